@@ -1,0 +1,37 @@
+"""Errors that a user can cause. Each says what was given, what was expected and what to do."""
+
+
+class UserError(Exception):
+    """Base of everything a user can put right; the command line prints it in one line and exits with 2."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration field, recipe, model name or option that does not exist or does not fit."""
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint that is missing, corrupt, truncated or does not fit the model."""
+
+
+class DataError(UserError, RuntimeError):
+    """A data source that is missing, empty, inconsistent or too broken to use."""
+
+
+class InputError(UserError, ValueError):
+    """An input tensor or image whose shape, dtype or size the model cannot take."""
+
+
+class ImplementationError(UserError, RuntimeError):
+    """A named implementation of an operation that cannot run here; the message says why."""
+
+
+class DeviceError(UserError, RuntimeError):
+    """A device that was asked for and is not there."""
+
+
+class NumericalError(Exception):
+    """Training produced a loss that is not finite; the command line exits with 3."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop (SIGTERM or Ctrl-C) and has saved; the command line exits with 75."""
