@@ -1,0 +1,115 @@
+"""Write the tables of `benchmarks/results/*.json` into the documentation, between markers.
+
+python benchmarks/tables.py            # rewrite the tables
+python benchmarks/tables.py --check    # exit with 1 while a table differs from its file
+
+A table stands between `<!-- table: NAME -->` and `<!-- end: NAME -->`, NAME being a key of TABLES. Without a result file
+the text between the markers says that there is none yet.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "docs/*.md")
+MARKERS = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
+
+
+class Column(NamedTuple):
+    """A column: the row's key, the title in the table, and how a value is written."""
+
+    key: str
+    title: str
+    write: Callable[[Any], str] = str
+
+
+def fixed(digits: int) -> Callable[[float], str]:
+    """A number with `digits` decimals and thousands separated: 12,345.6."""
+    return lambda value: f"{value:,.{digits}f}"
+
+
+def millions(value: int) -> str:
+    return f"{value / 1e6:.1f} M"
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min"
+
+
+TABLES: Mapping[str, tuple[Column, ...]] = {
+    "cifar10": (
+        Column("recipe", "recipe"),
+        Column("model", "model"),
+        Column("parameters", "parameters", millions),
+        Column("epochs", "epochs"),
+        Column("top1_percent", "test top-1, %", fixed(2)),
+        Column("seconds", "time, evaluation included", minutes),
+        Column("images_per_second", "training, images/s", fixed(0)),
+    ),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is not current")
+    check = parser.parse_args(arguments).check
+    stale = [path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern)) if update(path, check=check)]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'tables are not current: run ./dev bench-tables' if check else 'written'}")
+    return int(check and bool(stale))
+
+
+def update(path: Path, *, check: bool) -> bool:
+    """Bring the tables in one document up to date (unless `check`); whether they differed."""
+    before = path.read_text(encoding="utf-8")
+    after = render(before, load_results(ROOT / "benchmarks" / "results"))
+    if after != before and not check:
+        path.write_text(after, encoding="utf-8")
+    return after != before
+
+
+def render(document: str, results: Mapping[str, dict[str, Any]]) -> str:
+    """`document` with the text between each pair of markers replaced by that result's table."""
+    return MARKERS.sub(lambda match: f"{match[1]}{_section(match['name'], results)}{match[3]}", document)
+
+
+def load_results(folder: Path) -> dict[str, dict[str, Any]]:
+    """The result files of a folder by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def table(columns: tuple[Column, ...], rows: list[dict[str, Any]]) -> str:
+    """A Markdown table; a value that a row lacks is written as –."""
+    lines = ["| " + " | ".join(column.title for column in columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        cells = [column.write(row[column.key]) if row.get(column.key) is not None else "–" for column in columns]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _section(name: str, results: Mapping[str, dict[str, Any]]) -> str:
+    if name not in TABLES:
+        raise SystemExit(f"benchmarks/tables.py: no table named '{name}'; there are: {', '.join(TABLES)}")
+    if name not in results:
+        return f"Not yet measured: `benchmarks/{name}.py` writes this table's numbers.\n"
+    return table(TABLES[name], results[name]["rows"]) + "\n" + _source(name, results[name])
+
+
+def _source(name: str, result: dict[str, Any]) -> str:
+    device, versions = result["device"], result["versions"]
+    where = f"{device['name']}, {device['threads']} threads"
+    if device["kind"] == "cuda":
+        where = f"{device['count']} × {device['name']}"
+    return (
+        f"{where}, PyTorch {versions['torch']}, {result['date'][:10]}, commit "
+        f"`{result['commit'][:10]}`; `benchmarks/results/{name}.json`.\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
