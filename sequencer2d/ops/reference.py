@@ -1,0 +1,60 @@
+"""The recurrences in plain PyTorch: any device and dtype, differentiable twice; the oracle of the kernels."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sequencer2d.ops.cells import CELLS
+
+
+def scan_gates(
+    gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scans: Sequence[int], cell: str
+) -> Tensor:
+    """Run the scans over gates whose input product is done.
+
+    Args:
+        gates: (B, H, W, S*G*D), the input's part of the pre-activations, its bias included.
+        weight_hh: (S, G*D, D).
+        bias_hh: (S, G*D) or None.
+        scans: which scan each of the S slots runs: 0 vertical forward, 1 vertical backward, 2 and 3 horizontal.
+        cell: "lstm", "gru" or "rnn".
+
+    Returns:
+        (B, H, W, S*D), the hidden states, scan by scan.
+    """
+    outputs = []
+    for slot, (scan, gates_scan) in enumerate(zip(scans, gates.chunk(len(scans), dim=-1), strict=True)):
+        bias = None if bias_hh is None else bias_hh[slot]
+        outputs.append(_scan(gates_scan, weight_hh[slot], bias, scan, cell))
+    return torch.cat(outputs, dim=-1)
+
+
+def rnn2d_reference(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    *,
+    scans: Sequence[int],
+    cell: str,
+) -> Tensor:
+    """`sequencer2d.ops.rnn2d` in plain PyTorch; same arguments."""
+    bias = None if bias_ih is None else bias_ih.flatten()
+    return scan_gates(F.linear(x, weight_ih.flatten(0, 1), bias), weight_hh, bias_hh, scans=scans, cell=cell)
+
+
+def _scan(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, scan: int, cell: str) -> Tensor:
+    """One scan: gates (B, H, W, G*D) to h (B, H, W, D)."""
+    axis = 1 if scan < 2 else 2
+    steps = list(gates.unbind(axis))
+    order = range(len(steps)) if scan % 2 == 0 else range(len(steps) - 1, -1, -1)
+    batch = steps[0].shape[:-1]
+    state = tuple(gates.new_zeros(*batch, weight_hh.shape[-1]) for _ in range(CELLS[cell].states))
+    hidden: list[Tensor] = [state[0]] * len(steps)
+    for t in order:
+        state = CELLS[cell].step(steps[t], F.linear(state[0], weight_hh, bias_hh), state)
+        hidden[t] = state[0]
+    return torch.stack(hidden, dim=axis)

@@ -1,0 +1,141 @@
+"""The public operation: every recurrence of a token mixer over an NHWC grid, with an explicit implementation.
+
+Suffixes: B batch, H rows, W columns, C input channels, S scans, G gates, D hidden units.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sequencer2d.errors import ImplementationError, InputError
+from sequencer2d.ops import fused, reference, vendor
+from sequencer2d.ops.cells import CELLS
+
+IMPLEMENTATIONS = ("auto", "reference", "aten", "cudnn", "triton")
+GATES = ("stored", "recomputed")
+
+
+def rnn2d(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    *,
+    scans: Sequence[int] = (0, 1, 2, 3),
+    cell: str = "lstm",
+    implementation: str = "auto",
+    gates: str = "stored",
+) -> Tensor:
+    """Recurrences over a grid, vertical and horizontal, forward and backward (paper, section 3.2, eq. 5-7).
+
+    Args:
+        x: (B, H, W, C) tokens.
+        weight_ih: (S, G*D, C) input weights, one matrix a scan; gate order as torch's.
+        weight_hh: (S, G*D, D) recurrent weights.
+        bias_ih: (S, G*D), or None for no biases.
+        bias_hh: (S, G*D), or None for no biases.
+        scans: what each slot runs: 0 top to bottom, 1 bottom to top, 2 left to right, 3 right to left.
+        cell: "lstm", "gru" or "rnn" (tanh).
+        implementation: "reference" (plain PyTorch), "aten" (PyTorch's CPU kernels), "cudnn", "triton" (fused, CUDA) or
+            "auto", the fastest that takes these arguments; `choose_implementation` says which that is.
+        gates: for training through "triton": "stored" keeps the input product for backward, "recomputed" keeps its input
+            and does the product again (S*G*D fewer values a token in memory, one more matrix product).
+
+    Returns:
+        (B, H, W, S*D) hidden states, scan by scan in the order of `scans`, in the dtype of x (autocast's under autocast).
+
+    Raises:
+        InputError: shapes that do not fit together, or an unknown cell, scan or choice of gates.
+        ImplementationError: a named implementation that cannot take these arguments.
+    """
+    _check(x, weight_ih, weight_hh, bias_ih, bias_hh, scans, cell, gates)
+    chosen = choose_implementation(x, weight_hh.shape[-1], scans=scans, cell=cell, implementation=implementation)
+    if chosen == "triton":
+        return fused.rnn2d_fused(
+            x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell, recompute=gates == "recomputed"
+        )
+    if chosen == "reference":
+        return reference.rnn2d_reference(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell)
+    return vendor.rnn2d_vendor(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell)
+
+
+def choose_implementation(
+    x: Tensor, hidden: int, *, scans: Sequence[int] = (0, 1, 2, 3), cell: str = "lstm", implementation: str = "auto"
+) -> str:
+    """The implementation that `rnn2d` runs for an input x with `hidden` units: the named one, or auto's choice.
+
+    Raises:
+        ImplementationError: an unknown name, or a named implementation that cannot take the arguments, and why.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ImplementationError(
+            f"unknown implementation {implementation!r} of the recurrence; choose one of {', '.join(IMPLEMENTATIONS)}"
+        )
+    if implementation != "auto":
+        reason = _REFUSALS[implementation](x, hidden, scans, cell)
+        if reason:
+            raise ImplementationError(f"implementation {implementation!r} cannot run: {reason}")
+        return implementation
+    for name in ("triton", "cudnn", "aten"):
+        if not _REFUSALS[name](x, hidden, scans, cell):
+            return name
+    return "reference"
+
+
+def _no_refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | None:
+    return None
+
+
+def _vendor_refusal(device: str, dtypes: tuple[torch.dtype, ...]) -> Callable[..., str | None]:
+    def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | None:
+        if x.device.type != device:
+            return f"the input is on {x.device}, it needs {device}"
+        if x.dtype not in dtypes:
+            return f"it does not compute in {x.dtype}"
+        if not vendor.supports(scans):
+            return f"scans {tuple(scans)} hold a backward scan without the forward one before it"
+        return None
+
+    return refusal
+
+
+_REFUSALS: dict[str, Callable[..., str | None]] = {
+    "reference": _no_refusal,
+    "aten": _vendor_refusal("cpu", (torch.float64, torch.float32, torch.bfloat16, torch.float16)),
+    "cudnn": _vendor_refusal("cuda", (torch.float64, torch.float32, torch.bfloat16, torch.float16)),
+    "triton": fused.refusal,
+}
+
+
+def _check(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    scans: Sequence[int],
+    cell: str,
+    gates: str,
+) -> None:
+    if cell not in CELLS:
+        raise InputError(f"unknown cell {cell!r}; choose one of {', '.join(CELLS)}")
+    if gates not in GATES:
+        raise InputError(f"gates={gates!r}; choose one of {', '.join(GATES)}")
+    if not scans or any(scan not in (0, 1, 2, 3) for scan in scans):
+        raise InputError(f"scans={tuple(scans)}; give one or more of 0, 1 (vertical), 2, 3 (horizontal)")
+    if x.ndim != 4:
+        raise InputError(f"x has shape {tuple(x.shape)}; expected (batch, height, width, channels)")
+    slots, width, hidden = len(scans), weight_hh.shape[-2], weight_hh.shape[-1]
+    expected = {
+        "weight_ih": (weight_ih, (slots, width, x.shape[-1])),
+        "weight_hh": (weight_hh, (slots, CELLS[cell].gates * hidden, hidden)),
+        "bias_ih": (bias_ih, (slots, width)),
+        "bias_hh": (bias_hh, (slots, width)),
+    }
+    if (bias_ih is None) != (bias_hh is None):
+        raise InputError("give both biases or neither")
+    for name, (value, shape) in expected.items():
+        if value is not None and tuple(value.shape) != shape:
+            raise InputError(f"{name} has shape {tuple(value.shape)}; expected {shape} for {slots} scans of {cell}")

@@ -1,0 +1,75 @@
+"""The recurrences through PyTorch's own RNN functions: cuDNN on CUDA, oneDNN or ATen on a CPU.
+
+They take sequences (N, T, C), so each axis needs its grid permuted and the axes' outputs concatenated: the copies that
+the fused kernels avoid.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_FUNCTIONS = {"lstm": torch.lstm, "gru": torch.gru, "rnn": torch.rnn_tanh}
+
+
+def rnn2d_vendor(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    *,
+    scans: Sequence[int],
+    cell: str,
+) -> Tensor:
+    """`sequencer2d.ops.rnn2d` through torch.lstm, torch.gru or torch.rnn_tanh; same arguments."""
+    outputs = []
+    for slots in _runs(scans):
+        flat = _flat_weights(weight_ih, weight_hh, bias_ih, bias_hh, slots)
+        if scans[slots[0]] < 2:
+            outputs.append(_sequences(x.transpose(1, 2), flat, slots, cell, bias_ih is not None).transpose(1, 2))
+        else:
+            outputs.append(_sequences(x, flat, slots, cell, bias_ih is not None))
+    return outputs[0].contiguous() if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+
+
+def supports(scans: Sequence[int]) -> bool:
+    """Whether the scans pair up as the vendors' functions want them: a backward scan only beside its forward one."""
+    return all(scans[run[0]] % 2 == 0 for run in _runs(scans))
+
+
+def _runs(scans: Sequence[int]) -> list[list[int]]:
+    """Slots that one call can serve: a forward scan with the backward scan of its axis where it follows."""
+    runs: list[list[int]] = []
+    for slot, scan in enumerate(scans):
+        if scan % 2 == 1 and runs and [scans[s] for s in runs[-1]] == [scan - 1]:
+            runs[-1].append(slot)
+        else:
+            runs.append([slot])
+    return runs
+
+
+def _flat_weights(
+    weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None, bias_hh: Tensor | None, slots: Sequence[int]
+) -> list[Tensor]:
+    groups = [weight_ih, weight_hh] if bias_ih is None or bias_hh is None else [weight_ih, weight_hh, bias_ih, bias_hh]
+    return [group[slot] for slot in slots for group in groups]
+
+
+def _sequences(x: Tensor, flat: list[Tensor], slots: Sequence[int], cell: str, has_bias: bool) -> Tensor:
+    """Rows of x (B, N, T, C) as sequences over T; returns (B, N, T, len(slots)*D)."""
+    batch, rows, steps, channels = x.shape
+    sequences = x.reshape(batch * rows, steps, channels)
+    hidden = flat[1].shape[-1]
+    # The vendor's kernels need states of the dtype they compute in, which autocast may change.
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    zeros = sequences.new_zeros(len(slots), batch * rows, hidden, dtype=dtype)
+    state = (zeros, zeros) if cell == "lstm" else zeros
+    # cuDNN's backward exists only for a forward in training mode; without dropout the two are the same function.
+    train = torch.is_grad_enabled()
+    with warnings.catch_warnings():
+        # The weights are slices of one stack: cuDNN compacts them at each call, which costs little and is no fault.
+        warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous")
+        output = _FUNCTIONS[cell](sequences, state, flat, has_bias, 1, 0.0, train, len(slots) == 2, True)[0]
+    return output.reshape(batch, rows, steps, len(slots) * hidden)
