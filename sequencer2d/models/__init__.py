@@ -1,0 +1,54 @@
+"""Models: the table of variants, the model, and checkpoints in every format they come in.
+
+Names are imported when they are first used: the table answers without loading torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sequencer2d.models.checkpoints import load_model, load_weights, read_checkpoint, save_weights
+    from sequencer2d.models.config import ModelConfig
+    from sequencer2d.models.factory import create_model
+    from sequencer2d.models.features import Sequencer2DFeatures
+    from sequencer2d.models.sequencer2d import Sequencer2D
+    from sequencer2d.models.timm_registry import register_timm
+    from sequencer2d.models.variants import list_models, model_config
+
+__all__ = [
+    "ModelConfig",
+    "Sequencer2D",
+    "Sequencer2DFeatures",
+    "create_model",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "model_config",
+    "read_checkpoint",
+    "register_timm",
+    "save_weights",
+]
+
+_HOME = {
+    "ModelConfig": "config",
+    "Sequencer2D": "sequencer2d",
+    "Sequencer2DFeatures": "features",
+    "create_model": "factory",
+    "list_models": "variants",
+    "load_model": "checkpoints",
+    "load_weights": "checkpoints",
+    "model_config": "variants",
+    "read_checkpoint": "checkpoints",
+    "register_timm": "timm_registry",
+    "save_weights": "checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

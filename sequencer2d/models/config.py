@@ -1,0 +1,172 @@
+"""The frozen description of one model: everything that its architecture and its parameters follow from."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from sequencer2d.errors import ConfigError
+
+CHOICES = {
+    "cell": ("lstm", "gru", "rnn"),
+    "axes": ("both", "vertical", "horizontal", "flatten"),
+    "fusion": ("concat", "add", "none"),
+    "global_pool": ("avg", "max", ""),
+    "gates": ("stored", "recomputed"),
+}
+PER_STAGE = ("depths", "patch_sizes", "dims", "hidden_dims")
+RATES = ("drop_rate", "proj_drop_rate", "drop_path_rate")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One Sequencer2D or VSequencer; the defaults are Sequencer2D-S (the paper's Table 1 and appendix).
+
+    Attributes:
+        depths: blocks per stage.
+        patch_sizes: stride of the stem, then of the convolution between each pair of stages (pixels, then tokens).
+        dims: channels C per stage.
+        hidden_dims: hidden units D of one scan, per stage.
+        mlp_ratio: hidden channels of the channel MLP over C.
+        cell: "lstm", "gru" or "rnn" (tanh).
+        axes: "both" (BiLSTM2D), "vertical", "horizontal" or "flatten" (VSequencer: one sequence of H·W tokens).
+        bidirectional: scan each axis both ways.
+        fusion: "concat" (linear over concatenated scans), "add" (vertical + horizontal, then linear) or "none".
+        position_embedding: add a learned absolute position embedding after the stem.
+        img_size: height and width of the images (pixels) that the model is meant for; it fixes the grid of the
+            position embedding and the data configuration. Any other size runs too. One integer means a square.
+        in_chans: channels of the input image.
+        num_classes: outputs of the classifier; 0 for no classifier.
+        global_pool: "avg" (mean over the grid), "max" or "" (no pooling: logits per token).
+        drop_rate: dropout before the classifier.
+        proj_drop_rate: dropout in the channel MLP.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
+        implementation: how the recurrence runs, see `sequencer2d.ops.rnn2d`; "auto" takes the fastest that can.
+        gates: what the fused recurrence keeps for backward: "stored", or "recomputed" for less memory.
+
+    Raises:
+        ConfigError: a value that does not fit.
+    """
+
+    depths: tuple[int, ...] = (4, 3, 8, 3)
+    patch_sizes: tuple[int, ...] = (7, 2, 1, 1)
+    dims: tuple[int, ...] = (192, 384, 384, 384)
+    hidden_dims: tuple[int, ...] = (48, 96, 96, 96)
+    mlp_ratio: float = 3.0
+    cell: str = "lstm"
+    axes: str = "both"
+    bidirectional: bool = True
+    fusion: str = "concat"
+    position_embedding: bool = False
+    img_size: tuple[int, int] = (224, 224)
+    in_chans: int = 3
+    num_classes: int = 1000
+    global_pool: str = "avg"
+    drop_rate: float = 0.0
+    proj_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    implementation: str = "auto"
+    gates: str = "stored"
+
+    def __post_init__(self) -> None:
+        for name in PER_STAGE:
+            object.__setattr__(self, name, _positive_integers(name, getattr(self, name)))
+        size = self.img_size
+        pair = (size, size) if isinstance(size, int) else size
+        object.__setattr__(self, "img_size", _positive_integers("img_size", pair))
+        _check_lengths(self)
+        _check_values(self)
+        _check_unfused_width(self)
+
+    @property
+    def total_stride(self) -> int:
+        """Pixels per token of the last stage; inputs are padded to a multiple of it."""
+        return math.prod(self.patch_sizes)
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Pixels per token of each stage."""
+        return tuple(math.prod(self.patch_sizes[: i + 1]) for i in range(len(self.patch_sizes)))
+
+    @property
+    def scans(self) -> int:
+        """Recurrences in one token mixer: axes times directions."""
+        return (2 if self.axes == "both" else 1) * (2 if self.bidirectional else 1)
+
+    @property
+    def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
+        """Stochastic depth of every block, per stage: drop_path_rate · index / (blocks − 1)."""
+        last = max(sum(self.depths) - 1, 1)
+        starts = [sum(self.depths[:i]) for i in range(len(self.depths))]
+        return tuple(
+            tuple(self.drop_path_rate * (start + i) / last for i in range(depth))
+            for start, depth in zip(starts, self.depths, strict=True)
+        )
+
+    def replace(self, **changes: Any) -> "ModelConfig":
+        """Return a copy with `changes`.
+
+        Raises:
+            ConfigError: a name that is no field (close matches are listed) or a value that does not fit.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in names:
+                raise ConfigError(f"no model option {name!r}; {did_you_mean(name, names)}")
+        return dataclasses.replace(self, **changes)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Say which of `names` come close to `name`, or list all of them."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=4, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+
+
+def _positive_integers(name: str, values: Any) -> tuple[int, ...]:
+    try:
+        result = tuple(values)
+    except TypeError:
+        raise ConfigError(f"{name}={values!r}: expected a sequence of positive integers") from None
+    if not result or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in result):
+        raise ConfigError(f"{name}={values!r}: expected a sequence of positive integers")
+    return result
+
+
+def _check_lengths(config: ModelConfig) -> None:
+    lengths = {name: len(getattr(config, name)) for name in PER_STAGE}
+    if len(set(lengths.values())) > 1:
+        given = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ConfigError(f"{' and '.join(PER_STAGE)} need one value per stage each: {given}")
+    if len(config.img_size) != 2:
+        raise ConfigError(f"img_size={config.img_size!r}: expected (height, width) in pixels")
+
+
+def _check_values(config: ModelConfig) -> None:
+    for name, allowed in CHOICES.items():
+        if getattr(config, name) not in allowed:
+            raise ConfigError(f"{name}={getattr(config, name)!r}: expected one of {', '.join(map(repr, allowed))}")
+    for name in RATES:
+        rate = getattr(config, name)
+        if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+            raise ConfigError(f"{name}={rate!r}: expected a probability, 0 up to but not including 1")
+    if not isinstance(config.mlp_ratio, int | float) or config.mlp_ratio <= 0:
+        raise ConfigError(f"mlp_ratio={config.mlp_ratio!r}: expected a positive number")
+    if not isinstance(config.in_chans, int) or config.in_chans < 1:
+        raise ConfigError(f"in_chans={config.in_chans!r}: expected a positive integer")
+    if not isinstance(config.num_classes, int) or config.num_classes < 0:
+        raise ConfigError(f"num_classes={config.num_classes!r}: expected 0 (no classifier) or a positive integer")
+    if config.fusion == "add" and config.axes != "both":
+        raise ConfigError(f"fusion='add' sums two axes; axes={config.axes!r} has one: use axes='both' or fusion='none'")
+
+
+def _check_unfused_width(config: ModelConfig) -> None:
+    if config.fusion != "none":
+        return
+    for dim, hidden in zip(config.dims, config.hidden_dims, strict=True):
+        if config.scans * hidden != dim:
+            raise ConfigError(
+                f"fusion='none' needs {config.scans} scans · hidden_dims = dims in every stage, "
+                f"given hidden {hidden} and channels {dim}: set hidden_dims to dims / {config.scans}, or fusion='concat'"
+            )

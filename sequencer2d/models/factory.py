@@ -1,0 +1,68 @@
+"""`create_model`: from a name to a model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.models.features import Sequencer2DFeatures
+from sequencer2d.models.sequencer2d import Sequencer2D
+from sequencer2d.models.variants import HUB_WEIGHTS, model_config
+
+
+def create_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    drop_path_rate: float = 0.0,
+    features_only: bool = False,
+    out_indices: int | Sequence[int] | None = None,
+    output_fmt: str = "NCHW",
+    **overrides: Any,
+) -> Any:
+    """Create a model by the name of its variant.
+
+    Args:
+        name: one of `list_models()`.
+        pretrained: load the published ImageNet-1K weights from the Hugging Face hub (Sequencer2D-S, -M, -L).
+        checkpoint: load these weights instead; any source that `read_checkpoint` takes.
+        num_classes: outputs of the classifier; 0 for none. Another number than the weights' drops their classifier.
+        in_chans: channels of the images. Weights for 3 channels are adapted.
+        drop_path_rate: stochastic depth of the last block.
+        features_only: return a `Sequencer2DFeatures`, whose output is the list of the stages' maps.
+        out_indices: the stages of those maps; None for all.
+        output_fmt: layout of those maps, "NCHW" or "NHWC".
+        **overrides: any other field of `ModelConfig`, such as `patch_sizes=(2, 2, 1, 1)` for 32² images.
+
+    Returns:
+        A `Sequencer2D`, or with `features_only` a `Sequencer2DFeatures`, in training mode on the CPU.
+
+    Raises:
+        ConfigError: an unknown name or override, or a value that does not fit.
+        CheckpointError: weights that are missing, damaged or don't fit the model.
+    """
+    if out_indices is not None and not features_only:
+        raise ConfigError("out_indices chooses feature maps: it needs features_only=True")
+    config = model_config(
+        name, num_classes=num_classes, in_chans=in_chans, drop_path_rate=drop_path_rate, **overrides
+    )
+    if pretrained and checkpoint is not None:
+        raise ConfigError(f"pretrained=True and checkpoint={checkpoint!r} were both given: choose one")
+    source = _published(name) if pretrained else checkpoint
+    model = Sequencer2D(config, name)
+    if source is not None:
+        from sequencer2d.models.checkpoints import load_weights
+
+        load_weights(model, source)
+    return Sequencer2DFeatures(model, out_indices, output_fmt) if features_only else model
+
+
+def _published(name: str) -> str:
+    if name not in HUB_WEIGHTS:
+        raise CheckpointError(
+            f"no published weights for {name!r}; there are some for {', '.join(HUB_WEIGHTS)}. "
+            "Use pretrained=False, or checkpoint= with a file of your own"
+        )
+    return f"hf-hub:{HUB_WEIGHTS[name]}"

@@ -1,0 +1,71 @@
+"""All sizes of all variants, in one table. A variant is a row; any field of it can be overridden.
+
+Two models are ours, for people with less compute. `sequencer2d_t` has the depths of S and 2/3 of its width,
+`sequencer2d_n` half of its depths (rounded up) and half of its width; both keep D = C/4.
+"""
+
+import fnmatch
+from typing import Any
+
+from sequencer2d.models.config import ModelConfig, did_you_mean
+
+
+def _row(depths: tuple[int, ...], dims: tuple[int, ...], hidden_dims: tuple[int, ...], **options: Any) -> ModelConfig:
+    patch_sizes = options.pop("patch_sizes", (7, 2, 1, 1))
+    return ModelConfig(depths=depths, dims=dims, hidden_dims=hidden_dims, patch_sizes=patch_sizes, **options)
+
+
+_S = (4, 3, 8, 3), (192, 384, 384, 384)
+_D1 = (48, 96, 96, 96)
+_D2 = (96, 192, 192, 192)
+_VANILLA = (4, 3, 8, 3), (384,) * 4, (192,) * 4
+_FLAT: dict[str, Any] = {"axes": "flatten", "fusion": "none"}
+_P14: dict[str, Any] = {"patch_sizes": (14, 1, 1, 1)}
+
+VARIANTS: dict[str, ModelConfig] = {
+    # The paper's models (Table 1; L-wide is the authors' "d4_3x").
+    "sequencer2d_s": _row(*_S, _D1),
+    "sequencer2d_m": _row((4, 3, 14, 3), (192, 384, 384, 384), _D1),
+    "sequencer2d_l": _row((8, 8, 16, 4), (192, 384, 384, 384), _D1),
+    "sequencer2d_l_wide": _row((8, 8, 16, 4), (256, 512, 512, 512), (64, 128, 128, 128)),
+    # Ours, smaller.
+    "sequencer2d_t": _row((4, 3, 8, 3), (128, 256, 256, 256), (32, 64, 64, 64)),
+    "sequencer2d_n": _row((2, 2, 4, 2), (96, 192, 192, 192), (24, 48, 48, 48)),
+    # One BiLSTM over the flattened tokens (Table 2c).
+    "vsequencer_s": _row(*_VANILLA, **_FLAT, **_P14),
+    "vsequencer_h_s": _row(*_S, _D2, **_FLAT),
+    "vsequencer_pe_s": _row(*_VANILLA, **_FLAT, **_P14, position_embedding=True),
+    # Ablations of S (Tables 2a, 2b, 2d, 2e; "add" and "narrow" are of the authors' code).
+    "sequencer2d_s_vertical": _row(*_S, _D2, axes="vertical", fusion="none"),
+    "sequencer2d_s_horizontal": _row(*_S, _D2, axes="horizontal", fusion="none"),
+    "sequencer2d_s_nofusion": _row(*_S, _D1, fusion="none"),
+    "sequencer2d_s_add": _row(*_S, _D1, fusion="add"),
+    "sequencer2d_s_unidirectional": _row(*_S, _D2, bidirectional=False),
+    "sequencer2d_s_unidirectional_narrow": _row(*_S, _D1, bidirectional=False),
+    "sequencer2d_s_h2x": _row(*_S, _D2),
+    "sequencer2d_s_gru": _row(*_S, _D1, cell="gru"),
+    "sequencer2d_s_rnn": _row(*_S, _D1, cell="rnn"),
+}
+
+HUB_WEIGHTS: dict[str, str] = {
+    "sequencer2d_s": "timm/sequencer2d_s.in1k",
+    "sequencer2d_m": "timm/sequencer2d_m.in1k",
+    "sequencer2d_l": "timm/sequencer2d_l.in1k",
+}
+"""Published ImageNet-1K weights: variant → repository on the Hugging Face hub."""
+
+
+def list_models(filter: str = "*") -> list[str]:
+    """Return the names of the variants that match a shell pattern such as "vsequencer*", in the table's order."""
+    return [name for name in VARIANTS if fnmatch.fnmatchcase(name, filter)]
+
+
+def model_config(name: str, **overrides: Any) -> ModelConfig:
+    """Return the row `name` of the table of variants, with `overrides` of its fields.
+
+    Raises:
+        ConfigError: no such variant or field (close matches are listed), or a value that does not fit.
+    """
+    if name not in VARIANTS:
+        raise ConfigError(f"no model {name!r}; {did_you_mean(name, VARIANTS)}")
+    return VARIANTS[name].replace(**overrides)

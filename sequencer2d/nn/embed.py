@@ -1,0 +1,107 @@
+"""From images to tokens, and between grids. Images are NCHW (B, C, H, W), tokens NHWC (B, H, W, C)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sequencer2d.errors import InputError
+
+
+def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
+    """Zero-pad (B, C, H, W) at the bottom and the right until H and W are multiples of `multiple` pixels.
+
+    Images are normalised before they reach the model, so zero is the mean colour. A size that fits is left alone.
+    """
+    height, width = x_BCHW.shape[-2:]
+    if torch.compiler.is_exporting():
+        # The amount of padding decides nothing here, so an exported program takes any size: pad by the most that
+        # can be needed, then cut to the multiple.
+        rows = (height + multiple - 1) // multiple * multiple
+        columns = (width + multiple - 1) // multiple * multiple
+        return F.pad(x_BCHW, (0, multiple - 1, 0, multiple - 1))[..., :rows, :columns]
+    bottom, right = -height % multiple, -width % multiple
+    return F.pad(x_BCHW, (0, right, 0, bottom)) if bottom or right else x_BCHW
+
+
+def resample_grid(embedding_1HWC: Tensor, height: int, width: int) -> Tensor:
+    """Resample a position embedding (1, H, W, C) to (1, height, width, C) tokens, bicubic, in float32."""
+    grid = embedding_1HWC.permute(0, 3, 1, 2).float()
+    grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+    return grid.permute(0, 2, 3, 1).to(embedding_1HWC.dtype)
+
+
+class PatchEmbed(nn.Module):
+    """The stem: a convolution whose kernel is its stride, without a norm.
+
+    Args:
+        in_chans: channels of the image.
+        dim: channels C of a token.
+        patch_size: pixels per token and axis.
+        multiple: the image is padded to a multiple of this many pixels (`pad_to_multiple`); the model's total stride.
+
+    Shape: image (B, in_chans, H, W), floating, normalised → (B, ⌈H/multiple⌉·multiple/patch_size, …, C), contiguous.
+
+    Raises:
+        InputError: not such an image, or one with fewer than `multiple` pixels along an axis.
+    """
+
+    def __init__(self, in_chans: int, dim: int, patch_size: int, multiple: int | None = None) -> None:
+        super().__init__()
+        self.in_chans = in_chans
+        self.multiple = multiple or patch_size
+        self.proj = nn.Conv2d(in_chans, dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        self._check(x_BCHW)
+        x_BCHW = self.proj(pad_to_multiple(x_BCHW, self.multiple))
+        # Left as a permuted view, the layout would survive the residual sums and slow every block of the stage.
+        return x_BCHW.permute(0, 2, 3, 1).contiguous()
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4:
+            raise InputError(f"images have shape {tuple(x.shape)}; expected 4 axes (batch, channels, height, width)")
+        if x.shape[1] != self.in_chans:
+            raise InputError(
+                f"images have {x.shape[1]} channels (shape {tuple(x.shape)}); this model takes {self.in_chans}: "
+                "create it with in_chans= for another number"
+            )
+        if not x.is_floating_point():
+            raise InputError(f"images have dtype {x.dtype}; expected floating point: scale and normalise them first")
+        if x.shape[2] < self.multiple or x.shape[3] < self.multiple:
+            raise InputError(
+                f"images of {x.shape[2]}×{x.shape[3]} pixels are too small; this model needs {self.multiple}×"
+                f"{self.multiple} or more: enlarge them, or create the model with smaller patch_sizes"
+            )
+
+
+class Downsample(nn.Module):
+    """The convolution between two stages, kernel = stride = `patch_size` (1 included).
+
+    Shape: (B, H, W, dim) → (B, H/patch_size, W/patch_size, dim_out), contiguous.
+    """
+
+    def __init__(self, dim: int, dim_out: int, patch_size: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(dim, dim_out, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return self.down(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
+class PositionEmbedding(nn.Module):
+    """A learned absolute position embedding (1, H, W, C), resampled for another grid; added to (B, H, W, C)."""
+
+    def __init__(self, height: int, width: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, height, width, dim))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        height, width = x_BHWC.shape[1:3]
+        weight = self.weight
+        # Resampling to the same grid changes nothing; an exported program always does it, to take any size.
+        if torch.compiler.is_exporting() or (height, width) != tuple(weight.shape[1:3]):
+            weight = resample_grid(weight, height, width)
+        return x_BHWC + weight.to(x_BHWC.dtype)
+
+    def extra_repr(self) -> str:
+        return "height={}, width={}, dim={}".format(*self.weight.shape[1:])
