@@ -102,9 +102,8 @@ def _section(name: str, results: Mapping[str, dict[str, Any]]) -> str:
 
 def _source(name: str, result: dict[str, Any]) -> str:
     device, versions = result["device"], result["versions"]
-    where = f"{device['name']}, {device['threads']} threads"
-    if device["kind"] == "cuda":
-        where = f"{device['count']} × {device['name']}"
+    cuda = device["kind"] == "cuda"
+    where = f"{device['count']} × {device['name']}" if cuda else f"{device['name']}, {device['threads']} threads"
     return (
         f"{where}, PyTorch {versions['torch']}, {result['date'][:10]}, commit "
         f"`{result['commit'][:10]}`; `benchmarks/results/{name}.json`.\n"

@@ -1,0 +1,133 @@
+"""What several verbs share: arguments, configuration fields, devices, progress on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from sequencer2d.errors import ConfigError, DeviceError, UserError
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+FIELD = re.compile(r"[A-Za-z_][\w.]*=")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add `--device` and `--precision`."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="auto (CUDA if there is a GPU), cpu, cuda or cuda:INDEX (default: auto)",
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="arithmetic of the forward pass (default: fp32)"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="write JSON to standard output instead of a table")
+
+
+def positive(text: str) -> int:
+    """An argument that is an integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return value
+
+
+def field_values(arguments: list[str]) -> dict[str, str]:
+    """["optimizer.lr=1e-3", …] as {"optimizer.lr": "1e-3", …}."""
+    values: dict[str, str] = {}
+    for argument in arguments:
+        if not FIELD.match(argument):
+            raise ConfigError(f"expected field=value, for example optimizer.lr=1e-3, got {argument!r}")
+        path, _, value = argument.partition("=")
+        values[path] = value
+    return values
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of `--device`. Raises `DeviceError` for one that is not there."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:INDEX")
+    if device.type == "cuda":
+        _check_cuda(name, device.index or 0)
+    return device
+
+
+def amp_dtype(precision: str) -> torch.dtype | None:
+    """The dtype for autocast of `--precision`; none for fp32."""
+    import torch
+
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def need(package: str, extra: str, what: str) -> None:
+    """Raise a `UserError` that names the extra when `package` is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{what} needs the package {package}: pip install 'sequencer2d[{extra}]'")
+
+
+def progress_bar(unit: str) -> Progress:
+    """A progress bar on standard error, so that standard output can be piped; silent where it is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = error_console()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def console() -> Console:
+    """Standard output. Where it is no terminal, tables take the width they need instead of 80 columns."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def error_console() -> Console:
+    """Standard error, for progress and remarks."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _check_cuda(name: str, index: int) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            f"--device {name} asks for a GPU, but PyTorch sees none here (torch {torch.__version__}, built for CUDA: "
+            f"{torch.version.cuda or 'no'}); check nvidia-smi, or use --device cpu"
+        )
+    if index >= torch.cuda.device_count():
+        raise DeviceError(f"--device {name}: there are {torch.cuda.device_count()} GPUs, numbered from 0")

@@ -1,0 +1,72 @@
+"""The command `sequencer2d`: finds the verb, runs it and turns what went wrong into a line and an exit code.
+
+A verb is a module of this folder with `add_parser(verbs)`, which adds its sub-parser and sets `run` as its default, and
+`run(arguments) -> int`, which returns the exit code. A verb's module imports only the standard library at its top:
+torch is loaded when a verb runs, so that `--help` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from sequencer2d import __version__
+from sequencer2d.cli import demo, evaluate, models, predict, train
+from sequencer2d.errors import Interrupted, NumericalError, UserError
+
+VERBS = (models, train, evaluate, predict, demo)
+
+EXIT_USER = 2
+EXIT_NUMERICAL = 3
+EXIT_INTERRUPTED = 75
+EXIT_KEYBOARD = 130
+
+EXIT_CODES = """\
+exit codes: 0 done; 2 a mistake that the message says how to put right; 3 the training loss was not finite;
+75 stopped by a signal after saving (go on with: sequencer2d train --resume); 130 stopped by Ctrl-C"""
+
+
+def entry_point() -> None:
+    """What the installed command calls."""
+    sys.exit(main())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (by default the process's own) and return its exit code.
+
+    Errors that are not a user's mistake keep their traceback: they are faults of this package, to be reported whole.
+    """
+    parser = build_parser()
+    try:
+        arguments = parser.parse_args(argv)
+        return int(arguments.run(arguments))
+    except SystemExit as exit_:  # argparse: --help, --version, unusable arguments
+        return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else EXIT_USER
+    except UserError as error:
+        return _fail(error, EXIT_USER)
+    except NumericalError as error:
+        return _fail(error, EXIT_NUMERICAL)
+    except Interrupted as error:
+        return _fail(error, EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        return _fail("stopped", EXIT_KEYBOARD)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line, every verb included."""
+    parser = argparse.ArgumentParser(
+        prog="sequencer2d",
+        description="Sequencer: deep LSTMs for image classification. Train, evaluate and use the models.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sequencer2d {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in VERBS:
+        verb.add_parser(verbs)
+    return parser
+
+
+def _fail(reason: BaseException | str, code: int) -> int:
+    message = " ".join(str(reason).split())
+    print(f"sequencer2d: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,85 @@
+"""`sequencer2d models`: the table of variants."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from sequencer2d.cli.common import add_json, console, positive
+from sequencer2d.errors import ConfigError
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "models",
+        help="list the models with parameters, MACs and strides",
+        description=(
+            "List the models. MACs are multiply-accumulates of one image, in billions (G), and include the recurrences, "
+            "which most counters leave out. Strides are pixels per token after each stage, channels and blocks are given "
+            "per stage; hidden is the number of hidden units of one scan."
+        ),
+    )
+    parser.add_argument("filter", nargs="?", default="*", metavar="PATTERN", help="names to list, e.g. '*_s_*'")
+    parser.add_argument(
+        "--size", type=positive, default=224, metavar="PIXELS", help="side of the image that MACs are for (default: 224)"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sequencer2d.models import list_models
+
+    names = list_models(arguments.filter)
+    if not names:
+        raise ConfigError(f"no model matches {arguments.filter!r}; there are: {', '.join(list_models())}")
+    rows = [describe_model(name, arguments.size) for name in names]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_table(rows, arguments.size)
+    return 0
+
+
+def describe_model(name: str, size: int) -> dict[str, Any]:
+    """One row: `parameters`, `macs` at `size`² pixels, and per stage `strides`, `blocks`, `channels`, `hidden`."""
+    import torch
+
+    from sequencer2d.evaluation.efficiency import count_macs, count_parameters
+    from sequencer2d.models import create_model, model_config
+
+    config = model_config(name)
+    with torch.device("meta"):  # no memory and no time for weights that nobody reads
+        model = create_model(name)
+    return {
+        "name": name,
+        "parameters": count_parameters(model),
+        "macs": count_macs(model, size),
+        "size": size,
+        "strides": list(config.reductions),
+        "blocks": list(config.depths),
+        "channels": list(config.dims),
+        "hidden": list(config.hidden_dims),
+        "mixer": _mixer(config),
+    }
+
+
+def _mixer(config: Any) -> str:
+    axes = {"both": "vertical + horizontal", "flatten": "one sequence"}.get(config.axes, config.axes)
+    return f"{config.cell}, {axes}, {'both ways' if config.bidirectional else 'one way'}, fusion {config.fusion}"
+
+
+def _print_table(rows: list[dict[str, Any]], size: int) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model", no_wrap=True)
+    table.add_column("parameters", justify="right")
+    table.add_column(f"GMACs at {size}²", justify="right")
+    for title in ("strides", "blocks", "channels", "hidden", "mixer"):
+        table.add_column(title)
+    for row in rows:
+        stages = [" ".join(map(str, row[key])) for key in ("strides", "blocks", "channels", "hidden")]
+        table.add_row(row["name"], f"{row['parameters'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f}", *stages, row["mixer"])
+    console().print(table)

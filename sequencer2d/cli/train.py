@@ -1,0 +1,123 @@
+"""`sequencer2d train RECIPE [field=value …]`: train a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sequencer2d.cli.common import FIELD, console, field_values
+from sequencer2d.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sequencer2d.training.config import TrainConfig
+
+EPILOG = """\
+examples:
+  sequencer2d train --list                                     the recipes
+  sequencer2d train digits                                     on the CPU, in minutes
+  sequencer2d train cifar10 data.root=/images run.output=runs/a
+  sequencer2d train cifar10 optimizer.lr=1e-3 --dry-run        print the resolved configuration, train nothing
+  sequencer2d train --resume runs/a                            go on where runs/a stopped
+  torchrun --nproc-per-node 8 -m sequencer2d train imagenet_s data.root=/imagenet
+
+Every field of the configuration is set by its path; --dry-run prints all of them. Times are in seconds (names end in _s)
+or epochs, sizes in pixels, batch sizes in images per optimizer step over all processes."""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "train",
+        help="train a model by a recipe",
+        description="Train a model by a recipe. The run's folder gets checkpoints, logs, curves and a summary.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="name of a recipe; see --list")
+    parser.add_argument("fields", nargs="*", metavar="field=value", help="set a field of the configuration")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="go on from the last checkpoint of the folder RUN (default: the recipe's run.output)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("--json", action="store_true", help="with --dry-run or --list: print JSON")
+    parser.add_argument("--list", action="store_true", help="list the recipes and stop")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.list:
+        return _list_recipes(arguments.json)
+    config = resolve(arguments.recipe, arguments.fields, arguments.resume)
+    if arguments.dry_run:
+        return _print_config(config, arguments.json)
+    from sequencer2d.training.loop import train
+
+    train(config)
+    return 0
+
+
+def resolve(recipe: str | None, fields: list[str], resume: str | None) -> TrainConfig:
+    """The configuration that a command line asks for. Raises `ConfigError`.
+
+    `resume` is none without `--resume`, "" for `--resume` alone and else the run's folder; argparse may have put a
+    field=value there, or into `recipe`.
+    """
+    from sequencer2d import recipes
+    from sequencer2d.training.fields import with_overrides
+
+    if resume and FIELD.match(resume) and not Path(resume).exists():
+        fields, resume = [resume, *fields], ""
+    if recipe and FIELD.match(recipe):
+        fields, recipe = [recipe, *fields], None
+    values = field_values(fields)
+    if resume is not None:
+        values["run.resume"] = "true"
+    if recipe is not None:
+        if resume:
+            values["run.output"] = resume
+        return with_overrides(recipes.get(recipe), values)
+    if not resume:
+        raise ConfigError(f"name a recipe ({', '.join(recipes.names())}), or a run to go on with: --resume RUN")
+    return with_overrides(_stored_config(Path(resume)), {**values, "run.output": resume})
+
+
+def _stored_config(folder: Path) -> TrainConfig:
+    from sequencer2d.files import read_json
+    from sequencer2d.training.config import TrainConfig
+    from sequencer2d.training.fields import from_dict
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"--resume {folder}: expected a run's folder, but it holds no config.json")
+    try:
+        return from_dict(TrainConfig, read_json(path))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is no readable JSON ({error}); name the recipe as well to go on") from None
+
+
+def _print_config(config: TrainConfig, as_json: bool) -> int:
+    from sequencer2d.training.fields import describe, to_dict
+
+    print(json.dumps(to_dict(config), indent=2) if as_json else describe(config))
+    return 0
+
+
+def _list_recipes(as_json: bool) -> int:
+    from sequencer2d import recipes
+
+    rows = {name: recipes.summary(name) for name in recipes.names()}
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    from rich.table import Table
+
+    table = Table("recipe", "what it trains", box=None, pad_edge=False)
+    for name, summary in rows.items():
+        table.add_row(name, summary)
+    console().print(table)
+    return 0
