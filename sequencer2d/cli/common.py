@@ -18,6 +18,18 @@ FIELD = re.compile(r"[A-Za-z_][\w.]*=")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add `CHECKPOINT` and `--model`."""
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a run's folder, a .safetensors or .pth file, or an id on the Hugging Face hub: hf-hub:owner/name",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="name of the model, for a file that does not say which one it is"
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add `--device` and `--precision`."""
     parser.add_argument(

@@ -8,10 +8,12 @@ torch is loaded when a verb runs, so that `--help` answers at once.
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from sequencer2d import __version__
 from sequencer2d.cli import demo, evaluate, models, predict, train
-from sequencer2d.errors import Interrupted, NumericalError, UserError
+from sequencer2d.cli.common import FIELD
+from sequencer2d.errors import ConfigError, Interrupted, NumericalError, UserError
 
 VERBS = (models, train, evaluate, predict, demo)
 
@@ -25,6 +27,13 @@ exit codes: 0 done; 2 a mistake that the message says how to put right; 3 the tr
 75 stopped by a signal after saving (go on with: sequencer2d train --resume); 130 stopped by Ctrl-C"""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors like any other of a user, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
 def entry_point() -> None:
     """What the installed command calls."""
     sys.exit(main())
@@ -35,12 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Errors that are not a user's mistake keep their traceback: they are faults of this package, to be reported whole.
     """
-    parser = build_parser()
     try:
-        arguments = parser.parse_args(argv)
+        arguments = parse(argv)
         return int(arguments.run(arguments))
-    except SystemExit as exit_:  # argparse: --help, --version, unusable arguments
-        return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else EXIT_USER
+    except SystemExit as done:  # argparse, after --help and --version
+        return int(done.code or 0)
     except UserError as error:
         return _fail(error, EXIT_USER)
     except NumericalError as error:
@@ -51,9 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("stopped", EXIT_KEYBOARD)
 
 
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of a command line; fields (field=value) may stand anywhere after the verb. Raises `ConfigError`."""
+    arguments, rest = build_parser().parse_known_args(argv)
+    fields = [argument for argument in rest if FIELD.match(argument)]
+    if len(fields) < len(rest) or (fields and not hasattr(arguments, "fields")):
+        raise ConfigError(f"unknown arguments: {' '.join(rest)}; see sequencer2d VERB --help")
+    if fields:
+        arguments.fields += fields
+    return arguments
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line, every verb included."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sequencer2d",
         description="Sequencer: deep LSTMs for image classification. Train, evaluate and use the models.",
         epilog=EXIT_CODES,

@@ -1,0 +1,46 @@
+"""A picture of what a model says of some images."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from sequencer2d.evaluation.predict import Prediction
+from sequencer2d.files import atomic_write
+
+
+def draw_predictions(
+    predictions: Sequence[Prediction],
+    truths: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    columns: int = 8,
+) -> Path:
+    """Draw images in a grid, each with its first guess and probability; right ones green, wrong ones red with the truth.
+
+    Args:
+        predictions: of images that could be read.
+        truths: the name of each image's class.
+        path: PNG file to write.
+        columns: images in a row.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = -(-len(predictions) // columns)
+    figure = Figure(figsize=(1.3 * columns, 1.6 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in grid:
+        axes.axis("off")
+    for axes, prediction, truth in zip(grid, predictions, truths, strict=False):
+        guess = prediction.guesses[0]
+        right = guess.name == truth
+        with Image.open(prediction.path) as image:
+            axes.imshow(image.convert("RGB"))
+        title = f"{guess.name} ({guess.probability:.0%})" + ("" if right else f"\nis {truth}")
+        axes.set_title(title, fontsize=9, color="green" if right else "red")
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    return Path(path)

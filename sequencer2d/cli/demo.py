@@ -1,0 +1,92 @@
+"""`sequencer2d demo`: train on the digits, evaluate, predict, draw."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sequencer2d.cli.common import need
+from sequencer2d.cli.train import resolve
+
+if TYPE_CHECKING:
+    from sequencer2d.evaluation.predict import Prediction
+
+SHOWN = 32
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "demo",
+        help="see it work in minutes: train on handwritten digits on the CPU",
+        description=(
+            "Train a small Sequencer2D on scikit-learn's 1,797 handwritten digits on the CPU (a few minutes, no download), "
+            "evaluate it on test digits, predict some of them and draw curves and predictions."
+        ),
+    )
+    parser.add_argument("fields", nargs="*", metavar="field=value", help="set a field of the recipe 'digits'")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="folder to write to (default: the first new one of runs/demo, -2, …)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    for package in ("sklearn", "matplotlib"):
+        need(package, "train", "the demo")
+    from sequencer2d.training.loop import train
+
+    started = time.perf_counter()
+    output = arguments.output or _new_folder(Path("runs"), "demo")
+    config = resolve("digits", [f"run.output={output}", "run.device=cpu", *arguments.fields], None)
+    train(config)
+    predictions, truths = predict_digits(output)
+    _report(output, predictions, truths, time.perf_counter() - started)
+    return 0
+
+
+def predict_digits(run_folder: Path) -> tuple[list[Prediction], list[str]]:
+    """Write test digits as image files, predict them with the run's model and draw the result; (predictions, truths)."""
+    from sequencer2d.analysis.predictions import draw_predictions
+    from sequencer2d.data.config import DataConfig
+    from sequencer2d.data.sources import open_source
+    from sequencer2d.evaluation.predict import class_names_of, input_fields, predict
+    from sequencer2d.models.checkpoints import load_model
+
+    digits = open_source("digits", "test")
+    folder = run_folder / "images"
+    folder.mkdir(exist_ok=True)
+    paths, truths = [], []
+    for index in range(0, len(digits), -(-len(digits) // SHOWN)):
+        image, target = digits[index]
+        paths.append(folder / f"{index:03d}.png")
+        truths.append(digits.class_names[target])
+        image.save(paths[-1])
+    model = load_model(str(run_folder))
+    config = DataConfig(**input_fields(model))
+    predictions = list(predict(model, paths, config, class_names=class_names_of(model), top_k=3))
+    draw_predictions(predictions, truths, run_folder / "predictions.png")
+    return predictions, truths
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    numbered = (parent / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(folder for folder in numbered if not folder.exists())
+
+
+def _report(output: Path, predictions: list[Prediction], truths: list[str], seconds: float) -> None:
+    from sequencer2d.files import read_json
+
+    top1 = read_json(output / "summary.json")["top1"]
+    right = sum(prediction.guesses[0].name == truth for prediction, truth in zip(predictions, truths, strict=True))
+    folder = shlex.quote(str(output))
+    print(f"\ntest accuracy {top1:.2f} %; {right} of the {len(truths)} digits drawn are right; {seconds:.0f} s in all")
+    print(f"  curves       {output / 'curves.png'}")
+    print(f"  predictions  {output / 'predictions.png'}")
+    print(f"  checkpoint   {output / 'best.safetensors'}")
+    print("try it yourself:")
+    print(f"  sequencer2d eval {folder}")
+    print(f"  sequencer2d predict {folder} {folder}/images --top 3")

@@ -1,0 +1,159 @@
+"""`sequencer2d eval CHECKPOINT --data …`: measure a model on a data set."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sequencer2d.cli.common import (
+    add_checkpoint,
+    add_device,
+    add_json,
+    amp_dtype,
+    console,
+    field_values,
+    positive,
+    progress_bar,
+    resolve_device,
+)
+from sequencer2d.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sequencer2d.data.config import DataConfig
+    from sequencer2d.evaluation.classify import ClassificationResult
+
+EPILOG = """\
+examples:
+  sequencer2d eval runs/digits                                     on the data that the run was trained with
+  sequencer2d eval hf-hub:timm/sequencer2d_s.in1k --data /imagenet --batch-size 256 --precision bf16
+  sequencer2d eval model.safetensors --data wds:/shards/val.tar --per-class --json
+  torchrun --nproc-per-node 2 -m sequencer2d eval runs/cifar10     the same numbers, every image counted once
+
+Any field of the data configuration is set by its path, for example data.crop_pct=1.0 data.workers=4."""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "eval",
+        help="measure a model on a data set",
+        description="Top-1 and top-5 accuracy (%), cross entropy (nats), calibration error (%), accuracy per class.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_checkpoint(parser)
+    parser.add_argument("fields", nargs="*", metavar="data.field=value", help="set a field of the data configuration")
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="folder of images (SOURCE/<split>/<class>/*), digits, wds:<shards>.tar, hfds:<name> or torch:<name>; "
+        "default for a run's folder: the run's own data",
+    )
+    parser.add_argument("--split", metavar="NAME", help="split to evaluate on (default: val, or the run's own)")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images per step over all processes")
+    parser.add_argument("--image-size", type=positive, metavar="PIXELS", help="side of the square input")
+    parser.add_argument("--per-class", action="store_true", help="print the accuracy of every class as well")
+    add_device(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sequencer2d.data.loader import build_loader
+    from sequencer2d.evaluation.classify import evaluate
+    from sequencer2d.evaluation.predict import input_fields
+    from sequencer2d.models.checkpoints import load_model
+    from sequencer2d.training.config import DistributedConfig
+    from sequencer2d.training.distributed import processes
+
+    device = resolve_device(arguments.device)
+    model = load_model(arguments.checkpoint, name=arguments.model)
+    config = data_config(arguments, input_fields(model))
+    with processes(DistributedConfig(), device.type) as group:
+        loader = build_loader(config, config.val_split, train=False, rank=group.rank, world_size=group.world_size)
+        check_classes(model.pretrained_cfg.get("label_names"), model.num_classes, loader.source.class_names)
+        with progress_bar("batches") as bar:
+            task = bar.add_task("eval", total=len(loader))
+            result = evaluate(
+                model,
+                loader,
+                device=device if group.world_size == 1 else group.device,
+                amp_dtype=amp_dtype(arguments.precision),
+                progress=lambda: bar.advance(task),
+            )
+        if group.main:
+            _print_result(result, arguments)
+    return 0
+
+
+def data_config(arguments: argparse.Namespace, input_: Mapping[str, Any]) -> DataConfig:
+    """The data to evaluate on: the run's or a plain configuration, the model's input, then what the user set."""
+    from sequencer2d.training.config import TrainConfig
+    from sequencer2d.training.fields import with_overrides
+
+    base = _run_config(Path(arguments.checkpoint))
+    if base is None and arguments.data is None:
+        raise ConfigError(f"{arguments.checkpoint} is no run's folder and does not name its data: give --data SOURCE")
+    values: dict[str, Any] = {f"data.{name}": value for name, value in input_.items()}
+    if base is None:
+        values["data.batch_size"] = 64
+        values["data.workers"] = 2
+    if arguments.data is not None:
+        values |= {"data.source": arguments.data, "data.root": ""}
+    for name, value in (("val_split", arguments.split), ("batch_size", arguments.batch_size)):
+        if value is not None:
+            values[f"data.{name}"] = value
+    if arguments.image_size is not None:
+        values["data.image_size"] = arguments.image_size
+    return with_overrides(base or TrainConfig(), {**values, **_data_fields(arguments.fields)}).data
+
+
+def check_classes(model_names: Sequence[str] | None, num_classes: int, data_names: Sequence[str]) -> None:
+    """Raise `DataError` if the data's classes are not the model's."""
+    if model_names is None:
+        if len(data_names) != num_classes:
+            raise DataError(f"the model has {num_classes} classes and the data {len(data_names)}; use the data it is for")
+        return
+    if tuple(model_names) != tuple(data_names):
+        strange = [name for name in data_names if name not in model_names]
+        which = f"the model does not know {', '.join(strange[:5])}" if strange else "names or their order differ"
+        raise DataError(
+            f"the data's {len(data_names)} classes are not the model's {num_classes}: {which}; "
+            f"the model's begin with {', '.join(model_names[:5])}"
+        )
+
+
+def _run_config(folder: Path) -> Any:
+    from sequencer2d.files import read_json
+    from sequencer2d.training.config import TrainConfig
+    from sequencer2d.training.fields import from_dict
+
+    path = folder / "config.json"
+    return from_dict(TrainConfig, read_json(path)) if path.is_file() else None
+
+
+def _data_fields(fields: list[str]) -> dict[str, str]:
+    values = field_values(fields)
+    for path in values:
+        if not path.startswith("data."):
+            raise ConfigError(f"{path} is no field of the data configuration; eval takes data.field=value")
+    return values
+
+
+def _print_result(result: ClassificationResult, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(result), indent=2, ensure_ascii=False))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("images", f"{result.count:,}")
+    table.add_row("top-1", f"{result.top1:.2f} %")
+    table.add_row("top-5", f"{result.top5:.2f} %")
+    table.add_row("cross entropy", f"{result.cross_entropy:.4f} nats")
+    table.add_row("calibration error", f"{result.calibration_error:.2f} %")
+    console().print(table)

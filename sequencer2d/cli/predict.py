@@ -1,0 +1,113 @@
+"""`sequencer2d predict CHECKPOINT IMAGES…`: the classes of images."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from sequencer2d.cli.common import (
+    add_checkpoint,
+    add_device,
+    add_json,
+    amp_dtype,
+    console,
+    error_console,
+    positive,
+    progress_bar,
+    resolve_device,
+)
+from sequencer2d.errors import InputError
+
+if TYPE_CHECKING:
+    from sequencer2d.evaluation.predict import Prediction
+
+EPILOG = """\
+examples:
+  sequencer2d predict runs/cifar10 photo.jpg
+  sequencer2d predict hf-hub:timm/sequencer2d_s.in1k photos/ --top 3 --json > predictions.json
+
+An image that cannot be read is reported and does not stop the others."""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "predict",
+        help="name what images show",
+        description="Print the most probable classes of images, with probabilities, as a table or as JSON.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_checkpoint(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    parser.add_argument("--top", type=positive, default=5, metavar="N", help="classes per image (default: 5)")
+    parser.add_argument(
+        "--image-size",
+        type=positive,
+        metavar="PIXELS",
+        help="side of the square input (default: what the checkpoint was trained for)",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="images per forward pass (default: 32)"
+    )
+    add_device(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sequencer2d.data.config import DataConfig
+    from sequencer2d.evaluation.predict import class_names_of, find_images, input_fields, predict
+    from sequencer2d.models.checkpoints import load_model
+
+    device = resolve_device(arguments.device)
+    paths = find_images(arguments.images)
+    model = load_model(arguments.checkpoint, name=arguments.model)
+    size = {"image_size": arguments.image_size} if arguments.image_size else {}
+    found = predict(
+        model,
+        paths,
+        DataConfig(**(input_fields(model) | size)),
+        class_names=class_names_of(model),
+        device=device,
+        amp_dtype=amp_dtype(arguments.precision),
+        top_k=arguments.top,
+        batch_size=arguments.batch_size,
+    )
+    with progress_bar("images") as bar:
+        predictions = list(bar.track(found, total=len(paths), description="predict"))
+    if arguments.json:
+        print(json.dumps([_plain(prediction) for prediction in predictions], indent=2, ensure_ascii=False))
+    else:
+        _print_table(predictions)
+    return _report_broken(predictions)
+
+
+def _plain(prediction: Prediction) -> dict[str, object]:
+    fields = dataclasses.asdict(prediction)
+    return {key: value for key, value in fields.items() if value or key == "path"}
+
+
+def _print_table(predictions: list[Prediction]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("image", "class", "probability", box=None, pad_edge=False, header_style="bold")
+    for prediction in predictions:
+        name = prediction.path
+        for guess in prediction.guesses:
+            table.add_row(Text(name), Text(guess.name), f"{guess.probability:7.2%}")
+            name = ""
+    if table.row_count:
+        console().print(table)
+
+
+def _report_broken(predictions: list[Prediction]) -> int:
+    broken = [prediction for prediction in predictions if prediction.error]
+    if len(broken) == len(predictions):
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        raise InputError(f"no image could be read; {broken[0].path}: {broken[0].error}{more}")
+    for prediction in broken:
+        error_console().print(f"skipped {prediction.path}: {prediction.error}", markup=False, soft_wrap=True)
+    return 0
