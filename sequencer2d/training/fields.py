@@ -1,0 +1,303 @@
+"""Frozen dataclasses as trees of named fields: set one by its dotted path, convert to JSON and back, print.
+
+A path names a field ("optimizer.lr") or a key of a dictionary field ("model.overrides.patch_sizes").
+"""
+
+import ast
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, TypeVar, Union
+
+from sequencer2d.errors import ConfigError
+
+Config = TypeVar("Config")
+
+_TRUE = ("true", "yes", "on", "1")
+_FALSE = ("false", "no", "off", "0")
+_NONE = ("none", "null")
+
+
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """A copy of `config` with fields set by their dotted paths, e.g. {"optimizer.lr": "1e-3"}.
+
+    Strings are converted to the field's type: int, float, bool (true/false, yes/no, on/off, 1/0), tuples ("2,2,1,1"),
+    "none" for optional fields, JSON or Python literals for dictionaries and their keys. All are set at once, so that
+    checks between fields see the result only.
+
+    Raises `ConfigError` for a path that does not exist (with close matches) or a value of the wrong type.
+    """
+    known = paths(config)
+    for path in overrides:
+        if path not in known and not _is_dictionary_key(config, path):
+            raise ConfigError(_unknown_path(path, known))
+    return _replace(config, _nest(overrides), prefix="")
+
+
+def paths(config: Any, prefix: str = "") -> tuple[str, ...]:
+    """The dotted path of every leaf field, in the order of declaration."""
+    return tuple(path for path, _ in _leaves(config, prefix))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The fields as nested dictionaries of JSON values (tuples become lists)."""
+    result: dict[str, Any] = _plain(config)
+    return result
+
+
+def from_dict(cls: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
+    """The inverse of `to_dict`; absent fields take their default. Raises `ConfigError` as `with_overrides` does."""
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            raise ConfigError(_unknown_path(prefix + name, [prefix + known for known in names]))
+    arguments = {name: _convert(value, hints[name], prefix + name) for name, value in values.items()}
+    return cls(**arguments)
+
+
+def describe(config: Any) -> str:
+    """The resolved configuration as aligned lines `path = value`, grouped by section."""
+    rows = list(_leaves(config, ""))
+    width = max(len(path) for path, _ in rows)
+    lines: list[str] = []
+    section = None
+    for path, value in rows:
+        if lines and path.rpartition(".")[0] != section:
+            lines.append("")
+        section = path.rpartition(".")[0]
+        lines.append(f"{path:<{width}} = {_show(value)}")
+    return "\n".join(lines)
+
+
+def differences(a: Any, b: Any) -> tuple[str, ...]:
+    """Paths of the leaf fields in which two configurations of one class differ."""
+    other = dict(_leaves(b, ""))
+    return tuple(path for path, value in _leaves(a, "") if _plain(value) != _plain(other.get(path)))
+
+
+def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return ",".join(str(item) for item in value) or "()"
+    if isinstance(value, Mapping):
+        return json.dumps(_plain(value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _is_dictionary_key(config: Any, path: str) -> bool:
+    node = config
+    names = path.split(".")
+    for depth, name in enumerate(names):
+        if isinstance(node, Mapping):
+            return all(names[depth:])
+        if not dataclasses.is_dataclass(node) or not hasattr(node, name):
+            return False
+        node = getattr(node, name)
+    return False
+
+
+def _unknown_path(path: str, known: typing.Sequence[str]) -> str:
+    last = path.rpartition(".")[2]
+    close = difflib.get_close_matches(path, known, n=3, cutoff=0.6)
+    close += [name for name in known if name.rpartition(".")[2] == last and name not in close]
+    sections = sorted({name.partition(".")[0] for name in known})
+    if any(name.startswith(f"{path}.") for name in known):
+        inside = ", ".join(name for name in known if name.startswith(f"{path}."))
+        return f"{path} is a section, not a field; set one of its fields: {inside}"
+    hint = f"did you mean {' or '.join(close[:3])}?" if close else f"the top level has: {', '.join(sections)}"
+    return f"unknown configuration field {path!r}; {hint}"
+
+
+def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} → {"a": {"b": 1}}; a leaf is wrapped so that a dictionary value is not taken for a level."""
+    tree: dict[str, Any] = {}
+    for path, value in overrides.items():
+        *parents, last = path.split(".")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{path!r} is set together with {'.'.join(parents)!r}, which holds it: give one")
+        node[last] = _Leaf(value)
+    return tree
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    value: Any
+
+
+def _replace(config: Any, tree: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(type(config))
+    changes = {}
+    for name, item in tree.items():
+        path = prefix + name
+        current = getattr(config, name)
+        if isinstance(item, _Leaf):
+            changes[name] = _convert(item.value, hints[name], path)
+        elif dataclasses.is_dataclass(current):
+            changes[name] = _replace(current, item, path + ".")
+        else:
+            changes[name] = _merge(current, item)
+    return dataclasses.replace(config, **changes)
+
+
+def _merge(current: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(current)
+    for key, item in tree.items():
+        merged[key] = _literal(item.value) if isinstance(item, _Leaf) else _merge(merged.get(key, {}), item)
+    return merged
+
+
+def _literal(value: Any) -> Any:
+    """A string as the Python or JSON literal that it spells ("2,2,1,1" is a tuple); any other text as itself."""
+    if not isinstance(value, str):
+        return value
+    lowered = value.strip().lower()
+    if lowered in _NONE:
+        return None
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _convert(value: Any, hint: Any, path: str) -> Any:
+    """`value` as the type `hint`; raises `ConfigError` naming the field, the expected type and the value."""
+    try:
+        return _to(value, hint, path)
+    except (ValueError, TypeError, SyntaxError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path}: expected {_type_name(hint)}, got {value!r}") from None
+
+
+def _to(value: Any, hint: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return _literal(value)
+    if origin in (Union, types.UnionType):
+        return _to_union(value, hint, path)
+    if origin is Literal:
+        return _to_choice(value, hint, path)
+    if origin in (tuple, list):
+        return _to_tuple(value, hint, path)
+    if origin in (dict, Mapping) or hint is dict:
+        return _to_mapping(value)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_dict(hint, value, path + ".")  # type: ignore[arg-type]
+    return _to_scalar(value, hint)
+
+
+def _to_scalar(value: Any, hint: Any) -> Any:
+    text = isinstance(value, str)
+    if hint is bool:
+        if text and value.strip().lower() in _TRUE + _FALSE:
+            return value.strip().lower() in _TRUE
+        if isinstance(value, bool):
+            return value
+    elif hint is int:
+        if text or (isinstance(value, int) and not isinstance(value, bool)):
+            return int(value)
+    elif hint is float:
+        if text or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            return float(value)
+    elif isinstance(value, hint):
+        return value
+    raise TypeError
+
+
+def _to_union(value: Any, hint: Any, path: str) -> Any:
+    members = typing.get_args(hint)
+    if type(None) in members and (value is None or (isinstance(value, str) and value.strip().lower() in _NONE)):
+        return None
+    choices = [member for member in members if member is not type(None)]
+    if len(choices) == 1:
+        return _convert(value, choices[0], path)
+    for member in sorted(choices, key=lambda kind: kind is str):
+        try:
+            return _to(value, member, path)
+        except (ValueError, TypeError, SyntaxError):
+            continue
+    raise TypeError
+
+
+def _to_choice(value: Any, hint: Any, path: str) -> Any:
+    choices = typing.get_args(hint)
+    for choice in choices:
+        if value == choice or (isinstance(value, str) and value == str(choice)):
+            return choice
+    close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+    hint_text = f"; did you mean {close[0]}?" if close else ""
+    raise ConfigError(f"{path}: expected one of {', '.join(map(str, choices))}, got {value!r}{hint_text}")
+
+
+def _to_tuple(value: Any, hint: Any, path: str) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        stripped = value.strip().removeprefix("(").removeprefix("[").removesuffix(")").removesuffix("]")
+        value = [item.strip().strip("'\"") for item in stripped.split(",") if item.strip()]
+    if not isinstance(value, (tuple, list)):
+        raise TypeError
+    members = typing.get_args(hint) or (Any, ...)
+    if len(members) == 1 or members[-1] is Ellipsis:
+        return tuple(_to(item, members[0], path) for item in value)
+    if len(members) != len(value):
+        raise TypeError
+    return tuple(_to(item, member, path) for item, member in zip(value, members, strict=True))
+
+
+def _to_mapping(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        value = ast.literal_eval(value) if not value.lstrip().startswith("{") else _json_or_literal(value)
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return {str(key): item for key, item in value.items()}
+
+
+def _json_or_literal(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return ast.literal_eval(value)
+
+
+def _type_name(hint: Any) -> str:
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", dict: "a dictionary"}
+    if hint in names:
+        return names[hint]
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if hint is type(None):
+        return "none"
+    if origin in (Union, types.UnionType):
+        return " or ".join(_type_name(member) for member in members)
+    if origin in (tuple, list):
+        if len(members) == 2 and members[-1] is Ellipsis:
+            return f"comma-separated values ({_type_name(members[0])} each)"
+        return f"{len(members)} comma-separated values ({', '.join(_type_name(member) for member in members)})"
+    if origin is Literal:
+        return f"one of {', '.join(map(str, members))}"
+    return names[dict] if origin in (dict, Mapping) else getattr(hint, "__name__", str(hint))

@@ -1,0 +1,321 @@
+"""The training loop: `train(config)`.
+
+The run is a sequence of optimizer steps; everything that depends on time (learning rate, order of the images, random
+numbers) is a pure function of the step. A checkpoint therefore holds weights, optimizer state and a few numbers, and a
+resumed run logs the losses that an uninterrupted one would have logged.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sequencer2d.data.loader import Loader
+from sequencer2d.errors import CheckpointError, ConfigError, Interrupted, NumericalError
+from sequencer2d.evaluation.classify import evaluate
+from sequencer2d.files import read_json, write_json
+from sequencer2d.models.checkpoints import save_weights
+from sequencer2d.training import assemble, checkpoint
+from sequencer2d.training.config import TrainConfig, validate
+from sequencer2d.training.curves import plot_curves
+from sequencer2d.training.distributed import Agreement, Processes, processes, world_size
+from sequencer2d.training.fields import differences, from_dict, to_dict
+from sequencer2d.training.numerics import AMP_DTYPES, check_precision, numerics
+from sequencer2d.training.optim import learning_rate
+from sequencer2d.training.prefetch import RunAhead, to_device
+from sequencer2d.training.runlog import RunLog, SilentLog, memory_mib
+from sequencer2d.training.signals import StopSignals
+from sequencer2d.training.summary import summarize
+from sequencer2d.training.window import LossWindow, require_finite_weights
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig) -> dict[str, Any]:
+    """Train as `config` says, in this process or, under torchrun, in all of them; return the run's summary.
+
+    The run folder (`run.output`) then holds `config.json`, `log.jsonl`, `tensorboard/`, `checkpoints/last.pt`,
+    `best.safetensors` (of the averaged weights, if there is an average), `summary.json` and `curves.png`.
+
+    Raises:
+        UserError: the configuration, data, device or folder does not fit; before the first step where possible.
+        NumericalError: the loss or the weights are not finite; the last good checkpoint stays.
+        Interrupted: SIGTERM, Ctrl-C, `run.time_limit_s` or `run.max_steps` ended the run after saving.
+    """
+    validate(config, world_size())
+    with StopSignals() as signals, processes(config.distributed, config.run.device) as here:
+        check_precision(config.precision, here.device)
+        with numerics(config.run, here.device):
+            return _Run(config, here, signals).train()
+
+
+class _Run:
+    """One call of `train`: the parts, and where the run stands."""
+
+    def __init__(self, config: TrainConfig, here: Processes, signals: StopSignals) -> None:
+        self.started = time.monotonic()
+        self.here, self.signals, self.folder = here, signals, Path(config.run.output)
+        self.data = assemble.build_data(config, here)
+        self.config = assemble.resolve(config, len(self.data.class_names))
+        here.on_main(lambda: checkpoint.prepare_folder(self.folder, config.run.resume))
+        here.on_main(self._check_same_run)
+        self.meta = assemble.checkpoint_meta(self.config, self.data.class_names)
+        self.model = assemble.build_model(self.config, here.device)
+        here.on_main(lambda: checkpoint.require_space(
+            self.folder, self.model, config.regularization.ema_decay is not None, config.run.keep))
+        self.step_fn = assemble.build_step(self.config, self.model, here)
+        self.window = LossWindow(here.mean)
+        self.agreement = Agreement(here.control)
+        self.step, self.evaluated_epochs = 0, 0
+        self.earlier_s, self.last_saved = 0.0, time.monotonic()
+        self.best: dict[str, Any] | None = None
+        self.final: dict[str, Any] = {}
+        self.speed = _Speed(config.data.batch_size)
+        self._resume()
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.total_epochs * self.data.steps_per_epoch
+
+    @property
+    def time_s(self) -> float:
+        """Seconds of this call and those before it."""
+        return self.earlier_s + time.monotonic() - self.started
+
+    def train(self) -> dict[str, Any]:
+        with self._open_log() as self.log:
+            if self.step:
+                self.log.say(f"resumed at step {self.step} of {self.total_steps}")
+            while self.evaluated_epochs < self.config.total_epochs:
+                self._train_epoch(self.evaluated_epochs)
+                self._end_epoch(self.evaluated_epochs)
+            self._save()
+        return self._finish()
+
+    def _train_epoch(self, epoch: int) -> None:
+        """The rest of `epoch`."""
+        first = epoch * self.data.steps_per_epoch
+        ahead = RunAhead(self.here.device)
+        self.speed.start()
+        batches = to_device(_from_position(self.data.train, epoch, self.step - first), self.here.device)
+        last = first + self.data.steps_per_epoch
+        for images, targets in batches:
+            rate = learning_rate(self.config, self.step, self.data.steps_per_epoch)
+            loss, norm = self.step_fn(images, targets, self.step, rate)
+            self.window.add(loss, norm)
+            self.step += 1
+            ahead.mark()
+            self.speed.count()
+            if self.step % self.config.run.log_interval == 0:
+                self._log_step(rate)
+            self.log.advance(self.step)
+            self._save_or_stop(last_of_epoch=self.step == last)
+        if self.step != last:
+            raise RuntimeError(f"the loader ended epoch {epoch} at step {self.step - first} of {last - first}")
+        self.speed.pause()
+
+    def _log_step(self, rate: float) -> None:
+        self._drain()
+        loss, norm = self.window.take_mean()
+        speed = self.speed.recent()
+        self.log.step({
+            "step": self.step,
+            "epoch": self.step / self.data.steps_per_epoch,
+            "loss": loss,
+            "lr": rate,
+            **({} if norm is None else {"grad_norm": norm}),
+            "images_per_s": round(speed, 1),
+            "memory_mib": round(memory_mib(self.here.device), 1),
+            "time_s": round(self.time_s, 3),
+            "eta_s": round((self.total_steps - self.step) * self.config.data.batch_size / speed, 1),
+        })
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Log the epoch, evaluated every `eval_interval` epochs and at the end."""
+        self._drain()
+        done = epoch + 1
+        entry: dict[str, Any] = {"step": self.step, "epoch": done, "train_loss": self.window.take_epoch_mean()}
+        if done % self.config.run.eval_interval == 0 or done == self.config.total_epochs:
+            entry |= self._evaluate()
+        entry["time_s"] = round(self.time_s, 3)
+        self.evaluated_epochs = done
+        self.final = {key: value for key, value in entry.items() if key != "time_s"}
+        if "top1" in entry and (self.best is None or entry["top1"] > self.best["top1"]):
+            self.best = self.final
+            self.here.on_main(self._save_best)
+        self.log.epoch(entry)
+
+    def _evaluate(self) -> dict[str, float]:
+        average = self.step_fn.average
+        model = self.model if average is None else average.module
+        result = evaluate(model, self.data.val, device=self.here.device, amp_dtype=AMP_DTYPES[self.config.precision])
+        return {"top1": result.top1, "top5": result.top5, "val_loss": result.loss}
+
+    def _drain(self) -> None:
+        try:
+            self.window.drain(self.step)
+        except NumericalError as error:
+            raise NumericalError(f"{error}; {self._kept()}; lower optimizer.lr, set optimizer.clip_grad_norm, or use "
+                                 "precision=bf16 or fp32 in place of fp16") from None
+
+    def _kept(self) -> str:
+        kept = checkpoint.list_checkpoints(self.folder)
+        return f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint before it"
+
+    def _save_or_stop(self, last_of_epoch: bool) -> None:
+        """Between two steps: write a checkpoint that is due; save and stop if any process was told to."""
+        run = self.config.run
+        stop = self.signals.received is not None or _passed(self.started, run.time_limit_s)
+        due = self.here.main and _passed(self.last_saved, run.checkpoint_interval_s)
+        decide = self.agreement.settle if last_of_epoch else self.agreement.exchange
+        stop, due = decide(stop, due)
+        at_limit = run.max_steps is not None and self.step >= run.max_steps
+        finished = self.step == self.total_steps
+        if (stop or at_limit) and not finished:
+            self._save()
+            raise Interrupted(self._why(at_limit))
+        if due or (run.checkpoint_interval_steps and self.step % run.checkpoint_interval_steps == 0):
+            self._save()
+
+    def _why(self, at_limit: bool) -> str:
+        reason = self.signals.received or ("run.max_steps" if at_limit else "run.time_limit_s or another process")
+        return (f"stopped by {reason} after step {self.step} of {self.total_steps}, saved in {self.folder}; "
+                "continue with --resume (run.resume=true)")
+
+    def _save(self) -> None:
+        """Check the losses so far, then write a checkpoint."""
+        self._drain()
+        require_finite_weights(self.model, self.step)
+        self.here.on_main(self._write_checkpoint)
+        self.last_saved = time.monotonic()
+
+    def _write_checkpoint(self) -> None:
+        parts = self.step_fn
+        entries = {
+            "meta": self.meta,
+            "model": self.model.state_dict(),
+            "optimizer": parts.optimizer.state_dict(),
+            "scaler": parts.scaler.state_dict(),
+            "progress": self._progress(),
+        }
+        if parts.average is not None:
+            entries["model_ema"] = parts.average.module.state_dict()
+        checkpoint.save_checkpoint(self.folder, self.step, entries, self.config.run.keep)
+
+    def _progress(self) -> dict[str, Any]:
+        return {"step": self.step, "steps_per_epoch": self.data.steps_per_epoch, "evaluated_epochs": self.evaluated_epochs,
+                "window": self.window.state_dict(), "best": self.best, "final": self.final, "time_s": self.time_s}
+
+    def _save_best(self) -> None:
+        average = self.step_fn.average
+        save_weights(self.model if average is None else average.module, self.folder / "best.safetensors", self.meta)
+
+    def _check_same_run(self) -> None:
+        """Write `config.json`; a resumed run must agree with the one there, in all that changes its results."""
+        path = self.folder / "config.json"
+        if self.config.run.resume and path.exists():
+            changed = differences(from_dict(TrainConfig, read_json(path)), self.config)
+            wrong = [name for name in changed if name in _RUN_RESULTS or not name.startswith(_FREE)]
+            if wrong:
+                raise ConfigError(f"the run in {self.folder} was started with another {', '.join(wrong)} (see "
+                                  "config.json there); resume it with the same, or give another run.output")
+        write_json(path, to_dict(self.config))
+
+    def _resume(self) -> None:
+        if not self.config.run.resume:
+            return
+        entries = checkpoint.load_last(self.folder)
+        if entries is None:
+            return
+        progress = entries["progress"]
+        if progress["steps_per_epoch"] != self.data.steps_per_epoch:
+            raise CheckpointError(f"the run in {self.folder} had {progress['steps_per_epoch']} steps per epoch, the data "
+                                  f"now make {self.data.steps_per_epoch}; resume with the data of the run")
+        self._load_states(entries)
+        self.step, self.evaluated_epochs = progress["step"], progress["evaluated_epochs"]
+        self.best, self.final, self.earlier_s = progress["best"], progress["final"], progress["time_s"]
+        self.window.load_state_dict(progress["window"])
+
+    def _load_states(self, entries: dict[str, Any]) -> None:
+        parts = self.step_fn
+        try:
+            self.model.load_state_dict(entries["model"])
+            parts.optimizer.load_state_dict(entries["optimizer"])
+            parts.scaler.load_state_dict(entries["scaler"])
+            if parts.average is not None:
+                parts.average.module.load_state_dict(entries["model_ema"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{self.folder / checkpoint.FOLDER / checkpoint.LAST} does not fit this run: {error}"
+                                  ) from error
+
+    def _open_log(self) -> SilentLog:
+        run = self.config.run
+        if not self.here.main:
+            return SilentLog()
+        return RunLog(self.folder, total_steps=self.total_steps, first_step=self.step, tensorboard=run.tensorboard,
+                      progress=run.progress)
+
+    def _finish(self) -> dict[str, Any]:
+        summary = summarize(
+            self.config, final=self.final, best=self.best, steps=self.step, duration_s=self.time_s,
+            images_per_s=self.speed.overall(), device=self.here.device, world_size=self.here.world_size,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            memory_mib=memory_mib(self.here.device))
+        if self.here.main:
+            write_json(self.folder / "summary.json", summary)
+            plot_curves(self.folder)
+        self.here.barrier()
+        return summary
+
+
+_FREE = ("run.", "distributed.", "data.workers", "data.prefetch", "data.cache", "data.root", "data.download",
+         "data.max_broken", "model.checkpoint", "model.pretrained")
+"""Fields that a resumed run may change."""
+_RUN_RESULTS = ("run.epochs", "run.seed")
+
+
+class _Speed:
+    """Images per second of training, evaluation and saving left out of neither clock but the overall one."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._since, self._steps = time.monotonic(), 0
+        self._all_s, self._all_steps = 0.0, 0
+        self._running_since: float | None = None
+
+    def start(self) -> None:
+        self._since, self._steps = time.monotonic(), 0
+        self._running_since = self._since
+
+    def count(self) -> None:
+        self._steps += 1
+        self._all_steps += 1
+
+    def pause(self) -> None:
+        if self._running_since is not None:
+            self._all_s += time.monotonic() - self._running_since
+            self._running_since = None
+
+    def recent(self) -> float:
+        """Since the last call or the epoch's start."""
+        now = time.monotonic()
+        speed = self._steps * self._batch / max(now - self._since, 1e-9)
+        self._since, self._steps = now, 0
+        return speed
+
+    def overall(self) -> float | None:
+        """Of all epochs of this call; None if it trained nothing."""
+        return self._all_steps * self._batch / self._all_s if self._all_s else None
+
+
+def _from_position(loader: Loader, epoch: int, position: int) -> Loader:
+    """`loader` set to batch `position` of `epoch`."""
+    loader.sampler.set_epoch(epoch)
+    loader.sampler.position = position
+    return loader
+
+
+def _passed(since: float, seconds: float | None) -> bool:
+    return seconds is not None and time.monotonic() - since >= seconds

@@ -1,0 +1,38 @@
+"""Torch's global switches for speed, set for the length of a run and put back after it."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from sequencer2d.errors import ConfigError
+from sequencer2d.training.config import RunConfig
+
+AMP_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextlib.contextmanager
+def numerics(run: RunConfig, device: torch.device) -> Iterator[None]:
+    """TF32, cuDNN's benchmark mode and the number of CPU threads as `run` asks, inside the block only."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    precision = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if run.tf32 else "highest")
+        torch.backends.cudnn.benchmark = run.cudnn_benchmark
+    if run.cpu_threads is not None:
+        torch.set_num_threads(run.cpu_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision(precision)
+            torch.backends.cudnn.benchmark = benchmark
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise `ConfigError` for an arithmetic that the device does not train in."""
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError("precision=fp16 needs a CUDA device; on the CPU use fp32 or bf16")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"precision=bf16 is not supported by {torch.cuda.get_device_name(device)}; use fp16 or fp32")

@@ -1,0 +1,57 @@
+"""Batches from the loader to the device, one ahead of the step that uses them."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor]
+
+
+def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The (images, targets) of `batches` on `device`.
+
+    On CUDA the next batch is copied on a stream of its own while the current one is in use; pinned batches are copied
+    without the CPU waiting.
+    """
+    if device.type != "cuda":
+        yield from ((images.to(device), targets.to(device)) for images, targets in batches)
+        return
+    stream = torch.cuda.Stream(device)
+    waiting: deque[tuple[Batch, torch.cuda.Event]] = deque()
+    for images, targets in batches:
+        with torch.cuda.stream(stream):
+            copied = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        waiting.append((copied, stream.record_event()))
+        if len(waiting) > 1:
+            yield _deliver(*waiting.popleft())
+    while waiting:
+        yield _deliver(*waiting.popleft())
+
+
+class RunAhead:
+    """Keeps the CPU at most `steps` steps ahead of the GPU, so that queued batches and the clock stay in bounds."""
+
+    def __init__(self, device: torch.device, steps: int = 4) -> None:
+        self._cuda = device.type == "cuda"
+        self._events: deque[torch.cuda.Event] = deque()
+        self._steps = steps
+
+    def mark(self) -> None:
+        """Called after each step: waits for the step that lies `steps` back."""
+        if not self._cuda:
+            return
+        event = torch.cuda.Event()
+        event.record()
+        self._events.append(event)
+        if len(self._events) > self._steps:
+            self._events.popleft().synchronize()
+
+
+def _deliver(batch: Batch, copied: torch.cuda.Event) -> Batch:
+    current = torch.cuda.current_stream()
+    current.wait_event(copied)
+    for tensor in batch:
+        tensor.record_stream(current)
+    return batch

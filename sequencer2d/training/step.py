@@ -1,0 +1,89 @@
+"""One optimizer step, free of waits: nothing in it makes the CPU wait for the GPU."""
+
+import contextlib
+import hashlib
+import random
+
+import numpy
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sequencer2d.data.batches import BatchTransform
+from sequencer2d.training.config import TrainConfig
+from sequencer2d.training.numerics import AMP_DTYPES
+from sequencer2d.training.optim import WeightAverage, clip_gradients, set_learning_rate
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed torch, NumPy and Python from (seed, step, rank).
+
+    With every step seeded so, no random state has to be saved: a resumed run draws at step n (stochastic depth,
+    dropout) what an uninterrupted run draws there. Images and batches are augmented from seeds of their own.
+    """
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    value = int.from_bytes(digest, "little") >> 1
+    torch.manual_seed(value)
+    numpy.random.seed(value % 2**32)
+    random.seed(value)
+
+
+class TrainStep:
+    """Forward, backward and update for one batch, in `optimizer.accumulation` micro-batches.
+
+    `model` is the trained module, `wrapped` the same one as called (DDP around it, or itself). `prepare` normalises,
+    erases and mixes a batch on its device.
+    """
+
+    def __init__(self, config: TrainConfig, model: nn.Module, wrapped: nn.Module, optimizer: torch.optim.Optimizer,
+                 scaler: torch.amp.GradScaler, average: WeightAverage | None, prepare: BatchTransform,
+                 device: torch.device, rank: int) -> None:
+        self.config, self.device, self.rank = config, device, rank
+        self.model, self.wrapped = model, wrapped
+        self.optimizer, self.scaler, self.average, self.prepare = optimizer, scaler, average, prepare
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def __call__(self, images: Tensor, targets: Tensor, step: int, lr: float) -> tuple[Tensor, Tensor | None]:
+        """Train on images (B, 3, H, W) uint8 and targets (B,) int64, both on `device`.
+
+        Returns this process's loss and the gradient's norm before clipping (None without clipping), 0-d on `device`.
+        """
+        seed_step(self.config.run.seed, step, self.rank)
+        set_learning_rate(self.optimizer, lr)
+        images, targets = self.prepare(images, targets, step=step)
+        layout = torch.channels_last if self.config.run.channels_last else torch.contiguous_format
+        images = images.contiguous(memory_format=layout)
+        loss = self._accumulate(images, targets)
+        if self.config.optimizer.clip_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(self._parameters, self.config.optimizer.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.model, step)
+        return loss, norm
+
+    def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Gradients of the mean loss over the batch; returns that loss."""
+        parts = self.config.optimizer.accumulation
+        total = torch.zeros((), device=self.device)
+        chunks = zip(images.chunk(parts), targets.chunk(parts), strict=True)
+        for index, (part_images, part_targets) in enumerate(chunks):
+            with self._synchronized(index == parts - 1):
+                loss = self._loss(part_images, part_targets) / parts
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+    def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        dtype = AMP_DTYPES[self.config.precision]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            logits = self.wrapped(images)
+        return F.cross_entropy(logits.float(), targets, label_smoothing=self.config.regularization.label_smoothing)
+
+    def _synchronized(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Average gradients over the processes with the last micro-batch only."""
+        if last or not isinstance(self.wrapped, nn.parallel.DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.wrapped.no_sync()  # type: ignore[no-any-return]
