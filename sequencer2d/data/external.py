@@ -1,0 +1,111 @@
+"""Data sets that timm's readers give random access to: Hugging Face's and torchvision's."""
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+from PIL import Image
+
+from sequencer2d.data.images import BrokenImageError, decode, to_rgb
+from sequencer2d.errors import DataError
+
+
+def open_external(kind: str, name: str, split: str, *, root: str = "", download: bool = False) -> "ExternalSource":
+    """A data set by name through timm.
+
+    Args:
+        kind: "hfds" (needs the package `datasets`) or "torch" (torchvision).
+        name: the data set's name, for "hfds" also the path of a folder.
+        split: its name there; "val" becomes "validation" or "test" where a Hugging Face data set calls it so.
+        root: where it is stored; for "hfds" the cache, or "" for the usual one.
+        download: fetch it if it is not there; otherwise nothing touches the network.
+
+    Raises:
+        DataError: not there, unknown, or without class labels.
+    """
+    if kind == "hfds" and importlib.util.find_spec("datasets") is None:
+        raise DataError(f"hfds:{name} needs the package datasets: pip install datasets")
+    if kind == "torch" and not root:
+        raise DataError(f"torch:{name} needs data.root, the folder that holds (or shall hold) the data set")
+    try:
+        with contextlib.nullcontext() if download or kind != "hfds" else _offline():
+            return ExternalSource(_create(kind, name, split, root, download), f"{kind}:{name}[{split}]")
+    except DataError:
+        raise
+    except Exception as error:  # the libraries raise anything: ValueError, AssertionError, OSError, their own classes
+        hint = "" if download else "; if it has not been fetched yet, set data.download=true"
+        raise DataError(f"cannot open {kind}:{name}, split {split!r}: {type(error).__name__}: {error}{hint}") from error
+
+
+class ExternalSource:
+    """A data set of timm (`ImageDataset`) or torchvision as a `Source`.
+
+    Raises:
+        DataError: it is empty or states no classes.
+    """
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self._dataset, self._name = dataset, name
+        self._reader = getattr(dataset, "reader", None)
+        self.class_names = _class_names(dataset)
+        if not len(dataset):
+            raise DataError(f"{name} holds no images")
+        if not self.class_names:
+            raise DataError(f"{name} states no class labels; expected a classification data set")
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        if self._reader is not None:
+            file, target = self._reader[index]
+            with file:
+                return decode(file), int(target)
+        try:
+            image, target = self._dataset[index]
+            return to_rgb(image), int(target)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+
+    def describe(self, index: int) -> str:
+        """Name of the data set and number of the image."""
+        return f"{self._name}[{index}]"
+
+
+def _create(kind: str, name: str, split: str, root: str, download: bool) -> Any:
+    from timm.data import create_dataset
+
+    options: dict[str, Any] = {"download": download} if kind == "torch" else {}
+    names = (split, "validation", "test") if kind == "hfds" and split == "val" else (split,)
+    for number, candidate in enumerate(names):
+        try:
+            return create_dataset(f"{kind}/{name}", root=root or None, split=candidate, **options)
+        except ValueError as error:
+            if "split" not in str(error) or number == len(names) - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _class_names(dataset: Any) -> tuple[str, ...]:
+    if hasattr(dataset, "classes"):
+        return tuple(str(name) for name in dataset.classes)
+    indices = getattr(dataset.reader, "class_to_idx", {})
+    return tuple(sorted(indices, key=indices.__getitem__))
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Keep `datasets` and the hub's client off the network. Their switches are read when a data set is opened."""
+    import datasets
+    import huggingface_hub.constants
+
+    switches = [(datasets.config, "HF_HUB_OFFLINE"), (huggingface_hub.constants, "HF_HUB_OFFLINE")]
+    before = [getattr(module, name) for module, name in switches]
+    for module, name in switches:
+        setattr(module, name, True)
+    try:
+        yield
+    finally:
+        for (module, name), value in zip(switches, before, strict=True):
+            setattr(module, name, value)

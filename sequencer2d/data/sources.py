@@ -1,0 +1,222 @@
+"""Where images come from: a specification such as `digits` or a folder's path → a `Source`."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from sequencer2d.data.images import EXTENSIONS, decode
+from sequencer2d.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "validation", "valid", "test"),
+    "validation": ("validation", "val", "valid", "test"),
+    "valid": ("valid", "val", "validation", "test"),
+}
+"""Names under which a split is looked for, in this order."""
+
+
+class Source(Protocol):
+    """Labelled images with random access, so that a run can continue at any image."""
+
+    class_names: tuple[str, ...]
+    """Name of each class; a target is an index into it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """(8-bit RGB image, target). Raises `BrokenImageError` if the image cannot be decoded."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """The image's path or identity, for messages."""
+        ...
+
+
+def open_source(spec: str, split: str = "train", *, root: str = "", download: bool = False) -> Source:
+    """Open one split of a data set.
+
+    Args:
+        spec: one of
+            `folder`: root/<split>/<class>/**/*, with `root` given, or the path of such a folder;
+            `digits`: scikit-learn's 1,797 handwritten digits, 8×8 pixels, in splits train (80 %) and val = test (20 %);
+            `wds:PATH`: WebDataset shards, see `shards.TarSource`;
+            `hfds:NAME`: a data set of the Hugging Face hub or a folder in its layout, read by timm and `datasets`;
+            `torch:NAME`: a data set of torchvision (cifar10, mnist, …) under `root`, read by timm.
+        split: its name; for a folder, "" means that the classes stand in the folder itself.
+        root: the folder that `folder`, `wds:` and `torch:` look in.
+        download: let `hfds:` and `torch:` fetch what is missing.
+
+    Raises:
+        DataError: the source is unknown, missing or empty, or a class has no images.
+    """
+    kind, _, name = spec.partition(":")
+    if kind == "digits" and not name:
+        return DigitsSource(split)
+    if kind == "wds" and name:
+        from sequencer2d.data.shards import TarSource
+
+        return TarSource(str(Path(root, name)), split)
+    if kind in ("hfds", "torch") and name:
+        from sequencer2d.data.external import open_external
+
+        return open_external(kind, name, split, root=root, download=download)
+    folder = root if spec == "folder" else spec
+    if spec == "folder" and not root:
+        raise DataError("no folder of images given; set data.root to one laid out as root/<split>/<class>/<images>")
+    if spec != "folder" and not Path(spec).exists():
+        raise DataError(
+            f"unknown data source {spec!r}: neither a folder nor one of folder, digits, wds:<shards>.tar, hfds:<name>, "
+            "torch:<name>"
+        )
+    return FolderSource(folder, split)
+
+
+class FolderSource:
+    """Images in folders named after their classes: root/<split>/<class>/**/*.
+
+    Classes are numbered in the order of their sorted names, as torchvision's ImageFolder does. Hidden files and folders
+    and files that are no images by their extension are left out.
+
+    Args:
+        root: the folder.
+        split: sub-folder, or one of its aliases (`SPLIT_ALIASES`); "" if the classes stand in the root itself.
+
+    Raises:
+        DataError: no such folder or split, no classes, or classes without images.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], split: str = "train") -> None:
+        self.folder = find_split(Path(root), split)
+        classes = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir() and _visible(entry.name))
+        if not classes:
+            raise DataError(f"{self.folder} holds no class folders; expected {self.folder}/<class>/<images>")
+        found = [_images_below(self.folder / name) for name in classes]
+        empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
+        if empty:
+            raise DataError(
+                f"{len(empty)} of {len(classes)} classes in {self.folder} have no images: {shorten(empty)}; "
+                f"add images ({', '.join(sorted(EXTENSIONS))}) or remove the folders"
+            )
+        self.class_names = tuple(classes)
+        # One array of bytes, not a million strings: forked workers would copy those page by page as they touch them.
+        self._paths = np.array([os.fsencode(path) for paths in found for path in paths])
+        self._targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return decode(self.describe(index)), int(self._targets[index])
+
+    def describe(self, index: int) -> str:
+        """The image's path."""
+        return os.path.join(self.folder, os.fsdecode(self._paths[index]))  # noqa: PTH118 - called for every image
+
+
+class DigitsSource:
+    """scikit-learn's handwritten digits: 1,797 greyscale images of 8×8 pixels in 10 classes, no download.
+
+    Every fifth image of each class is a test image, so that both splits hold the same mix of classes.
+
+    Raises:
+        DataError: another split than train, val or test, or scikit-learn is not installed.
+    """
+
+    def __init__(self, split: str = "train") -> None:
+        if split not in ("train", "val", "validation", "valid", "test"):
+            raise DataError(f"digits has the splits train and val (also called test), not {split!r}")
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise DataError("digits needs scikit-learn: pip install scikit-learn") from error
+        data = load_digits()
+        of_class = np.zeros(len(data.target), dtype=np.int64)
+        for digit in range(10):
+            of_class[data.target == digit] = np.arange(np.sum(data.target == digit))
+        chosen = (of_class % 5 != 4) if split == "train" else (of_class % 5 == 4)
+        self.class_names = tuple(str(digit) for digit in range(10))
+        self.split = split
+        self._images = np.rint(data.images[chosen] * (255 / 16)).astype(np.uint8)
+        self._targets = data.target[chosen]
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self._images[index]).convert("RGB"), int(self._targets[index])
+
+    def describe(self, index: int) -> str:
+        """Which digit of which split."""
+        return f"digits/{self.split}[{index}]"
+
+
+def find_split(root: Path, split: str) -> Path:
+    """The folder of a split below `root`, under its name or an alias. Raises `DataError` if there is none."""
+    if not root.is_dir():
+        raise DataError(f"{root} is {'not a folder' if root.exists() else 'missing'}; expected a folder of images, "
+                        "root/<split>/<class>/<images>")
+    if not split:
+        return root
+    candidates = SPLIT_ALIASES.get(split, (split,))
+    for name in candidates:
+        if (root / name).is_dir():
+            if name == "test" and split != "test":
+                logger.warning("%s has no folder %s: its test images are taken", root, split)
+            return root / name
+    present = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    raise DataError(
+        f"{root} has no folder for the split {split!r} (looked for {', '.join(candidates)}); "
+        + (f"it holds {shorten(present)}" if present else "it is empty")
+    )
+
+
+def check_same_classes(train: Source, val: Source) -> None:
+    """Raise `DataError` naming the differences unless both splits number the same classes.
+
+    Shards without class names are compared by number: a split may lack the last classes of the other.
+    """
+    if train.class_names == val.class_names:
+        return
+    only_train = sorted(set(train.class_names) - set(val.class_names))
+    only_val = sorted(set(val.class_names) - set(train.class_names))
+    if getattr(val, "classes_inferred", False) and not only_val:
+        return
+    sides = (("training", only_train), ("validation", only_val))
+    parts = [f"only in {where}: {shorten(names)}" for where, names in sides if names]
+    raise DataError(
+        f"training has {len(train.class_names)} classes and validation {len(val.class_names)}; "
+        + ("; ".join(parts) if parts else "the names agree, their order does not")
+        + ". Give both splits the same class folders"
+    )
+
+
+def shorten(names: Sequence[str], limit: int = 8) -> str:
+    """The first names, comma-separated, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".")
+
+
+def _images_below(folder: Path) -> list[str]:
+    """Paths relative to the folder's parent, sorted."""
+    parent, paths = str(folder.parent), []
+    for directory, below, files in os.walk(folder, followlinks=True):
+        below[:] = [name for name in below if _visible(name)]
+        prefix = os.path.relpath(directory, parent)
+        paths += [f"{prefix}{os.sep}{name}" for name in files if _is_image(name)]
+    return sorted(paths)
+
+
+def _is_image(name: str) -> bool:
+    return _visible(name) and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 - a million names
