@@ -168,5 +168,5 @@ def _check_unfused_width(config: ModelConfig) -> None:
         if config.scans * hidden != dim:
             raise ConfigError(
                 f"fusion='none' needs {config.scans} scans · hidden_dims = dims in every stage, "
-                f"given hidden {hidden} and channels {dim}: set hidden_dims to dims / {config.scans}, or fusion='concat'"
+                f"given hidden {hidden}, channels {dim}: set hidden_dims to dims / {config.scans} or fusion='concat'"
             )

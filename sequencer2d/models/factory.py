@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.models.checkpoints import load_weights
 from sequencer2d.models.features import Sequencer2DFeatures
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.variants import HUB_WEIGHTS, model_config
@@ -45,16 +46,12 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise ConfigError("out_indices chooses feature maps: it needs features_only=True")
-    config = model_config(
-        name, num_classes=num_classes, in_chans=in_chans, drop_path_rate=drop_path_rate, **overrides
-    )
+    config = model_config(name, num_classes=num_classes, in_chans=in_chans, drop_path_rate=drop_path_rate, **overrides)
     if pretrained and checkpoint is not None:
         raise ConfigError(f"pretrained=True and checkpoint={checkpoint!r} were both given: choose one")
     source = _published(name) if pretrained else checkpoint
     model = Sequencer2D(config, name)
     if source is not None:
-        from sequencer2d.models.checkpoints import load_weights
-
         load_weights(model, source)
     return Sequencer2DFeatures(model, out_indices, output_fmt) if features_only else model
 

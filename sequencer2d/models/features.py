@@ -40,8 +40,8 @@ class FeatureInfo:
 class Sequencer2DFeatures(Backbone):
     """Images (B, C, H, W) → the maps of chosen stages, a list in ascending order.
 
-    Holds the parts of `model` that the maps need, under the same parameter names; stages after the last map are left out,
-    and so are the head and, unless `norm`, the final norm.
+    Holds the parts of `model` that the maps need, under the same parameter names; stages after the last map are left
+    out, and so are the head and, unless `norm`, the final norm.
 
     Args:
         model: the model to take apart; its modules are shared, not copied.

@@ -1,11 +1,11 @@
 """The model: stem, stages of blocks, norm, head. Images are NCHW, everything inside is NHWC.
 
-One class runs every row of the table of variants: the hierarchical Sequencer2D and, with `axes="flatten"` and equal stages,
-the vanilla VSequencer. Parameter names are timm's.
+One class runs every row of the table of variants: the hierarchical Sequencer2D and, with `axes="flatten"` and equal
+stages, the vanilla VSequencer. Parameter names are timm's.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +122,7 @@ class Backbone(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block in backward instead of keeping its activations."""
         for stage in self.stages:
-            stage.grad_checkpointing = enable
+            cast(Stage, stage).grad_checkpointing = enable
 
     def set_implementation(self, name: str) -> None:
         """Set how the recurrence runs in every mixer (the names are those of `sequencer2d.ops.rnn2d`)."""
@@ -143,9 +143,9 @@ class Sequencer2D(Backbone):
         config: the whole description.
         variant: its name in the table of variants, "" if it has none; checkpoints carry it.
 
-    Shape: images (B, in_chans, H, W), floating, normalised → logits (B, num_classes). H and W may be any number of pixels
-    from the total stride (14 for the paper's models) up: others than its multiples are padded with zeros at the bottom and
-    the right, and the padded tokens take part in the pooled mean.
+    Shape: images (B, in_chans, H, W), floating, normalised → logits (B, num_classes). H and W may be any number of
+    pixels from the total stride (14 for the paper's models) up: others than its multiples are padded with zeros at the
+    bottom and the right, and the padded tokens take part in the pooled mean.
 
     Raises:
         InputError: images of another shape or dtype, or smaller than the total stride.
@@ -224,14 +224,15 @@ class Sequencer2D(Backbone):
         last = len(self.stages) - 1
         chosen = take_indices(last + 1, indices)
         maps = []
-        for index, x in enumerate(self.run_stages(x)):
+        features = x
+        for index, features in enumerate(self.run_stages(x)):
             if index in chosen:
-                maps.append(to_layout(self.norm(x) if norm and index == last else x, output_fmt))
+                maps.append(to_layout(self.norm(features) if norm and index == last else features, output_fmt))
             if stop_early and index == max(chosen):
                 break
         if intermediates_only:
             return maps
-        return (self.norm(x) if index == last else x), maps
+        return (self.norm(features) if index == last else features), maps
 
     def get_classifier(self) -> nn.Module:
         """Return the classifier: a linear layer, or the identity for 0 classes."""

@@ -7,20 +7,27 @@ Two models are ours, for people with less compute. `sequencer2d_t` has the depth
 import fnmatch
 from typing import Any
 
+from sequencer2d.errors import ConfigError
 from sequencer2d.models.config import ModelConfig, did_you_mean
 
+_P7 = (7, 2, 1, 1)
 
-def _row(depths: tuple[int, ...], dims: tuple[int, ...], hidden_dims: tuple[int, ...], **options: Any) -> ModelConfig:
-    patch_sizes = options.pop("patch_sizes", (7, 2, 1, 1))
+
+def _row(
+    depths: tuple[int, ...],
+    dims: tuple[int, ...],
+    hidden_dims: tuple[int, ...],
+    patch_sizes: tuple[int, ...] = _P7,
+    **options: Any,
+) -> ModelConfig:
     return ModelConfig(depths=depths, dims=dims, hidden_dims=hidden_dims, patch_sizes=patch_sizes, **options)
 
 
 _S = (4, 3, 8, 3), (192, 384, 384, 384)
 _D1 = (48, 96, 96, 96)
 _D2 = (96, 192, 192, 192)
-_VANILLA = (4, 3, 8, 3), (384,) * 4, (192,) * 4
 _FLAT: dict[str, Any] = {"axes": "flatten", "fusion": "none"}
-_P14: dict[str, Any] = {"patch_sizes": (14, 1, 1, 1)}
+_VANILLA = (4, 3, 8, 3), (384,) * 4, (192,) * 4, (14, 1, 1, 1)
 
 VARIANTS: dict[str, ModelConfig] = {
     # The paper's models (Table 1; L-wide is the authors' "d4_3x").
@@ -32,9 +39,9 @@ VARIANTS: dict[str, ModelConfig] = {
     "sequencer2d_t": _row((4, 3, 8, 3), (128, 256, 256, 256), (32, 64, 64, 64)),
     "sequencer2d_n": _row((2, 2, 4, 2), (96, 192, 192, 192), (24, 48, 48, 48)),
     # One BiLSTM over the flattened tokens (Table 2c).
-    "vsequencer_s": _row(*_VANILLA, **_FLAT, **_P14),
+    "vsequencer_s": _row(*_VANILLA, **_FLAT),
     "vsequencer_h_s": _row(*_S, _D2, **_FLAT),
-    "vsequencer_pe_s": _row(*_VANILLA, **_FLAT, **_P14, position_embedding=True),
+    "vsequencer_pe_s": _row(*_VANILLA, **_FLAT, position_embedding=True),
     # Ablations of S (Tables 2a, 2b, 2d, 2e; "add" and "narrow" are of the authors' code).
     "sequencer2d_s_vertical": _row(*_S, _D2, axes="vertical", fusion="none"),
     "sequencer2d_s_horizontal": _row(*_S, _D2, axes="horizontal", fusion="none"),

@@ -13,14 +13,13 @@ def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
     Images are normalised before they reach the model, so zero is the mean colour. A size that fits is left alone.
     """
     height, width = x_BCHW.shape[-2:]
-    if torch.compiler.is_exporting():
-        # The amount of padding decides nothing here, so an exported program takes any size: pad by the most that
-        # can be needed, then cut to the multiple.
-        rows = (height + multiple - 1) // multiple * multiple
-        columns = (width + multiple - 1) // multiple * multiple
-        return F.pad(x_BCHW, (0, multiple - 1, 0, multiple - 1))[..., :rows, :columns]
-    bottom, right = -height % multiple, -width % multiple
-    return F.pad(x_BCHW, (0, right, 0, bottom)) if bottom or right else x_BCHW
+    # Written as a round-up, which torch.export can reason about for any size (it cannot with −height % multiple).
+    bottom = (height + multiple - 1) // multiple * multiple - height
+    right = (width + multiple - 1) // multiple * multiple - width
+    # An exported program pads always: to ask whether it must would tie it to the sizes that answer alike.
+    if not torch.compiler.is_exporting() and bottom == 0 and right == 0:
+        return x_BCHW
+    return F.pad(x_BCHW, (0, right, 0, bottom))
 
 
 def resample_grid(embedding_1HWC: Tensor, height: int, width: int) -> Tensor:
@@ -97,7 +96,7 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         height, width = x_BHWC.shape[1:3]
-        weight = self.weight
+        weight: Tensor = self.weight
         # Resampling to the same grid changes nothing; an exported program always does it, to take any size.
         if torch.compiler.is_exporting() or (height, width) != tuple(weight.shape[1:3]):
             weight = resample_grid(weight, height, width)

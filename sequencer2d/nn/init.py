@@ -1,8 +1,8 @@
 """Initial values of the parameters, as the authors' training code sets them.
 
 Linear layers Xavier uniform with zero bias (biases of the channel MLP normal, std 1e-6), convolutions LeCun normal with
-zero bias, position embeddings truncated normal (std 0.02), the classifier zero. Recurrent parameters are uniform ±1/√D and
-set by the mixer itself; norms start as the identity.
+zero bias, position embeddings truncated normal (std 0.02), the classifier zero. Recurrent parameters are uniform ±1/√D
+and set by the mixer itself; norms start as the identity.
 """
 
 import math

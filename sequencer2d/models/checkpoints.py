@@ -1,0 +1,259 @@
+"""Checkpoints: read, written and loaded strictly, in our format, timm's and the authors'.
+
+What a file of ours says of itself (`meta`) is described in docs/design.md.
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.files import atomic_write
+from sequencer2d.models.fit import HEAD, STEM, fit_state, identify
+from sequencer2d.models.locate import locate
+from sequencer2d.models.names import (
+    StateDict,
+    from_authors,
+    from_timm,
+    is_authors,
+    strip_wrappers,
+    to_authors,
+    to_timm,
+)
+from sequencer2d.models.sequencer2d import Sequencer2D
+from sequencer2d.models.variants import VARIANTS, model_config
+
+__all__ = [
+    "Checkpoint",
+    "describe_model",
+    "from_authors",
+    "from_timm",
+    "load_model",
+    "load_weights",
+    "read_checkpoint",
+    "save_weights",
+    "to_authors",
+    "to_timm",
+]
+
+FORMAT = 1
+HEADER_KEY = "sequencer2d"
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
+EMA_KEYS = ("model_ema", "state_dict_ema")
+MODEL_KEYS = ("model", "state_dict")
+# Fields that regularise or speed up training and leave the function that the weights compute alone.
+NOT_ARCHITECTURE = (
+    "num_classes", "in_chans", "drop_rate", "proj_drop_rate", "drop_path_rate", "implementation", "gates",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Weights under our names, what the file says of itself ({} if nothing), and the file."""
+
+    state_dict: StateDict
+    meta: dict[str, Any]
+    path: Path
+
+
+def read_checkpoint(source: str | os.PathLike[str], *, use_ema: bool = True) -> Checkpoint:
+    """Read weights on the CPU; nothing of the file is executed (`weights_only=True`).
+
+    Args:
+        source: `.safetensors`, `.pt`/`.pth` (ours, timm's or the authors', wrapped or not), a run folder, or
+            `hf-hub:owner/name`.
+        use_ema: take the averaged weights where a training checkpoint holds both.
+
+    Raises:
+        CheckpointError: missing, damaged, written by a newer version, or without weights.
+    """
+    path, meta = locate(source)
+    if path.suffix == ".safetensors":
+        weights, own = _read_safetensors(path)
+    elif path.suffix in TORCH_SUFFIXES:
+        weights, own = _read_torch(path, use_ema)
+    else:
+        raise CheckpointError(f"{path} is no checkpoint: expected .safetensors or one of {', '.join(TORCH_SUFFIXES)}")
+    meta = meta | own
+    if meta.get("format", FORMAT) != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {meta['format']!r}, this version reads {FORMAT}: update sequencer2d to read it"
+        )
+    weights = strip_wrappers(weights)
+    return Checkpoint(from_authors(weights) if is_authors(weights) else weights, meta, path)
+
+
+def load_weights(model: Sequencer2D, source: str | os.PathLike[str], *, use_ema: bool = True) -> Checkpoint:
+    """Load weights into `model`, strictly, in place; returns the checkpoint.
+
+    A classifier for another number of classes is left out, a stem for 3 channels adapted, a position embedding
+    resampled; the log says so.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`, or anything else that does not fit, naming the parameters.
+    """
+    checkpoint = read_checkpoint(source, use_ema=use_ema)
+    model.load_state_dict(fit_state(checkpoint.state_dict, model, str(checkpoint.path)), strict=True)
+    return checkpoint
+
+
+def load_model(source: str | os.PathLike[str], *, name: str | None = None, **overrides: Any) -> Sequencer2D:
+    """Rebuild a model, in eval mode on the CPU, from what its checkpoint says of itself.
+
+    A file that says nothing is recognised by its parameters if they are those of a variant.
+
+    Args:
+        source: as for `read_checkpoint`.
+        name: the variant, for files of which neither is true.
+        **overrides: fields of `ModelConfig` to change, `num_classes` and `in_chans` included.
+
+    Returns:
+        The model. Its `pretrained_cfg` holds the input that the checkpoint was made for, and as `label_names` its class
+        names (None where they are not known).
+
+    Raises:
+        CheckpointError: as `load_weights`, or nobody says which model it is.
+        ConfigError: an override that does not exist or does not fit.
+    """
+    checkpoint = read_checkpoint(source)
+    state, meta = checkpoint.state_dict, checkpoint.meta
+    name = name or meta.get("model") or identify(state)
+    if name not in VARIANTS:
+        said = f"names the unknown model {name!r}" if name else "does not say which model it is"
+        raise CheckpointError(f"{checkpoint.path} {said}: give its variant as name=, one of {', '.join(VARIANTS)}")
+    sizes = {
+        "num_classes": state[HEAD[0]].shape[0] if HEAD[0] in state else 0,
+        "in_chans": state[STEM].shape[1] if STEM in state else 3,
+    }
+    model = Sequencer2D(model_config(name, **(meta.get("overrides", {}) | sizes | overrides)), name)
+    model.load_state_dict(fit_state(state, model, str(checkpoint.path)), strict=True)
+    _take_over_input(model, meta)
+    return model.eval()
+
+
+def save_weights(model: Sequencer2D, path: str | os.PathLike[str], meta: Mapping[str, Any] | None = None) -> None:
+    """Write the weights and what `describe_model` says of them, atomically.
+
+    Args:
+        model: the model.
+        path: `.safetensors`, `.pt` or `.pth`.
+        meta: entries that are added to the description or replace its own, plain JSON values.
+
+    Raises:
+        CheckpointError: another suffix, or a file that cannot be written.
+    """
+    path = Path(path)
+    description = describe_model(model) | dict(meta or {})
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if path.suffix == ".safetensors":
+        header = {"format": "pt", HEADER_KEY: json.dumps(description, allow_nan=False)}
+        content = safetensors.torch.save(state, header)
+    elif path.suffix in (".pt", ".pth"):
+        buffer = io.BytesIO()
+        torch.save({"meta": description, "model": state}, buffer)
+        content = buffer.getvalue()
+    else:
+        raise CheckpointError(f"cannot write weights to {path}: use the suffix .safetensors, .pt or .pth")
+    try:
+        with atomic_write(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def describe_model(model: Sequencer2D, class_names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return what a checkpoint says of its model, as plain JSON values: enough for `load_model` to rebuild it.
+
+    Raises:
+        ConfigError: another number of class names than of classes, or a model without a variant.
+    """
+    if model.variant not in VARIANTS:
+        raise ConfigError("a model without a variant's name cannot be described: create it with create_model")
+    if class_names is None:
+        class_names = model.pretrained_cfg.get("label_names")
+    if class_names is not None and len(class_names) != model.num_classes:
+        raise ConfigError(f"{len(class_names)} class names for a model of {model.num_classes} classes")
+    row, config = dataclasses.asdict(VARIANTS[model.variant]), dataclasses.asdict(model.config)
+    changed = {k: v for k, v in config.items() if v != row[k] and k not in NOT_ARCHITECTURE}
+    cfg = model.pretrained_cfg
+    return {
+        "format": FORMAT,
+        "model": model.variant,
+        "overrides": {key: list(v) if isinstance(v, tuple) else v for key, v in changed.items()},
+        "num_classes": model.num_classes,
+        "in_chans": model.in_chans,
+        "class_names": list(class_names) if class_names is not None else None,
+        "input": {
+            "size": list(cfg["input_size"][1:]),
+            "mean": list(cfg["mean"]),
+            "std": list(cfg["std"]),
+            "interpolation": cfg["interpolation"],
+            "crop_pct": cfg["crop_pct"],
+        },
+    }
+
+
+def _take_over_input(model: Sequencer2D, meta: Mapping[str, Any]) -> None:
+    names = meta.get("class_names")
+    cfg: dict[str, Any] = {"label_names": names if names and len(names) == model.num_classes else None}
+    if said := meta.get("input"):
+        cfg |= {key: said[key] for key in ("interpolation", "crop_pct") if key in said}
+        cfg |= {"input_size": (model.in_chans, *said["size"])} if "size" in said else {}
+        if len(said.get("mean", ())) == model.in_chans:
+            cfg |= {"mean": tuple(said["mean"]), "std": tuple(said["std"])}
+    model.pretrained_cfg = model.pretrained_cfg | cfg
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no mapping)
+        return state, json.loads(header[HEADER_KEY]) if HEADER_KEY in header else {}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(_damaged(path, error)) from error
+
+
+def _read_torch(path: Path, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        # timm's and the authors' training scripts store their argparse.Namespace, which holds plain values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # A damaged file fails anywhere between zip, pickle and tensor, with as many types of error.
+        raise CheckpointError(_damaged(path, error)) from error
+    return _unwrap(content, path, use_ema)
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    size = path.stat().st_size if path.exists() else 0
+    return (
+        f"cannot read {path} ({size} bytes): damaged, truncated or not a file of weights alone. "
+        f"Copy or download it again. Reason: {reason[:200]}"
+    )
+
+
+def _unwrap(content: Any, path: Path, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a dict of parameters")
+    meta = dict(content["meta"]) if isinstance(content.get("meta"), Mapping) else {}
+    if not meta and content.get("arch") in VARIANTS:
+        meta = {"model": content["arch"]}
+    keys = (*EMA_KEYS, *MODEL_KEYS) if use_ema else MODEL_KEYS
+    state = next((content[key] for key in keys if isinstance(content.get(key), Mapping)), content)
+    if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CheckpointError(
+            f"{path} holds no weights: expected parameters, or a dict with them under 'model' or 'state_dict'"
+        )
+    return dict(state), meta

@@ -1,0 +1,124 @@
+"""Make a state dict fit a model where that is meant to work, and say exactly what does not fit where it is not."""
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sequencer2d.errors import CheckpointError
+from sequencer2d.models.names import StateDict
+from sequencer2d.models.sequencer2d import Sequencer2D
+from sequencer2d.models.variants import VARIANTS
+from sequencer2d.nn.embed import resample_grid
+
+logger = logging.getLogger("sequencer2d")
+
+STEM = "stem.proj.weight"
+HEAD = ("head.fc.weight", "head.fc.bias")
+POSITIONS = "pos_embed.weight"
+
+
+def fit_state(state: Mapping[str, Tensor], model: Sequencer2D, source: str) -> StateDict:
+    """Return `state` fitted to `model`, complete.
+
+    Three things are adapted, each with a line in the log: a classifier for another number of classes is left out (the
+    model keeps its own), a stem for 3 channels is adapted to the model's, a position embedding is resampled to the
+    model's grid.
+
+    Raises:
+        CheckpointError: any other difference, naming the parameters.
+    """
+    target = model.state_dict()
+    fitted = _fit_positions(_fit_head(_fit_stem(dict(state), target, source), target, source), target, source)
+    if problems := _differences(fitted, target):
+        looks = identify(state)
+        hint = f"; the file looks like {looks}" if looks and looks != model.variant else ""
+        raise CheckpointError(f"{source} does not fit {model.variant or 'the model'}: {problems}{hint}")
+    return fitted
+
+
+def identify(state: Mapping[str, Tensor]) -> str | None:
+    """Return the variant whose parameters have these names and shapes (channels of the image, classifier and position
+    grid apart), or None."""
+    shapes = _shapes(state)
+    blocks = {name for name in shapes if name.endswith("norm1.weight")}
+    for name, config in VARIANTS.items():
+        if len(blocks) != sum(config.depths):
+            continue
+        with torch.device("meta"):
+            candidate = _shapes(Sequencer2D(config, name).state_dict())
+        if candidate == shapes:
+            return name
+    return None
+
+
+def adapt_channels(weight_OIHW: Tensor, in_chans: int) -> Tensor:
+    """Adapt a convolution for RGB to `in_chans` channels: summed for 1, else repeated and scaled by 3 / in_chans.
+
+    Both keep the output for an image whose channels are all the same grey, as timm does it.
+    """
+    if in_chans == 1:
+        return weight_OIHW.sum(dim=1, keepdim=True)
+    index = torch.arange(in_chans, device=weight_OIHW.device) % weight_OIHW.shape[1]
+    return weight_OIHW[:, index] * (weight_OIHW.shape[1] / in_chans)
+
+
+def _fit_stem(state: StateDict, target: StateDict, source: str) -> StateDict:
+    if STEM not in state or state[STEM].ndim != 4:
+        return state
+    given, wanted = state[STEM].shape[1], target[STEM].shape[1]
+    if given == 3 and wanted != 3:
+        logger.warning("%s: stem for 3 image channels adapted to %d", source, wanted)
+        state[STEM] = adapt_channels(state[STEM], wanted)
+    return state
+
+
+def _fit_head(state: StateDict, target: StateDict, source: str) -> StateDict:
+    given, wanted = _classes(state), _classes(target)
+    if given == wanted:
+        return state
+    logger.warning("%s: classifier for %d classes left out, the model has %d", source, given, wanted)
+    kept = {name: tensor for name, tensor in state.items() if name not in HEAD}
+    return kept | {name: target[name] for name in HEAD if name in target}
+
+
+def _classes(state: Mapping[str, Tensor]) -> int:
+    present = [state[name].shape[0] for name in HEAD if name in state]
+    return present[0] if present else 0
+
+
+def _fit_positions(state: StateDict, target: StateDict, source: str) -> StateDict:
+    if POSITIONS not in state or POSITIONS not in target or state[POSITIONS].ndim != 4:
+        return state
+    given, wanted = tuple(state[POSITIONS].shape[1:3]), tuple(target[POSITIONS].shape[1:3])
+    if given != wanted:
+        logger.warning("%s: position embedding resampled from %s to %s tokens", source, given, wanted)
+        state[POSITIONS] = resample_grid(state[POSITIONS], *wanted)
+    return state
+
+
+def _differences(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
+    missing = [name for name in target if name not in state]
+    unexpected = [name for name in state if name not in target]
+    reshaped = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(target[name].shape)}"
+        for name in target
+        if name in state and state[name].shape != target[name].shape
+    ]
+    parts = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    return "; ".join(f"{what}: {_some(names)}" for what, names in parts.items() if names)
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, … ({len(names)} in all)"
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in HEAD}
+    if len(shapes.get(STEM, ())) == 4:
+        shapes[STEM] = (shapes[STEM][0], *shapes[STEM][2:])
+    if POSITIONS in shapes:
+        shapes[POSITIONS] = shapes[POSITIONS][-1:]
+    return shapes

@@ -1,0 +1,103 @@
+"""Parameter names: ours are timm's; the authors' published files use others. State dict → state dict.
+
+| ours and timm's | the authors' |
+|---|---|
+| `stages.{s}.blocks.{b}.*` | `blocks.{s}.{b}.*` |
+| `stages.{s}.downsample.down.*` | `blocks.{s−1}.{number of blocks in stage s−1}.down.*` |
+| `head.fc.*` | `head.*` |
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from sequencer2d.errors import CheckpointError
+
+StateDict = dict[str, Tensor]
+
+_AUTHORS_DOWN = re.compile(r"^blocks\.(\d+)\.\d+\.down\.")
+_AUTHORS_BLOCK = re.compile(r"^blocks\.(\d+)\.(\d+)\.")
+_OUR_BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.")
+_OUR_DOWN = re.compile(r"^stages\.(\d+)\.downsample\.down\.")
+_WRAPPERS = ("module.", "_orig_mod.")
+
+
+def is_authors(state: Mapping[str, Any]) -> bool:
+    """Say whether the names are those of the authors' files."""
+    return any(_AUTHORS_BLOCK.match(name) for name in state)
+
+
+def from_authors(state: Mapping[str, Tensor]) -> StateDict:
+    """Rename the authors' parameters to ours."""
+    return _rename(state, _name_from_authors)
+
+
+def to_authors(state: Mapping[str, Tensor]) -> StateDict:
+    """Rename our parameters to the authors'."""
+    blocks = {match.groups() for name in state if (match := _OUR_BLOCK.match(name))}
+    depths = Counter(int(stage) for stage, _ in blocks)
+    return _rename(state, lambda name: _name_to_authors(name, depths))
+
+
+def from_timm(state: Mapping[str, Tensor]) -> StateDict:
+    """Take over timm's parameters: the names are the same.
+
+    Raises:
+        CheckpointError: parameters that no Sequencer2D of timm has.
+    """
+    _check_timm(state)
+    return dict(state)
+
+
+def to_timm(state: Mapping[str, Tensor]) -> StateDict:
+    """Give out our parameters for timm's Sequencer2D: the names are the same.
+
+    Raises:
+        CheckpointError: parameters that no Sequencer2D of timm has (VSequencer, GRU and tanh RNN are ours alone).
+    """
+    _check_timm(state)
+    return dict(state)
+
+
+def strip_wrappers(state: Mapping[str, Tensor]) -> StateDict:
+    """Remove the prefixes "module." (DistributedDataParallel) and "_orig_mod." (torch.compile) from all names."""
+    names = dict(state)
+    while prefix := next((p for p in _WRAPPERS if names and all(name.startswith(p) for name in names)), None):
+        names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
+    return names
+
+
+def _name_from_authors(name: str) -> str:
+    if match := _AUTHORS_DOWN.match(name):
+        return f"stages.{int(match[1]) + 1}.downsample.down.{name[match.end() :]}"
+    name = _AUTHORS_BLOCK.sub(r"stages.\1.blocks.\2.", name)
+    return name.replace("head.", "head.fc.", 1) if name in ("head.weight", "head.bias") else name
+
+
+def _name_to_authors(name: str, depths: Mapping[int, int]) -> str:
+    if match := _OUR_DOWN.match(name):
+        stage = int(match[1]) - 1
+        return f"blocks.{stage}.{depths[stage]}.down.{name[match.end() :]}"
+    return _OUR_BLOCK.sub(r"blocks.\1.\2.", name).replace("head.fc.", "head.", 1)
+
+
+def _rename(state: Mapping[str, Tensor], rename: Callable[[str], str]) -> StateDict:
+    renamed = {rename(name): tensor for name, tensor in state.items()}
+    if len(renamed) != len(state):
+        twice = [name for name, count in Counter(map(rename, state)).items() if count > 1]
+        raise CheckpointError(f"two parameters of the checkpoint have the same meaning: {', '.join(twice[:5])}")
+    return renamed
+
+
+def _check_timm(state: Mapping[str, Tensor]) -> None:
+    foreign = [name for name in state if not re.match(r"^(stem\.proj|stages\.\d+|norm|head\.fc)\.", name)]
+    foreign += [name for name in state if ".rnn_tokens.rnn." in name]
+    for name, tensor in state.items():
+        if re.search(r"\.weight_hh_l0(_reverse)?$", name) and tensor.shape[0] != 4 * tensor.shape[1]:
+            foreign.append(name)
+    if foreign:
+        shown = ", ".join(foreign[:5])
+        raise CheckpointError(f"timm's Sequencer2D (LSTMs along rows and columns) has no such parameters: {shown}")
