@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = data_config(arguments, input_fields(model))
     with processes(DistributedConfig(), device.type) as group:
         loader = build_loader(config, config.val_split, train=False, rank=group.rank, world_size=group.world_size)
-        check_classes(model.pretrained_cfg.get("label_names"), model.num_classes, loader.source.class_names)
+        check_classes(model.pretrained_cfg.get("label_names"), model.num_classes, loader.class_names)
         with progress_bar("batches") as bar:
             task = bar.add_task("eval", total=len(loader))
             result = evaluate(
@@ -146,14 +145,18 @@ def _data_fields(fields: list[str]) -> dict[str, str]:
 
 def _print_result(result: ClassificationResult, arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print(json.dumps(dataclasses.asdict(result), indent=2, ensure_ascii=False))
+        print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_row("images", f"{result.count:,}")
+    table.add_row("images", f"{result.count:,}" + (f" ({result.broken} could not be read)" if result.broken else ""))
     table.add_row("top-1", f"{result.top1:.2f} %")
     table.add_row("top-5", f"{result.top5:.2f} %")
     table.add_row("cross entropy", f"{result.cross_entropy:.4f} nats")
     table.add_row("calibration error", f"{result.calibration_error:.2f} %")
+    if arguments.per_class:
+        for name, accuracy in zip(result.class_names, result.per_class, strict=True):
+            table.add_row(Text(name), "no images" if accuracy is None else f"{accuracy:.2f} %")
     console().print(table)

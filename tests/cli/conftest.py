@@ -1,0 +1,84 @@
+"""A command line run in this process, images, and checkpoints of small models."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sequencer2d.cli.main import main
+from sequencer2d.models import create_model, save_weights
+
+ROOT = Path(__file__).parents[2]
+DIGITS = tuple(str(digit) for digit in range(10))
+TINY = {
+    "depths": (1, 1),
+    "dims": (16, 16),
+    "hidden_dims": (4, 4),
+    "patch_sizes": (2, 2),
+    "img_size": (8, 8),
+}
+"""A model of two blocks for images of 8 pixels."""
+
+
+class Outcome(NamedTuple):
+    """What a command line left: its exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run one command line: command("models", "--json")."""
+
+    def run(*argv: object) -> Outcome:
+        capsys.readouterr()
+        code = main([str(argument) for argument in argv])
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def mistake(command: Callable[..., Outcome]) -> Callable[..., str]:
+    """Run a command line that must fail as a user's mistake (exit code 2, one line on standard error); that line."""
+
+    def run(*argv: object) -> str:
+        outcome = command(*argv)
+        assert outcome.code == 2, outcome
+        assert outcome.err.startswith("sequencer2d: "), outcome.err
+        assert outcome.err.count("\n") == 1, f"more than one line: {outcome.err}"
+        assert "Traceback" not in outcome.err
+        return outcome.err
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with three small images, one of them in a folder below."""
+    folder = tmp_path / "images"
+    (folder / "below").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "below/c.png"):
+        Image.fromarray(random.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def save_tiny(path: Path, class_names: tuple[str, ...] = DIGITS) -> Path:
+    """Write a checkpoint of an untrained model of two blocks, whose classifier is not zero."""
+    model = create_model("sequencer2d_n", num_classes=len(class_names), **TINY)
+    model.head.fc.weight.data.normal_()
+    save_weights(model, path, {"class_names": list(class_names)})
+    return path
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A checkpoint of a tiny model for the digits."""
+    return save_tiny(tmp_path / "tiny.safetensors")

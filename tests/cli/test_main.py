@@ -1,0 +1,74 @@
+"""The frame of the command line: help without torch, fields anywhere, exit codes."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from sequencer2d.cli import main as main_module
+from sequencer2d.errors import DataError, Interrupted, NumericalError
+from tests.cli.conftest import Outcome
+
+VERBS = ("models", "train", "eval", "predict", "demo")
+
+
+def test_help_names_every_verb_and_the_exit_codes(command: Callable[..., Outcome]) -> None:
+    outcome = command("--help")
+    assert outcome.code == 0
+    assert all(f"\n    {verb} " in outcome.out for verb in VERBS)
+    assert "exit codes" in outcome.out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb(command: Callable[..., Outcome], verb: str) -> None:
+    outcome = command(verb, "--help")
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"usage: sequencer2d {verb}")
+    assert "%%" not in outcome.out
+
+
+def test_help_does_not_load_torch() -> None:
+    code = (
+        "import sys; from sequencer2d.cli.main import main; main(['--help']); main(['train', '--help']);"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_fields_may_stand_between_options() -> None:
+    arguments = main_module.parse(["train", "digits", "a.b=1", "--dry-run", "c.d=x=y"])
+    assert arguments.recipe == "digits"
+    assert arguments.dry_run
+    assert arguments.fields == ["a.b=1", "c.d=x=y"]
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (DataError("one\n  line"), 2),
+        (NumericalError("loss is nan"), 3),
+        (Interrupted("stopped"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_become_a_line_and_an_exit_code(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(main_module.models, "run", fail)
+    outcome = command("models")
+    assert outcome.code == code
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith("sequencer2d: ")
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(main_module.models, "run", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main_module.main(["models"])

@@ -1,0 +1,83 @@
+"""`sequencer2d predict`: a table or JSON, whatever the images are like."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.evaluation.predict import class_names_of, input_fields, predict
+from sequencer2d.models import create_model, load_model
+from tests.cli.conftest import DIGITS, Outcome
+
+
+def test_json_holds_the_most_probable_classes(command: Callable[..., Outcome], tiny: Path, images: Path) -> None:
+    outcome = command("predict", tiny, images, "--top", 3, "--json")
+    assert outcome.code == 0, outcome.err
+    rows = json.loads(outcome.out)
+    assert [Path(row["path"]).name for row in rows] == ["a.png", "b.jpg", "c.png"]
+    for row in rows:
+        probabilities = [guess["probability"] for guess in row["guesses"]]
+        assert len(probabilities) == 3
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert all(guess["name"] == DIGITS[guess["index"]] for guess in row["guesses"])
+
+
+def test_table_names_every_image(command: Callable[..., Outcome], tiny: Path, images: Path) -> None:
+    outcome = command("predict", tiny, images / "a.png", images / "below", "--top", 1)
+    assert outcome.code == 0, outcome.err
+    assert "a.png" in outcome.out
+    assert "c.png" in outcome.out
+    assert outcome.out.count("%") == 2
+
+
+def test_brackets_in_a_name_are_printed(command: Callable[..., Outcome], tiny: Path, images: Path) -> None:
+    (images / "a.png").rename(images / "[bold]a.png")
+    assert "[bold]a.png" in command("predict", tiny, images).out
+
+
+def test_a_broken_image_is_reported_and_the_others_predicted(
+    command: Callable[..., Outcome], tiny: Path, images: Path
+) -> None:
+    (images / "a.png").write_bytes(b"no image")
+    outcome = command("predict", tiny, images, "--json")
+    assert outcome.code == 0
+    rows = json.loads(outcome.out)
+    assert "error" in rows[0]
+    assert all(row["guesses"] for row in rows[1:])
+    assert "skipped" in outcome.err
+    assert "a.png" in outcome.err
+
+
+def test_predictions_do_not_depend_on_the_batch_size(tiny: Path, images: Path) -> None:
+    model = load_model(tiny)
+    config = DataConfig(**input_fields(model))
+    paths = sorted(images.rglob("*.*"))
+    names = class_names_of(model)
+    one = list(predict(model, paths, config, class_names=names, batch_size=1))
+    all_ = list(predict(model, paths, config, class_names=names, batch_size=8))
+    for a, b in zip(one, all_, strict=True):
+        assert [guess.name for guess in a.guesses] == [guess.name for guess in b.guesses]
+        assert [g.probability for g in a.guesses] == pytest.approx([g.probability for g in b.guesses], abs=1e-5)
+
+
+def test_predictions_are_the_models(tiny: Path, images: Path) -> None:
+    model = load_model(tiny)
+    path = images / "a.png"
+    (prediction,) = predict(model, [path], DataConfig(**input_fields(model)), class_names=DIGITS, top_k=10)
+    from PIL import Image
+    from timm.data import create_transform, resolve_model_data_config
+
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+    with Image.open(path) as image, torch.no_grad():
+        expected = model(transform(image.convert("RGB"))[None]).softmax(-1)[0]
+    found = {guess.index: guess.probability for guess in prediction.guesses}
+    assert [found[index] for index in range(10)] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_a_model_without_names_gets_imagenets_or_numbers() -> None:
+    with torch.device("meta"):
+        assert class_names_of(create_model("sequencer2d_n"))[0].startswith("tench")
+        assert class_names_of(create_model("sequencer2d_n", num_classes=3)) == ("class 0", "class 1", "class 2")
