@@ -4,6 +4,7 @@ Everything random here is a function of (seed, step, rank), so a resumed run dra
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -71,9 +72,8 @@ def normalize(
 ) -> Tensor:
     """(images / 255 - mean) / std: uint8 (B, 3, H, W) → `dtype`, on `device` (default: where the images are)."""
     images = images.to(device, non_blocking=True).to(dtype)
-    scale = torch.tensor([1 / (255 * part) for part in std], dtype=dtype, device=images.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=dtype, device=images.device)
-    return torch.addcmul(shift.view(-1, 1, 1), images, scale.view(-1, 1, 1))
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device, dtype)
+    return torch.addcmul(shift, images, scale)
 
 
 def erase(images: Tensor, probability: float, *, mode: str = "pixel", seed: int = 0) -> Tensor:
@@ -145,6 +145,17 @@ def mixup(config: DataConfig, num_classes: int) -> Mixer | None:
             num_classes=num_classes,
         )
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """1 / (255 std) and -mean / std, (C, 1, 1) each. Kept: copying them to a GPU would make every step wait for it."""
+    with torch.inference_mode(False):
+        scale = torch.tensor([1 / (255 * part) for part in std], dtype=dtype, device=device)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=dtype, device=device)
+    return scale.view(-1, 1, 1), shift.view(-1, 1, 1)
 
 
 def _boxes(generator: np.random.Generator, batch: int, probability: float, height: int, width: int) -> np.ndarray:
