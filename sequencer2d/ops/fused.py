@@ -1,15 +1,149 @@
-"""The fused recurrence: not built yet."""
+"""The fused recurrence with its gradients: one matrix product for all scans' inputs, then one launch.
 
+Suffixes: B batch, H rows, W columns, C input channels, S scans, G gates, D hidden units.
+"""
+
+import importlib.util
+import os
 from collections.abc import Sequence
+from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from sequencer2d.errors import ImplementationError
+from sequencer2d.ops import registration  # noqa: F401  (registers the operators)
+
+MAX_HIDDEN = 256
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | None:
     """Why the kernels cannot take the arguments; None if they can."""
-    return "not built yet"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the input is on {x.device}, it needs a CUDA device"
+    if x.is_cuda and torch.cuda.get_device_capability(x.device) < (8, 0):
+        return "it needs a GPU of compute capability 8.0 (Ampere) or newer"
+    if _compute_dtype(x) not in _DTYPES:
+        return f"it computes in float32, float16 or bfloat16, not in {x.dtype}"
+    if hidden > MAX_HIDDEN:
+        return f"{hidden} hidden units a scan are more than the {MAX_HIDDEN} that fit"
+    if len(scans) > 4:
+        return f"{len(scans)} scans are more than 4"
+    return None
 
 
-def rnn2d_fused(*args: Tensor | None, scans: Sequence[int], cell: str, recompute: bool) -> Tensor:
-    """Placeholder until the kernels land."""
-    raise NotImplementedError
+def rnn2d_fused(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    *,
+    scans: Sequence[int],
+    cell: str,
+    recompute: bool,
+) -> Tensor:
+    """`sequencer2d.ops.rnn2d` through the fused kernels; arguments as there, `recompute` for gates="recomputed"."""
+    bias, bias_n = _split_biases(bias_ih, bias_hh, cell)
+    dtype = _compute_dtype(x)
+    weight = weight_ih.flatten(0, 1)
+    recurrent = weight_hh.to(dtype)
+    bias_n = None if bias_n is None else bias_n.to(dtype)
+    tensors = (x, weight, bias, recurrent, bias_n)
+    training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if training and recompute:
+        bias = None if bias is None else bias.to(dtype)
+        return RecomputedRNN2D.apply(x.to(dtype), weight.to(dtype), bias, recurrent, bias_n, tuple(scans), cell)
+    gates = F.linear(x, weight, bias)
+    if training:
+        return FusedScan.apply(gates, recurrent, bias_n, tuple(scans), cell)
+    return torch.ops.sequencer2d.scan(gates, recurrent, bias_n, tuple(scans), cell, False)[0]
+
+
+class FusedScan(torch.autograd.Function):
+    """The scans over gates (B, H, W, S*G*D), which it keeps for backward, with h and c."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Any, cell: str) -> Tensor:
+        out, cells = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True)
+        ctx.save_for_backward(gates, weight_hh, bias_n, out, cells)
+        ctx.scans, ctx.cell = scans, cell
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
+        _refuse_double_backward()
+        gates, weight_hh, bias_n, out, cells = ctx.saved_tensors
+        grad_gates, grad_weight, grad_bias = torch.ops.sequencer2d.scan_backward(
+            grad_out, gates, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell
+        )
+        return grad_gates, grad_weight, None if bias_n is None else grad_bias, None, None
+
+
+class RecomputedRNN2D(torch.autograd.Function):
+    """Input product and scans; keeps x, h and c, and does the product again in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight_ih: Tensor,
+        bias: Tensor | None,
+        weight_hh: Tensor,
+        bias_n: Tensor | None,
+        scans: Any,
+        cell: str,
+    ) -> Tensor:
+        gates = F.linear(x, weight_ih, bias)
+        out, cells = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True)
+        ctx.save_for_backward(x, weight_ih, bias, weight_hh, bias_n, out, cells)
+        ctx.scans, ctx.cell = scans, cell
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
+        _refuse_double_backward()
+        x, weight_ih, bias, weight_hh, bias_n, out, cells = ctx.saved_tensors
+        grads = torch.ops.sequencer2d.rnn2d_recomputing_backward(
+            grad_out, x, weight_ih, bias, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell
+        )
+        grad_x, grad_weight_ih, grad_bias, grad_weight_hh, grad_bias_n = grads
+        return (
+            grad_x,
+            grad_weight_ih,
+            None if bias is None else grad_bias,
+            grad_weight_hh,
+            None if bias_n is None else grad_bias_n,
+            None,
+            None,
+        )
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _split_biases(
+    bias_ih: Tensor | None, bias_hh: Tensor | None, cell: str
+) -> tuple[Tensor | None, Tensor | None]:
+    """What can be added to the input product, (S*G*D,), and what the GRU's reset gate must scale, (S, D)."""
+    if bias_ih is None or bias_hh is None:
+        return None, None
+    if cell != "gru":
+        return (bias_ih + bias_hh).flatten(), None
+    hidden = bias_hh.shape[-1] // 3
+    outside, inside = bias_hh.split((2 * hidden, hidden), dim=-1)
+    return (bias_ih + F.pad(outside, (0, hidden))).flatten(), inside.contiguous()
+
+
+def _refuse_double_backward() -> None:
+    # With create_graph=True autograd runs backward with gradients enabled; a compiler's tracing does so, too.
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise ImplementationError(
+            "the fused recurrence has no second derivative; use implementation='reference' for double backward"
+        )

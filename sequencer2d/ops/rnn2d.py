@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError, InputError
-from sequencer2d.ops import fused, reference, vendor
+from sequencer2d.ops import compiled, fused, reference, vendor
 from sequencer2d.ops.cells import CELLS
 
 IMPLEMENTATIONS = ("auto", "reference", "aten", "cudnn", "triton")
@@ -58,6 +58,8 @@ def rnn2d(
         )
     if chosen == "reference":
         return reference.rnn2d_reference(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell)
+    if torch.compiler.is_compiling():
+        return compiled.rnn2d_compiled(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell)
     return vendor.rnn2d_vendor(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell)
 
 

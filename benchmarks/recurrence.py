@@ -1,0 +1,163 @@
+"""Times the fused recurrence alone, over launch configurations: which the table in `sequencer2d/ops/tuning.py` should hold.
+
+    python benchmarks/recurrence.py --output recurrence.json [--only forward] [--hidden 96 48]
+
+Every configuration is checked against the float64 reference before it is timed (CUDA events, median). Compilation runs in
+parallel processes first, because it takes longer than everything else.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import os
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+
+from sequencer2d.ops import reference, registration, triton_backward, triton_forward
+from sequencer2d.ops.tuning import Launch
+
+# (hidden units, tokens a side): the two kinds of stage of the published models at 224².
+STAGES = {96: 16, 48: 32, 64: 16, 32: 32, 128: 16, 24: 32, 192: 16}
+SCANS = (0, 1, 2, 3)
+
+
+def candidates(kernel: str, hidden: int) -> list[Launch]:
+    """Configurations worth compiling: tile rows by chunk by warps, less those that cannot fit."""
+    chunks = {96: (32, 128), 48: (16, 64), 64: (32, 64), 32: (32,), 128: (32, 64, 128), 24: (32,), 192: (64,)}[hidden]
+    launches = []
+    for rows, chunk, warps in itertools.product((16, 32, 64, 128), chunks, (2, 4, 8)):
+        padded = -(-hidden // chunk) * chunk
+        weights = 4 * padded * padded * 2
+        accumulators = rows * padded * (3 if kernel == "backward" else 2) // (warps * 32)
+        if rows // 16 * 1 > 2 * warps or (rows == 16 and warps == 2 and hidden > 48) or accumulators > 200:
+            continue
+        if kernel == "backward" and padded > 96 and weights > 110_000:
+            continue
+        launches.append(Launch(rows, chunk, warps, resident=weights <= 200_000))
+    return launches
+
+
+def problem(hidden: int, batch: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Random gates of realistic scale, weights as trained models start, and an output gradient."""
+    side = STAGES[hidden]
+    generator = torch.Generator("cuda").manual_seed(0)
+    make = lambda *shape: torch.randn(*shape, device="cuda", generator=generator)  # noqa: E731
+    return {
+        "gates": make(batch, side, side, 16 * hidden).to(dtype),
+        "weight": (make(4, 4 * hidden, hidden) / hidden**0.5).to(dtype),
+        "grad": make(batch, side, side, 4 * hidden).to(dtype),
+    }
+
+
+def options(dtype: torch.dtype) -> dict:
+    return {"scans": SCANS, "cell": "lstm", "fast": dtype is torch.bfloat16, "precision": "tf32x3"}
+
+
+def run_forward(p: dict, launch: Launch, dtype: torch.dtype, save: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    return triton_forward.launch_forward(p["gates"], p["weight"], None, save_cells=save, launch=launch, **options(dtype))
+
+
+def run_backward(p: dict, launch: Launch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    return triton_backward.launch_backward(
+        p["grad"], p["gates"], p["weight"], None, p["out"], p["cells"], launch=launch, **options(dtype)
+    )
+
+
+def oracle(p: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """h and the gates' gradient in float64."""
+    gates = p["gates"].double().requires_grad_()
+    out = reference.scan_gates(gates, p["weight"].double(), None, scans=SCANS, cell="lstm")
+    return out.detach(), torch.autograd.grad(out, gates, p["grad"].double())[0]
+
+
+def error(value: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((value.double() - expected).norm() / expected.norm()).item()
+
+
+def milliseconds(function, repeats: int = 15) -> float:
+    for _ in range(3):
+        function()
+    times = []
+    for _ in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        function()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def compile_one(job: tuple[str, int, Launch, str]) -> str:
+    """Compile by running on a tiny batch; the binary lands in Triton's cache for the timing process."""
+    kernel, hidden, launch, dtype_name = job
+    dtype = getattr(torch, dtype_name)
+    try:
+        p = problem(hidden, 2, dtype)
+        if kernel == "forward":
+            run_forward(p, launch, dtype, False)
+            run_forward(p, launch, dtype, True)
+        else:
+            p["out"], p["cells"] = torch.zeros_like(p["grad"]), torch.zeros_like(p["grad"])
+            run_backward(p, launch, dtype)
+        torch.cuda.synchronize()
+    except Exception as failure:
+        return f"{type(failure).__name__}: {str(failure)[:160]}"
+    return ""
+
+
+def measure(kernel: str, hidden: int, launch: Launch, dtype: torch.dtype, batches: list[int]) -> dict:
+    row = {"kernel": kernel, "hidden": hidden, **dataclasses.asdict(launch), "dtype": str(dtype).split(".")[-1]}
+    small = problem(hidden, 3, dtype)
+    expected_out, expected_grad = oracle(small)
+    out, cells = registration.scan_triton(small["gates"], small["weight"], None, SCANS, "lstm", True)
+    if kernel == "forward":
+        row["error"] = error(run_forward(small, launch, dtype, False)[0], expected_out)
+    else:
+        small |= {"out": out, "cells": cells}
+        row["error"] = error(run_backward(small, launch, dtype)[0], expected_grad)
+    row["ms"] = {}
+    if not row["error"] < 0.02:
+        return row
+    for batch in batches:
+        p = problem(hidden, batch, dtype)
+        if kernel == "forward":
+            row["ms"][str(batch)] = milliseconds(lambda p=p: run_forward(p, launch, dtype, False))
+            row.setdefault("ms_saving", {})[str(batch)] = milliseconds(lambda p=p: run_forward(p, launch, dtype, True))
+        else:
+            p["out"], p["cells"] = registration.scan_triton(p["gates"], p["weight"], None, SCANS, "lstm", True)
+            row["ms"][str(batch)] = milliseconds(lambda p=p: run_backward(p, launch, dtype))
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--only", choices=("forward", "backward"))
+    parser.add_argument("--hidden", type=int, nargs="+", default=[96, 48])
+    parser.add_argument("--batch", type=int, nargs="+", default=[256, 16, 1], help="images")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1))
+    args = parser.parse_args()
+    kernels = [args.only] if args.only else ["forward", "backward"]
+    jobs = [(k, d, launch, args.dtype) for k in kernels for d in args.hidden for launch in candidates(k, d)]
+    with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        failures = list(pool.map(compile_one, jobs))
+    rows = []
+    for (kernel, hidden, launch, dtype), failure in zip(jobs, failures, strict=True):
+        if failure:
+            row = {"kernel": kernel, "hidden": hidden, **dataclasses.asdict(launch), "failure": failure}
+        else:
+            row = measure(kernel, hidden, launch, getattr(torch, dtype), args.batch)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        with open(args.output, "w") as file:
+            json.dump(rows, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Custom operators, so that torch.compile, torch.export and CUDA graphs see one node where a recurrence runs.
+
+Registered through `Library.define` and `impl` with an `autograd.Function` above them: half the host overhead of
+`custom_op` with `register_autograd`. The kernels behind them import Triton only when they run.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sequencer2d.ops import reference, vendor
+
+_LIBRARY = torch.library.Library("sequencer2d", "DEF")
+_LIBRARY.define(
+    "scan(Tensor gates, Tensor weight_hh, Tensor? bias_n, int[] scans, str cell, bool save_cells) -> (Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "scan_backward(Tensor grad_out, Tensor gates, Tensor weight_hh, Tensor? bias_n, Tensor out, Tensor cells, "
+    "int[] scans, str cell) -> (Tensor, Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "rnn2d_recomputing_backward(Tensor grad_out, Tensor x, Tensor weight_ih, Tensor? bias, Tensor weight_hh, "
+    "Tensor? bias_n, Tensor out, Tensor cells, int[] scans, str cell) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "rnn2d(Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, int[] scans, str cell) -> Tensor"
+)
+_LIBRARY.define(
+    "rnn2d_backward(Tensor grad_out, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
+    "int[] scans, str cell) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def scan_triton(
+    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, save_cells: bool
+) -> tuple[Tensor, Tensor]:
+    """The fused forward: gates (B, H, W, S*G*D) to (h, c), each (B, H, W, S*D); c is empty unless it is saved."""
+    from sequencer2d.ops import triton_forward, tuning
+
+    gates, weight_hh = gates.contiguous(), weight_hh.contiguous()
+    with _on(gates):
+        return triton_forward.launch_forward(
+            gates,
+            weight_hh,
+            bias_n,
+            scans=tuple(scans),
+            cell=cell,
+            save_cells=save_cells and cell == "lstm",
+            launch=tuning.choose("forward", gates, weight_hh, tuple(scans)),
+            fast=_fast(gates),
+            precision=_precision(),
+        )
+
+
+def scan_backward_triton(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    scans: Sequence[int],
+    cell: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of gates, weight_hh and bias_n (empty but for the GRU)."""
+    from sequencer2d.ops import triton_backward, tuning
+
+    gates, weight_hh, scans = gates.contiguous(), weight_hh.contiguous(), tuple(scans)
+    hidden = weight_hh.shape[-1]
+    with _on(gates):
+        launch = tuning.choose("backward", gates, weight_hh, scans)
+        grad_gates, grad_rec = triton_backward.launch_backward(
+            grad_out.contiguous(),
+            gates,
+            weight_hh,
+            bias_n,
+            out,
+            cells,
+            scans=scans,
+            cell=cell,
+            launch=launch,
+            fast=_fast(gates),
+            precision=_precision(),
+        )
+        grad_weight = triton_backward.launch_weight_gradient(
+            grad_rec, out, scans=scans, hidden=hidden, cell=cell, chunk=launch.chunk, precision=_precision()
+        ).to(weight_hh.dtype)
+    grad_bias = gates.new_empty(0)
+    if bias_n is not None:
+        by_gate = grad_rec.view(-1, len(scans), 3, hidden)[:, :, 2]
+        grad_bias = by_gate.sum(0, dtype=torch.float32).to(bias_n.dtype)
+    return grad_gates, grad_weight, grad_bias
+
+
+def _recomputing_backward(
+    grad_out: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    bias: Tensor | None,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    scans: Sequence[int],
+    cell: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, weight_ih, bias, weight_hh, bias_n, with the input product done again.
+
+    One operator, because a compiler that sees the second product merges it with the first and stores its result.
+    """
+    gates = F.linear(x, weight_ih, bias)
+    grad_gates, grad_weight_hh, grad_bias_n = torch.ops.sequencer2d.scan_backward(
+        grad_out, gates, weight_hh, bias_n, out, cells, scans, cell
+    )
+    flat = grad_gates.flatten(0, -2)
+    grad_bias = x.new_empty(0) if bias is None else flat.sum(0)
+    return grad_gates @ weight_ih, flat.T @ x.flatten(0, -2), grad_bias, grad_weight_hh, grad_bias_n
+
+
+def _scan_cpu(
+    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, save_cells: bool
+) -> tuple[Tensor, Tensor]:
+    if _interpreting():
+        return scan_triton(gates, weight_hh, bias_n, scans, cell, save_cells)
+    out = reference.scan_gates(gates, weight_hh, _gru_bias(bias_n), scans=scans, cell=cell)
+    # The reference's backward starts from the gates alone; the placeholder keeps the operator's promise of a shape.
+    return out, torch.zeros_like(out) if save_cells and cell == "lstm" else gates.new_empty(0)
+
+
+def _scan_backward_cpu(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    scans: Sequence[int],
+    cell: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if _interpreting():
+        return scan_backward_triton(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell)
+    inputs = [gates, weight_hh, bias_n]
+    grads = _differentiate(
+        lambda g, w, b: reference.scan_gates(g, w, _gru_bias(b), scans=scans, cell=cell), inputs, grad_out
+    )
+    return tuple(gates.new_empty(0) if grad is None else grad for grad in grads)  # type: ignore[return-value]
+
+
+def _rnn2d(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    scans: Sequence[int],
+    cell: str,
+) -> Tensor:
+    return vendor.rnn2d_vendor(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell)
+
+
+def _rnn2d_backward(
+    grad_out: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    scans: Sequence[int],
+    cell: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs = [x, weight_ih, weight_hh, bias_ih, bias_hh]
+    grads = _differentiate(lambda *args: _rnn2d(*args, scans, cell), inputs, grad_out)
+    return tuple(x.new_empty(0) if grad is None else grad for grad in grads)  # type: ignore[return-value]
+
+
+def _differentiate(function, inputs: list[Tensor | None], grad_out: Tensor) -> list[Tensor | None]:  # type: ignore[no-untyped-def]
+    """Vector-Jacobian product by running the function again: for operators whose forward kept no graph."""
+    with torch.enable_grad():
+        leaves = [None if value is None else value.detach().requires_grad_() for value in inputs]
+        out = function(*leaves)
+        grads = iter(torch.autograd.grad(out, [leaf for leaf in leaves if leaf is not None], grad_out))
+    return [None if leaf is None else next(grads) for leaf in leaves]
+
+
+def _gru_bias(bias_n: Tensor | None) -> Tensor | None:
+    """(S, D) to (S, 3*D): the recurrent bias of the candidate alone; the others are in the gates."""
+    return None if bias_n is None else F.pad(bias_n, (2 * bias_n.shape[-1], 0))
+
+
+def _fake_scan(gates, weight_hh, bias_n, scans, cell, save_cells):  # type: ignore[no-untyped-def]
+    out = gates.new_empty(*gates.shape[:-1], len(scans) * weight_hh.shape[-1])
+    return out, torch.empty_like(out) if save_cells and cell == "lstm" else gates.new_empty(0)
+
+
+def _fake_scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell):  # type: ignore[no-untyped-def]
+    grad_gates = gates.new_empty(gates.shape)
+    return grad_gates, weight_hh.new_empty(weight_hh.shape), _like(bias_n, gates)
+
+
+def _fake_recomputing_backward(grad_out, x, weight_ih, bias, weight_hh, bias_n, out, cells, scans, cell):  # type: ignore[no-untyped-def]
+    return (
+        x.new_empty(x.shape),
+        weight_ih.new_empty(weight_ih.shape),
+        _like(bias, x),
+        weight_hh.new_empty(weight_hh.shape),
+        _like(bias_n, x),
+    )
+
+
+def _fake_rnn2d(x, weight_ih, weight_hh, bias_ih, bias_hh, scans, cell):  # type: ignore[no-untyped-def]
+    return x.new_empty(*x.shape[:-1], len(scans) * weight_hh.shape[-1])
+
+
+def _fake_rnn2d_backward(grad_out, x, weight_ih, weight_hh, bias_ih, bias_hh, scans, cell):  # type: ignore[no-untyped-def]
+    grads = [value.new_empty(value.shape) for value in (x, weight_ih, weight_hh)]
+    return *grads, _like(bias_ih, x), _like(bias_hh, x)
+
+
+def _like(value: Tensor | None, other: Tensor) -> Tensor:
+    return other.new_empty(0) if value is None else value.new_empty(value.shape)
+
+
+def _on(tensor: Tensor) -> torch.cuda.device:
+    """Triton launches on the current device: make it the tensor's. Does nothing on a CPU (the interpreter)."""
+    return torch.cuda.device(tensor.device.index if tensor.is_cuda else -1)
+
+
+def _fast(gates: Tensor) -> bool:
+    """The hardware's tanh errs by 2^-11: below bf16's own rounding, not below that of fp16 and fp32."""
+    return gates.dtype is torch.bfloat16 and gates.is_cuda
+
+
+def _precision() -> str:
+    """Of fp32 products: TF32 if the user allowed it, else three TF32 products, which come to fp32's accuracy."""
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+def _interpreting() -> bool:
+    import os
+
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _register() -> None:
+    implementations = {
+        "scan": (scan_triton, _scan_cpu, _fake_scan),
+        "scan_backward": (scan_backward_triton, _scan_backward_cpu, _fake_scan_backward),
+        "rnn2d_recomputing_backward": (_recomputing_backward, _recomputing_backward, _fake_recomputing_backward),
+        "rnn2d": (_rnn2d, _rnn2d, _fake_rnn2d),
+        "rnn2d_backward": (_rnn2d_backward, _rnn2d_backward, _fake_rnn2d_backward),
+    }
+    for name, (cuda, cpu, fake) in implementations.items():
+        _LIBRARY.impl(name, cuda, "CUDA")
+        _LIBRARY.impl(name, cpu, "CPU")
+        torch.library.register_fake(f"sequencer2d::{name}", fake, lib=_LIBRARY)
+
+
+_register()

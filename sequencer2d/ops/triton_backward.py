@@ -1,0 +1,250 @@
+"""Backward of the fused recurrence: the scans run in reverse, then one launch for the recurrent weights' gradient.
+
+The first kernel recomputes the activations of a step from the input gates and the hidden state before it, both already in
+memory, so forward writes nothing but h and c. The second multiplies gate gradients with shifted hidden states; it splits
+the tokens over programs and the partial sums are added in a fixed order, so the result is deterministic.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sequencer2d.ops import triton_common as common
+from sequencer2d.ops.triton_forward import CELL_CODES, gate_count, pack_scans
+from sequencer2d.ops.tuning import Launch
+
+# Tokens, gate rows and programs of the weight gradient's launch. 64 is what wgmma needs of the tile's rows.
+WEIGHT_TOKENS = 64
+WEIGHT_ROWS = 64
+WEIGHT_SPLITS = 64
+
+
+@triton.jit
+def cell_backward(x, rec, state, dh, dc, bias_n, CELL: tl.constexpr, FAST: tl.constexpr):
+    """Gradients of one step of a chunk.
+
+    x and rec are as in forward, state is c (LSTM) or h (GRU) before the step, dh and dc the gradients of what the step
+    returned. Returns the gradients of x, of rec, of the state before (LSTM: c; GRU: h) in fp32.
+    """
+    if CELL == common.LSTM:
+        i = common.sigmoid(x[0].to(tl.float32) + rec[0], FAST)
+        f = common.sigmoid(x[1].to(tl.float32) + rec[1], FAST)
+        g = common.tanh(x[2].to(tl.float32) + rec[2], FAST)
+        o = common.sigmoid(x[3].to(tl.float32) + rec[3], FAST)
+        u = common.tanh(f * state + i * g, FAST)
+        dc += dh * o * (1.0 - u * u)
+        d = (dc * g * i * (1.0 - i), dc * state * f * (1.0 - f), dc * i * (1.0 - g * g), dh * u * o * (1.0 - o))
+        return d, d, dc * f
+    elif CELL == common.GRU:
+        r = common.sigmoid(x[0].to(tl.float32) + rec[0], FAST)
+        z = common.sigmoid(x[1].to(tl.float32) + rec[1], FAST)
+        recurrent_n = rec[2] + bias_n
+        n = common.tanh(x[2].to(tl.float32) + r * recurrent_n, FAST)
+        dn = dh * (1.0 - z) * (1.0 - n * n)
+        dr = dn * recurrent_n * r * (1.0 - r)
+        dz = dh * (state - n) * z * (1.0 - z)
+        return (dr, dz, dn), (dr, dz, dn * r), dh * z
+    else:
+        h = common.tanh(x[0].to(tl.float32) + rec[0], FAST)
+        d = (dh * (1.0 - h * h),)
+        return d, d, dc
+
+
+@triton.jit
+def fetch(gate_rows, state_rows, grad_rows, n: tl.constexpr, valid, has_state, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, STATE: tl.constexpr):  # fmt: skip
+    """What a step of chunk n reads: gate slices, gradient of h, and the state before (0 at the first step)."""
+    column = n * DC + tl.arange(0, DC)[None, :]
+    x = common.chunk_gates(gate_rows, n, valid, D, DC, G)
+    grad = common.load_chunk(grad_rows, column, valid, D, DC)
+    state = grad
+    if STATE:
+        state = common.load_chunk(state_rows, column, valid & has_state, D, DC)
+    return x, grad, state
+
+
+@triton.jit
+def backward_kernel(
+    grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, B, H, W,
+    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
+    CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
+):  # fmt: skip
+    """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of the
+    recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
+    """
+    G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
+    STATE: tl.constexpr = CELL != common.RNN
+    slot = tl.program_id(1)
+    scan = (SCANS >> (2 * slot)) & 3
+    axis = scan // 2
+    backward = scan % 2
+    steps = tl.where(axis == 0, H, W)
+    rows_total = B * tl.where(axis == 0, W, H)
+    first_row = tl.program_id(0) * R
+    if first_row < rows_total:
+        rows = first_row + tl.arange(0, R)
+        valid = (rows < rows_total)[:, None]
+        stride = tl.where(axis == 0, W, 1)
+        # The scan's last step comes first; `hop` leads to the step before in scan order.
+        token = common.row_tokens(rows, axis, H, W) + tl.where(backward == 1, 0, (steps - 1) * stride)
+        hop = tl.where(backward == 1, stride, -stride).to(tl.int64)
+        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D)
+        grad_gate_rows = grad_gates + token[:, None] * (S * G * D) + slot * (G * D)
+        grad_rec_rows = grad_rec + token[:, None] * (S * G * D) + slot * (G * D)
+        grad_rows = grad_out + token[:, None] * (S * D) + slot * D
+        # Hidden and cell states of the step before.
+        h_rows = out + (token[:, None] + hop) * (S * D) + slot * D
+        state_rows = states + (token[:, None] + hop) * (S * D) + slot * D
+
+        dtype = gates.dtype.element_ty
+        zero = tl.zeros((R, DC), tl.float32)
+        dh = ()
+        dc = ()
+        for _ in tl.static_range(NC):
+            dh = dh + (zero,)
+            dc = dc + (zero,)
+        if RESIDENT:
+            tiles = common.weight_tiles(weight, slot, D, DC, NC, G)
+        for t in range(steps):
+            if not RESIDENT:
+                tiles = common.weight_tiles(weight, slot, D, DC, NC, G)
+            inner = t + 1 < steps
+            h = ()
+            for k in tl.static_range(NC):
+                column = k * DC + tl.arange(0, DC)[None, :]
+                h = h + (common.load_chunk(h_rows, column, valid & inner, D, DC),)
+            dh_new = ()
+            for _ in tl.static_range(NC):
+                dh_new = dh_new + (zero,)
+            dc_new = ()
+            for n in tl.static_range(NC):
+                column = n * DC + tl.arange(0, DC)[None, :]
+                x, grad, state = fetch(gate_rows, state_rows, grad_rows, n, valid, inner, D, DC, G, STATE)
+                rec = ()
+                for gate in tl.static_range(G):
+                    rec = rec + (common.recurrent_product(h, tiles, gate, n, NC, PRECISION),)
+                bias = zero
+                if CELL == common.GRU:
+                    bias = tl.load(bias_n + slot * D + column, mask=column < D, other=0.0).to(tl.float32)
+                dh_n = dh[n] + grad.to(tl.float32)
+                if CELL == common.GRU:
+                    dh_n += dc[n]
+                d_x, d_rec, d_state = cell_backward(x, rec, state.to(tl.float32), dh_n, dc[n], bias, CELL, FAST)
+                dc_new = dc_new + (d_state,)
+                for gate in tl.static_range(G):
+                    rounded = d_rec[gate].to(dtype)
+                    if CELL == common.GRU:
+                        common.store_chunk(grad_rec_rows + gate * D, column, rounded, valid, D, DC)
+                        common.store_chunk(grad_gate_rows + gate * D, column, d_x[gate].to(dtype), valid, D, DC)
+                    else:
+                        common.store_chunk(grad_gate_rows + gate * D, column, rounded, valid, D, DC)
+                    dh_sum = ()
+                    for k in tl.static_range(NC):
+                        tile = tl.trans(tiles[(gate * NC + n) * NC + k])
+                        dh_sum = dh_sum + (tl.dot(rounded, tile, dh_new[k], input_precision=PRECISION),)
+                    dh_new = dh_sum
+            dh = dh_new
+            dc = dc_new
+            gate_rows += hop * (S * G * D)
+            grad_gate_rows += hop * (S * G * D)
+            grad_rec_rows += hop * (S * G * D)
+            grad_rows += hop * (S * D)
+            h_rows += hop * (S * D)
+            state_rows += hop * (S * D)
+
+
+@triton.jit
+def weight_gradient_kernel(
+    grad_rec, out, partial, tokens, per_program, H, W,
+    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr,
+    ROWS: tl.constexpr, TOKENS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """partial (programs, S, G*D, D) fp32: sums over a range of tokens of grad_rec (tokens, S*G*D) times the hidden state
+    before, out (tokens, S*D) one step back in scan order, which is 0 at a scan's first step.
+    """
+    slot = tl.program_id(1)
+    scan = (SCANS >> (2 * slot)) & 3
+    axis = scan // 2
+    backward = scan % 2
+    row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
+    stride = tl.where(axis == 0, W, 1)
+    hop = tl.where(backward == 1, stride, -stride)
+    length = tl.where(axis == 0, H, W)
+    first = tl.where(backward == 1, length - 1, 0)
+    sums = ()
+    for _ in tl.static_range(NC):
+        sums = sums + (tl.zeros((ROWS, DC), tl.float32),)
+    begin = tl.program_id(0) * per_program
+    end = tl.minimum(begin + per_program, tokens)
+    for start in range(begin, end, TOKENS):
+        token = start + tl.arange(0, TOKENS)
+        real = token < end
+        position = tl.where(axis == 0, (token // W) % H, token % W)
+        wide = token.to(tl.int64)
+        grads = tl.load(
+            grad_rec + wide[:, None] * (S * G * D) + slot * (G * D) + row[None, :],
+            mask=real[:, None] & (row[None, :] < G * D), other=0.0,
+        )  # fmt: skip
+        added = ()
+        for n in tl.static_range(NC):
+            column = n * DC + tl.arange(0, DC)
+            hidden = tl.load(
+                out + (wide + hop)[:, None] * (S * D) + slot * D + column[None, :],
+                mask=(real & (position != first))[:, None] & (column[None, :] < D), other=0.0,
+            )  # fmt: skip
+            added = added + (tl.dot(tl.trans(grads), hidden, sums[n], input_precision=PRECISION),)
+        sums = added
+    base = partial + ((tl.program_id(0) * S + slot) * (G * D) + row[:, None]).to(tl.int64) * D
+    for n in tl.static_range(NC):
+        column = n * DC + tl.arange(0, DC)[None, :]
+        tl.store(base + column, sums[n], mask=(row[:, None] < G * D) & (column < D))
+
+
+def launch_backward(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    *,
+    scans: tuple[int, ...],
+    cell: str,
+    launch: Launch,
+    fast: bool,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the gates and of the recurrent products, both (B, H, W, S*G*D); the same tensor but for the GRU."""
+    batch, height, width, _ = gates.shape
+    hidden = weight_hh.shape[-1]
+    grad_gates = torch.empty_like(gates)
+    grad_rec = torch.empty_like(gates) if cell == "gru" else grad_gates
+    longest = max(batch * (width if scan < 2 else height) for scan in scans)
+    grid = (triton.cdiv(longest, launch.rows), len(scans))
+    backward_kernel[grid](
+        grad_out, gates, weight_hh, weight_hh if bias_n is None else bias_n, out,
+        cells if cell == "lstm" else out, grad_gates, grad_rec, batch, height, width,
+        SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
+        R=launch.rows, CELL=CELL_CODES[cell], FAST=fast, PRECISION=precision, RESIDENT=launch.resident,
+        num_warps=launch.warps, num_stages=1,
+    )  # fmt: skip
+    return grad_gates, grad_rec
+
+
+def launch_weight_gradient(
+    grad_rec: Tensor, out: Tensor, *, scans: tuple[int, ...], hidden: int, cell: str, chunk: int, precision: str
+) -> Tensor:
+    """Gradient of W_hh, fp32: (S, G*D, D)."""
+    batch, height, width, _ = out.shape
+    tokens, gates = batch * height * width, gate_count(cell)
+    per_program = max(triton.cdiv(tokens, WEIGHT_SPLITS), WEIGHT_TOKENS)
+    per_program = triton.cdiv(per_program, WEIGHT_TOKENS) * WEIGHT_TOKENS
+    programs = triton.cdiv(tokens, per_program)
+    partial = out.new_empty(programs, len(scans), gates * hidden, hidden, dtype=torch.float32)
+    grid = (programs, len(scans), triton.cdiv(gates * hidden, WEIGHT_ROWS))
+    weight_gradient_kernel[grid](
+        grad_rec, out, partial, tokens, per_program, height, width,
+        SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
+        ROWS=WEIGHT_ROWS, TOKENS=WEIGHT_TOKENS, PRECISION=precision, num_warps=4, num_stages=3,
+    )  # fmt: skip
+    return partial.sum(0)

@@ -1,0 +1,147 @@
+"""Forward of the fused recurrence: all scans of a token mixer in one launch, addressed in place on the NHWC grid.
+
+A program runs one scan over a tile of R rows from its first step to its last. W_hh stays on the chip, h in registers in the
+dtype of the gates, c in fp32; each step reads its gates once and writes h into its slot of the concatenated output. The
+next chunk's gates are fetched before the current chunk is computed.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sequencer2d.ops import triton_common as common
+from sequencer2d.ops.cells import CELLS
+from sequencer2d.ops.tuning import Launch
+
+CELL_CODES = {"lstm": 0, "gru": 1, "rnn": 2}
+
+
+@triton.jit
+def cell_forward(x, rec, h_old, c_old, bias_n, CELL: tl.constexpr, FAST: tl.constexpr):
+    """One step of a chunk: input gates x, recurrent products rec, each a tuple of (R, DC); returns fp32 (h, c)."""
+    if CELL == common.LSTM:
+        i = common.sigmoid(x[0].to(tl.float32) + rec[0], FAST)
+        f = common.sigmoid(x[1].to(tl.float32) + rec[1], FAST)
+        g = common.tanh(x[2].to(tl.float32) + rec[2], FAST)
+        o = common.sigmoid(x[3].to(tl.float32) + rec[3], FAST)
+        c = f * c_old + i * g
+        return o * common.tanh(c, FAST), c
+    elif CELL == common.GRU:
+        r = common.sigmoid(x[0].to(tl.float32) + rec[0], FAST)
+        z = common.sigmoid(x[1].to(tl.float32) + rec[1], FAST)
+        n = common.tanh(x[2].to(tl.float32) + r * (rec[2] + bias_n), FAST)
+        h = n + z * (c_old - n)
+        return h, h
+    else:
+        h = common.tanh(x[0].to(tl.float32) + rec[0], FAST)
+        return h, h
+
+
+@triton.jit
+def forward_kernel(
+    gates, weight, bias_n, out, cells, B, H, W,
+    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
+    CELL: tl.constexpr, SAVE: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
+):  # fmt: skip
+    """gates (B, H, W, S*G*D), weight (S, G*D, D), bias_n (S, D) for GRU, out (B, H, W, S*D), cells as out if SAVE.
+
+    The fp32 state next to h is c for the LSTM; for the GRU it is h itself, unrounded. SCANS packs two bits a slot.
+    """
+    G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
+    slot = tl.program_id(1)
+    scan = (SCANS >> (2 * slot)) & 3
+    axis = scan // 2
+    backward = scan % 2
+    steps = tl.where(axis == 0, H, W)
+    rows_total = B * tl.where(axis == 0, W, H)
+    first_row = tl.program_id(0) * R
+    if first_row < rows_total:
+        rows = first_row + tl.arange(0, R)
+        valid = (rows < rows_total)[:, None]
+        stride = tl.where(axis == 0, W, 1)
+        token = common.row_tokens(rows, axis, H, W) + tl.where(backward == 1, (steps - 1) * stride, 0)
+        hop = tl.where(backward == 1, -stride, stride).to(tl.int64)
+        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D)
+        out_rows = out + token[:, None] * (S * D) + slot * D
+        cell_rows = cells + token[:, None] * (S * D) + slot * D
+
+        dtype = gates.dtype.element_ty
+        zero = tl.zeros((R, DC), tl.float32)
+        h = ()
+        c = ()
+        for _ in tl.static_range(NC):
+            h = h + (zero.to(dtype),)
+            c = c + (zero,)
+        if RESIDENT:
+            tiles = common.weight_tiles(weight, slot, D, DC, NC, G)
+        x_next = common.chunk_gates(gate_rows, 0, valid, D, DC, G)
+        for t in range(steps):
+            if not RESIDENT:
+                tiles = common.weight_tiles(weight, slot, D, DC, NC, G)
+            h_new = ()
+            c_new = ()
+            for n in tl.static_range(NC):
+                x = x_next
+                if n + 1 < NC:
+                    x_next = common.chunk_gates(gate_rows, n + 1, valid, D, DC, G)
+                else:
+                    more = valid & (t + 1 < steps)
+                    x_next = common.chunk_gates(gate_rows + hop * (S * G * D), 0, more, D, DC, G)
+                rec = ()
+                for gate in tl.static_range(G):
+                    rec = rec + (common.recurrent_product(h, tiles, gate, n, NC, PRECISION),)
+                column = n * DC + tl.arange(0, DC)[None, :]
+                bias = zero
+                if CELL == common.GRU:
+                    bias = tl.load(bias_n + slot * D + column, mask=column < D, other=0.0).to(tl.float32)
+                h_chunk, c_chunk = cell_forward(x, rec, h[n], c[n], bias, CELL, FAST)
+                h_chunk = h_chunk.to(dtype)
+                common.store_chunk(out_rows, column, h_chunk, valid, D, DC)
+                if SAVE:
+                    common.store_chunk(cell_rows, column, c_chunk.to(dtype), valid, D, DC)
+                h_new = h_new + (h_chunk,)
+                c_new = c_new + (c_chunk,)
+            h = h_new
+            c = c_new
+            gate_rows += hop * (S * G * D)
+            out_rows += hop * (S * D)
+            cell_rows += hop * (S * D)
+
+
+def launch_forward(
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    *,
+    scans: tuple[int, ...],
+    cell: str,
+    save_cells: bool,
+    launch: Launch,
+    fast: bool,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """Run the kernel. Returns out (B, H, W, S*D) and the cell states, of the same shape if saved, else empty."""
+    batch, height, width, _ = gates.shape
+    hidden = weight_hh.shape[-1]
+    out = gates.new_empty(batch, height, width, len(scans) * hidden)
+    cells = torch.empty_like(out) if save_cells else gates.new_empty(0)
+    longest = max(batch * (width if scan < 2 else height) for scan in scans)
+    grid = (triton.cdiv(longest, launch.rows), len(scans))
+    forward_kernel[grid](
+        gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
+        SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
+        R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
+        RESIDENT=launch.resident, num_warps=launch.warps, num_stages=1,
+    )  # fmt: skip
+    return out, cells
+
+
+def pack_scans(scans: tuple[int, ...]) -> int:
+    """Two bits a slot, slot 0 in the lowest."""
+    return sum(scan << (2 * slot) for slot, scan in enumerate(scans))
+
+
+def gate_count(cell: str) -> int:
+    """Gates G of a cell."""
+    return CELLS[cell].gates
