@@ -6,6 +6,7 @@ resumed run logs the losses that an uninterrupted one would have logged.
 """
 
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -147,11 +148,12 @@ class _Run:
             self.here.on_main(self._save_best)
         self.log.epoch(entry)
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self) -> dict[str, float | None]:
         average = self.step_fn.average
         model = self.model if average is None else average.module
         result = evaluate(model, self.data.val, device=self.here.device, amp_dtype=AMP_DTYPES[self.config.precision])
-        return {"top1": result.top1, "top5": result.top5, "val_loss": result.loss}
+        loss = result.cross_entropy
+        return {"top1": result.top1, "top5": result.top5, "val_loss": loss if math.isfinite(loss) else None}
 
     def _drain(self) -> None:
         try:
