@@ -1,0 +1,49 @@
+"""Recipes: functions that return one complete training configuration each. `get(name)`, `names()`, `summary(name)`.
+
+A recipe's docstring states its command, hardware, hours, expected metric and seeds, or that it was not run yet.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sequencer2d.errors import ConfigError
+from sequencer2d.recipes.digits import digits
+from sequencer2d.recipes.cifar import cifar10
+from sequencer2d.recipes.finetune import finetune_392_l
+from sequencer2d.recipes.imagenet import imagenet_l, imagenet_m, imagenet_s
+from sequencer2d.recipes.transfer import transfer_cars, transfer_cifar10, transfer_cifar100, transfer_flowers102
+
+if TYPE_CHECKING:
+    from sequencer2d.training.config import TrainConfig
+
+__all__ = ["get", "names", "summary"]
+
+_RECIPES: tuple[Callable[[], "TrainConfig"], ...] = (
+    digits, cifar10, imagenet_s, imagenet_m, imagenet_l, finetune_392_l,
+    transfer_cifar10, transfer_cifar100, transfer_flowers102, transfer_cars,
+)
+
+
+def names() -> tuple[str, ...]:
+    """The recipes' names."""
+    return tuple(recipe.__name__ for recipe in _RECIPES)
+
+
+def get(name: str) -> "TrainConfig":
+    """The configuration of a recipe. Raises `ConfigError` for an unknown name, with close matches."""
+    return _find(name)()
+
+
+def summary(name: str) -> str:
+    """What a recipe trains: the first line of its docstring. Raises `ConfigError` for an unknown name."""
+    return (_find(name).__doc__ or "").strip().splitlines()[0]
+
+
+def _find(name: str) -> Callable[[], "TrainConfig"]:
+    for recipe in _RECIPES:
+        if recipe.__name__ == name:
+            return recipe
+    close = difflib.get_close_matches(name, names(), n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(names())}"
+    raise ConfigError(f"unknown recipe {name!r}; {hint}")

@@ -163,9 +163,6 @@ def validate(config: TrainConfig, world_size: int = 1) -> None:
         _require(value is None or 0 <= value < 1, f"{path} must be at least 0 and below 1, got {value}")
     _require(all(0 <= beta < 1 for beta in config.optimizer.betas),
              f"optimizer.betas must be at least 0 and below 1, got {config.optimizer.betas}")
-    _require(config.schedule.warmup_epochs <= config.run.epochs,
-             f"schedule.warmup_epochs ({config.schedule.warmup_epochs:g}) must not exceed run.epochs "
-             f"({config.run.epochs})")
     _require(not (config.model.pretrained and config.model.checkpoint),
              "model.pretrained and model.checkpoint both name the first weights: give one of them")
     _check_batch(config.data.batch_size, world_size, config.optimizer.accumulation)

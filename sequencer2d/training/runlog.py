@@ -6,7 +6,8 @@ Only the main process opens a `RunLog`; the others use `SilentLog`, which has th
 
 * `"step"`: `step` (optimizer steps done), `epoch` (fraction), `loss` (mean since the last such line, over all
   processes), `lr`, `images_per_s`, `memory_mib`, `time_s` (of the run's calls so far), `grad_norm` with clipping.
-* `"epoch"`: `step`, `epoch` (epochs done), `train_loss`, `time_s`, and after an evaluation `top1` and `top5` (%), `val_loss`.
+* `"epoch"`: `step`, `epoch` (epochs done), `train_loss`, `time_s`, and after an evaluation `top1` and `top5` (%), `val_loss`
+  (null if not finite).
 """
 
 import importlib.util
@@ -178,5 +179,6 @@ def _eta_text(entry: dict[str, Any]) -> str:
 def _epoch_text(entry: dict[str, Any]) -> str:
     text = f"epoch {entry['epoch']}  train loss {entry['train_loss']:.4f}"
     if "top1" in entry:
-        text += f"  top-1 {entry['top1']:.2f} %  val loss {entry['val_loss']:.4f}"
+        loss = "not finite" if entry["val_loss"] is None else f"{entry['val_loss']:.4f}"
+        text += f"  top-1 {entry['top1']:.2f} %  val loss {loss}"
     return f"{text}  {entry['time_s']:.0f} s"

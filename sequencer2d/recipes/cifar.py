@@ -1,0 +1,53 @@
+"""CIFAR-10 from scratch, in minutes on one GPU."""
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.training.config import (
+    ModelSpec,
+    OptimizerConfig,
+    RegularizationConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+
+
+def cifar10() -> TrainConfig:
+    """Sequencer2D-N on CIFAR-10 from scratch, 75 epochs at 32².
+
+    The stem has stride 2 and the third stage 2 more: 16×16 tokens in the first two stages, 8×8 in the others. data.root
+    holds train/<class>/* and test/<class>/*; the images are decoded once and kept in memory (150 MB).
+
+    Command: sequencer2d train cifar10 data.root=/data/cifar10
+    Hardware: 1 GPU of the H100's kind, 16 CPU cores. Expected: top-1 ≥ 92 % within 10 minutes. Seeds: not yet run.
+    """
+    return TrainConfig(
+        model=ModelSpec(
+            name="sequencer2d_n",
+            drop_path_rate=0.1,
+            overrides={"patch_sizes": (2, 1, 2, 1)},
+        ),
+        data=DataConfig(
+            source="folder",
+            val_split="test",
+            image_size=32,
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2470, 0.2435, 0.2616),
+            batch_size=512,
+            workers=14,
+            prefetch=4,
+            cache=True,
+            crop="pad",
+            crop_padding=4,
+            auto_augment="rand-m7-mstd0.5-inc1",
+            erasing=0.0,
+            mixup=0.2,
+            cutmix=1.0,
+            mixup_prob=0.5,
+            crop_pct=1.0,
+        ),
+        optimizer=OptimizerConfig(lr=1.5e-3, lr_reference_batch=512, weight_decay=0.05, clip_grad_norm=1.0),
+        schedule=ScheduleConfig(warmup_epochs=5, warmup_lr=1e-6, cooldown_epochs=3, min_lr=1e-5, update="step"),
+        regularization=RegularizationConfig(label_smoothing=0.1, ema_decay=0.999),
+        precision="bf16",
+        run=RunConfig(output="runs/cifar10", epochs=72, log_interval=49, eval_interval=3, checkpoint_interval_s=120.0),
+    )

@@ -1,0 +1,56 @@
+"""Handwritten digits on a CPU, in minutes: the run that shows that everything works."""
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.training.config import (
+    ModelSpec,
+    OptimizerConfig,
+    RegularizationConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+
+
+def digits() -> TrainConfig:
+    """A small Sequencer2D on scikit-learn's digits, 50 epochs at 8², on a CPU.
+
+    The model has 0.3 M parameters: two stages of two blocks on 4×4 tokens. One thread is as fast as two on work this
+    small, and stays so on a busy machine. Nothing is downloaded.
+
+    Command: sequencer2d train digits
+    Hardware: 2 CPU cores. Expected: top-1 ≥ 98 % within 4 minutes. Seeds: see below.
+    """
+    return TrainConfig(
+        model=ModelSpec(
+            name="sequencer2d_n",
+            drop_path_rate=0.05,
+            overrides={
+                "depths": (2, 2),
+                "dims": (64, 96),
+                "hidden_dims": (16, 24),
+                "patch_sizes": (2, 1),
+                "implementation": "reference",
+            },
+        ),
+        data=DataConfig(
+            source="digits",
+            image_size=8,
+            mean=(0.3054, 0.3054, 0.3054),
+            std=(0.3763, 0.3763, 0.3763),
+            batch_size=64,
+            workers=1,
+            crop="pad",
+            crop_padding=1,
+            hflip=0.0,
+            auto_augment="",
+            erasing=0.0,
+            mixup=0.0,
+            cutmix=0.0,
+            crop_pct=1.0,
+        ),
+        optimizer=OptimizerConfig(lr=3e-3, lr_reference_batch=None, weight_decay=0.05, clip_grad_norm=1.0),
+        schedule=ScheduleConfig(warmup_epochs=3, warmup_lr=1e-6, cooldown_epochs=0, min_lr=1e-5, update="step"),
+        regularization=RegularizationConfig(label_smoothing=0.1, ema_decay=0.99),
+        precision="fp32",
+        run=RunConfig(output="runs/digits", epochs=50, device="cpu", cpu_threads=1, log_interval=22, eval_interval=2),
+    )
