@@ -126,6 +126,7 @@ class Loader:
                 pin_memory=pin_memory,
                 collate_fn=_as_it_is,
                 worker_init_fn=_start_worker,
+                generator=torch.Generator(),  # else each epoch draws a number from torch's global generator
             )
         ]
         # Workers outlive SIGTERM for a while (see _start_worker), so they must be gone before the interpreter ends.

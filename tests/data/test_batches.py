@@ -1,0 +1,102 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.functional import normalize as torchvision_normalize
+
+from sequencer2d.data.batches import BatchTransform, erase, mixup, normalize
+from sequencer2d.data.config import DataConfig
+from sequencer2d.errors import ConfigError
+
+PLAIN = DataConfig(erasing=0.0, mixup=0.0, cutmix=0.0)
+
+
+def batch(size: int = 16, side: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8, generator=generator)
+    return images, torch.randint(0, 5, (size,), generator=generator)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_normalize_is_torchvisions(dtype: torch.dtype) -> None:
+    images, _ = batch()
+    expected = torchvision_normalize(images / 255, list(PLAIN.mean), list(PLAIN.std))
+    found = normalize(images, PLAIN.mean, PLAIN.std, dtype=dtype)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=4 * 2.7 * torch.finfo(dtype).eps)
+
+
+def test_plain_batches_are_only_normalised() -> None:
+    images, targets = batch()
+    found, labels = BatchTransform(PLAIN, 5)(images, targets, step=3)
+    assert torch.equal(found, normalize(images, PLAIN.mean, PLAIN.std))
+    assert torch.equal(labels, targets)
+
+
+def test_randomness_is_a_function_of_seed_step_and_rank() -> None:
+    images, targets = batch()
+
+    def draw(step: int = 0, **options: int) -> torch.Tensor:
+        return BatchTransform(DataConfig(), 5, **options)(images, targets, step=step)[0]
+
+    first = draw(7, seed=1, rank=2)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    np.random.rand(3)
+    torch.rand(3)
+    assert torch.equal(first, draw(7, seed=1, rank=2))
+    for other in (draw(8, seed=1, rank=2), draw(7, seed=2, rank=2), draw(7, seed=1, rank=1)):
+        assert not torch.equal(first, other)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    before = np.random.rand(), torch.rand(1)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    draw()
+    assert before == (np.random.rand(), torch.rand(1)), "the global generators must not notice"
+
+
+@pytest.mark.parametrize("mode", ["pixel", "color", "constant"])
+def test_erasing_hits_its_share_with_one_rectangle(mode: str) -> None:
+    images = torch.full((2000, 3, 16, 16), 9.0)
+    found = erase(images, 0.25, mode=mode, seed=4)
+    erased = (found != 9).all(1)
+    assert erased.flatten(1).any(1).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    hit = erased[erased.flatten(1).any(1)]
+    heights, widths = hit.any(2).sum(1), hit.any(1).sum(1)
+    assert torch.equal(hit.sum((1, 2)), heights * widths), "a rectangle"
+    share = (heights * widths) / 256
+    assert share.min() > 0.005
+    assert share.max() < 0.36
+    assert share.mean().item() == pytest.approx((0.02 + 1 / 3) / 2, abs=0.02)
+    values = found.permute(0, 2, 3, 1)[erased]
+    if mode == "constant":
+        assert not values.any()
+    else:
+        assert values.mean().item() == pytest.approx(0, abs=0.1)
+        assert values.std().item() == pytest.approx(1, abs=0.1)
+    of_one = found[int(torch.nonzero(erased.flatten(1).any(1))[0])]
+    different = len(of_one[0][of_one[0] != 9].unique())
+    assert different == 1 if mode != "pixel" else different > 1
+
+
+def test_mixed_targets_are_probabilities_that_match_the_pixels() -> None:
+    config = dataclasses.replace(PLAIN, mixup=0.8, cutmix=1.0, mean=(0, 0, 0), std=(1, 1, 1))
+    images = torch.zeros(4, 3, 20, 20, dtype=torch.uint8)
+    images[:2] = 255
+    targets = torch.tensor([1, 1, 0, 0])
+    kinds = set()
+    for step in range(20):
+        mixed, labels = BatchTransform(config, 3)(images, targets, step=step)
+        torch.testing.assert_close(labels.sum(1), torch.ones(4))
+        torch.testing.assert_close(labels[:, 1], mixed.mean((1, 2, 3)), atol=1e-5, rtol=0)
+        kinds.add("cutmix" if len(mixed[0].unique()) == 2 else "mixup")
+    assert kinds == {"cutmix", "mixup"}
+
+
+def test_mixing_needs_pairs_and_may_be_off() -> None:
+    assert mixup(PLAIN, 5) is None
+    assert mixup(dataclasses.replace(DataConfig(), mixup_prob=0.0), 5) is None
+    images, targets = batch(15)
+    with pytest.raises(ConfigError, match="even"):
+        BatchTransform(DataConfig(), 5)(images, targets, step=0)

@@ -1,0 +1,84 @@
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+from timm.data.auto_augment import rand_augment_ops
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.loader import seed_everything
+from sequencer2d.data.transforms import PadCrop, _limit_posterize, eval_transform, train_transform
+from sequencer2d.errors import ConfigError
+from tests.data.images import picture
+
+
+@pytest.mark.parametrize("crop", ["random-resized", "pad"])
+@pytest.mark.parametrize("size", [24, (16, 32)])
+def test_training_gives_pixels_of_the_size_asked_for(crop: str, size: int | tuple[int, int]) -> None:
+    config = DataConfig(image_size=size, crop=crop)  # type: ignore[arg-type]
+    transform = train_transform(config)
+    for seed in range(30):
+        pixels = transform(picture(seed, (40, 30)))
+        assert (pixels.shape, pixels.dtype) == ((*config.size, 3), np.uint8)
+
+
+def test_randomness_comes_from_the_seeded_generators_only() -> None:
+    transform = train_transform(DataConfig(image_size=24))
+    image = picture(0, (40, 30))
+
+    def draw(index: int) -> np.ndarray:
+        seed_everything(1, 2, index)
+        return transform(image)
+
+    first = [draw(index) for index in range(20)]
+    assert all(np.array_equal(a, draw(index)) for index, a in enumerate(first))
+    assert len({a.tobytes() for a in first}) > 15
+
+
+def test_pad_crop_shifts_and_fills_with_black() -> None:
+    image = Image.new("RGB", (8, 8), (255, 255, 255))
+    crop = PadCrop((8, 8), 4, "bilinear")
+    random.seed(0)
+    white = [np.asarray(crop(image))[..., 0] > 0 for _ in range(200)]
+    assert {(mask.any(1).sum(), mask.any(0).sum()) for mask in white} == {(h, w) for h in range(4, 9) for w in range(4, 9)}
+    assert all(mask.sum() == mask.any(1).sum() * mask.any(0).sum() for mask in white)
+
+
+def test_pad_crop_without_padding_keeps_the_image() -> None:
+    config = DataConfig(image_size=(10, 12), crop="pad", crop_padding=0, hflip=0, auto_augment="")
+    image = picture(1, (12, 10))
+    assert np.array_equal(train_transform(config)(image), np.asarray(image))
+    assert train_transform(config)(picture(1, (31, 17))).shape == (10, 12, 3)
+
+
+def test_evaluation_crops_the_middle_share() -> None:
+    image = picture(2, (32, 32))
+    whole = eval_transform(DataConfig(image_size=32, crop_pct=1.0))
+    assert np.array_equal(whole(image), np.asarray(image))
+    middle = eval_transform(DataConfig(image_size=28, crop_pct=0.875))
+    assert np.array_equal(middle(image), np.asarray(image)[2:30, 2:30])
+    assert eval_transform(DataConfig(image_size=(20, 28)))(picture(3, (50, 40))).shape == (20, 28, 3)
+
+
+@pytest.mark.parametrize("magnitude", range(11))
+def test_no_policy_step_fails_at_any_magnitude(magnitude: int) -> None:
+    for increasing in ("Increasing", ""):
+        names = [name + increasing for name in ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness")]
+        names += ["AutoContrast", "Equalize", "Invert", "Rotate", "SolarizeAdd", "ShearX", "TranslateXRel"]
+        ops = rand_augment_ops(magnitude=magnitude, prob=1.0, transforms=names)
+        _limit_posterize(ops)
+        for op in ops:
+            assert op(picture(4)).size == (12, 10)
+
+
+def test_unknown_policy_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"data\.auto_augment is 'rand-x9'"):
+        train_transform(DataConfig(auto_augment="rand-x9"))
+    with pytest.raises(ConfigError, match=r"data\.auto_augment is 'strong'"):
+        train_transform(DataConfig(auto_augment="strong"))
+
+
+def test_other_policies_of_timm_work_too() -> None:
+    for policy in ("augmix-m5-w2", "original", "3a", ""):
+        config = DataConfig(image_size=16, auto_augment=policy, color_jitter=0.4)
+        assert train_transform(config)(picture(5)).shape == (16, 16, 3)
