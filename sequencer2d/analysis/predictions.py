@@ -31,14 +31,14 @@ def draw_predictions(
     rows = -(-len(predictions) // columns)
     figure = Figure(figsize=(1.3 * columns, 1.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.axis("off")
     for axes, prediction, truth in zip(grid, predictions, truths, strict=False):
         guess = prediction.guesses[0]
         right = guess.name == truth
         with Image.open(prediction.path) as image:
-            axes.imshow(image.convert("RGB"))
+            axes.imshow(image.convert("RGB"), interpolation="nearest")
         title = f"{guess.name} ({guess.probability:.0%})" + ("" if right else f"\nis {truth}")
         axes.set_title(title, fontsize=9, color="green" if right else "red")
     with atomic_write(path) as file:

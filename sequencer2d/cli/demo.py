@@ -60,7 +60,8 @@ def predict_digits(run_folder: Path) -> tuple[list[Prediction], list[str]]:
     folder = run_folder / "images"
     folder.mkdir(exist_ok=True)
     paths, truths = [], []
-    for index in range(0, len(digits), -(-len(digits) // SHOWN)):
+    for number in range(SHOWN):
+        index = number * len(digits) // SHOWN
         image, target = digits[index]
         paths.append(folder / f"{index:03d}.png")
         truths.append(digits.class_names[target])
@@ -80,10 +81,11 @@ def _new_folder(parent: Path, name: str) -> Path:
 def _report(output: Path, predictions: list[Prediction], truths: list[str], seconds: float) -> None:
     from sequencer2d.files import read_json
 
-    top1 = read_json(output / "summary.json")["top1"]
+    summary = read_json(output / "summary.json")
     right = sum(prediction.guesses[0].name == truth for prediction, truth in zip(predictions, truths, strict=True))
     folder = shlex.quote(str(output))
-    print(f"\ntest accuracy {top1:.2f} %; {right} of the {len(truths)} digits drawn are right; {seconds:.0f} s in all")
+    print(f"\ntest accuracy {summary['final']['top1']:.2f} % after the last epoch, {summary['best']['top1']:.2f} % in the best")
+    print(f"{right} of the {len(truths)} digits drawn are right; {seconds:.0f} s in all")
     print(f"  curves       {output / 'curves.png'}")
     print(f"  predictions  {output / 'predictions.png'}")
     print(f"  checkpoint   {output / 'best.safetensors'}")

@@ -17,7 +17,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description=(
             "List the models. MACs are multiply-accumulates of one image, in billions (G), and include the recurrences, "
             "which most counters leave out. Strides are pixels per token after each stage, channels and blocks are given "
-            "per stage; hidden is the number of hidden units of one scan."
+            "per stage; hidden is the number of hidden units of one scan. The mixer is the recurrent cell, its scans (down, "
+            "up, right, left; flat: along all tokens as one sequence) and how they are fused."
         ),
     )
     parser.add_argument("filter", nargs="?", default="*", metavar="PATTERN", help="names to list, e.g. '*_s_*'")
@@ -66,8 +67,10 @@ def describe_model(name: str, size: int) -> dict[str, Any]:
 
 
 def _mixer(config: Any) -> str:
-    axes = {"both": "vertical + horizontal", "flatten": "one sequence"}.get(config.axes, config.axes)
-    return f"{config.cell}, {axes}, {'both ways' if config.bidirectional else 'one way'}, fusion {config.fusion}"
+    """The recurrence in a few signs, e.g. "lstm ↓↑→← concat"."""
+    vertical, horizontal = ("↓↑", "→←") if config.bidirectional else ("↓", "→")
+    scans = {"both": vertical + horizontal, "vertical": vertical, "horizontal": horizontal, "flatten": f"flat {horizontal}"}
+    return f"{config.cell} {scans[config.axes]} {config.fusion if config.fusion != 'none' else 'unfused'}"
 
 
 def _print_table(rows: list[dict[str, Any]], size: int) -> None:

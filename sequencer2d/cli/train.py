@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sequencer2d.cli.common import FIELD, console, field_values
 from sequencer2d.errors import ConfigError
@@ -52,12 +54,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list_recipes(arguments.json)
+    from sequencer2d.training.config import validate
+
     config = resolve(arguments.recipe, arguments.fields, arguments.resume)
+    validate(config, int(os.environ.get("WORLD_SIZE", "1")))
     if arguments.dry_run:
         return _print_config(config, arguments.json)
     from sequencer2d.training.loop import train
 
-    train(config)
+    _report(config.run.output, train(config))
     return 0
 
 
@@ -98,6 +103,18 @@ def _stored_config(folder: Path) -> TrainConfig:
         return from_dict(TrainConfig, read_json(path))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} is no readable JSON ({error}); name the recipe as well to go on") from None
+
+
+def _report(output: str, summary: dict[str, Any]) -> None:
+    """Say on standard error what came out; under torchrun the first process does."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    final, best = summary["final"], summary["best"]
+    print(
+        f"done in {summary['duration_s'] / 60:.1f} min: top-1 {final['top1']:.2f} % after the last epoch, {best['top1']:.2f} % "
+        f"after epoch {best['epoch']} (best.safetensors); everything is in {output}",
+        file=sys.stderr,
+    )
 
 
 def _print_config(config: TrainConfig, as_json: bool) -> int:
