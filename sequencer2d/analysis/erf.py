@@ -1,0 +1,220 @@
+"""Effective receptive field (Luo et al. 2016; the paper's Figure 5): which pixels move the token in the middle.
+
+For a block, the features of its middle token are summed over the channels and differentiated with respect to the
+normalised image: g(y, x, c). The energy E(y, x) is the mean over images of Σ_c g², its root is what figures show. The shape is measured on E.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from sequencer2d.analysis.arrays import save_arrays
+from sequencer2d.analysis.blocks import block_outputs, eval_mode, pick_blocks, vendor_rnn_backward
+from sequencer2d.analysis.layout import Layout, find_layouts
+from sequencer2d.errors import InputError
+from sequencer2d.evaluation.pixels import Progress, normalised
+from sequencer2d.evaluation.subject import Subject
+
+# A field counts as a cross when the arms of its middle row and column hold at least this many times the energy per pixel
+# that other directions hold at the same distance; a round or square field has 1 (a square one up to 1.3).
+CRUCIFORM_RATIO = 2.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The form of an effective receptive field, measured on its energy.
+
+    Attributes:
+        row_share, column_share: energy in the pixel rows (columns) of the middle token, 0 to 1.
+        cross_share: energy in either.
+        arm_ratio: energy per pixel on the cross, outside the middle token, over the energy per pixel elsewhere at the same
+            distance from the centre: 1 for a round field; nan if all energy is inside the middle token.
+        area_50, area_90: share of the image's pixels, the strongest first, that holds 50 % and 90 % of the energy.
+        side_50, side_90: side in pixels of a square of that area.
+    """
+
+    row_share: float
+    column_share: float
+    cross_share: float
+    arm_ratio: float
+    area_50: float
+    area_90: float
+    side_50: float
+    side_90: float
+
+    @property
+    def cruciform(self) -> bool:
+        """Whether the arms hold `CRUCIFORM_RATIO` times what other directions hold."""
+        return bool(self.arm_ratio >= CRUCIFORM_RATIO)
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """The effective receptive field of one block.
+
+    Attributes:
+        model, block: names.
+        energy: (H, W) float64, mean over images of the squared gradient, summed over the image's channels.
+        centre: (top, left, bottom, right) pixels that the middle token covers, bottom and right exclusive.
+        layout: how the block's output was read.
+        images: how many were averaged.
+    """
+
+    model: str
+    block: str
+    energy: np.ndarray
+    centre: tuple[int, int, int, int]
+    layout: Layout
+    images: int
+
+    @property
+    def magnitude(self) -> np.ndarray:
+        """(H, W), the root of the energy scaled to a maximum of 1."""
+        root = np.sqrt(self.energy)
+        return root / root.max() if root.max() > 0 else root
+
+    @property
+    def shape(self) -> Shape:
+        """The measured form."""
+        return measure(self.energy, self.centre)
+
+    def save(self, path: str | Path) -> None:
+        """Write energy, centre, layout and shape as `.npz`."""
+        save_arrays(path, energy=self.energy, centre=np.asarray(self.centre), images=self.images, model=self.model,
+                    block=self.block, layout=self.layout.kind, layout_found=self.layout.found,
+                    grid=np.asarray([self.layout.height, self.layout.width]), **vars(self.shape))  # fmt: skip
+
+
+def receptive_fields(
+    subject: Subject,
+    pixels: np.ndarray,
+    blocks: Sequence[str] | None = None,
+    *,
+    layout: str | None = None,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> list[ReceptiveField]:
+    """The effective receptive fields of several blocks of one model.
+
+    Args:
+        subject: any model.
+        pixels: images, uint8 (N, H, W, 3), of the size that the subject takes.
+        blocks: names of modules; by default one a stage.
+        layout: what the blocks' outputs are, where it cannot be found (see `find_layouts`).
+
+    Raises:
+        ConfigError: no such block, or a layout that cannot be found or is not so.
+        InputError: no images, or gradients that are zero or not finite.
+    """
+    if len(pixels) == 0:
+        raise InputError("no images to take the receptive field over")
+    model, size = subject.model, (pixels.shape[1], pixels.shape[2])
+    names = pick_blocks(model, blocks)
+    layouts = find_layouts(model, names, size, stated=layout)
+    total = {name: np.zeros(size) for name in names}
+    for start in range(0, len(pixels), batch_size):
+        part = pixels[start : start + batch_size]
+        for name, energy in _energies(model, normalised(part, subject), layouts).items():
+            total[name] += energy
+        if progress:
+            progress(len(part))
+    return [_field(subject.name, name, total[name] / len(pixels), layouts[name], len(pixels)) for name in names]
+
+
+def theoretical_field(kernels: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The exact gradient profile, along one axis, of a stack of convolutions whose weights are all 1 (Luo et al., sec. 2.2).
+
+    Args:
+        kernels: (kernel size, stride) of each convolution, the first one first.
+
+    Returns:
+        1-D array: how often each input position, from the first that matters, reaches one output position.
+    """
+    profile = np.ones(1)
+    for kernel, stride in reversed(kernels):
+        spread = np.zeros((len(profile) - 1) * stride + 1)
+        spread[::stride] = profile
+        profile = np.convolve(spread, np.ones(kernel))
+    return profile
+
+
+def measure(energy: np.ndarray, centre: tuple[int, int, int, int]) -> Shape:
+    """The form of an energy map (H, W) ≥ 0 around `centre` = (top, left, bottom, right) of the middle token."""
+    total = energy.sum()
+    top, left, bottom, right = centre
+    share = energy / total
+    row, column = share[top:bottom].sum(), share[:, left:right].sum()
+    middle = share[top:bottom, left:right].sum()
+    areas = [_area(share, part) for part in (0.5, 0.9)]
+    return Shape(
+        row_share=float(row),
+        column_share=float(column),
+        cross_share=float(row + column - middle),
+        arm_ratio=_arm_ratio(share, centre),
+        area_50=areas[0],
+        area_90=areas[1],
+        side_50=float(np.sqrt(areas[0] * energy.size)),
+        side_90=float(np.sqrt(areas[1] * energy.size)),
+    )
+
+
+def _energies(model: nn.Module, images: torch.Tensor, layouts: dict[str, Layout]) -> dict[str, np.ndarray]:
+    """Sum over the batch of the squared gradient of each block's middle token, (H, W)."""
+    images = images.clone().requires_grad_(True)
+    result = {}
+    with torch.enable_grad(), eval_mode(model), vendor_rnn_backward(model):
+        outputs = block_outputs(model, images, layouts)
+        for index, (name, layout) in enumerate(layouts.items()):
+            grid = layout.to_grid(outputs[name])
+            value = grid[:, layout.height // 2, layout.width // 2].sum()
+            (gradient,) = torch.autograd.grad(value, images, retain_graph=index < len(layouts) - 1)
+            result[name] = gradient.double().square().sum(dim=(0, 1)).cpu().numpy()
+    return result
+
+
+def _field(model: str, block: str, energy: np.ndarray, layout: Layout, images: int) -> ReceptiveField:
+    if not np.isfinite(energy).all() or energy.sum() == 0:
+        raise InputError(
+            f"the gradient of {block!r} with respect to the image is {'zero' if np.isfinite(energy).all() else 'not finite'}: "
+            "the weights may not be loaded or damaged"
+        )
+    edges = []
+    for pixels, tokens in zip(energy.shape, (layout.height, layout.width), strict=True):
+        # Tokens of a padded image reach beyond it, so a token's size is rounded up.
+        token = -(-pixels // tokens)
+        edges.append((tokens // 2 * token, min((tokens // 2 + 1) * token, pixels)))
+    (top, bottom), (left, right) = edges
+    return ReceptiveField(model, block, energy, (top, left, bottom, right), layout, images)
+
+
+def _area(share: np.ndarray, part: float) -> float:
+    ordered = np.sort(share, axis=None)[::-1]
+    return float((np.searchsorted(np.cumsum(ordered), part - 1e-12) + 1) / ordered.size)
+
+
+def _arm_ratio(share: np.ndarray, centre: tuple[int, int, int, int]) -> float:
+    top, left, bottom, right = centre
+    rows, columns = np.ogrid[: share.shape[0], : share.shape[1]]
+    dy, dx = rows - (top + bottom - 1) / 2, columns - (left + right - 1) / 2
+    on_row, on_column = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    distance = np.sqrt(dy**2 + dx**2)
+    token = max(bottom - top, right - left)
+    ring = np.floor(distance / token).astype(int)
+    # Rings that the image cuts have arms and corners at unequal distances; the first ring is the middle token's own.
+    whole = min(share.shape[0] - bottom, top, share.shape[1] - right, left) + token / 2
+    use = (distance <= whole) & ~(on_row & on_column) & (ring >= 1)
+    arms, rest = use & (on_row ^ on_column), use & ~on_row & ~on_column
+    on = off = 0.0
+    for index in np.unique(ring[arms]):
+        here = ring == index
+        if (rest & here).any():
+            count = (arms & here).sum()
+            on += share[arms & here].sum()
+            off += share[rest & here].mean() * count
+    if on == 0 and off == 0:
+        return float("nan")
+    return float(on / off) if off > 0 else float("inf")

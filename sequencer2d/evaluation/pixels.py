@@ -1,0 +1,144 @@
+"""Images as a model is evaluated on them: resized, cropped, still 8 bits, before normalisation.
+
+Everything that changes images (corruptions, attacks, other sizes) starts here, so that it works on what the model sees.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.images import BrokenImageError, decode
+from sequencer2d.data.sources import Source
+from sequencer2d.data.transforms import eval_transform
+from sequencer2d.errors import ConfigError, DataError, InputError
+from sequencer2d.evaluation.predict import find_images
+from sequencer2d.evaluation.subject import Subject
+
+Progress = Callable[[int], None]
+"""Called with the number of images that were done since the last call."""
+
+
+class Batch(NamedTuple):
+    """uint8 pixels (B, H, W, 3), targets (B,) and the indices of the images in their source (B,)."""
+
+    pixels: np.ndarray
+    targets: np.ndarray
+    indices: np.ndarray
+
+
+def choose(count: int, limit: int | None, seed: int = 0) -> np.ndarray:
+    """Indices of at most `limit` of `count` images: a random sample, the same for the same seed, ascending."""
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+
+
+def read_batches(
+    source: Source, data: DataConfig, *, batch_size: int = 64, indices: Sequence[int] | np.ndarray | None = None
+) -> Iterator[Batch]:
+    """The images of a source as the evaluation crops them, in order.
+
+    Raises:
+        DataError: an image that cannot be read, by its path.
+    """
+    transform = eval_transform(data)
+    chosen = np.arange(len(source)) if indices is None else np.asarray(indices)
+    for start in range(0, len(chosen), batch_size):
+        part = chosen[start : start + batch_size]
+        pixels, targets = [], []
+        for index in part:
+            try:
+                image, target = source[int(index)]
+            except BrokenImageError as error:
+                raise DataError(_broken(source.describe(int(index)), error)) from error
+            pixels.append(np.asarray(transform(image)))
+            targets.append(target)
+        yield Batch(np.stack(pixels), np.asarray(targets), part)
+
+
+def read_images(paths: Iterable[str | os.PathLike[str]], data: DataConfig, *, limit: int | None = None) -> np.ndarray:
+    """Images without labels, uint8 (N, H, W, 3): files, or all below folders, at most `limit` of them at random.
+
+    Raises:
+        DataError: nothing there, or an image that cannot be read, by its path.
+    """
+    files = find_images(paths)
+    transform = eval_transform(data)
+    return np.stack([_read(files[index], transform) for index in choose(len(files), limit)])
+
+
+def normalised(pixels: np.ndarray | Tensor, subject: Subject) -> Tensor:
+    """uint8 (B, H, W, 3) → float32 (B, 3, H, W), normalised, on the subject's device."""
+    return normalise_unit(to_unit(pixels, subject.device), subject.data)
+
+
+def to_unit(pixels: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 (B, H, W, 3) → float32 (B, 3, H, W) between 0 and 1, on `device`."""
+    tensor = torch.from_numpy(np.array(pixels)) if isinstance(pixels, np.ndarray) else pixels
+    return tensor.to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
+
+
+def normalise_unit(images: Tensor, data: DataConfig) -> Tensor:
+    """Images between 0 and 1 (B, 3, H, W) as the model takes them; differentiable."""
+    mean, std = (images.new_tensor(value).view(-1, 1, 1) for value in (data.mean, data.std))
+    return (images - mean) / std
+
+
+def match_classes(subject: Subject, source: Source, *, common_only: bool = False) -> np.ndarray:
+    """The subject's output for each class of the source, −1 for classes to leave out.
+
+    Names are compared where the subject's are known; without known names the two must have equally many classes.
+
+    Args:
+        common_only: leave out classes of the source that the subject does not have, instead of refusing them.
+
+    Raises:
+        ConfigError: classes that do not match.
+    """
+    if not subject.names_known:
+        if len(source.class_names) != len(subject.class_names):
+            raise ConfigError(
+                f"{subject.name} has {len(subject.class_names)} outputs without names, the images have "
+                f"{len(source.class_names)} classes: evaluate on the data set that it was trained on"
+            )
+        return np.arange(len(source.class_names))
+    outputs = {name: index for index, name in enumerate(subject.class_names)}
+    unknown = [name for name in source.class_names if name not in outputs]
+    if unknown and (not common_only or len(unknown) == len(source.class_names)):
+        raise ConfigError(
+            f"{len(unknown)} of the {len(source.class_names)} classes of the images are not among the "
+            f"{len(outputs)} of {subject.name}: {', '.join(unknown[:5])}{'…' if len(unknown) > 5 else ''} "
+            f"(it knows {', '.join(subject.class_names[:3])}…). "
+            + (
+                "Evaluate on data with its classes"
+                if len(unknown) == len(source.class_names)
+                else "Rename the folders, or leave those classes out with common_only (--common-classes)"
+            )
+        )
+    return np.asarray([outputs.get(name, -1) for name in source.class_names])
+
+
+def check_size(data: DataConfig, least: int, what: str) -> None:
+    """Raise `InputError` if the images of `data` are smaller than `least` pixels along a side."""
+    if min(data.size) < least:
+        raise InputError(
+            f"{what} needs images of at least {least}×{least} pixels, these are {data.size[0]}×{data.size[1]}: "
+            "set a larger size (--image-size)"
+        )
+
+
+def _read(path: Path, transform: Callable[..., np.ndarray]) -> np.ndarray:
+    try:
+        return np.asarray(transform(decode(path)))
+    except BrokenImageError as error:
+        raise DataError(_broken(str(path), error)) from error
+
+
+def _broken(path: str, error: Exception) -> str:
+    return f"cannot read the image {path} ({error}): repair it or take it out of the folder"

@@ -1,0 +1,201 @@
+"""The model under study, ours or timm's, with what must be known to feed it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.models.peers import PREFIX, create_peer, is_peer
+
+RANDOM = "random:"
+SPELLING = (
+    "a checkpoint of ours (file, run folder or hf-hub:owner/name), timm:NAME (timm's published weights), "
+    "timm:NAME=FILE (weights from a file) or random:NAME (our variant or timm's model, untrained)"
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model in evaluation mode with its input and its classes.
+
+    Attributes:
+        name: for tables and figures.
+        model: normalised images (B, C, H, W) → logits (B, classes).
+        data: size, mean, std, interpolation and crop of its evaluation.
+        class_names: name of each output; `class 7` where nobody knows.
+        names_known: whether `class_names` are real names.
+    """
+
+    name: str
+    model: nn.Module
+    data: DataConfig
+    class_names: tuple[str, ...]
+    names_known: bool = True
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> "Subject":
+        """The same, with the model moved (in place) to `device`."""
+        self.model.to(device)
+        return self
+
+    def resized(self, size: int | tuple[int, int]) -> "Subject":
+        """The same for images of `size` pixels (side, or height and width)."""
+        return replace(self, data=replace(self.data, image_size=size))
+
+
+def load_subject(spec: str | os.PathLike[str], *, name: str | None = None, num_classes: int | None = None) -> Subject:
+    """Load a model, ours or timm's.
+
+    Args:
+        spec: a checkpoint of ours (file, run folder, `hf-hub:owner/name`); `timm:NAME` with timm's published weights;
+            `timm:NAME=FILE` with weights from a file; `random:NAME`, untrained (for trials: its classifier is random).
+            `LABEL@…` in front of any of them sets the name.
+        name: for tables and figures; by default what `spec` ends in.
+        num_classes: of a `random:` model.
+
+    Raises:
+        ConfigError: no such model.
+        CheckpointError: weights that are missing, damaged or do not fit.
+    """
+    spec = str(spec)
+    label, separator, rest = spec.partition("@")
+    if separator and label and not any(character in label for character in ":/\\") and not Path(spec).exists():
+        name, spec = name or label, rest
+    if spec.startswith(RANDOM):
+        model = _random(spec.removeprefix(RANDOM), num_classes or 1000)
+        return subject_of(model, name=name or spec.removeprefix(RANDOM))
+    if is_peer(spec):
+        bare, _, file = spec.partition("=")
+        model = _peer_from(bare, file) if file else create_peer(bare, pretrained=True)
+        return subject_of(model, name=name or bare.removeprefix(PREFIX))
+    return _ours(spec, name)
+
+
+def subject_of(model: nn.Module, *, name: str, class_names: Sequence[str] | None = None) -> Subject:
+    """A model that is already there, with the input that its `pretrained_cfg` states (timm's and ours have one)."""
+    from timm.data import resolve_model_data_config
+
+    cfg = resolve_model_data_config(model)
+    data = DataConfig(
+        image_size=tuple(cfg["input_size"][1:]),
+        mean=tuple(cfg["mean"]),
+        std=tuple(cfg["std"]),
+        eval_interpolation=cfg["interpolation"] if cfg["interpolation"] != "random" else "bicubic",
+        crop_pct=cfg["crop_pct"],
+    )
+    names = class_names or (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
+    count = int(getattr(model, "num_classes", 0))
+    known = bool(names) and len(names or ()) == count
+    if not known and count == 1000:
+        names, known = imagenet_wnids(), True
+    return Subject(
+        name=name,
+        model=model.eval(),
+        data=data,
+        class_names=tuple(names) if known and names else tuple(f"class {i}" for i in range(count)),
+        names_known=known,
+    )
+
+
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1000 classes of ImageNet-1K as WordNet identifiers, in the order of the models' outputs."""
+    from timm.data import ImageNetInfo
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
+
+
+def _ours(spec: str, name: str | None) -> Subject:
+    from sequencer2d.models.checkpoints import load_model, read_checkpoint
+
+    if not spec.startswith("hf-hub:") and not Path(spec).exists():
+        raise CheckpointError(f"no such checkpoint: {spec!r}; expected {SPELLING}")
+    checkpoint = read_checkpoint(spec)
+    said = str(checkpoint.meta.get("model", ""))
+    if is_peer(said):
+        model = _peer_of(said, checkpoint.state_dict, checkpoint.meta, str(checkpoint.path))
+    else:
+        model = load_model(spec)
+    return subject_of(model, name=name or _short_name(spec, model))
+
+
+def _short_name(spec: str, model: nn.Module) -> str:
+    path = Path(spec)
+    return path.name if path.is_dir() else str(getattr(model, "variant", "") or path.stem)
+
+
+def _peer_of(name: str, state: Mapping[str, Tensor], meta: Mapping[str, Any], path: str) -> nn.Module:
+    """timm's model that a file of ours describes."""
+    options = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in meta.get("overrides", {}).items()
+    }
+    model = create_peer(name, num_classes=meta["num_classes"], in_chans=meta["in_chans"], **options)
+    _load(model, state, path)
+    said = meta["input"]
+    model.pretrained_cfg = {
+        **getattr(model, "pretrained_cfg", {}),
+        "input_size": (meta["in_chans"], *said["size"]),
+        "label_names": meta.get("class_names"),
+        **{key: said[key] for key in ("mean", "std", "interpolation", "crop_pct")},
+    }
+    return model
+
+
+def _peer_from(name: str, file: str) -> nn.Module:
+    """timm's model with weights from any file that holds them."""
+    from sequencer2d.models.checkpoints import read_checkpoint
+
+    checkpoint = read_checkpoint(file)
+    if is_peer(str(checkpoint.meta.get("model", ""))):
+        return _peer_of(checkpoint.meta["model"], checkpoint.state_dict, checkpoint.meta, file)
+    model = create_peer(name)
+    classifier = str((getattr(model, "pretrained_cfg", None) or {}).get("classifier", ""))
+    head = checkpoint.state_dict.get(f"{classifier}.weight")
+    if head is not None and head.shape[0] != getattr(model, "num_classes", None):
+        model = create_peer(name, num_classes=head.shape[0])
+    _load(model, checkpoint.state_dict, file)
+    return model
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    try:
+        model.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:4]]
+        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(lines)}") from error
+
+
+def _random(name: str, num_classes: int) -> nn.Module:
+    from sequencer2d.models import create_model, list_models
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if name in list_models():
+            model = create_model(name, num_classes=num_classes)
+        elif is_peer(PREFIX + name):
+            try:
+                model = create_peer(PREFIX + name, num_classes=num_classes)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"neither a variant of ours ({', '.join(list_models())}) nor timm's: {error}"
+                ) from error
+        randomise_head(model)
+    return model
+
+
+def randomise_head(model: nn.Module) -> None:
+    """Give a classifier that starts at zero (ours, timm's Sequencer) small random weights, in place."""
+    head = model.get_classifier() if hasattr(model, "get_classifier") else None
+    weight = getattr(head, "weight", None)
+    if isinstance(weight, Tensor) and not weight.any():
+        with torch.no_grad():
+            weight.normal_(std=0.02)

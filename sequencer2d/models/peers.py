@@ -1,0 +1,53 @@
+"""timm's models beside ours: the same call creates them, and the same files hold their weights.
+
+A peer is written `timm:NAME`, NAME being one of timm's model names.
+"""
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.models.config import did_you_mean
+
+PREFIX = "timm:"
+
+
+def is_peer(name: str) -> bool:
+    """Whether `name` asks for one of timm's models."""
+    return name.startswith(PREFIX)
+
+
+def create_peer(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
+    """Create timm's model `timm:NAME`.
+
+    Args:
+        name: with the prefix.
+        pretrained: load timm's weights from the Hugging Face hub.
+        **options: for `timm.create_model`. Those that this model does not take are an error, except `img_size` and
+            `drop_path_rate`, which models without that notion of size or depth do not need.
+
+    Raises:
+        ConfigError: no such model, or an option that it does not take.
+        CheckpointError: published weights that cannot be fetched.
+    """
+    import timm
+
+    bare = name.removeprefix(PREFIX)
+    if not timm.is_model(bare.split(".")[0]):
+        raise ConfigError(f"timm has no model {bare!r}; {did_you_mean(bare, timm.list_models())}")
+    for dropped in ((), ("img_size",), ("drop_path_rate",), ("img_size", "drop_path_rate")):
+        chosen = {key: value for key, value in options.items() if key not in dropped}
+        try:
+            return timm.create_model(bare, pretrained=pretrained, **copy.deepcopy(chosen))
+        except TypeError as error:
+            refused = error
+        except (OSError, RuntimeError) as error:
+            if not pretrained:
+                raise ConfigError(f"timm cannot create {bare} with {options}: {error}") from error
+            raise CheckpointError(
+                f"cannot fetch timm's weights of {bare}: {str(error).splitlines()[0]}. Without a network, give a file of "
+                f"weights ({name}=FILE) or random weights (random:{bare})"
+            ) from error
+    raise ConfigError(f"timm cannot create {bare} with {options}: {refused}")

@@ -1,0 +1,170 @@
+"""The effective receptive field: exact for a convolution stack, and never read in the wrong layout."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sequencer2d.analysis.erf import measure, receptive_fields, theoretical_field
+from sequencer2d.analysis.layout import find_layout, find_layouts
+from sequencer2d.data.config import DataConfig
+from sequencer2d.errors import ConfigError, InputError
+from sequencer2d.evaluation.subject import Subject, load_subject
+from sequencer2d.models import create_model
+
+
+def as_subject(model, size):
+    return Subject("m", model.eval(), DataConfig(image_size=size), ("a",))
+
+
+def convolutions(kernels, layout):
+    layers = []
+    for index, (kernel, stride) in enumerate(kernels):
+        layer = nn.Conv2d(3 if index == 0 else 1, 1, kernel, stride, padding=(kernel - 1) // 2, bias=False)
+        nn.init.ones_(layer.weight)
+        layers.append(layer)
+    if layout == "NHWC":
+        layers.append(ToNHWC())
+    return nn.Sequential(*layers)
+
+
+class ToNHWC(nn.Module):
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1)
+
+
+def pixels(count, height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("kernels", [[(3, 1)], [(3, 1)] * 5, [(7, 1), (3, 1), (1, 1)], [(5, 2), (3, 1), (3, 2)]])
+def test_a_convolution_stack_has_the_field_that_theory_gives(kernels, layout):
+    """Weights of 1: the gradient is how many paths lead from a pixel to the middle, a product of two profiles."""
+    model = convolutions(kernels, layout)
+    field = receptive_fields(as_subject(model, (64, 48)), pixels(2, 64, 48), [str(len(model) - 1)])[0]
+    profile = theoretical_field(kernels)
+    paths = np.outer(profile, profile)
+    gradient = np.sqrt(field.energy)
+    rows, columns = np.nonzero(gradient)
+    box = gradient[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert box.shape == paths.shape
+    # The same in each of the three channels, whose squares are summed.
+    np.testing.assert_allclose(box, paths * np.sqrt(3), rtol=1e-5)
+    stride = int(np.prod([s for _, s in kernels]))
+    centre = (64 // stride // 2 * stride, 48 // stride // 2 * stride)
+    assert (rows.min() + rows.max()) / 2 == pytest.approx(centre[0], abs=stride)
+    assert (columns.min() + columns.max()) / 2 == pytest.approx(centre[1], abs=stride)
+
+
+@pytest.mark.parametrize(
+    "name, kind, prefix",
+    [("resnet18", "NCHW", 0), ("convnext_atto", "NCHW", 0), ("vit_tiny_patch16_224", "tokens", 1),
+     ("deit_tiny_distilled_patch16_224", "tokens", 2), ("sequencer2d_n", "NHWC", 0)],
+)  # fmt: skip
+def test_the_layout_is_found_for_a_model(name, kind, prefix):
+    subject = load_subject(f"random:{name}", num_classes=3)
+    size = (56, 84) if name.startswith("sequencer") else (64, 96) if kind == "NCHW" else (224, 224)
+    for layout in find_layouts(subject.model, list(_first_and_last(subject.model)), size).values():
+        assert (layout.kind, layout.prefix, layout.found) == (kind, prefix, "probed")
+        assert layout.height * size[1] == layout.width * size[0]
+
+
+def _first_and_last(model):
+    from sequencer2d.analysis.blocks import block_names
+
+    names = block_names(model)
+    return names[0], names[-1]
+
+
+def test_stating_a_wrong_layout_is_refused():
+    model = create_model("sequencer2d_n", num_classes=2, patch_sizes=(8, 1, 1, 1))
+    with pytest.raises(ConfigError, match="NCHW was stated .* changes as NHWC"):
+        find_layout(model, "stages.0.blocks.0", (64, 64), stated="NCHW")
+
+
+class FixedSize(nn.Module):
+    """Takes 16×16 only, and says nothing of itself; as many channels as rows, so that no shape gives it away."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 2, 2)
+
+    def forward(self, x):
+        assert x.shape[-2:] == (16, 16)
+        return self.conv(x)
+
+
+def test_a_layout_that_cannot_be_known_must_be_stated():
+    with pytest.raises(ConfigError, match="State it"):
+        find_layout(FixedSize(), "conv", (16, 16))
+    assert find_layout(FixedSize(), "conv", (16, 16), stated="NCHW").found == "stated"
+
+
+def test_a_stated_layout_that_the_shape_contradicts_is_refused():
+    model = FixedSize()
+    model.conv = nn.Conv2d(3, 5, 2, 2)
+    with pytest.raises(ConfigError, match="does not fit"):
+        find_layout(model, "conv", (16, 16), stated="NHWC")
+
+
+def test_a_pooled_output_is_no_map():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1))
+    with pytest.raises(InputError, match="no map"):
+        find_layout(model, "1", (16, 16))
+
+
+def test_a_block_that_does_not_exist_lists_those_that_do():
+    subject = load_subject("random:resnet18", num_classes=2)
+    with pytest.raises(ConfigError, match=r"no block 'layer5.0'.*layer1.0, layer1.1, layer2.0"):
+        receptive_fields(subject, pixels(1, 64, 64), ["layer5.0"])
+
+
+def test_the_shape_of_known_fields():
+    size, centre = 81, (40, 40, 41, 41)
+    y, x = np.mgrid[:size, :size] - 40
+    round_ = measure(np.exp(-(x**2 + y**2) / 200), centre)
+    assert round_.arm_ratio == pytest.approx(1, abs=0.05)
+    assert not round_.cruciform
+    assert round_.side_50**2 == pytest.approx(np.pi * 200 * np.log(2), rel=0.03)
+    cross = np.where((x == 0) | (y == 0), 1.0, 0.01)
+    shape = measure(cross, centre)
+    assert shape.cruciform
+    assert shape.arm_ratio == pytest.approx(100, rel=1e-6)
+    assert shape.row_share == pytest.approx(81 / cross.sum())
+    assert shape.cross_share == pytest.approx(161 / cross.sum())
+    even = measure(np.ones((10, 10)), (5, 5, 6, 6))
+    assert (even.area_50, even.area_90) == (0.5, 0.9)
+    assert even.row_share == pytest.approx(0.1)
+
+
+def test_one_mixer_alone_sees_a_cross():
+    """One BiLSTM2D block reaches along its own row and column only, whatever its weights."""
+    model = create_model("sequencer2d_n", num_classes=2, patch_sizes=(4, 1, 1, 1), implementation="reference")
+    field = receptive_fields(as_subject(model, 48), pixels(2, 48, 48), ["stages.0.blocks.0"])[0]
+    assert field.shape.cross_share == pytest.approx(1)
+    assert field.shape.cruciform
+    assert field.centre == (24, 24, 28, 28)
+
+
+def test_a_field_is_the_mean_over_images_and_its_file_holds_it(tmp_path):
+    subject = load_subject("random:resnet18", num_classes=2)
+    images = pixels(3, 64, 64)
+    together = receptive_fields(subject, images, ["layer2.0"], batch_size=2)[0]
+    alone = [receptive_fields(subject, images[i : i + 1], ["layer2.0"])[0].energy for i in range(3)]
+    np.testing.assert_allclose(together.energy, np.mean(alone, axis=0), rtol=1e-4)
+    together.save(tmp_path / "field.npz")
+    with np.load(tmp_path / "field.npz") as file:
+        np.testing.assert_array_equal(file["energy"], together.energy)
+        assert str(file["layout"]) == "NCHW"
+
+
+def test_timms_recurrent_layers_work_in_evaluation_mode():
+    import timm
+
+    model = timm.create_model("sequencer2d_s", num_classes=2).eval()
+    subject = as_subject(model, 56)
+    field = receptive_fields(subject, pixels(1, 56, 56), ["stages.0.blocks.0"])[0]
+    assert not model.training
+    assert field.layout.kind == "NHWC"
+    assert torch.isfinite(torch.from_numpy(field.energy)).all()
