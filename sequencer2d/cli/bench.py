@@ -1,0 +1,294 @@
+"""`sequencer2d bench`: speed and memory of Sequencer beside its peers, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sequencer2d.cli.common import add_json, console, positive, progress_bar, resolve_device
+from sequencer2d.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from rich.progress import Progress
+
+    from sequencer2d.evaluation.benchmark import Case, ResultFile
+
+OVERRIDES = ("models", "batch", "size", "mode")
+TITLES = ("model", "form", "images/s", "ratio", "latency, ms", "peak, MiB", "lowest peak, MiB", "parameters", "GMACs")
+
+EPILOG = """\
+examples:
+  sequencer2d bench                                         a few minutes: small models, one image and many
+  sequencer2d bench --models sequencer2d_s,convnext_tiny --batch 1,16,256 --size 224,448 --mode inference,training
+  sequencer2d bench --plan table1 --output table1.json      the paper's Table 1 columns; --plan help lists the plans
+  sequencer2d bench --merge a.json b.json --output all.json put results of equal devices together
+
+models: NAME or NAME@IMPLEMENTATION for ours, timm/sequencer2d_s for timm's Sequencer (timm/sequencer2d_s@fuse after
+sequencer2d.fuse), and any of timm's models by its name (convnext_tiny, swin_tiny, deit_small, regnety_040 …).
+
+Every model runs in every form, and its best counts. A row is written as soon as it is measured; the same command goes
+on where it stopped. What runs our code is compared with the reference in fp64 first: a wrong result has no rate."""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "bench",
+        help="measure throughput, latency and memory beside other models",
+        description="Measure images/s, latency (ms) and peak memory (MiB) of Sequencer and its peers on this machine.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_choice(parser)
+    _add_run_options(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.plan == "help":
+        return _list_plans()
+    if arguments.merge:
+        return _merge(arguments)
+    device = resolve_device(arguments.device)
+    cases = _shard(plan_cases(arguments, device), arguments.shard)
+    if arguments.dry_run:
+        return _print_plan(cases)
+    from sequencer2d.evaluation.benchmark import ResultFile, result_header
+
+    path = Path(arguments.output or _default_output(device))
+    header = result_header(path.stem, device, _command())
+    results = ResultFile(path, header, fresh=arguments.force)
+    finished = _measure(arguments, cases, results, device)
+    _report(list(results.rows.values()), arguments)
+    rest = "" if finished else "; the time limit came before the end: the same command goes on"
+    print(f"{path}: {len(results.rows)} rows{rest}", file=sys.stderr)
+    return 0
+
+
+def plan_cases(arguments: argparse.Namespace, device: torch.device) -> list[Case]:
+    """The cases that a command line asks for: the plan's, or one sweep where models, batch, size or mode are named.
+
+    Raises:
+        ConfigError: an unknown plan, model, mode, dtype or form.
+    """
+    from sequencer2d.evaluation.benchmark import PLANS, Plan, Sweep, available_forms
+    from sequencer2d.evaluation.benchmark.plans import SMALL
+
+    dtypes = arguments.dtype or (["bf16"] if device.type == "cuda" else ["fp32"])
+    form_names = arguments.forms or available_forms(device)
+    if arguments.plan and arguments.plan not in PLANS:
+        raise ConfigError(f"no plan {arguments.plan!r}; there are {', '.join(PLANS)}")
+    given = {name: tuple(getattr(arguments, name)) for name in OVERRIDES if getattr(arguments, name)}
+    if not given and (arguments.plan or device.type == "cuda"):
+        return PLANS[arguments.plan or "quick"].cases(dtypes, form_names)
+    if arguments.plan:
+        raise ConfigError(
+            f"--plan {arguments.plan} fixes models, batch, size and mode: leave out --{next(iter(given))}"
+        )
+    many = (1, 128) if device.type == "cuda" else (1,)
+    sweep = Sweep(
+        given.get("models", SMALL),
+        given.get("mode", ("inference",)),
+        given.get("batch", many),
+        given.get("size", (224,)),
+    )
+    return Plan("as given", (sweep,)).cases(dtypes, form_names)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plan", metavar="NAME", help="a set of models and workloads; 'help' lists them (default: quick)"
+    )
+    parser.add_argument("--models", type=_names, metavar="A,B", help="models to measure instead of a plan's")
+    parser.add_argument("--batch", type=_integers, metavar="N,…", help="images per step (default: 1,128; on a CPU 1)")
+    parser.add_argument("--size", type=_integers, metavar="N,…", help="side of the images, pixels (default: 224)")
+    parser.add_argument("--mode", type=_names, metavar="A,B", help="inference, training or both (default: inference)")
+    parser.add_argument(
+        "--dtype",
+        type=_names,
+        metavar="A,B",
+        help="bf16, fp16, fp32: of weights and images in inference, of autocast in training (default: bf16; CPU: fp32)",
+    )
+    parser.add_argument(
+        "--forms",
+        type=_names,
+        metavar="A,B",
+        help="eager, compile, graph (compiled, captured), optimized (default: all; on a CPU no compile, no graph)",
+    )
+    parser.add_argument("--shard", type=_shard_spec, metavar="I/N", help="measure the Ith of N parts only, from 1")
+    parser.add_argument(
+        "--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:INDEX (default: auto)"
+    )
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", metavar="FILE", help="result file, JSON (default: bench-<device>.json here)")
+    parser.add_argument("--force", action="store_true", help="start the result file anew")
+    parser.add_argument("--retry", action="store_true", help="measure again what failed before")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="begin no new row after this time")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, metavar="SECONDS", help="how long a row's steps are timed (default: 1)"
+    )
+    parser.add_argument("--peer", default="convnext_tiny", metavar="NAME", help="ratios to it (default: convnext_tiny)")
+    parser.add_argument("--merge", nargs="+", metavar="FILE", help="measure nothing: show these results as one")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be measured and stop")
+
+
+def _names(text: str) -> list[str]:
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"expected names separated by commas, got {text!r}")
+    return names
+
+
+def _integers(text: str) -> list[int]:
+    return [positive(part) for part in _names(text)]
+
+
+def _shard_spec(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, such as 2/8, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def _shard(cases: list[Case], shard: tuple[int, int] | None) -> list[Case]:
+    return cases if shard is None else cases[shard[0] - 1 :: shard[1]]
+
+
+def _measure(arguments: argparse.Namespace, cases: list[Case], results: ResultFile, device: torch.device) -> bool:
+    from sequencer2d.evaluation.benchmark import ceilings
+    from sequencer2d.evaluation.benchmark import run as run_cases
+
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.set_device(device)
+    deadline = time.monotonic() + arguments.time_limit if arguments.time_limit else None
+    with progress_bar("rows") as progress:
+        task = progress.add_task("ceilings of the device", total=sum(len(case.forms) for case in cases))
+        results.add_ceilings(ceilings(device))
+        return run_cases(
+            cases,
+            results,
+            device,
+            deadline=deadline,
+            retry=arguments.retry,
+            measure_s=arguments.seconds,
+            on_start=lambda case, form: progress.update(task, description=f"{case}, {form}"),
+            on_row=lambda row: _show_row(progress, task, row),
+        )
+
+
+def _show_row(progress: Progress, task: Any, row: dict[str, Any]) -> None:
+    progress.advance(task)
+    progress.console.print(row_line(row), highlight=False, markup=False, soft_wrap=True)
+
+
+def row_line(row: dict[str, Any]) -> str:
+    """One row in one line."""
+    from sequencer2d.evaluation.benchmark import label
+
+    where = f"{label(row)}, {row['form']}, {row['mode']} {row['dtype']}, batch {row['batch']}, {row['size']}²"
+    if row["error"]:
+        return f"{where}: {row['error']}"
+    memory = f", {row['peak_memory_mib']:,.0f} MiB" if row["peak_memory_mib"] is not None else ""
+    return f"{where}: {row['images_per_s']:,.1f} images/s, {row['latency_ms']:.3f} ms{memory}"
+
+
+def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    from sequencer2d.evaluation.benchmark import best_rows, latest, with_ratio
+
+    best = with_ratio(best_rows(rows), arguments.peer)
+    if arguments.json:
+        print(json.dumps(best, indent=2))
+        return
+    for title, group in _by_workload(best).items():
+        console().print(_table(title, group, arguments.peer))
+    failed = [row for row in latest(rows) if row["error"]]
+    if failed:
+        console().print(f"Without a rate ({len(failed)}):")
+    for row in failed:
+        console().print(f"  {row_line(row)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _by_workload(best: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in best:
+        groups.setdefault(f"{row['mode']}, {row['dtype']}, batch {row['batch']}, {row['size']}²", []).append(row)
+    return {title: sorted(group, key=lambda row: -row["images_per_s"]) for title, group in groups.items()}
+
+
+def _table(title: str, rows: list[dict[str, Any]], peer: str) -> Any:
+    from rich.table import Table
+
+    from sequencer2d.evaluation.benchmark import label
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in TITLES:
+        text = name in ("model", "form")
+        table.add_column(f"× {peer}" if name == "ratio" else name, justify="left" if text else "right", no_wrap=text)
+    for row in rows:
+        table.add_row(
+            label(row),
+            row["form"],
+            f"{row['images_per_s']:,.1f}",
+            _number(row["ratio"], ".2f"),
+            f"{row['latency_ms']:,.3f}",
+            _number(row["peak_memory_mib"], ",.0f"),
+            _number(row["lowest_memory_mib"], ",.0f"),
+            f"{row['parameters'] / 1e6:.1f} M",
+            _number(row["gmacs"], ".2f"),
+        )
+    return table
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "–" if value is None else format(value, spec)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    from sequencer2d.evaluation.benchmark import merge, read_result
+    from sequencer2d.files import write_json
+
+    merged = merge([read_result(path) for path in arguments.merge], Path(arguments.output or "merged").stem)
+    if arguments.output:
+        write_json(arguments.output, merged)
+    _report(merged["rows"], arguments)
+    return 0
+
+
+def _list_plans() -> int:
+    from rich.table import Table
+
+    from sequencer2d.evaluation.benchmark import PLANS
+
+    table = Table("plan", "what it answers", box=None, pad_edge=False)
+    for name, plan in PLANS.items():
+        table.add_row(name, plan.question)
+    console().print(table)
+    return 0
+
+
+def _print_plan(cases: list[Case]) -> int:
+    for case in cases:
+        print(f"{case}: {', '.join(case.forms)}")
+    print(f"{sum(len(case.forms) for case in cases)} rows", file=sys.stderr)
+    return 0
+
+
+def _default_output(device: torch.device) -> str:
+    from sequencer2d.evaluation.benchmark.provenance import device as describe
+
+    name = describe(device.type)["name"] if device.type == "cuda" else "cpu"
+    return f"bench-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+
+
+def _command() -> str:
+    return " ".join(["sequencer2d", *sys.argv[1:]])

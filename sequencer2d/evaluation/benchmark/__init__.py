@@ -1,0 +1,49 @@
+"""The efficiency benchmark: Sequencer and its peers, each at its best, in images/s, milliseconds and MiB.
+
+Method: steps are timed by CUDA events (on a CPU by the clock) after warm-up, and medians taken; inputs are random;
+every shape is compiled for itself; peers run in the same process, on the same device, each in every form. What runs
+our code is first compared with the reference in fp64 (`gate`): a wrong result has no rate. The device's ceilings are
+measured in the same run. Inference holds weights and images in the dtype and reads its input from one place, so that a
+graph needs no copy; training is forward, cross entropy, backward and fused AdamW under autocast, with fp32 weights and
+without stochastic depth.
+"""
+
+from sequencer2d.evaluation.benchmark.forms import DTYPES, FORMS, MODES, available_forms
+from sequencer2d.evaluation.benchmark.plans import PLANS, Plan, Sweep
+from sequencer2d.evaluation.benchmark.results import (
+    ResultFile,
+    best_rows,
+    label,
+    latest,
+    merge,
+    read_result,
+    with_ratio,
+)
+from sequencer2d.evaluation.benchmark.run import Case, make_cases, result_header, run
+from sequencer2d.evaluation.benchmark.subjects import PEERS, Subject, parse_subject
+from sequencer2d.evaluation.benchmark.timing import ceilings
+
+__all__ = [
+    "DTYPES",
+    "FORMS",
+    "MODES",
+    "PEERS",
+    "PLANS",
+    "Case",
+    "Plan",
+    "ResultFile",
+    "Subject",
+    "Sweep",
+    "available_forms",
+    "best_rows",
+    "ceilings",
+    "label",
+    "latest",
+    "make_cases",
+    "merge",
+    "parse_subject",
+    "read_result",
+    "result_header",
+    "run",
+    "with_ratio",
+]

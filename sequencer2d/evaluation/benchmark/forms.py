@@ -1,0 +1,193 @@
+"""The forms in which a model runs: eager, compiled, compiled and captured in a CUDA graph, and our optimised one.
+
+A workload is a model on its device with its inputs; a form turns it into a step without arguments that can be timed.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sequencer2d.errors import ImplementationError
+
+MODES = ("inference", "training")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FORMS = ("eager", "compile", "graph", "optimized")
+CLASSES = 1000
+LEARNING_RATE = 1e-5  # small, so that hundreds of steps on random labels leave the activations as they are
+CAPTURE_WARMUP = 3
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclasses.dataclass
+class Workload:
+    """A model on its device, and one batch of random images and labels.
+
+    Attributes:
+        model: in eval mode with weights in `dtype`, or in training mode with fp32 weights.
+        mode: "inference" or "training".
+        dtype: of the weights and images in inference, of autocast in training.
+        images: (B, 3, size, size), channels last; fp32 in training.
+        targets: (B,) class indices.
+    """
+
+    model: nn.Module
+    mode: str
+    dtype: torch.dtype
+    images: Tensor
+    targets: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    @functools.cached_property
+    def compiled(self) -> Forward:
+        """The model through torch.compile, specialised to the shape of the images."""
+        return torch.compile(self.model, dynamic=False)
+
+    def autocast(self) -> torch.autocast:
+        """Autocast for training. Without its cache of weights, which a CUDA graph must not meet: a weight is cast once
+        a step in any case."""
+        enabled = self.mode == "training" and self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled, cache_enabled=False)
+
+
+@dataclasses.dataclass
+class Form:
+    """A step to time, and the forward pass inside it, to check.
+
+    Attributes:
+        step: runs everything once; in inference it returns the logits (B, classes).
+        forward: images to logits, differentiable in training.
+        peak_mib: peak memory, where the step itself no longer shows it (a graph allocates while it is captured).
+    """
+
+    step: Callable[[], Any]
+    forward: Forward
+    peak_mib: float | None = None
+
+
+def workload(model: nn.Module, mode: str, dtype: torch.dtype, batch: int, size: int, device: torch.device) -> Workload:
+    """Move `model` to the device, in channels-last layout and in the dtype of the mode, and draw a batch for it.
+
+    Weights and images are rounded to `dtype` in training too, so that a check against fp64 sees the arithmetic's error
+    and not the rounding of its inputs.
+    """
+    training = mode == "training"
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(dtype))
+    weights = torch.float32 if training else dtype
+    model = model.to(device=device, dtype=weights, memory_format=torch.channels_last).train(training)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, size, size, generator=generator).to(dtype)
+    images = images.to(device=device, dtype=weights, memory_format=torch.channels_last)
+    targets = torch.randint(CLASSES, (batch,), generator=generator).to(device)
+    return Workload(model, mode, dtype, images, targets)
+
+
+def available_forms(device: torch.device) -> tuple[str, ...]:
+    """The forms that are measured on a device unless others are named: on a CPU the eager one alone."""
+    import sequencer2d
+
+    forms = ("eager", "compile", "graph") if device.type == "cuda" else ("eager",)
+    return (*forms, "optimized") if hasattr(sequencer2d, "optimize") else forms
+
+
+def prepare(work: Workload, form: str) -> Form:
+    """One form of a workload, compiled and captured where it needs to be.
+
+    Raises:
+        ImplementationError: a form that this device, mode or version does not have.
+    """
+    if form == "optimized":
+        return _optimized(work)
+    if form == "graph" and work.device.type != "cuda":
+        raise ImplementationError(f"form 'graph' needs a CUDA device, the images are on {work.device}")
+    if form == "graph":
+        return _captured(work)
+    forward = work.model if form == "eager" else work.compiled
+    if work.mode == "inference":
+        return Form(_inference_step(forward, work.images), forward)
+    return Form(_training_step(work, forward), forward)
+
+
+def _optimized(work: Workload) -> Form:
+    import sequencer2d
+
+    if not hasattr(sequencer2d, "optimize"):
+        raise ImplementationError(f"sequencer2d {sequencer2d.__version__} has no optimize()")
+    if work.mode == "training":
+        raise ImplementationError("form 'optimized' is for inference")
+    forward = sequencer2d.optimize(work.model, example=work.images)
+    return Form(_inference_step(forward, work.images), forward)
+
+
+def _inference_step(forward: Forward, images: Tensor) -> Callable[[], Tensor]:
+    def step() -> Tensor:
+        with torch.inference_mode():
+            return forward(images)
+
+    return step
+
+
+def _training_step(work: Workload, forward: Forward, *, capturable: bool = False) -> Callable[[], None]:
+    """Forward, cross entropy, backward, fused AdamW; with a gradient scaler in fp16."""
+    optimizer = torch.optim.AdamW(work.model.parameters(), lr=LEARNING_RATE, fused=True, capturable=capturable)
+    scaler = torch.amp.GradScaler(work.device.type, enabled=work.dtype == torch.float16)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with work.autocast():
+            loss = F.cross_entropy(forward(work.images), work.targets)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    return step
+
+
+def _captured(work: Workload) -> Form:
+    """The compiled step in a CUDA graph, its input in a fixed place."""
+    if work.mode == "training" and work.dtype == torch.float16:
+        raise ImplementationError("form 'graph' cannot train in fp16: the gradient scaler decides on the host")
+    if work.mode == "inference":
+        run = _inference_step(work.compiled, work.images)
+    else:
+        run = _training_step(work, work.compiled, capturable=True)
+    graph, output, peak_mib = _capture(run, work.device)
+
+    def step() -> Tensor | None:
+        graph.replay()
+        return output
+
+    return Form(step, work.compiled, peak_mib)
+
+
+def _capture(
+    run: Callable[[], Tensor | None], device: torch.device
+) -> tuple[torch.cuda.CUDAGraph, Tensor | None, float]:
+    """Capture `run` after a few runs beside the main stream; the graph, its output and the peak memory (MiB)."""
+    beside = torch.cuda.Stream(device)
+    beside.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(beside):
+        for _ in range(CAPTURE_WARMUP):
+            run()
+    torch.cuda.current_stream(device).wait_stream(beside)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = run()
+    torch.cuda.synchronize(device)
+    peak_mib = torch.cuda.max_memory_allocated(device) / 2**20
+    if output is not None:
+        with torch.inference_mode():
+            output.fill_(torch.nan)  # what a replay leaves unwritten must show
+    return graph, output, peak_mib

@@ -1,0 +1,187 @@
+"""What is measured: our models under one of their implementations, timm's Sequencer, timm's other models (the peers).
+
+A subject is written as NAME, NAME@IMPLEMENTATION, timm/NAME or timm/NAME@fuse:
+
+    sequencer2d_s              ours, with implementation "auto"
+    sequencer2d_s@cudnn        ours, with a named implementation of the recurrence
+    timm/sequencer2d_s         timm's own module
+    timm/sequencer2d_s@fuse    timm's module after `sequencer2d.fuse`
+    convnext_tiny              a peer: any model name of timm's
+"""
+
+import dataclasses
+import difflib
+
+import torch
+from torch import nn
+
+from sequencer2d.errors import ConfigError, ImplementationError, InputError
+from sequencer2d.models import create_model, list_models
+from sequencer2d.nn.rnn2d import RNN2D
+from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation
+
+SEED = 0
+HEAD_STD = 0.02
+FUSE = "fuse"
+TIMM = "timm"
+
+PEERS = (
+    "convnext_tiny",
+    "convnext_small",
+    "swin_tiny_patch4_window7_224",
+    "swin_small_patch4_window7_224",
+    "deit_small_patch16_224",
+    "regnety_040",
+    "regnety_080",
+    "regnety_120",
+    "poolformer_s24",
+    "poolformer_s36",
+    "poolformer_m36",
+    "mixer_b16_224",
+)
+"""The models of the paper's Table 1 that timm has, at 224²."""
+
+SHORT = {name.split("_patch")[0].removesuffix("_224"): name for name in PEERS}
+"""Short names that may be given for them: swin_tiny, deit_small, mixer_b16."""
+
+# Families as the paper's Table 1 calls them (LMLP mixes locally, GMLP globally), by prefix of the name.
+FAMILIES = {
+    "sequencer": "Seq.",
+    "vsequencer": "Seq.",
+    "convnext": "CNN",
+    "regnet": "CNN",
+    "resnet": "CNN",
+    "efficientnet": "CNN",
+    "swin": "Trans.",
+    "deit": "Trans.",
+    "vit": "Trans.",
+    "poolformer": "LMLP",
+    "mixer": "GMLP",
+    "gmlp": "GMLP",
+    "resmlp": "GMLP",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """One model as it is measured.
+
+    Attributes:
+        model: its name in our table or in timm's.
+        library: "sequencer2d" or "timm".
+        implementation: of our recurrence; for timm's models "timm", or "fuse" after `sequencer2d.fuse`.
+    """
+
+    model: str
+    library: str
+    implementation: str
+
+    @property
+    def family(self) -> str:
+        """The kind of token mixing, in the words of the paper's Table 1; "other" where we have none."""
+        return next((family for prefix, family in FAMILIES.items() if self.model.startswith(prefix)), "other")
+
+    @property
+    def runs_our_code(self) -> bool:
+        """Whether its speed depends on this package's kernels, and its correctness has to be checked."""
+        return self.library == "sequencer2d" or self.implementation == FUSE
+
+    @property
+    def is_sequencer(self) -> bool:
+        return self.family == "Seq."
+
+    def __str__(self) -> str:
+        if self.library == "sequencer2d":
+            return f"{self.model}@{self.implementation}"
+        prefix = "timm/" if self.model in list_models() else ""
+        return f"{prefix}{self.model}" + (f"@{FUSE}" if self.implementation == FUSE else "")
+
+
+def parse_subject(text: str) -> Subject:
+    """The subject that `text` names (see the top of this file).
+
+    Raises:
+        ConfigError: a model or an implementation that does not exist.
+    """
+    name, _, implementation = text.partition("@")
+    if name.startswith("timm/"):
+        return _timm_subject(name.removeprefix("timm/"), implementation)
+    if name in list_models():
+        implementation = implementation or "auto"
+        if implementation not in IMPLEMENTATIONS:
+            raise ConfigError(f"{text!r}: no implementation {implementation!r}; there are {', '.join(IMPLEMENTATIONS)}")
+        return Subject(name, "sequencer2d", implementation)
+    return _timm_subject(name, implementation)
+
+
+def build(subject: Subject, size: int) -> nn.Module:
+    """The model with random weights, in fp32 on the CPU, without stochastic depth, for images of size² pixels.
+
+    Weights follow from a fixed seed, so that equal architectures get equal weights. Sequencer's head, which starts at
+    zero, is drawn at random: else every implementation would give the same logits.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        if subject.library == "sequencer2d":
+            model = create_model(subject.model)
+            model.set_implementation(subject.implementation)
+        else:
+            model = _build_timm(subject.model, size)
+        if subject.is_sequencer:
+            nn.init.normal_(model.get_submodule("head.fc").weight, std=HEAD_STD)
+    for module in model.modules():
+        if hasattr(module, "drop_prob"):
+            module.drop_prob = 0.0
+    return model
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """timm's Sequencer with its recurrences replaced by ours. Raises ImplementationError where this version cannot."""
+    import sequencer2d
+
+    if not hasattr(sequencer2d, "fuse"):
+        raise ImplementationError(
+            f"sequencer2d {sequencer2d.__version__} has no fuse(): it cannot replace timm's modules"
+        )
+    fused = sequencer2d.fuse(model)
+    return fused if isinstance(fused, nn.Module) else model
+
+
+def resolved(model: nn.Module, device: torch.device, dtype: torch.dtype) -> str:
+    """What a model's recurrences run as, "auto" resolved: "" for a model without ours, "a+b" where blocks differ."""
+    found: set[str] = set()
+    for module in model.modules():
+        if isinstance(module, RNN2D):
+            x = torch.empty(1, 1, 1, module.dim, device=device, dtype=dtype)
+            options = {"scans": module.scans, "cell": module.cell, "implementation": module.implementation}
+            found.add(choose_implementation(x, module.hidden_dim, **options))
+    return "+".join(sorted(found))
+
+
+def _timm_subject(name: str, implementation: str) -> Subject:
+    import timm
+
+    name = SHORT.get(name, name)
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, [*list_models(), *SHORT, *timm.list_models()], n=4, cutoff=0.6)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see `sequencer2d models` and timm.list_models()"
+        raise ConfigError(f"no model {name!r}, neither ours nor timm's; {hint}")
+    if implementation not in ("", TIMM, FUSE):
+        raise ConfigError(f"timm/{name}@{implementation}: timm's models run as they are, or as timm/{name}@{FUSE}")
+    if implementation == FUSE and not name.startswith("sequencer"):
+        raise ConfigError(f"{name}@{FUSE}: only timm's Sequencer models have recurrences to replace")
+    return Subject(name, TIMM, implementation or TIMM)
+
+
+def _build_timm(name: str, size: int) -> nn.Module:
+    import timm
+
+    cfg = timm.models.get_pretrained_cfg(name)
+    if cfg is None or tuple(cfg.input_size[1:]) == (size, size) or name.startswith("sequencer"):
+        return timm.create_model(name)
+    if not cfg.fixed_input_size:
+        return timm.create_model(name)
+    try:
+        return timm.create_model(name, img_size=size)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise InputError(f"timm's {name} cannot be built for images of {size}²: {error}") from error

@@ -1,0 +1,140 @@
+"""How long a step takes, how much memory it needs, and what the device could do at most."""
+
+import dataclasses
+import gc
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+MIB = 2**20
+WARMUP_S = 0.3
+MEASURE_S = 1.0
+REPEATS = (5, 300)
+LATENCY_REPEATS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Medians over `repeats` runs, in milliseconds.
+
+    Attributes:
+        step_ms: from one step's end to the next one's, steps following each other without waiting: gives throughput.
+        latency_ms: from the call until its result is there, the caller waiting each time.
+        spread_percent: distance between the quartiles of the steps, as a share of the median.
+        repeats: measured steps.
+    """
+
+    step_ms: float
+    latency_ms: float
+    spread_percent: float
+    repeats: int
+
+
+def measure(
+    step: Callable[[], Any], device: torch.device, *, measure_s: float = MEASURE_S, warmup_s: float = WARMUP_S
+) -> Timing:
+    """Time `step`: warm up, run for about `measure_s` seconds (5 to 300 steps), take medians.
+
+    On CUDA by events on the current stream, elsewhere by the clock.
+    """
+    estimate = _warm_up(step, device, warmup_s)
+    repeats = min(max(math.ceil(measure_s / estimate), REPEATS[0]), REPEATS[1])
+    intervals = _cuda_intervals(step, repeats) if device.type == "cuda" else _calls(step, device, repeats)
+    waiting = _calls(step, device, min(repeats, LATENCY_REPEATS)) if device.type == "cuda" else intervals
+    step_ms = statistics.median(intervals)
+    low, _, high = statistics.quantiles(intervals, n=4)
+    return Timing(step_ms, statistics.median(waiting), 100 * (high - low) / step_ms, repeats)
+
+
+def peak_memory_mib(step: Callable[[], Any], device: torch.device) -> float | None:
+    """Most memory (MiB) that PyTorch's allocator had handed out during one step; None where it does not count (CPU).
+
+    Weights, inputs and optimizer states are in it. Run the step once before: first runs allocate workspaces.
+    """
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) / MIB
+
+
+def free_memory(device: torch.device) -> None:
+    """Let go of what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ceilings(device: torch.device) -> dict[str, float | str]:
+    """The device's measured limits: a square matrix product of random numbers, and a copy (bytes read plus written).
+
+    On CUDA 8192³ in bf16 and 1 GiB, on a CPU 2048³ in fp32 and 128 MiB.
+    """
+    cuda = device.type == "cuda"
+    n, dtype, size = (8192, torch.bfloat16, 2**30) if cuda else (2048, torch.float32, 2**27)
+    found = {
+        "matmul": f"{n}³ {'bf16' if cuda else 'fp32'}",
+        "matmul_tflop_per_s": 2 * n**3 / _matmul_ms(n, dtype, device) / 1e9,
+        "copy": f"{size // MIB} MiB, read + write",
+        "copy_tb_per_s": 2 * size / _copy_ms(size, device) / 1e9,
+    }
+    free_memory(device)
+    return found
+
+
+def _matmul_ms(n: int, dtype: torch.dtype, device: torch.device) -> float:
+    a, b = torch.randn(n, n, device=device).to(dtype), torch.randn(n, n, device=device).to(dtype)
+    product = torch.empty_like(a)
+    return measure(lambda: torch.mm(a, b, out=product), device, measure_s=0.5).step_ms
+
+
+def _copy_ms(size: int, device: torch.device) -> float:
+    source = torch.randn(size // 4, device=device)
+    target = torch.empty_like(source)
+    return measure(lambda: target.copy_(source), device, measure_s=0.5).step_ms
+
+
+def _warm_up(step: Callable[[], Any], device: torch.device, seconds: float) -> float:
+    """Run the step at least three times and for `seconds`; the duration of one run, in seconds."""
+    for _ in range(2):
+        step()
+    synchronize(device)
+    start, runs = time.perf_counter(), 0
+    while runs == 0 or time.perf_counter() - start < seconds:
+        step()
+        runs += 1
+        synchronize(device)
+    return max((time.perf_counter() - start) / runs, 1e-7)
+
+
+def _cuda_intervals(step: Callable[[], Any], repeats: int) -> list[float]:
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    events[0].record()
+    for event in events[1:]:
+        step()
+        event.record()
+    events[-1].synchronize()
+    return [before.elapsed_time(after) for before, after in itertools.pairwise(events)]
+
+
+def _calls(step: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
+    durations = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        step()
+        synchronize(device)
+        durations.append(1e3 * (time.perf_counter() - start))
+    return durations
