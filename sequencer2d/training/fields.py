@@ -120,8 +120,8 @@ def _is_dictionary_key(config: Any, path: str) -> bool:
 
 def _unknown_path(path: str, known: typing.Sequence[str]) -> str:
     last = path.rpartition(".")[2]
-    close = difflib.get_close_matches(path, known, n=3, cutoff=0.6)
-    close += [name for name in known if name.rpartition(".")[2] == last and name not in close]
+    close = [name for name in known if name.rpartition(".")[2] == last]
+    close += [name for name in difflib.get_close_matches(path, known, n=3, cutoff=0.6) if name not in close]
     sections = sorted({name.partition(".")[0] for name in known})
     if any(name.startswith(f"{path}.") for name in known):
         inside = ", ".join(name for name in known if name.startswith(f"{path}."))
@@ -237,7 +237,7 @@ def _to_union(value: Any, hint: Any, path: str) -> Any:
         return None
     choices = [member for member in members if member is not type(None)]
     if len(choices) == 1:
-        return _convert(value, choices[0], path)
+        return _to(value, choices[0], path)
     for member in sorted(choices, key=lambda kind: kind is str):
         try:
             return _to(value, member, path)

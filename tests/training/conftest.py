@@ -1,0 +1,58 @@
+"""A run small enough for tests: digits, a Sequencer2D of 5,000 parameters, a few steps."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sequencer2d.training.config import TrainConfig
+from sequencer2d.training.fields import with_overrides
+
+TINY = {
+    "model.name": "sequencer2d_n",
+    "model.drop_path_rate": 0.2,
+    "model.overrides": {"depths": (1, 1), "dims": (16, 16), "hidden_dims": (4, 4), "patch_sizes": (2, 1)},
+    "data.source": "digits",
+    "data.image_size": 8,
+    "data.batch_size": 144,
+    "data.workers": 0,
+    "data.crop": "pad",
+    "data.crop_padding": 1,
+    "data.auto_augment": "",
+    "data.mixup": 0.2,
+    "data.cutmix": 1.0,
+    "data.mixup_switch_prob": 0.5,
+    "optimizer.lr": 4e-3,
+    "optimizer.clip_grad_norm": 1.0,
+    "schedule.warmup_epochs": 1,
+    "schedule.update": "step",
+    "regularization.ema_decay": 0.9,
+    "run.epochs": 2,
+    "run.device": "cpu",
+    "run.cpu_threads": 1,
+    "run.log_interval": 1,
+    "run.checkpoint_interval_s": None,
+    "run.tensorboard": False,
+    "run.progress": "none",
+}
+"""10 steps an epoch."""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., TrainConfig]:
+    """Builds the tiny configuration, with fields given as section__field=value; runs go below `tmp_path`."""
+
+    def build(name: str = "run", **fields: Any) -> TrainConfig:
+        given = {path.replace("__", "."): value for path, value in fields.items()}
+        return with_overrides(TrainConfig(), {**TINY, "run.output": str(tmp_path / name), **given})
+
+    return build
+
+
+def logged(folder: str | Path) -> list[dict[str, Any]]:
+    """The log without what depends on the clock and the machine."""
+    clock = {"time_s", "eta_s", "images_per_s", "memory_mib"}
+    lines = (Path(folder) / "log.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in clock} for line in lines]

@@ -1,0 +1,44 @@
+import pytest
+
+from sequencer2d.errors import ConfigError
+from sequencer2d.training.config import TrainConfig, validate
+from sequencer2d.training.fields import with_overrides
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        ("optimizer.lr", -1e-3),
+        ("optimizer.weight_decay", -0.1),
+        ("optimizer.clip_grad_norm", 0.0),
+        ("optimizer.betas", (0.9, 1.0)),
+        ("run.epochs", 0),
+        ("run.keep", 0),
+        ("run.log_interval", 0),
+        ("schedule.warmup_epochs", -1),
+        ("regularization.label_smoothing", 1.0),
+        ("regularization.ema_decay", -0.1),
+        ("model.drop_path_rate", 1.0),
+    ],
+)
+def test_a_value_out_of_range_names_the_field(path, value):
+    with pytest.raises(ConfigError, match=path):
+        validate(with_overrides(TrainConfig(), {path: value}))
+
+
+def test_batch_must_split_into_processes_and_micro_batches():
+    config = with_overrides(TrainConfig(), {"data.batch_size": 100, "optimizer.accumulation": 3})
+    with pytest.raises(ConfigError, match="96 or 102"):
+        validate(config, world_size=2)
+    validate(with_overrides(config, {"data.batch_size": 96}), world_size=2)
+
+
+def test_two_sources_of_first_weights_are_refused():
+    with pytest.raises(ConfigError, match=r"model\.checkpoint"):
+        validate(with_overrides(TrainConfig(), {"model.pretrained": True, "model.checkpoint": "a.pth"}))
+
+
+def test_learning_rate_scales_with_the_batch_unless_absolute():
+    config = with_overrides(TrainConfig(), {"optimizer.lr": 5e-4, "data.batch_size": 2048})
+    assert config.peak_lr == pytest.approx(2e-3)
+    assert with_overrides(config, {"optimizer.lr_reference_batch": None}).peak_lr == 5e-4

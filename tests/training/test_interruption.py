@@ -1,0 +1,120 @@
+"""Real processes that are stopped in mid-epoch and go on: the losses are those of a run that nobody stopped."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sequencer2d.training.checkpoint import list_checkpoints
+from sequencer2d.training.fields import to_dict
+from sequencer2d.training.loop import train
+from tests.training.conftest import logged
+
+REPOSITORY = Path(__file__).parents[2]
+FIELDS = {"run__epochs": 1, "run__checkpoint_interval_steps": 3, "data__erasing": 0.5}
+
+
+def test_kill_9_in_mid_epoch_then_resume(tiny, tmp_path):
+    whole = tiny("whole", **FIELDS)
+    train(whole)
+    process = start(tiny("parts", **FIELDS), tmp_path, slow=0.3)
+    wait_for(lambda: len(logged_if_any(tmp_path / "parts")) >= 5, process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    assert 5 <= len(logged(tmp_path / "parts")) < 10, "killed in mid-epoch"
+    assert train(tiny("parts", run__resume=True, **FIELDS))["steps"] == 10
+    assert logged(tmp_path / "parts") == logged(whole.run.output)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_first_and_the_run_can_go_on(tiny, tmp_path, number):
+    fields = {**FIELDS, "run__checkpoint_interval_steps": None, "data__workers": 1}
+    whole = tiny("whole", **fields)
+    train(whole)
+    process = start(tiny("parts", **fields), tmp_path, slow=0.3)
+    wait_for(lambda: len(logged_if_any(tmp_path / "parts")) >= 4, process)
+    process.send_signal(number)
+    assert process.wait(60) == 75, process.stderr_text()
+    assert number.name in process.stderr_text()
+    assert "Traceback" not in process.stderr_text()
+    step = len(logged(tmp_path / "parts"))
+    assert [path.name for path in list_checkpoints(tmp_path / "parts")] == [f"step-{step:08d}.pt"]
+    assert step < 10, "stopped in mid-epoch"
+    train(tiny("parts", run__resume=True, **fields))
+    assert logged(tmp_path / "parts") == logged(whole.run.output)
+
+
+def test_two_processes_killed_then_terminated_resume_with_the_same_losses(tiny, tmp_path):
+    whole = start(tiny("whole", **FIELDS), tmp_path, processes=2)
+    killed = start(tiny("parts", **FIELDS), tmp_path, slow=0.3, processes=2)
+    wait_for(lambda: len(logged_if_any(tmp_path / "parts")) >= 4, killed)
+    os.kill(children(killed.pid)[1], signal.SIGKILL)
+    assert killed.wait(90) != 0
+    assert [path.name for path in list_checkpoints(tmp_path / "parts")] == ["step-00000003.pt"]
+
+    terminated = start(tiny("parts", run__resume=True, **FIELDS), tmp_path, slow=0.3, processes=2)
+    wait_for(lambda: len(logged_if_any(tmp_path / "parts")) >= 7, terminated)
+    terminated.send_signal(signal.SIGTERM)
+    terminated.wait(90)
+    assert "stopped by SIGTERM" in terminated.stderr_text()
+    step = len(logged(tmp_path / "parts"))
+    assert list_checkpoints(tmp_path / "parts")[-1].name == f"step-{step:08d}.pt"
+    assert step < 10, "stopped in mid-epoch"
+
+    resumed = start(tiny("parts", run__resume=True, **FIELDS), tmp_path, processes=2)
+    for process in (whole, resumed):
+        assert process.wait(120) == 0, process.stderr_text()
+    assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+
+
+class Child(subprocess.Popen):
+    """A process whose standard error goes to a file."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.error_file = folder / f"{time.monotonic_ns()}.err"
+        with self.error_file.open("w") as file:
+            super().__init__(command, env=environment, cwd=folder, stderr=file, stdout=subprocess.DEVNULL)
+
+    def stderr_text(self) -> str:
+        return self.error_file.read_text()
+
+
+def start(config, folder: Path, *, slow: float = 0.0, processes: int = 1) -> Child:
+    """The run as a process of its own, under torchrun if there are several."""
+    path = folder / f"{Path(config.run.output).name}-{time.monotonic_ns()}.json"
+    path.write_text(json.dumps(to_dict(config)))
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(free_port())]
+    command = [*launcher, "-m", "tests.training.run_from_json", str(path), "--slow", str(slow)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return Child(command, folder, environment)
+
+
+def wait_for(condition, process: Child, timeout_s: float = 90.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.stderr_text()
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.05)
+
+
+def logged_if_any(folder: Path) -> list[str]:
+    log = folder / "log.jsonl"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

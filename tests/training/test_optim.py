@@ -1,0 +1,93 @@
+import copy
+
+import pytest
+import torch
+from timm.scheduler import CosineLRScheduler
+
+from sequencer2d import create_model, recipes
+from sequencer2d.training.config import TrainConfig
+from sequencer2d.training.fields import with_overrides
+from sequencer2d.training.optim import WeightAverage, build_optimizer, learning_rate, parameter_groups
+
+STEPS = 10
+"""Steps per epoch."""
+
+
+def test_every_parameter_is_in_one_group_and_only_matrices_decay():
+    model = create_model("sequencer2d_n", depths=(1, 1), dims=(16, 16), hidden_dims=(4, 4), patch_sizes=(2, 1))
+    decayed, free = parameter_groups(model, 0.05)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
+    ids = [id(parameter) for group in (decayed, free) for parameter in group["params"]]
+    assert sorted(ids) == sorted(id(parameter) for parameter in model.parameters())
+    exempt = {id(parameter) for parameter in free["params"]}
+    for name, parameter in model.named_parameters():
+        is_exempt = ".norm" in name or name.startswith("norm") or "bias" in name
+        assert (id(parameter) in exempt) == is_exempt, name
+
+
+def test_position_embedding_does_not_decay():
+    model = create_model("vsequencer_pe_s", depths=(1,), dims=(16,), hidden_dims=(8,), patch_sizes=(14,), num_classes=2)
+    named = model.no_weight_decay()
+    assert named
+    free = {id(parameter) for parameter in parameter_groups(model, 0.1)[1]["params"]}
+    assert all(id(parameter) in free for name, parameter in model.named_parameters() if name in named)
+
+
+@pytest.mark.parametrize("recipe, peak", [("imagenet_s", 2e-3), ("imagenet_m", 1.5e-3), ("imagenet_l", 1e-3)])
+def test_schedule_of_the_papers_runs(recipe, peak):
+    config = recipes.get(recipe)
+    rates = [learning_rate(config, epoch * STEPS, STEPS) for epoch in range(config.total_epochs)]
+    assert len(rates) == 310
+    assert rates[0] == 1e-6
+    assert rates[10] == pytest.approx(1e-6 + (peak - 1e-6) / 2)
+    assert rates[20] == pytest.approx(peak, rel=0.02), "the cosine runs under the warm-up"
+    assert rates[150] == pytest.approx(1e-6 + (peak - 1e-6) / 2)
+    assert rates[300:] == [1e-6] * 10
+    assert learning_rate(config, 20 * STEPS + STEPS - 1, STEPS) == rates[20], "constant within an epoch"
+
+
+@pytest.mark.parametrize("recipe", ["imagenet_s", "finetune_392_l", "transfer_cifar10"])
+def test_schedule_equals_timms(recipe):
+    config = recipes.get(recipe)
+    schedule = config.schedule
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config.peak_lr)
+    timms = CosineLRScheduler(
+        optimizer, t_initial=config.run.epochs, lr_min=schedule.min_lr, warmup_t=int(schedule.warmup_epochs),
+        warmup_lr_init=schedule.warmup_lr)
+    for epoch in range(config.total_epochs):
+        timms.step(epoch)
+        assert learning_rate(config, epoch * STEPS, STEPS) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+
+
+def test_schedule_by_step_is_smooth():
+    config = with_overrides(TrainConfig(), {"schedule.update": "step", "schedule.warmup_epochs": 2, "run.epochs": 10})
+    rates = [learning_rate(config, step, STEPS) for step in range(10 * STEPS)]
+    top = rates.index(max(rates))
+    assert top == 2 * STEPS - 1, "the cosine starts a little below the peak"
+    assert all(a < b for a, b in zip(rates[:top], rates[1:], strict=False))
+    assert all(a > b for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+
+
+def test_average_forgets_the_first_weights_and_keeps_buffers():
+    model = torch.nn.BatchNorm1d(1)
+    average = WeightAverage(model, 0.9)
+    torch.nn.init.constant_(model.weight, 2.0)
+    model.num_batches_tracked += 5
+    average.update(model, step=0)
+    assert average.module.weight.item() == pytest.approx(0.1 * 1 + 0.9 * 2)
+    average.update(model, step=10_000)
+    assert average.module.weight.item() == pytest.approx(0.9 * 1.9 + 0.1 * 2)
+    assert average.module.num_batches_tracked == 5
+    assert not average.module.weight.requires_grad
+
+
+def test_optimizer_follows_the_configuration():
+    model = torch.nn.Linear(2, 2)
+    before = copy.deepcopy(model)
+    config = with_overrides(TrainConfig(), {"optimizer.lr": 0.5, "optimizer.weight_decay": 0.1, "optimizer.betas": "0,0"})
+    optimizer = build_optimizer(model, config.optimizer, torch.device("cpu"))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(model.weight, before.weight * (1 - 0.5 * 0.1) - 0.5, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.bias, before.bias - 0.5, atol=1e-6, rtol=0)
