@@ -35,8 +35,9 @@ class DataConfig:
 
     batch_size: int = 1024
     """Images of one optimizer step, over all processes."""
-    workers: int = 8
-    """Processes that read images, for each training process; 0 reads in the training process itself."""
+    workers: int | None = None
+    """Processes that read images, for each training process; 0 reads in the training process itself; none: one for
+    each CPU core that falls to it, at most 16. Results do not depend on it."""
     prefetch: int = 2
     """Batches that each worker holds ready."""
     cache: bool = False
@@ -114,7 +115,8 @@ def _check(config: DataConfig) -> None:
     for name in _PROBABILITIES:
         _require(0 <= getattr(config, name) <= 1, config, name, "a probability, 0 to 1")
     for name, lowest in _LOWEST.items():
-        _require(getattr(config, name) >= lowest, config, name, f"at least {lowest}")
+        value = getattr(config, name)
+        _require(value is None or value >= lowest, config, name, f"at least {lowest}")
     size = config.size
     _require(len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size), config, "image_size",
              "a positive number of pixels, or (height, width)")

@@ -5,9 +5,11 @@ epoch, index) only, neither on the number of workers nor on what was read before
 """
 
 import logging
+import os
 import random
 import signal
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -114,7 +116,7 @@ class Loader:
         reader = BatchReader(
             source, transform, seed=sampler.seed, replace_broken=train, max_broken=config.max_broken
         )
-        workers = min(config.workers, len(sampler))
+        workers = min(_workers(config), len(sampler))
         self._batches: list[DataLoader] = [
             DataLoader(
                 reader,
@@ -166,7 +168,11 @@ class Loader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not self._batches:
             raise RuntimeError("this loader is closed")
-        for images, targets, broken in self._batches[0]:
+        with warnings.catch_warnings():
+            # Python warns of threads that a fork leaves behind; workers only read images and need none of them.
+            warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+            batches = iter(self._batches[0])
+        for images, targets, broken in batches:
             self._note(broken)
             if self.train:
                 self.sampler.position += 1
@@ -252,6 +258,13 @@ def seed_everything(seed: int, epoch: int, index: int) -> None:
     random.seed(mixed)
     np.random.seed(mixed & 0xFFFFFFFF)
     torch.default_generator.manual_seed(mixed)
+
+
+def _workers(config: DataConfig) -> int:
+    if config.workers is not None:
+        return config.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 class _Keys:

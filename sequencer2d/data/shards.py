@@ -29,8 +29,8 @@ class TarSource:
 
     Args:
         pattern: a folder that holds <split>.tar, <split>-*.tar or <split>/*.tar; or the path of the shards, with
-            `{split}` for the split, ranges such as `{0000..0146}`, and `*`.
-        split: its name, or one of its aliases; "" if the pattern names the shards without `{split}`.
+            `{split}` or the split's name in it, ranges such as `{0000..0146}`, and `*`.
+        split: its name, or one of its aliases; "" for whatever the pattern names.
 
     Raises:
         DataError: no such shards, not tar files, or samples without a class.
@@ -75,12 +75,13 @@ class TarSource:
 def find_shards(pattern: str, split: str) -> list[Path]:
     """The shards of a split, sorted. Raises `DataError` if there are none, or the pattern does not say which split."""
     folder = Path(pattern).is_dir()
-    if split and not folder and "{split}" not in pattern:
+    names = SPLIT_ALIASES.get(split, (split,))
+    if not folder and "{split}" not in pattern and not any(_mentions(pattern, name) for name in names):
         raise DataError(
             f"wds:{pattern} does not say where the split {split!r} stands; put {{split}} into the path, as in "
             "wds:images-{split}-{0000..0146}.tar, or give the folder of the shards"
         )
-    for name in SPLIT_ALIASES.get(split, (split,)):
+    for name in names:
         expanded = _below(pattern, name) if folder else expand_ranges(pattern.replace("{split}", name))
         found = sorted({Path(match) for text in expanded for match in glob.glob(text)})  # noqa: PTH207 - absolute patterns
         missing = [text for text in expanded if not glob.has_magic(text) and not Path(text).exists()]
@@ -89,6 +90,12 @@ def find_shards(pattern: str, split: str) -> list[Path]:
         if found:
             return found
     raise DataError(f"no shards for the split {split!r} match wds:{pattern}")
+
+
+def _mentions(pattern: str, split: str) -> bool:
+    """Whether the split's name is a word of the file's name, or the name of its folder."""
+    path = Path(pattern)
+    return split in ("", path.parent.name) or bool(re.search(rf"(?<![a-z]){re.escape(split)}(?![a-z])", path.name))
 
 
 def _below(folder: str, split: str) -> list[str]:

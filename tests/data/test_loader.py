@@ -77,6 +77,16 @@ def test_resumed_epoch_is_bitwise_the_tail_of_the_whole_one() -> None:
     assert not equal(whole[:3], images_of(build_loader(DIGITS, train=True, seed=12))[:3])
 
 
+def test_an_epoch_left_early_goes_on_where_it_stopped() -> None:
+    config = dataclasses.replace(DIGITS, workers=2)
+    loader, whole = build_loader(config, train=True, seed=1), images_of(build_loader(DIGITS, train=True, seed=1))
+    for number, _ in enumerate(loader):
+        if number == 2:
+            break
+    assert equal(images_of(loader), whole[3:])
+    loader.close()
+
+
 def test_processes_together_read_the_batches_of_one() -> None:
     config = dataclasses.replace(DIGITS, batch_size=256)
     alone = build_loader(config, train=True, seed=2)
@@ -134,7 +144,7 @@ def test_too_many_broken_images_stop_the_run(folder: DataConfig, train: bool) ->
 def test_a_split_of_broken_images_only_is_an_error(folder: DataConfig, train: bool) -> None:
     for path in Path(folder.root).rglob("*.png"):
         break_image(path)
-    with pytest.raises(DataError, match="none of the 1. images can be read"):
+    with pytest.raises(DataError, match=r"none of the 1. images can be read"):
         list(build_loader(folder, train=train))
 
 

@@ -18,7 +18,7 @@ def test_evaluation_sees_every_image_exactly_once(length: int, world_size: int, 
         for rank in range(world_size)
     ]
     seen = [indices(sampler) for sampler in samplers]
-    assert sorted(sum(seen, [])) == list(range(length))
+    assert sorted(index for part in seen for index in part) == list(range(length))
     assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
     assert max(map(len, seen)) - min(map(len, seen)) <= 1
 

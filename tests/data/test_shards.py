@@ -42,6 +42,9 @@ def test_shards_give_any_image_in_any_order(tmp_path: Path) -> None:
     assert source.describe(1) == f"{tmp_path}/train-000.tar:a/0002"
     assert source.class_names == ("0", "1", "2")
     assert len(open_source(f"wds:{tmp_path}/train-000.tar", "")) == 2
+    assert len(open_source(f"wds:{tmp_path}/train-{{000..001}}.tar", "train")) == 3
+    with pytest.raises(DataError, match="does not say where the split 'val' stands"):
+        open_source(f"wds:{tmp_path}/train-000.tar", "val")
     assert len(open_source("wds:train-000.tar", "", root=str(tmp_path))) == 2
 
 
@@ -79,7 +82,7 @@ def test_mistakes_in_shards_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no shards for the split 'train'"):
         open_source(f"wds:{tmp_path}", "train")
     write_shard(tmp_path / "train-0.tar", {"1": (1, 1), "2": (2, None)})
-    with pytest.raises(DataError, match="1 images in .* have no class.*: 2"):
+    with pytest.raises(DataError, match=r"1 images in .* have no class.*: 2"):
         open_source(f"wds:{tmp_path}", "train")
     with pytest.raises(DataError, match="2 of 3 shards are missing"):
         open_source(f"wds:{tmp_path}/{{split}}-{{0..2}}.tar", "train")

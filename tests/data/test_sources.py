@@ -45,7 +45,7 @@ def test_validation_goes_by_several_names(
 
 def test_test_split_is_never_another_one(tmp_path: Path) -> None:
     make_folder(tmp_path, {"val": {"a": 1}})
-    with pytest.raises(DataError, match="no folder for the split 'test'.*holds val"):
+    with pytest.raises(DataError, match=r"no folder for the split 'test'.*holds val"):
         FolderSource(tmp_path, "test")
 
 
@@ -66,7 +66,7 @@ def test_mistakes_in_a_folder_are_named(tmp_path: Path) -> None:
 
 def test_classes_without_images_are_named(tmp_path: Path) -> None:
     make_folder(tmp_path, {"train": {"full": 1, "hollow": 0, "vacant": 0}})
-    with pytest.raises(DataError, match="2 of 3 classes.*hollow, vacant"):
+    with pytest.raises(DataError, match=r"2 of 3 classes.*hollow, vacant"):
         FolderSource(tmp_path)
 
 

@@ -1,0 +1,177 @@
+import dataclasses
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.loader import Loader, build_loader
+from sequencer2d.errors import DataError
+from sequencer2d.evaluation.classify import (
+    ClassificationResult,
+    Outcomes,
+    calibration_error,
+    concatenate,
+    evaluate,
+    summarize,
+)
+from tests.data.images import break_image, make_folder
+
+DIGITS = DataConfig(source="digits", image_size=8, batch_size=50, workers=0, crop_pct=1.0)
+
+
+def linear_model(classes: int = 10, pixels: int = 3 * 8 * 8) -> nn.Module:
+    """A classifier with fixed random weights, a dropout that would show in training mode."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes), nn.Dropout(0.5))
+
+
+def all_logits(model: nn.Module, loader: Loader) -> tuple[torch.Tensor, torch.Tensor]:
+    batches = list(loader)
+    images = torch.cat([loader.normalize(images) for images, _ in batches])
+    with torch.no_grad():
+        return model.eval()(images), torch.cat([targets for _, targets in batches])
+
+
+def test_result_is_what_the_definitions_say() -> None:
+    model, loader = linear_model(), build_loader(DIGITS, train=False)
+    model.train()
+    result = evaluate(model, loader, device="cpu")
+    assert model.training
+    assert model[2].training
+
+    logits, targets = all_logits(model, loader)
+    right = logits.argmax(1) == targets
+    ranks = (logits > logits.gather(1, targets[:, None])).sum(1)
+    assert result.count == len(targets) == 355
+    assert result.top1 == 100 * right.sum().item() / 355
+    assert result.top5 == 100 * (ranks < 5).sum().item() / 355
+    assert 0 < result.top1 < result.top5 < 100
+    assert result.cross_entropy == pytest.approx(nn.functional.cross_entropy(logits, targets).item(), rel=1e-5)
+    per_class = [100 * right[targets == k].double().mean().item() for k in range(10)]
+    assert result.per_class == pytest.approx(per_class, rel=1e-12)
+    assert (result.class_names, result.broken) == (tuple("0123456789"), 0)
+    assert json.loads(json.dumps(result.to_dict()))["top1"] == result.top1
+
+
+def test_calibration_error_of_a_known_case() -> None:
+    confidences = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55])
+    hits = np.array([True, True, True, False, True, False])
+    assert calibration_error(confidences, hits) == pytest.approx((4 * 0.20 + 2 * 0.05) / 6)
+    assert calibration_error(np.ones(5), np.ones(5, dtype=bool)) == 0
+    edges, right = np.array([0.8, 1.0]), np.array([True, False])
+    assert calibration_error(edges, right, bins=5) == pytest.approx(0.6), "an edge belongs to the bin below it"
+
+
+def test_order_of_images_changes_no_bit() -> None:
+    generator = np.random.default_rng(0)
+    targets = generator.integers(0, 4, 999)
+    outcomes = Outcomes(targets, generator.integers(0, 4, 999), generator.random(999) < 0.9,
+                        generator.random(999).astype(np.float32), generator.exponential(size=999).astype(np.float32))
+    order = generator.permutation(999)
+    shuffled = Outcomes(*(getattr(outcomes, field.name)[order] for field in dataclasses.fields(Outcomes)))
+    assert summarize(outcomes, tuple("abcd")) == summarize(shuffled, tuple("abcd"))
+
+
+def test_few_classes_and_empty_classes() -> None:
+    outcomes = Outcomes(np.array([0, 2]), np.array([0, 1]), np.array([True, True]), np.array([0.9, 0.8]),
+                        np.array([0.1, np.inf]))
+    result = summarize(outcomes, ("a", "b", "c"))
+    assert (result.top1, result.top5, result.per_class) == (50.0, 100.0, (100.0, None, 0.0))
+    assert math.isnan(result.cross_entropy)
+    assert result.to_dict()["cross_entropy"] is None
+    with pytest.raises(DataError, match="no images"):
+        summarize(concatenate([]), ("a",))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_runs_the_model_in_its_dtype_and_stays_close(dtype: torch.dtype) -> None:
+    model, loader = linear_model(), build_loader(DIGITS, train=False)
+    seen = []
+    model[1].register_forward_hook(lambda *arguments: seen.append(arguments[-1].dtype))
+    full, half = evaluate(model, loader, device="cpu"), evaluate(model, loader, device="cpu", amp_dtype=dtype)
+    assert set(seen[: len(loader)]) == {torch.float32}
+    assert set(seen[len(loader) :]) == {dtype}
+    assert half.cross_entropy == pytest.approx(full.cross_entropy, rel=0.02)
+    assert half.top1 == pytest.approx(full.top1, abs=2)
+
+
+def test_progress_counts_batches(capsys: pytest.CaptureFixture[str]) -> None:
+    model, loader = linear_model(), build_loader(DIGITS, train=False)
+    steps: list[int] = []
+    evaluate(model, loader, device="cpu", progress=lambda: steps.append(1))
+    assert len(steps) == len(loader) == 8
+    evaluate(model, loader, device="cpu", progress=True)
+    assert capsys.readouterr().out == "", "standard output is for results"
+
+
+def test_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"val": {"a": 5, "b": 4}})
+    break_image(tmp_path / "val" / "a" / "003.png")
+    config = DataConfig(root=str(tmp_path), image_size=8, batch_size=4, workers=0)
+    result = evaluate(linear_model(2), build_loader(config, train=False), device="cpu")
+    assert (result.count, result.broken) == (8, 1)
+
+
+def test_model_with_too_few_classes_is_refused() -> None:
+    with pytest.raises(DataError, match=r"\(50, 3\), the data have 10 classes"):
+        evaluate(linear_model(3), build_loader(DIGITS, train=False), device="cpu")
+
+
+WORKER = """
+import json, sys
+import torch.distributed as dist
+from sequencer2d.data.loader import build_loader
+from sequencer2d.evaluation.classify import evaluate
+from tests.evaluation.test_classify import folder_config, linear_model
+
+dist.init_process_group("gloo")
+rank, size = dist.get_rank(), dist.get_world_size()
+loader = build_loader(folder_config(sys.argv[1]), train=False, rank=rank, world_size=size)
+result = evaluate(linear_model(3), loader, device="cpu")
+open(f"{sys.argv[1]}/{rank}.json", "w").write(json.dumps(result.to_dict()))
+dist.destroy_process_group()
+"""
+
+
+def folder_config(root: str) -> DataConfig:
+    """26 images in global batches of 8, the last of 2; one is broken, so one process counts 13 and the other 12."""
+    return DataConfig(root=root, image_size=8, batch_size=8, workers=0)
+
+
+def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"val": {"a": 9, "b": 9, "c": 8}})
+    break_image(tmp_path / "val" / "b" / "004.png")
+    alone = evaluate(linear_model(3), build_loader(folder_config(str(tmp_path)), train=False), device="cpu")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)], env={**environment, "RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert results[0] == results[1]
+    assert (alone.count, alone.broken) == (25, 1)
+    expected = json.loads(json.dumps(alone.to_dict()))
+    exact = [field.name for field in dataclasses.fields(ClassificationResult) if field.name not in ROUNDED]
+    assert {name: results[0][name] for name in exact} == {name: expected[name] for name in exact}
+    for name in ROUNDED:  # a product of other batch sizes rounds differently
+        assert results[0][name] == pytest.approx(expected[name], rel=1e-5)
+
+
+ROUNDED = ("cross_entropy", "calibration_error")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
