@@ -119,7 +119,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "--forms",
         type=_names,
         metavar="A,B",
-        help="eager, compile, graph (compiled, captured), optimized (default: all; on a CPU no compile, no graph)",
+        help="eager, compile, graph (compiled, captured), autotune, optimized (default: all but autotune; CPU: eager)",
     )
     parser.add_argument("--shard", type=_shard_spec, metavar="I/N", help="measure the Ith of N parts only, from 1")
     parser.add_argument(
@@ -163,7 +163,6 @@ def _shard(cases: list[Case], shard: tuple[int, int] | None) -> list[Case]:
 
 
 def _measure(arguments: argparse.Namespace, cases: list[Case], results: ResultFile, device: torch.device) -> bool:
-    from sequencer2d.evaluation.benchmark import ceilings
     from sequencer2d.evaluation.benchmark import run as run_cases
 
     if device.type == "cuda":
@@ -172,8 +171,7 @@ def _measure(arguments: argparse.Namespace, cases: list[Case], results: ResultFi
         torch.cuda.set_device(device)
     deadline = time.monotonic() + arguments.time_limit if arguments.time_limit else None
     with progress_bar("rows") as progress:
-        task = progress.add_task("ceilings of the device", total=sum(len(case.forms) for case in cases))
-        results.add_ceilings(ceilings(device))
+        task = progress.add_task("limits of the device", total=sum(len(case.forms) for case in cases))
         return run_cases(
             cases,
             results,

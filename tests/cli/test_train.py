@@ -1,0 +1,86 @@
+"""`sequencer2d train`, `eval` and `demo` on the digits, with a model that learns nothing in its one epoch."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sequencer2d.cli.train import resolve
+from sequencer2d.errors import ConfigError
+from tests.cli.conftest import Outcome
+
+SHORT = (
+    "run.epochs=1",
+    "schedule.warmup_epochs=0",
+    "data.workers=0",
+    "run.tensorboard=false",
+    "model.overrides.depths=1,1",
+    "model.overrides.dims=8,8",
+    "model.overrides.hidden_dims=4,4",
+)
+
+
+def test_a_dry_run_prints_every_field_and_writes_nothing(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = command("train", "digits", "optimizer.lr=0.125", f"run.output={tmp_path / 'run'}", "--dry-run")
+    assert outcome.code == 0
+    assert any(line.split() == ["optimizer.lr", "=", "0.125"] for line in outcome.out.splitlines())
+    assert "run.seed" in outcome.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_can_be_json(command: Callable[..., Outcome]) -> None:
+    config = json.loads(command("train", "cifar10", "data.root=/images", "--dry-run", "--json").out)
+    assert config["data"]["root"] == "/images"
+
+
+def test_the_list_of_recipes(command: Callable[..., Outcome]) -> None:
+    assert "digits" in command("train", "--list").out
+    assert {"digits", "cifar10", "imagenet_s"} <= set(json.loads(command("train", "--list", "--json").out))
+
+
+def test_resume_finds_the_run(tmp_path: Path) -> None:
+    assert resolve("digits", [], "").run.resume
+    assert resolve("digits", [], "runs/a").run.output == "runs/a"
+    both = resolve("digits", [], "run.seed=3")
+    assert both.run.resume
+    assert both.run.seed == 3
+    with pytest.raises(ConfigError, match="name a recipe"):
+        resolve(None, [], "run.seed=3")
+
+
+def test_train_eval_and_resume(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped = command("train", "digits", *SHORT, f"run.output={run}", "run.max_steps=2")
+    assert stopped.code == 75
+    assert "--resume" in stopped.err
+    done = command("train", "--resume", run, "run.max_steps=none")
+    assert done.code == 0, done.err
+    assert "done in" in done.err
+    assert (run / "summary.json").is_file()
+    assert (run / "curves.png").is_file()
+    outcome = command("eval", run, "--json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result["top1"] == pytest.approx(json.loads((run / "summary.json").read_text())["best"]["top1"])
+    assert result["count"] == 355
+    table = command("eval", run / "best.safetensors", "--data", "digits", "--per-class", "data.workers=0").out
+    assert f"{result['top1']:.2f} %" in table
+    assert len(table.splitlines()) == 15
+
+
+def test_the_demo_trains_predicts_and_draws(
+    command: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = command("demo", *SHORT)
+    assert outcome.code == 0, outcome.err
+    assert "test accuracy" in outcome.out
+    folder = Path("runs/demo")
+    assert len(list((folder / "images").glob("*.png"))) == 32
+    for name in ("curves.png", "predictions.png"):
+        assert str(folder / name) in outcome.out
+        with Image.open(folder / name) as picture:
+            assert len(picture.convert("L").getcolors()) > 10, f"{name} is blank"
+    assert command("predict", folder, folder / "images", "--top", 1, "--json").code == 0
