@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from sequencer2d.evaluation.benchmark import Case, ResultFile
 
-OVERRIDES = ("models", "batch", "size", "mode")
+FIELDS = {"models": "models", "batch": "batches", "size": "sizes", "mode": "modes"}
 TITLES = ("model", "form", "images/s", "ratio", "latency, ms", "peak, MiB", "lowest peak, MiB", "parameters", "GMACs")
 
 EPILOG = """\
@@ -72,40 +73,31 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def plan_cases(arguments: argparse.Namespace, device: torch.device) -> list[Case]:
-    """The cases that a command line asks for: the plan's, or one sweep where models, batch, size or mode are named.
+    """The cases of a plan; models, batch, size and mode where they are named replace those of its sweeps.
+
+    Without a plan these are one sweep; without anything it is the plan "quick".
 
     Raises:
         ConfigError: an unknown plan, model, mode, dtype or form.
     """
-    from sequencer2d.evaluation.benchmark import PLANS, Plan, Sweep, available_forms
-    from sequencer2d.evaluation.benchmark.plans import SMALL
+    from sequencer2d.evaluation.benchmark import PLANS, Plan, available_forms
+    from sequencer2d.evaluation.benchmark.plans import QUICK, QUICK_CPU
 
-    dtypes = arguments.dtype or (["bf16"] if device.type == "cuda" else ["fp32"])
-    form_names = arguments.forms or available_forms(device)
     if arguments.plan and arguments.plan not in PLANS:
         raise ConfigError(f"no plan {arguments.plan!r}; there are {', '.join(PLANS)}")
-    given = {name: tuple(getattr(arguments, name)) for name in OVERRIDES if getattr(arguments, name)}
-    if not given and (arguments.plan or device.type == "cuda"):
-        return PLANS[arguments.plan or "quick"].cases(dtypes, form_names)
-    if arguments.plan:
-        raise ConfigError(
-            f"--plan {arguments.plan} fixes models, batch, size and mode: leave out --{next(iter(given))}"
-        )
-    many = (1, 128) if device.type == "cuda" else (1,)
-    sweep = Sweep(
-        given.get("models", SMALL),
-        given.get("mode", ("inference",)),
-        given.get("batch", many),
-        given.get("size", (224,)),
-    )
-    return Plan("as given", (sweep,)).cases(dtypes, form_names)
+    quick = QUICK if device.type == "cuda" else QUICK_CPU
+    plan = PLANS[arguments.plan] if arguments.plan else Plan("as given", (quick,))
+    given = {field: tuple(getattr(arguments, name)) for name, field in FIELDS.items() if getattr(arguments, name)}
+    sweeps = tuple(dataclasses.replace(sweep, **given) for sweep in plan.sweeps)
+    dtypes = arguments.dtype or (["bf16"] if device.type == "cuda" else ["fp32"])
+    return Plan(plan.question, sweeps).cases(dtypes, arguments.forms or available_forms(device))
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--plan", metavar="NAME", help="a set of models and workloads; 'help' lists them (default: quick)"
+        "--plan", metavar="NAME", help="models and workloads, which the options below replace; 'help' lists the plans"
     )
-    parser.add_argument("--models", type=_names, metavar="A,B", help="models to measure instead of a plan's")
+    parser.add_argument("--models", type=_names, metavar="A,B", help="models to measure")
     parser.add_argument("--batch", type=_integers, metavar="N,…", help="images per step (default: 1,128; on a CPU 1)")
     parser.add_argument("--size", type=_integers, metavar="N,…", help="side of the images, pixels (default: 224)")
     parser.add_argument("--mode", type=_names, metavar="A,B", help="inference, training or both (default: inference)")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import record
+from sequencer2d.evaluation.benchmark import provenance as sources
 
 
 def test_provenance_names_device_versions_and_commit() -> None:
@@ -20,11 +21,11 @@ def test_without_git_the_commit_comes_from_the_environment(monkeypatch: pytest.M
     def no_git(*_: object) -> str:
         raise FileNotFoundError
 
-    monkeypatch.setattr(record, "_git", no_git)
+    monkeypatch.setattr(sources, "git", no_git)
     monkeypatch.setenv("SEQUENCER2D_COMMIT", "abc")
-    assert record.commit() == "abc"
+    assert record.provenance("speed")["commit"] == "abc"
     monkeypatch.delenv("SEQUENCER2D_COMMIT")
-    assert record.commit() == "unknown"
+    assert record.provenance("speed")["commit"] == "unknown"
 
 
 def test_results_are_json_files(tmp_path: Path) -> None:

@@ -1,4 +1,10 @@
-"""The forms in which a model runs: eager, compiled, compiled and captured in a CUDA graph, and our optimised one.
+"""The forms in which a model runs.
+
+eager       as it is
+compile     through torch.compile, specialised to the shape
+graph       the compiled step captured in a CUDA graph
+autotune    the same with inductor's mode "max-autotune": minutes of compilation; only measured where it is named
+optimized   ours, through `sequencer2d.optimize`; inference only
 
 A workload is a model on its device with its inputs; a form turns it into a step without arguments that can be timed.
 """
@@ -16,7 +22,8 @@ from sequencer2d.errors import ImplementationError
 
 MODES = ("inference", "training")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-FORMS = ("eager", "compile", "graph", "optimized")
+FORMS = ("eager", "compile", "graph", "autotune", "optimized")
+NEED_CUDA = ("graph", "autotune")
 CLASSES = 1000
 LEARNING_RATE = 1e-5  # small, so that hundreds of steps on random labels leave the activations as they are
 CAPTURE_WARMUP = 3
@@ -48,7 +55,7 @@ class Workload:
 
     @functools.cached_property
     def compiled(self) -> Forward:
-        """The model through torch.compile, specialised to the shape of the images."""
+        """The model through torch.compile, specialised to the shape of the images; shared by the forms."""
         return torch.compile(self.model, dynamic=False)
 
     def autocast(self) -> torch.autocast:
@@ -108,10 +115,12 @@ def prepare(work: Workload, form: str) -> Form:
     """
     if form == "optimized":
         return _optimized(work)
-    if form == "graph" and work.device.type != "cuda":
-        raise ImplementationError(f"form 'graph' needs a CUDA device, the images are on {work.device}")
+    if form in NEED_CUDA and work.device.type != "cuda":
+        raise ImplementationError(f"form {form!r} needs a CUDA device, the images are on {work.device}")
     if form == "graph":
-        return _captured(work)
+        return _captured(work, work.compiled)
+    if form == "autotune":
+        return _captured(work, torch.compile(work.model, dynamic=False, mode="max-autotune-no-cudagraphs"))
     forward = work.model if form == "eager" else work.compiled
     if work.mode == "inference":
         return Form(_inference_step(forward, work.images), forward)
@@ -153,21 +162,21 @@ def _training_step(work: Workload, forward: Forward, *, capturable: bool = False
     return step
 
 
-def _captured(work: Workload) -> Form:
+def _captured(work: Workload, compiled: Forward) -> Form:
     """The compiled step in a CUDA graph, its input in a fixed place."""
     if work.mode == "training" and work.dtype == torch.float16:
-        raise ImplementationError("form 'graph' cannot train in fp16: the gradient scaler decides on the host")
+        raise ImplementationError("a CUDA graph cannot train in fp16: the gradient scaler decides on the host")
     if work.mode == "inference":
-        run = _inference_step(work.compiled, work.images)
+        run = _inference_step(compiled, work.images)
     else:
-        run = _training_step(work, work.compiled, capturable=True)
+        run = _training_step(work, compiled, capturable=True)
     graph, output, peak_mib = _capture(run, work.device)
 
     def step() -> Tensor | None:
         graph.replay()
         return output
 
-    return Form(step, work.compiled, peak_mib)
+    return Form(step, compiled, peak_mib)
 
 
 def _capture(

@@ -45,6 +45,9 @@ class Plan:
             )
 
 
+QUICK = Sweep(SMALL, batches=(1, 128))
+QUICK_CPU = Sweep(SMALL, batches=(1,))
+
 _LARGE_BATCH = (
     Sweep((*OURS, *THEIRS, *PEERS), ("inference",), (256,)),
     Sweep((*OURS, *THEIRS, *PEERS), ("training",), (128,)),
@@ -53,7 +56,7 @@ _LATENCY = Sweep((*OURS, *THEIRS, *PEERS), batches=(1,))
 _RESOLUTIONS = Sweep(SMALL, batches=(16,), sizes=(224, 448, 672, 896))
 
 PLANS: dict[str, Plan] = {
-    "quick": Plan("the small models, one image and many: a few minutes on a GPU", (Sweep(SMALL, batches=(1, 128)),)),
+    "quick": Plan("the small models, one image and many: a few minutes on a GPU", (QUICK,)),
     "peers": Plan("every model of comparable size at a large batch, inference and training", _LARGE_BATCH),
     "latency": Plan("one image at a time", (_LATENCY,)),
     "table1": Plan(

@@ -86,7 +86,7 @@ def run(
     on_start: Callable[[Case, str], None] = lambda case, form: None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> bool:
-    """Measure what `results` doesn't hold yet, adding each row as it is there.
+    """Measure the device's ceilings and what `results` doesn't hold yet, adding each row as it is there.
 
     Args:
         deadline: `time.monotonic()` after which no further row is begun; None for no limit.
@@ -139,6 +139,7 @@ class _Runner:
     measure_s: float
     on_start: Callable[[Case, str], None]
     on_row: Callable[[Row], None]
+    measured_ceilings: bool = False
 
     def key(self, case: Case, form: str) -> Key:
         return row_key(self._identity(case, form))
@@ -147,6 +148,9 @@ class _Runner:
         """Rows for the pending forms of one case; False when the deadline came first."""
         if self._late():
             return False
+        if not self.measured_ceilings:
+            self.results.add_ceilings(timing.ceilings(self.device))
+            self.measured_ceilings = True
         self.on_start(case, pending[0])
         try:
             session = _Session(case, self.device)

@@ -163,7 +163,8 @@ def _timm_subject(name: str, implementation: str) -> Subject:
 
     name = SHORT.get(name, name)
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, [*list_models(), *SHORT, *timm.list_models()], n=4, cutoff=0.6)
+        known = dict.fromkeys([*list_models(), *SHORT, *timm.list_models()])
+        close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
         hint = f"did you mean {' or '.join(close)}?" if close else "see `sequencer2d models` and timm.list_models()"
         raise ConfigError(f"no model {name!r}, neither ours nor timm's; {hint}")
     if implementation not in ("", TIMM, FUSE):

@@ -1,0 +1,85 @@
+"""How fast is Sequencer beside its peers, and how much memory does it take? Runs plans of `sequencer2d bench`.
+
+    python benchmarks/efficiency.py                                  all plans, on one GPU: hours
+    python benchmarks/efficiency.py --plans peers latency --gpus 8   the models spread over the GPUs, one process each
+    python benchmarks/efficiency.py --time-limit 540 …               stops cleanly; the same command goes on
+
+Each process writes a part, `--parts` (a folder) holds them; after every run the parts are merged into
+`benchmarks/results/efficiency.json`, from which the tables (`./dev bench-tables`) and the figures
+(`python benchmarks/efficiency_plots.py`) are made. A comparison within one workload on one GPU needs --gpus 1.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.record import RESULTS, write_result
+from sequencer2d.evaluation.benchmark import PLANS, merge, read_result
+
+DEFAULT_PLANS = [name for name in PLANS if name != "quick"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    options.parts.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    codes = []
+    for plan in options.plans:
+        left = options.time_limit - (time.monotonic() - begin) if options.time_limit else None
+        if left is None or left > 0:
+            codes += run_plan(plan, options, left)
+    merge_parts(options.parts, options.output)
+    return max(codes, default=0)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=DEFAULT_PLANS, metavar="PLAN")
+    parser.add_argument("--gpus", type=int, default=1, help="processes, one GPU each (default: 1)")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for all plans together")
+    parser.add_argument("--parts", type=Path, default=Path("benchmark-parts"), metavar="FOLDER")
+    parser.add_argument("--output", type=Path, default=RESULTS / "efficiency.json", metavar="FILE")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="-- OPTIONS", help="passed on to sequencer2d bench")
+    return parser.parse_args(arguments)
+
+
+def run_plan(plan: str, options: argparse.Namespace, time_limit: float | None) -> list[int]:
+    """One process per GPU, each measuring its share of the plan; their exit codes."""
+    processes = []
+    for index in range(options.gpus):
+        command = bench_command(plan, index, options, time_limit)
+        print(shlex.join(command), flush=True)
+        environment = dict(os.environ)
+        if options.gpus > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = str(index)
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+    return [process.wait() for process in processes]
+
+
+def bench_command(plan: str, index: int, options: argparse.Namespace, time_limit: float | None) -> list[str]:
+    """The command line of one process."""
+    command = [sys.executable, "-m", "sequencer2d", "bench", "--plan", plan]
+    command += ["--output", str(options.parts / f"part-{index}.json")]
+    if options.gpus > 1:
+        command += ["--shard", f"{index + 1}/{options.gpus}"]
+    if time_limit is not None:
+        command += ["--time-limit", f"{time_limit:.0f}"]
+    return command + [option for option in options.rest if option != "--"]
+
+
+def merge_parts(folder: Path, output: Path) -> None:
+    """Put the parts together."""
+    parts = [read_result(path) for path in sorted(folder.glob("part-*.json"))]
+    merged = merge(parts, output.stem)
+    write_result(merged, output)
+    print(f"{output}: {len(merged['rows'])} rows from {len(parts)} parts")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
