@@ -8,7 +8,6 @@ import logging
 import os
 import random
 import signal
-import threading
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -300,8 +299,8 @@ def _start_worker(_: int) -> None:
     Ctrl-C and torchrun's SIGTERM reach every process of the group. A worker that died of them would kill the main
     process before it has saved; so Ctrl-C is ignored here and SIGTERM acts only after a while.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):  # not on Windows
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_TERMINATION_GRACE_S))
 

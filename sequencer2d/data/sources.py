@@ -95,7 +95,10 @@ class FolderSource:
 
     def __init__(self, root: str | os.PathLike[str], split: str = "train") -> None:
         self.folder = find_split(Path(root), split)
-        classes = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir() and _visible(entry.name))
+        try:
+            classes = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir() and _visible(entry.name))
+        except OSError as error:
+            raise DataError(f"{self.folder} cannot be listed: {error.strerror}") from error
         if not classes:
             raise DataError(f"{self.folder} holds no class folders; expected {self.folder}/<class>/<images>")
         found = [_images_below(self.folder / name) for name in classes]
@@ -172,7 +175,7 @@ def find_split(root: Path, split: str) -> Path:
                 logger.warning("%s has no folder %s: its test images are taken", root, split)
             return root / name
     present = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    holds = f"it holds {shorten(present)}; name one of them, or '' if these are the classes" if present else "it is empty"
+    holds = f"it holds {shorten(present)}; name one, or '' if these are the classes" if present else "it is empty"
     raise DataError(f"{root} has no folder for the split {split!r} (looked for {', '.join(candidates)}); {holds}")
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import logging
 import os
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.loader import Loader, build_loader
+from sequencer2d.data.loader import Key, Loader, build_loader
 from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ConfigError, DataError
 from tests.data.images import break_image, make_folder
@@ -101,6 +102,14 @@ def test_reading_leaves_the_global_generators_alone() -> None:
     torch.manual_seed(5)
     next(iter(build_loader(DIGITS, train=True)))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_workers_may_be_started_afresh(folder: DataConfig) -> None:
+    for config in (DIGITS, folder, dataclasses.replace(folder, cache=True)):
+        loader = build_loader(config, train=True)
+        reader = pickle.loads(pickle.dumps(loader._batches[0].dataset))
+        key = Key(0, next(iter(loader.sampler)))
+        assert torch.equal(reader[key].images.permute(0, 3, 1, 2), next(iter(loader))[0])
 
 
 def test_cache_changes_nothing(folder: DataConfig) -> None:
