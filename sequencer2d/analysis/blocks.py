@@ -3,13 +3,12 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sequencer2d.errors import ConfigError
+from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
 
 # Ours and most of timm's hierarchical models, Swin and PoolFormer, ViT and Mixer, ResNet; the first that matches counts.
 PATTERNS = (
@@ -102,27 +101,6 @@ def block_outputs(model: nn.Module, x: Tensor, names: Iterable[str]) -> dict[str
             f"{', '.join(missing)} did not run for an image: choose one of {', '.join(block_names(model))}"
         )
     return outputs
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Run the body with the model in evaluation mode and restore its mode afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-@contextmanager
-def vendor_rnn_backward(model: nn.Module) -> Iterator[None]:
-    """Let torch's own recurrent layers (timm's Sequencer has them) run backward in evaluation mode: cuDNN refuses."""
-    if torch.is_grad_enabled() and any(isinstance(module, nn.RNNBase) for module in model.modules()):
-        with torch.backends.cudnn.flags(enabled=False):
-            yield
-    else:
-        yield
 
 
 def pick_blocks(model: nn.Module, names: Sequence[str] | None, count: int = 4) -> tuple[str, ...]:

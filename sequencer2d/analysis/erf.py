@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from sequencer2d.analysis.arrays import save_arrays
-from sequencer2d.analysis.blocks import block_outputs, eval_mode, pick_blocks, vendor_rnn_backward
+from sequencer2d.analysis.blocks import block_outputs, pick_blocks
 from sequencer2d.analysis.layout import Layout, find_layouts
 from sequencer2d.errors import InputError
+from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
 from sequencer2d.evaluation.pixels import Progress, normalised
 from sequencer2d.evaluation.subject import Subject
 

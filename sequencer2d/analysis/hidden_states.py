@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.analysis.arrays import save_arrays
-from sequencer2d.analysis.blocks import eval_mode, find_block
+from sequencer2d.analysis.blocks import find_block
 from sequencer2d.errors import ConfigError, InputError
+from sequencer2d.evaluation.modes import eval_mode
 from sequencer2d.evaluation.pixels import normalised
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.nn.rnn2d import RNN2D

@@ -1,0 +1,351 @@
+"""Corruptions, attacks, resolution, shifted sets, shape and texture: against references and worked examples."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.sources import FolderSource
+from sequencer2d.errors import ConfigError, DataError, InputError
+from sequencer2d.evaluation.attacks import attack_accuracy, fgsm, pgd
+from sequencer2d.evaluation.pixels import match_classes, read_batches, read_images
+from sequencer2d.evaluation.resolution import default_sizes, resolution_sweep
+from sequencer2d.evaluation.robustness import (
+    ALEXNET_ERRORS,
+    CORRUPTIONS,
+    corrupt,
+    corruption_errors,
+    mean_corruption_error,
+)
+from sequencer2d.evaluation.shape_texture import CATEGORIES, cue_conflict, phase_amplitude, spectral_conflict
+from sequencer2d.evaluation.shifted import evaluate_shifted, open_shifted
+from sequencer2d.evaluation.subject import Subject, imagenet_wnids, load_subject
+from sequencer2d.models import create_model
+
+
+class MeanColour(nn.Module):
+    """Names the strongest colour channel: a model whose answers are known."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return x.mean(dim=(2, 3)) * self.scale
+
+
+COLOURS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def colours_subject(size=32):
+    return Subject(
+        "colours", MeanColour(), DataConfig(image_size=size, crop_pct=1.0, **PLAIN), ("red", "green", "blue")
+    )
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """Two images of each colour, in a folder of classes whose sorted order is not the model's."""
+    for name, colour in COLOURS.items():
+        (tmp_path / "c" / name).mkdir(parents=True)
+        for index in range(2):
+            Image.new("RGB", (40, 40), colour).save(tmp_path / "c" / name / f"{index}.png")
+    return FolderSource(tmp_path / "c", "")
+
+
+def small(**overrides):
+    torch.manual_seed(0)
+    options = {"depths": (1, 1), "dims": (16, 16), "hidden_dims": (4, 4), "patch_sizes": (4, 2), "num_classes": 3}
+    model = create_model("sequencer2d_n", **{**options, **overrides}).eval()
+    nn.init.normal_(model.head.fc.weight)
+    return Subject("small", model, DataConfig(image_size=32), ("red", "green", "blue"))
+
+
+needs_corruptions = pytest.mark.skipif(
+    not __import__("importlib.util").util.find_spec("imagecorruptions"),
+    reason="imagecorruptions-imaug is not installed",
+)
+
+
+def test_mce_of_a_worked_example():
+    """Errors equal to AlexNet's are 100 %; half of them in every severity 50 %; one corruption doubled adds 100/15."""
+    alexnet = np.repeat(np.asarray(list(ALEXNET_ERRORS.values()))[:, None], 5, axis=1)
+    assert mean_corruption_error(alexnet) == pytest.approx(100)
+    assert mean_corruption_error(alexnet / 2) == pytest.approx(50)
+    doubled = alexnet.copy()
+    doubled[3] *= 2
+    assert mean_corruption_error(doubled) == pytest.approx(100 + 100 / 15)
+    spread = alexnet * np.asarray([0.2, 0.6, 1.0, 1.4, 1.8])
+    assert mean_corruption_error(spread) == pytest.approx(100)
+
+
+@needs_corruptions
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_each_corruption_changes_the_image_more_with_severity_and_the_same_every_time(name):
+    rows, columns = np.mgrid[:48, :40]
+    noise = np.random.default_rng(0).integers(0, 60, (48, 40, 3))
+    image = (
+        (80 + 60 * np.sin(rows / 5)[..., None] + 50 * np.cos(columns / 7)[..., None] + noise)
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
+    np.random.seed(5)
+    expected_next = np.random.get_state()[1].copy()
+    changed = [corrupt(image, name, severity, seed=3) for severity in (1, 5)]
+    assert (np.random.get_state()[1] == expected_next).all(), "numpy's global generator must be left alone"
+    assert changed[0].shape == image.shape
+    assert changed[0].dtype == np.uint8
+    np.testing.assert_array_equal(changed[0], corrupt(image, name, 1, seed=3))
+    distance = [np.abs(c.astype(float) - image).mean() for c in changed]
+    assert 0 < distance[0] < distance[1]
+
+
+@needs_corruptions
+def test_errors_under_corruption(colours, tmp_path):
+    result = corruption_errors(
+        colours_subject(), colours, corruptions=("gaussian_noise", "contrast"), severities=(1, 5)
+    )
+    assert (result.clean_error, result.count) == (0, 6)
+    np.testing.assert_array_equal(result.error, np.zeros((2, 2)))
+    assert result.mce is None
+    logits = torch.tensor([200 / 255, 0, 0])
+    assert result.clean_calibration == pytest.approx(1 - logits.softmax(0)[0].item(), abs=1e-6)
+    assert result.confidence[1, 1] < result.clean_confidence
+    result.save(tmp_path / "c.npz")
+    with np.load(tmp_path / "c.npz") as file:
+        assert file["error"].shape == (2, 2)
+
+
+@needs_corruptions
+def test_worker_processes_give_the_same(colours):
+    options = {"corruptions": ("shot_noise",), "severities": (3,)}
+    here = corruption_errors(colours_subject(), colours, **options)
+    there = corruption_errors(colours_subject(), colours, workers=1, **options)
+    np.testing.assert_array_equal(here.confidence, there.confidence)
+
+
+@needs_corruptions
+def test_mistakes_with_corruptions(colours):
+    with pytest.raises(ConfigError, match="no corruption 'rain'; there are: gaussian_noise"):
+        corruption_errors(colours_subject(), colours, corruptions=("rain",))
+    with pytest.raises(InputError, match="at least 32×32 pixels, these are 24×24"):
+        corruption_errors(colours_subject(24), colours)
+
+
+def unit_classifier(subject):
+    from sequencer2d.evaluation.pixels import normalise_unit
+
+    return lambda images: subject.model(normalise_unit(images, subject.data))
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
+def test_attacks_equal_those_of_the_reference_library(attack):
+    """The adversarial robustness toolbox, on one of our models with its normalisation inside."""
+    evasion = pytest.importorskip("art.attacks.evasion", reason="adversarial-robustness-toolbox is not installed")
+    from art.estimators.classification import PyTorchClassifier
+
+    subject = small()
+    classifier = unit_classifier(subject)
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = subject.model
+
+        def forward(self, x):
+            return classifier(x)
+
+    generator = np.random.default_rng(0)
+    images = generator.random((4, 3, 32, 32), dtype=np.float32)
+    targets = np.asarray([0, 1, 2, 1])
+    art = PyTorchClassifier(
+        Wrapped().eval(),
+        nn.CrossEntropyLoss(reduction="sum"),
+        (3, 32, 32),
+        3,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+    x, y = torch.from_numpy(images), torch.from_numpy(targets)
+    if attack == "fgsm":
+        ours = fgsm(classifier, x, y, 8 / 255)
+        theirs = evasion.FastGradientMethod(art, eps=8 / 255).generate(images, targets)
+    else:
+        ours = pgd(classifier, x, y, 8 / 255, steps=5, step_size=2 / 255)
+        theirs = evasion.ProjectedGradientDescentPyTorch(
+            art, eps=8 / 255, eps_step=2 / 255, max_iter=5, num_random_init=0, verbose=False
+        ).generate(images, targets)
+    # A gradient at float rounding may change its sign: a handful of pixels at most.
+    differing = np.abs(ours.numpy() - theirs) > 1e-6
+    assert differing.mean() < 1e-3
+
+
+def test_attacks_stay_in_the_ball_and_raise_the_loss():
+    subject = small()
+    classifier = unit_classifier(subject)
+    torch.manual_seed(0)
+    x, y = torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2])
+    before = nn.functional.cross_entropy(classifier(x), y)
+    for attacked in (
+        fgsm(classifier, x, y, 0.03),
+        pgd(classifier, x, y, 0.03, generator=torch.Generator().manual_seed(0)),
+    ):
+        assert (attacked - x).abs().max() <= 0.03 + 1e-6
+        assert attacked.min() >= 0
+        assert attacked.max() <= 1
+        assert nn.functional.cross_entropy(classifier(attacked), y) > before
+
+
+def test_accuracy_under_attack_falls_where_the_margin_ends(colours):
+    """The colour model errs once ε exceeds half of the 200 levels between the channels."""
+    result = attack_accuracy(colours_subject(), colours, "fgsm", epsilons=(90 / 255, 110 / 255))
+    assert result.clean_accuracy == 1
+    np.testing.assert_array_equal(result.accuracy, [1, 0])
+    with pytest.raises(ConfigError, match="choose one of fgsm, pgd"):
+        attack_accuracy(colours_subject(), colours, "cw")
+
+
+def test_sizes_of_the_paper_and_of_small_images():
+    full = create_model("sequencer2d_s", depths=(1, 1, 1, 1), num_classes=2)
+    subject = Subject("s", full, DataConfig(), ("a", "b"))
+    assert default_sizes(subject) == (112, 140, 168, 196, 224, 252, 280, 308, 336, 364, 392, 420, 448)
+    resnet = load_subject("random:resnet18", num_classes=2)
+    assert default_sizes(resnet) == tuple(range(128, 449, 32))
+    assert default_sizes(small()) == (16, 24, 32, 40, 48, 56, 64)
+
+
+def test_resolution_sweep(colours):
+    result = resolution_sweep(colours_subject(), colours, (16, 64))
+    assert result.sizes.tolist() == [16, 32, 64]
+    np.testing.assert_array_equal(result.relative, 1)
+
+
+def test_a_vit_is_resized_and_a_model_of_one_size_refuses(colours):
+    sizes = {}
+    for name in ("vit_tiny_patch16_224", "mixer_s32_224"):
+        subject = load_subject(f"random:{name}", num_classes=3)
+        subject = Subject(name, subject.model, subject.data, ("red", "green", "blue"))
+        sizes[name] = resolution_sweep(subject, colours, (112,), limit=2)
+    assert sizes["vit_tiny_patch16_224"].sizes.tolist() == [112, 224]
+    assert sizes["mixer_s32_224"].sizes.tolist() == [224]
+    assert list(sizes["mixer_s32_224"].refused) == [112]
+
+
+def wnid_folder(root, names, count=1):
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", (32, 32), (index, 0, 0)).save(root / name / f"{name}_{index}.png")
+    return root
+
+
+class Always(nn.Module):
+    """Prefers the given outputs in order, whatever the image."""
+
+    def __init__(self, classes, preferred):
+        super().__init__()
+        logits = torch.zeros(classes)
+        for rank, index in enumerate(preferred):
+            logits[index] = len(preferred) - rank
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, x):
+        return self.logits.expand(len(x), -1)
+
+
+def imagenet_subject(preferred):
+    return Subject("always", Always(1000, preferred), DataConfig(image_size=32), imagenet_wnids())
+
+
+def test_imagenet_a_asks_about_its_200_classes_only(tmp_path):
+    """Output 0 (tench) is no class of ImageNet-A: a model that prefers it is judged by its next choice."""
+    wnids = imagenet_wnids()
+    stingray, ostrich = wnids.index("n01498041"), wnids.index("n01518878")
+    root = wnid_folder(tmp_path / "a", ["n01498041", "n01531178"])
+    result = evaluate_shifted(imagenet_subject([0, stingray, ostrich]), open_shifted("imagenet-a", root))
+    assert result.top1 == 50
+    assert len(result.class_names) == 200
+    with pytest.raises(DataError, match="is not imagenet-r"):
+        open_shifted("imagenet-r", wnid_folder(tmp_path / "x", ["n01440764", "n99999999"]))
+
+
+def test_imagenet_v2_folders_are_numbers(tmp_path):
+    shifted = open_shifted("imagenet-v2", wnid_folder(tmp_path / "v2", ["0", "10", "2"]))
+    assert shifted.wnids == tuple(imagenet_wnids()[number] for number in (0, 10, 2))
+    assert evaluate_shifted(imagenet_subject([10]), shifted).top1 == pytest.approx(100 / 3)
+
+
+def test_real_takes_any_of_its_labels_and_leaves_out_images_without(tmp_path):
+    from sequencer2d.evaluation.shifted import _timm_file
+
+    labels = json.loads(_timm_file("imagenet_real_labels.json"))
+    several = next(i for i, given in enumerate(labels) if len(given) > 1)
+    none = next(i for i, given in enumerate(labels) if not given)
+    other = next(i for i, given in enumerate(labels) if given and not set(given) & set(labels[several]))
+    folder = tmp_path / "val" / "n01440764"
+    folder.mkdir(parents=True)
+    for index in (several, none, other):
+        Image.new("RGB", (32, 32)).save(folder / f"ILSVRC2012_val_{index + 1:08d}.png")
+    result = evaluate_shifted(imagenet_subject([labels[several][-1]]), open_shifted("imagenet-real", tmp_path / "val"))
+    assert result.count == 2
+    assert result.top1 == 50
+
+
+def test_a_model_of_other_classes_is_asked_about_the_shared_ones(tmp_path):
+    root = wnid_folder(tmp_path / "a", ["n01498041", "n01531178"])
+    names = ("n01531178", "n01498041", "n00000001")
+    subject = Subject("tiny", Always(3, [0]), DataConfig(image_size=32), names)
+    shifted = open_shifted("imagenet-a", root)
+    with pytest.raises(ConfigError, match="lacks 198 of the 200"):
+        evaluate_shifted(subject, shifted)
+    assert evaluate_shifted(subject, shifted, common_only=True).top1 == 50
+
+
+def test_cue_conflict_counts_decisions(tmp_path):
+    for name in ("cat1-dog2", "cat2-car1", "dog1-cat3", "boat1-oven1", "cat5-cat6"):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{name}.png")
+    result = cue_conflict(imagenet_subject(CATEGORIES["cat"]), tmp_path)
+    assert (result.shape, result.texture, result.other) == (2, 1, 1)
+    assert result.shape_bias == pytest.approx(2 / 3)
+    assert result.cue_accuracy == pytest.approx(3 / 4)
+    assert result.per_category == {"boat": None, "cat": 1.0, "dog": 0.0}
+    Image.new("RGB", (32, 32)).save(tmp_path / "holiday.png")
+    with pytest.raises(DataError, match="does not name its cues"):
+        cue_conflict(imagenet_subject([0]), tmp_path)
+    with pytest.raises(ConfigError, match="has 3 classes"):
+        cue_conflict(colours_subject(), tmp_path)
+
+
+def test_spectral_conflict(colours):
+    images = np.random.default_rng(0).integers(60, 200, (2, 32, 32, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(phase_amplitude(images, images), images)
+    # The mean of a channel is an amplitude: the colour model follows "texture" only.
+    result = spectral_conflict(colours_subject(), colours)
+    assert (result.shape, result.texture) == (0, 6)
+
+
+def test_classes_that_do_not_match(colours):
+    subject = Subject("x", MeanColour(), DataConfig(), ("red", "green", "yellow"))
+    with pytest.raises(ConfigError, match="1 of the 3 classes of the images are not among the 3 of x: blue"):
+        match_classes(subject, colours)
+    assert match_classes(subject, colours, common_only=True).tolist() == [-1, 1, 0]
+    unnamed = Subject("x", MeanColour(), DataConfig(), ("class 0", "class 1"), names_known=False)
+    with pytest.raises(ConfigError, match="2 outputs without names, the images have 3"):
+        match_classes(unnamed, colours)
+
+
+def test_images_that_cannot_be_read_are_named(colours, tmp_path):
+    with pytest.raises(DataError, match="no images in"):
+        (tmp_path / "empty").mkdir()
+        read_images([tmp_path / "empty"], DataConfig())
+    broken = tmp_path / "c" / "red" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    with pytest.raises(DataError, match=r"cannot read the image .*1\.png"):
+        list(read_batches(colours, DataConfig(image_size=32)))
+    with pytest.raises(DataError, match=r"cannot read the image .*1\.png"):
+        read_images([tmp_path / "c"], DataConfig(image_size=32))
