@@ -19,7 +19,7 @@ from sequencer2d.evaluation.benchmark.results import (
     read_result,
     with_ratio,
 )
-from sequencer2d.evaluation.benchmark.run import Case, make_cases, result_header, run
+from sequencer2d.evaluation.benchmark.loop import Case, make_cases, result_header, run
 from sequencer2d.evaluation.benchmark.subjects import PEERS, Subject, parse_subject
 from sequencer2d.evaluation.benchmark.timing import ceilings
 

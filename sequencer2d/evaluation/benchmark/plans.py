@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from sequencer2d.evaluation.benchmark.run import Case, make_cases
+from sequencer2d.evaluation.benchmark.loop import Case, make_cases
 from sequencer2d.evaluation.benchmark.subjects import PEERS, parse_subject
 
 OURS = ("sequencer2d_s", "sequencer2d_m", "sequencer2d_l")
