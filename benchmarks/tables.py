@@ -3,8 +3,8 @@
 python benchmarks/tables.py            # rewrite the tables
 python benchmarks/tables.py --check    # exit with 1 while a table differs from its file
 
-A table stands between `<!-- table: NAME -->` and `<!-- end: NAME -->`, NAME being a key of TABLES. Without a result file
-the text between the markers says that there is none yet.
+A table stands between `<!-- table: NAME -->` and `<!-- end: NAME -->`, NAME being a key of TABLES. Without a result
+file the text between the markers says that there is none yet.
 """
 
 import argparse

@@ -17,7 +17,7 @@ def draw_predictions(
     *,
     columns: int = 8,
 ) -> Path:
-    """Draw images in a grid, each with its first guess and probability; right ones green, wrong ones red with the truth.
+    """Draw images in a grid with their first guess and its probability: green if right, red with the truth if wrong.
 
     Args:
         predictions: of images that could be read.

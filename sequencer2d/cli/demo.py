@@ -23,13 +23,16 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "demo",
         help="see it work in minutes: train on handwritten digits on the CPU",
         description=(
-            "Train a small Sequencer2D on scikit-learn's 1,797 handwritten digits on the CPU (a few minutes, no download), "
-            "evaluate it on test digits, predict some of them and draw curves and predictions."
+            "Train a small Sequencer2D on scikit-learn's 1,797 handwritten digits on the CPU (a few minutes, no "
+            "download), evaluate it on test digits, predict some of them and draw curves and predictions."
         ),
     )
     parser.add_argument("fields", nargs="*", metavar="field=value", help="set a field of the recipe 'digits'")
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="folder to write to (default: the first new one of runs/demo, -2, …)"
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="folder to write to (default: the first new one of runs/demo, -2, …)",
     )
     parser.set_defaults(run=run)
 
@@ -49,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def predict_digits(run_folder: Path) -> tuple[list[Prediction], list[str]]:
-    """Write test digits as image files, predict them with the run's model and draw the result; (predictions, truths)."""
+    """Write test digits as image files, predict them with the run's model, draw that; (predictions, truths)."""
     from sequencer2d.analysis.predictions import draw_predictions
     from sequencer2d.data.config import DataConfig
     from sequencer2d.data.sources import open_source
@@ -84,7 +87,8 @@ def _report(output: Path, predictions: list[Prediction], truths: list[str], seco
     summary = read_json(output / "summary.json")
     right = sum(prediction.guesses[0].name == truth for prediction, truth in zip(predictions, truths, strict=True))
     folder = shlex.quote(str(output))
-    print(f"\ntest accuracy {summary['final']['top1']:.2f} % after the last epoch, {summary['best']['top1']:.2f} % in the best")
+    last, best = summary["final"]["top1"], summary["best"]["top1"]
+    print(f"\ntest accuracy {last:.2f} % after the last epoch, {best:.2f} % after the best")
     print(f"{right} of the {len(truths)} digits drawn are right; {seconds:.0f} s in all")
     print(f"  curves       {output / 'curves.png'}")
     print(f"  predictions  {output / 'predictions.png'}")

@@ -115,7 +115,9 @@ def check_classes(model_names: Sequence[str] | None, num_classes: int, data_name
     """Raise `DataError` if the data's classes are not the model's."""
     if model_names is None:
         if len(data_names) != num_classes:
-            raise DataError(f"the model has {num_classes} classes and the data {len(data_names)}; use the data it is for")
+            raise DataError(
+                f"the model has {num_classes} classes and the data {len(data_names)}; use the data it is for"
+            )
         return
     if tuple(model_names) != tuple(data_names):
         strange = [name for name in data_names if name not in model_names]

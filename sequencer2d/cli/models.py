@@ -15,15 +15,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "models",
         help="list the models with parameters, MACs and strides",
         description=(
-            "List the models. MACs are multiply-accumulates of one image, in billions (G), and include the recurrences, "
-            "which most counters leave out. Strides are pixels per token after each stage, channels and blocks are given "
-            "per stage; hidden is the number of hidden units of one scan. The mixer is the recurrent cell, its scans (down, "
-            "up, right, left; flat: along all tokens as one sequence) and how they are fused."
+            "List the models. MACs are multiply-accumulates of one image, in billions (G), and include the "
+            "recurrences, which most counters leave out. Strides are pixels per token after each stage, channels and "
+            "blocks are given per stage; hidden is the number of hidden units of one scan. The mixer is the recurrent "
+            "cell, its scans (down, up, right, left; flat: along all tokens as one sequence) and how they are fused."
         ),
     )
     parser.add_argument("filter", nargs="?", default="*", metavar="PATTERN", help="names to list, e.g. '*_s_*'")
     parser.add_argument(
-        "--size", type=positive, default=224, metavar="PIXELS", help="side of the image that MACs are for (default: 224)"
+        "--size",
+        type=positive,
+        default=224,
+        metavar="PIXELS",
+        help="side of the image that MACs are for (default: 224)",
     )
     add_json(parser)
     parser.set_defaults(run=run)
@@ -69,7 +73,12 @@ def describe_model(name: str, size: int) -> dict[str, Any]:
 def _mixer(config: Any) -> str:
     """The recurrence in a few signs, e.g. "lstm ↓↑→← concat"."""
     vertical, horizontal = ("↓↑", "→←") if config.bidirectional else ("↓", "→")
-    scans = {"both": vertical + horizontal, "vertical": vertical, "horizontal": horizontal, "flatten": f"flat {horizontal}"}
+    scans = {
+        "both": vertical + horizontal,
+        "vertical": vertical,
+        "horizontal": horizontal,
+        "flatten": f"flat {horizontal}",
+    }
     return f"{config.cell} {scans[config.axes]} {config.fusion if config.fusion != 'none' else 'unfused'}"
 
 
@@ -84,5 +93,7 @@ def _print_table(rows: list[dict[str, Any]], size: int) -> None:
         table.add_column(title)
     for row in rows:
         stages = [" ".join(map(str, row[key])) for key in ("strides", "blocks", "channels", "hidden")]
-        table.add_row(row["name"], f"{row['parameters'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f}", *stages, row["mixer"])
+        table.add_row(
+            row["name"], f"{row['parameters'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f}", *stages, row["mixer"]
+        )
     console().print(table)

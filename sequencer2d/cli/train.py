@@ -24,8 +24,8 @@ examples:
   sequencer2d train --resume runs/a                            go on where runs/a stopped
   torchrun --nproc-per-node 8 -m sequencer2d train imagenet_s data.root=/imagenet
 
-Every field of the configuration is set by its path; --dry-run prints all of them. Times are in seconds (names end in _s)
-or epochs, sizes in pixels, batch sizes in images per optimizer step over all processes."""
+Every field of the configuration is set by its path; --dry-run prints all of them. Times are in seconds (names end in
+_s) or epochs, sizes in pixels, batch sizes in images per optimizer step over all processes."""
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -111,8 +111,8 @@ def _report(output: str, summary: dict[str, Any]) -> None:
         return
     final, best = summary["final"], summary["best"]
     print(
-        f"done in {summary['duration_s'] / 60:.1f} min: top-1 {final['top1']:.2f} % after the last epoch, {best['top1']:.2f} % "
-        f"after epoch {best['epoch']} (best.safetensors); everything is in {output}",
+        f"done in {summary['duration_s'] / 60:.1f} min: top-1 {final['top1']:.2f} % after the last epoch, "
+        f"{best['top1']:.2f} % after epoch {best['epoch']} (best.safetensors); everything is in {output}",
         file=sys.stderr,
     )
 

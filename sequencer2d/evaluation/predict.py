@@ -85,7 +85,9 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if path.is_dir():
             below = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
             if not below:
-                raise DataError(f"no images in {path}; looked for {', '.join(sorted(EXTENSIONS))}, in folders below too")
+                raise DataError(
+                    f"no images in {path}; looked for {', '.join(sorted(EXTENSIONS))}, in folders below too"
+                )
             found += below
         elif path.exists():
             found.append(path)
@@ -107,14 +109,16 @@ def class_names_of(model: Sequencer2D) -> tuple[str, ...]:
 
 
 def input_fields(model: Sequencer2D) -> dict[str, Any]:
-    """Fields of a `DataConfig` for the images that the model's checkpoint was made for: size, mean, std, resampling, crop.
+    """Fields of a `DataConfig` for the images that the model was made for: size, mean, std, resampling, crop.
 
     Raises:
         InputError: the model takes no RGB images.
     """
     cfg = model.pretrained_cfg
     if model.in_chans != 3:
-        raise InputError(f"the model takes images of {model.in_chans} channels; image files are read as RGB, 3 channels")
+        raise InputError(
+            f"the model takes images of {model.in_chans} channels; image files are read as RGB, 3 channels"
+        )
     return {
         "image_size": tuple(cfg["input_size"][1:]),
         "mean": tuple(cfg["mean"]),

@@ -1,0 +1,26 @@
+"""The Python examples in the documentation run, one after the other, as they stand."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"(?P<skip><!-- not run: [^\n]*-->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
+DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.name != "design.md"]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = [match for match in BLOCK.finditer(path.read_text(encoding="utf-8")) if not match["skip"]]
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block["code"], f"{path.name}: example", "exec"), names)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (path.parent / link).exists()]
+    assert not missing
