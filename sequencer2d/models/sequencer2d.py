@@ -255,7 +255,7 @@ class Sequencer2D(Backbone):
         """Return the regular expressions by which timm groups parameters by depth (layer-wise learning rates)."""
         per_block = [(r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^stages\.(\d+)\.downsample", (0,))]
         per_stage = [(r"^stages\.(\d+)", None)]
-        return {"stem": r"^(stem|pos_embed)", "blocks": [*(per_stage if coarse else per_block), (r"^norm", (99999,))]}
+        return {"stem": r"^(?:stem|pos_embed)", "blocks": [*(per_stage if coarse else per_block), (r"^norm", (99999,))]}
 
 
 def check_layout(output_fmt: str) -> None:
