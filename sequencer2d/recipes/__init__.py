@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.recipes.digits import digits
 from sequencer2d.recipes.cifar import cifar10
+from sequencer2d.recipes.digits import digits
 from sequencer2d.recipes.finetune import finetune_392_l
 from sequencer2d.recipes.imagenet import imagenet_l, imagenet_m, imagenet_s
 from sequencer2d.recipes.transfer import transfer_cars, transfer_cifar10, transfer_cifar100, transfer_flowers102
@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["get", "names", "summary"]
 
 _RECIPES: tuple[Callable[[], "TrainConfig"], ...] = (
-    digits, cifar10, imagenet_s, imagenet_m, imagenet_l, finetune_392_l,
-    transfer_cifar10, transfer_cifar100, transfer_flowers102, transfer_cars,
+    digits,
+    cifar10,
+    imagenet_s,
+    imagenet_m,
+    imagenet_l,
+    finetune_392_l,
+    transfer_cifar10,
+    transfer_cifar100,
+    transfer_flowers102,
+    transfer_cars,
 )
 
 

@@ -12,23 +12,23 @@ from sequencer2d.training.config import (
 
 
 def digits() -> TrainConfig:
-    """A small Sequencer2D on scikit-learn's digits, 50 epochs at 8², on a CPU.
+    """A small Sequencer2D on scikit-learn's digits, 40 epochs at 8², on a CPU.
 
-    The model has 0.3 M parameters: two stages of two blocks on 4×4 tokens. One thread is as fast as two on work this
-    small, and stays so on a busy machine. Nothing is downloaded.
+    The model has 0.27 M parameters: one block on 8×8 tokens, a pixel each, and two on 4×4. One thread is about as
+    fast as two on work this small, and stays so on a busy machine. Nothing is downloaded.
 
     Command: sequencer2d train digits
-    Hardware: 2 CPU cores. Expected: top-1 ≥ 98 % within 4 minutes. Seeds: see below.
+    Hardware: 2 CPU cores, 1 to 3 minutes. Expected: top-1 ≥ 98 % of 355 test images. Seeds: SEEDS.
     """
     return TrainConfig(
         model=ModelSpec(
             name="sequencer2d_n",
             drop_path_rate=0.05,
             overrides={
-                "depths": (2, 2),
-                "dims": (64, 96),
-                "hidden_dims": (16, 24),
-                "patch_sizes": (2, 1),
+                "depths": (1, 2),
+                "dims": (48, 96),
+                "hidden_dims": (12, 24),
+                "patch_sizes": (1, 2),
                 "implementation": "reference",
             },
         ),
@@ -44,7 +44,8 @@ def digits() -> TrainConfig:
             hflip=0.0,
             auto_augment="",
             erasing=0.0,
-            mixup=0.0,
+            mixup=0.4,
+            mixup_prob=0.5,
             cutmix=0.0,
             crop_pct=1.0,
         ),
@@ -52,5 +53,5 @@ def digits() -> TrainConfig:
         schedule=ScheduleConfig(warmup_epochs=3, warmup_lr=1e-6, cooldown_epochs=0, min_lr=1e-5, update="step"),
         regularization=RegularizationConfig(label_smoothing=0.1, ema_decay=0.99),
         precision="fp32",
-        run=RunConfig(output="runs/digits", epochs=50, device="cpu", cpu_threads=1, log_interval=22, eval_interval=2),
+        run=RunConfig(output="runs/digits", epochs=40, device="cpu", cpu_threads=1, log_interval=22, eval_interval=2),
     )

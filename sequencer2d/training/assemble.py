@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from sequencer2d.data.batches import BatchTransform
 from sequencer2d.data.loader import Loader, build_loader
 from sequencer2d.data.sources import check_same_classes
 from sequencer2d.errors import ConfigError
-from sequencer2d.models import create_model
+from sequencer2d.models import Sequencer2D, create_model
+from sequencer2d.models.checkpoints import describe_model
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.distributed import Processes
 from sequencer2d.training.optim import WeightAverage, build_optimizer
@@ -38,9 +38,16 @@ class Data:
 def build_data(config: TrainConfig, processes: Processes) -> Data:
     """Open both splits. Raises `DataError`."""
     train, val = (
-        build_loader(config.data, train=train, rank=processes.rank, world_size=processes.world_size,
-                     seed=config.run.seed, pin_memory=processes.device.type == "cuda")
-        for train in (True, False))
+        build_loader(
+            config.data,
+            train=train,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            seed=config.run.seed,
+            pin_memory=processes.device.type == "cuda",
+        )
+        for train in (True, False)
+    )
     check_same_classes(train.source, val.source)
     return Data(train=train, val=val, class_names=tuple(train.source.class_names))
 
@@ -49,56 +56,65 @@ def resolve(config: TrainConfig, num_classes: int) -> TrainConfig:
     """`config` with the number of classes of the data filled in. Raises `ConfigError` if a smaller one was given."""
     given = config.model.num_classes
     if given is not None and given < num_classes:
-        raise ConfigError(f"model.num_classes is {given}, but the data have {num_classes} classes; "
-                          "leave model.num_classes at none to take the data's")
+        raise ConfigError(
+            f"model.num_classes is {given}, but the data have {num_classes} classes; "
+            "leave model.num_classes at none to take the data's"
+        )
     model = dataclasses.replace(config.model, num_classes=given or num_classes)
     return dataclasses.replace(config, model=model)
 
 
-def build_model(config: TrainConfig, device: torch.device) -> nn.Module:
+def build_model(config: TrainConfig, device: torch.device) -> Sequencer2D:
     """The model of a resolved configuration on `device`, with its first weights drawn from `run.seed`."""
     seed_step(config.run.seed, 0, 0)
     spec = config.model
-    model: nn.Module = create_model(
-        spec.name, pretrained=spec.pretrained, checkpoint=spec.checkpoint, num_classes=spec.num_classes,
-        in_chans=spec.in_chans, drop_path_rate=spec.drop_path_rate, **model_overrides(config))
+    assert spec.num_classes is not None, "resolve() fills it in"
+    model: Sequencer2D = create_model(
+        spec.name,
+        pretrained=spec.pretrained,
+        checkpoint=spec.checkpoint,
+        num_classes=spec.num_classes,
+        in_chans=spec.in_chans,
+        drop_path_rate=spec.drop_path_rate,
+        **{"img_size": config.data.size, **spec.overrides},
+    )
     return model.to(device)
 
 
-def model_overrides(config: TrainConfig) -> dict[str, Any]:
-    """`model.overrides`, with the data's image size where it gives none."""
-    return {"img_size": config.data.size, **config.model.overrides}
-
-
-def build_step(config: TrainConfig, model: nn.Module, processes: Processes) -> TrainStep:
+def build_step(config: TrainConfig, model: Sequencer2D, processes: Processes) -> TrainStep:
     """The optimizer step around `model`: compiled and distributed as the configuration says."""
     device = processes.device
     decay = config.regularization.ema_decay
     average = None if decay is None else WeightAverage(model, decay)
-    optimizer = build_optimizer(model, config.optimizer, device)
+    optimizer = build_optimizer(model, config.optimizer)
     if config.run.compile:
         mode = config.run.compile if isinstance(config.run.compile, str) else None
         model.compile(mode=mode)
     classes = config.model.num_classes
     assert classes is not None, "resolve() fills it in"
     return TrainStep(
-        config, model, processes.wrap(model), optimizer,
-        torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"), average,
-        BatchTransform(config.data, classes, seed=config.run.seed, rank=processes.rank), device, processes.rank)
+        config,
+        model,
+        processes.wrap(model),
+        optimizer,
+        torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        average,
+        BatchTransform(config.data, classes, seed=config.run.seed, rank=processes.rank),
+        device,
+        processes.rank,
+    )
 
 
-def checkpoint_meta(config: TrainConfig, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """What a checkpoint says of itself (docs/design.md, Models)."""
-    data, spec = config.data, config.model
-    overrides = {key: list(value) if isinstance(value, tuple) else value for key, value in model_overrides(config).items()}
-    interpolation, crop_pct = data.eval_interpolation, data.crop_pct
+def checkpoint_meta(config: TrainConfig, model: Sequencer2D, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """What the run's checkpoints say of themselves (docs/design.md, Models): the model, its classes and its input."""
+    data = config.data
     return {
-        "format": 1,
-        "model": spec.name,
-        "overrides": overrides,
-        "num_classes": spec.num_classes,
-        "in_chans": spec.in_chans,
-        "class_names": list(class_names) if len(class_names) == spec.num_classes else None,
-        "input": {"size": list(data.size), "mean": list(data.mean), "std": list(data.std),
-                  "interpolation": interpolation, "crop_pct": crop_pct},
+        **describe_model(model, class_names if len(class_names) == model.num_classes else None),
+        "input": {
+            "size": list(data.size),
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "interpolation": data.eval_interpolation,
+            "crop_pct": data.crop_pct,
+        },
     }

@@ -70,16 +70,20 @@ def prepare_folder(run_folder: Path, resume: bool) -> None:
     """
     holds_run = (run_folder / "log.jsonl").exists() or (run_folder / FOLDER / LAST).exists()
     if holds_run and not resume:
-        raise ConfigError(f"run.output={run_folder} already holds a run; continue it with --resume (run.resume=true), "
-                          "or give another run.output")
+        raise ConfigError(
+            f"run.output={run_folder} already holds a run; continue it with --resume (run.resume=true), "
+            "or give another run.output"
+        )
     try:
         (run_folder / FOLDER).mkdir(parents=True, exist_ok=True)
         for folder in (run_folder, run_folder / FOLDER):
             with tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(b"\0" * 4096)
     except OSError as error:
-        raise ConfigError(f"run.output={run_folder} cannot be written ({error.strerror or error}); "
-                          "give a folder on a disk with space where you may write") from error
+        raise ConfigError(
+            f"run.output={run_folder} cannot be written ({error.strerror or error}); "
+            "give a folder on a disk with space where you may write"
+        ) from error
 
 
 def require_space(run_folder: Path, model: nn.Module, has_average: bool, keep: int) -> None:
@@ -89,9 +93,11 @@ def require_space(run_folder: Path, model: nn.Module, has_average: bool, keep: i
     needed = one * (keep + 1) + weights + _SPARE_BYTES
     free = shutil.disk_usage(run_folder).free
     if free < needed:
-        raise ConfigError(f"run.output={run_folder} needs {needed / 2**20:.0f} MiB for {keep} + 1 checkpoints of "
-                          f"{one / 2**20:.0f} MiB, and its disk has {free / 2**20:.0f} MiB free; "
-                          "free some, lower run.keep, or give another run.output")
+        raise ConfigError(
+            f"run.output={run_folder} needs {needed / 2**20:.0f} MiB for {keep} + 1 checkpoints of "
+            f"{one / 2**20:.0f} MiB, and its disk has {free / 2**20:.0f} MiB free; "
+            "free some, lower run.keep, or give another run.output"
+        )
 
 
 def _point_last(folder: Path, path: Path) -> None:

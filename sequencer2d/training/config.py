@@ -9,6 +9,8 @@ from typing import Any, Literal
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError
 
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -113,7 +115,7 @@ class RunConfig:
     keep: int = 2
     """How many of the newest checkpoints stay."""
     compile: bool | str = False
-    """torch.compile: false, true, or its mode (default, reduce-overhead, max-autotune)."""
+    """torch.compile: false, true, or its mode (`COMPILE_MODES`)."""
     channels_last: bool = False
     """Images in channels-last memory format; the model is NHWC inside in any case."""
     tf32: bool = True
@@ -161,10 +163,22 @@ def validate(config: TrainConfig, world_size: int = 1) -> None:
     for path in ("model.drop_path_rate", "regularization.label_smoothing", "regularization.ema_decay"):
         value = _get(config, path)
         _require(value is None or 0 <= value < 1, f"{path} must be at least 0 and below 1, got {value}")
-    _require(all(0 <= beta < 1 for beta in config.optimizer.betas),
-             f"optimizer.betas must be at least 0 and below 1, got {config.optimizer.betas}")
-    _require(not (config.model.pretrained and config.model.checkpoint),
-             "model.pretrained and model.checkpoint both name the first weights: give one of them")
+    _require(
+        all(0 <= beta < 1 for beta in config.optimizer.betas),
+        f"optimizer.betas must be at least 0 and below 1, got {config.optimizer.betas}",
+    )
+    _require(
+        not (config.model.pretrained and config.model.checkpoint),
+        "model.pretrained and model.checkpoint both name the first weights: give one of them",
+    )
+    _require(
+        isinstance(config.run.compile, bool) or config.run.compile in COMPILE_MODES,
+        f"run.compile must be true, false or one of {', '.join(COMPILE_MODES)}, got {config.run.compile!r}",
+    )
+    _require(
+        config.model.in_chans == 3,
+        f"model.in_chans must be 3, got {config.model.in_chans}: images are read as RGB (grey ones are converted)",
+    )
     _check_batch(config.data.batch_size, world_size, config.optimizer.accumulation)
 
 
@@ -204,9 +218,11 @@ def _check_batch(batch: int, world_size: int, accumulation: int) -> None:
     parts = world_size * accumulation
     lower, upper = batch // parts * parts, -(-batch // parts) * parts
     choices = f"{lower} or {upper}" if lower else str(upper)
-    _require(batch % parts == 0,
-             f"data.batch_size ({batch}) is the batch of one optimizer step and must be a multiple of processes × "
-             f"optimizer.accumulation = {world_size} × {accumulation} = {parts}; take {choices}")
+    _require(
+        batch % parts == 0,
+        f"data.batch_size ({batch}) is the batch of one optimizer step and must be a multiple of processes × "
+        f"optimizer.accumulation = {world_size} × {accumulation} = {parts}; take {choices}",
+    )
 
 
 def _get(config: Any, path: str) -> Any:

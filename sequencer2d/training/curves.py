@@ -41,4 +41,8 @@ def plot_curves(run_folder: Path, path: Path | None = None) -> Path | None:
 
 def _line(axes: Any, entries: list[dict[str, Any]], key: str, label: str) -> None:
     if entries:
-        axes.plot([entry["epoch"] for entry in entries], [math.nan if entry[key] is None else entry[key] for entry in entries], label=label)
+        axes.plot(
+            [entry["epoch"] for entry in entries],
+            [math.nan if entry[key] is None else entry[key] for entry in entries],
+            label=label,
+        )

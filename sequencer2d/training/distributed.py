@@ -5,10 +5,11 @@ one process and no process group.
 """
 
 import contextlib
-import datetime
+import datetime as dt
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -76,12 +77,16 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if name == "cpu" or (name == "auto" and not available):
         return torch.device("cpu")
     if not available:
-        raise DeviceError("run.device=cuda was asked for, but torch sees no CUDA device; "
-                          "use run.device=cpu, or a build of torch with CUDA and a working driver")
+        raise DeviceError(
+            "run.device=cuda was asked for, but torch sees no CUDA device; "
+            "use run.device=cpu, or a build of torch with CUDA and a working driver"
+        )
     count = torch.cuda.device_count()
     if local_rank >= count:
-        raise DeviceError(f"process {local_rank} of this host has no GPU: there are {count}; "
-                          f"start at most {count} processes (torchrun --nproc-per-node {count})")
+        raise DeviceError(
+            f"process {local_rank} of this host has no GPU: there are {count}; "
+            f"start at most {count} processes (torchrun --nproc-per-node {count})"
+        )
     return torch.device("cuda", local_rank)
 
 
@@ -105,11 +110,11 @@ def processes(config: DistributedConfig, device: str) -> Iterator[Processes]:
         yield Processes(rank=0, local_rank=local_rank, world_size=1, device=chosen)
         return
     owned = not dist.is_initialized()
-    timeout = datetime.timedelta(seconds=config.timeout_s)
+    timeout = dt.timedelta(seconds=config.timeout_s)
     if owned:
         dist.init_process_group(_backend(config.backend, chosen), timeout=timeout)
     try:
-        control = dist.new_group(backend="gloo", timeout=timeout)
+        control: Any = dist.new_group(backend="gloo", timeout=timeout)
         yield Processes(rank=rank, local_rank=local_rank, world_size=size, device=chosen, control=control)
     finally:
         if owned:
@@ -165,4 +170,6 @@ def _environment_number(name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ConfigError(f"environment variable {name} must be an integer, as torchrun sets it; got {text!r}") from None
+        raise ConfigError(
+            f"environment variable {name} must be an integer, as torchrun sets it; got {text!r}"
+        ) from None

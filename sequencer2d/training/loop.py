@@ -11,12 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sequencer2d.data.loader import Loader
 from sequencer2d.errors import CheckpointError, ConfigError, Interrupted, NumericalError
 from sequencer2d.evaluation.classify import evaluate
 from sequencer2d.files import read_json, write_json
+from sequencer2d.models import Sequencer2D
 from sequencer2d.models.checkpoints import save_weights
 from sequencer2d.training import assemble, checkpoint
 from sequencer2d.training.config import TrainConfig, validate
@@ -62,10 +61,13 @@ class _Run:
         self.config = assemble.resolve(config, len(self.data.class_names))
         here.on_main(lambda: checkpoint.prepare_folder(self.folder, config.run.resume))
         here.on_main(self._check_same_run)
-        self.meta = assemble.checkpoint_meta(self.config, self.data.class_names)
         self.model = assemble.build_model(self.config, here.device)
-        here.on_main(lambda: checkpoint.require_space(
-            self.folder, self.model, config.regularization.ema_decay is not None, config.run.keep))
+        self.meta = assemble.checkpoint_meta(self.config, self.model, self.data.class_names)
+        here.on_main(
+            lambda: checkpoint.require_space(
+                self.folder, self.model, config.regularization.ema_decay is not None, config.run.keep
+            )
+        )
         self.step_fn = assemble.build_step(self.config, self.model, here)
         self.window = LossWindow(here.mean)
         self.agreement = Agreement(here.control)
@@ -79,6 +81,12 @@ class _Run:
     @property
     def total_steps(self) -> int:
         return self.config.total_epochs * self.data.steps_per_epoch
+
+    @property
+    def _judged(self) -> Sequencer2D:
+        """What is evaluated and kept as best: the averaged weights, if there is an average."""
+        average = self.step_fn.average
+        return self.model if average is None else average.module
 
     @property
     def time_s(self) -> float:
@@ -121,17 +129,19 @@ class _Run:
         self._drain()
         loss, norm = self.window.take_mean()
         speed = self.speed.recent()
-        self.log.step({
-            "step": self.step,
-            "epoch": self.step / self.data.steps_per_epoch,
-            "loss": loss,
-            "lr": rate,
-            **({} if norm is None else {"grad_norm": norm}),
-            "images_per_s": round(speed, 1),
-            "memory_mib": round(memory_mib(self.here.device), 1),
-            "time_s": round(self.time_s, 3),
-            "eta_s": round((self.total_steps - self.step) * self.config.data.batch_size / speed, 1),
-        })
+        self.log.step(
+            {
+                "step": self.step,
+                "epoch": self.step / self.data.steps_per_epoch,
+                "loss": loss,
+                "lr": rate,
+                **({} if norm is None else {"grad_norm": norm}),
+                "images_per_s": round(speed, 1),
+                "memory_mib": round(memory_mib(self.here.device), 1),
+                "time_s": round(self.time_s, 3),
+                "eta_s": round((self.total_steps - self.step) * self.config.data.batch_size / speed, 1),
+            }
+        )
 
     def _end_epoch(self, epoch: int) -> None:
         """Log the epoch, evaluated every `eval_interval` epochs and at the end."""
@@ -149,9 +159,9 @@ class _Run:
         self.log.epoch(entry)
 
     def _evaluate(self) -> dict[str, float | None]:
-        average = self.step_fn.average
-        model = self.model if average is None else average.module
-        result = evaluate(model, self.data.val, device=self.here.device, amp_dtype=AMP_DTYPES[self.config.precision])
+        result = evaluate(
+            self._judged, self.data.val, device=self.here.device, amp_dtype=AMP_DTYPES[self.config.precision]
+        )
         loss = result.cross_entropy
         return {"top1": result.top1, "top5": result.top5, "val_loss": loss if math.isfinite(loss) else None}
 
@@ -159,8 +169,10 @@ class _Run:
         try:
             self.window.drain(self.step)
         except NumericalError as error:
-            raise NumericalError(f"{error}; {self._kept()}; lower optimizer.lr, set optimizer.clip_grad_norm, or use "
-                                 "precision=bf16 or fp32 in place of fp16") from None
+            raise NumericalError(
+                f"{error}; {self._kept()}; lower optimizer.lr, set optimizer.clip_grad_norm, or use "
+                "precision=bf16 or fp32 in place of fp16"
+            ) from None
 
     def _kept(self) -> str:
         kept = checkpoint.list_checkpoints(self.folder)
@@ -183,8 +195,10 @@ class _Run:
 
     def _why(self, at_limit: bool) -> str:
         reason = self.signals.received or ("run.max_steps" if at_limit else "run.time_limit_s or another process")
-        return (f"stopped by {reason} after step {self.step} of {self.total_steps}, saved in {self.folder}; "
-                "continue with --resume (run.resume=true)")
+        return (
+            f"stopped by {reason} after step {self.step} of {self.total_steps}, saved in {self.folder}; "
+            "continue with --resume (run.resume=true)"
+        )
 
     def _save(self) -> None:
         """Check the losses so far, then write a checkpoint."""
@@ -207,12 +221,18 @@ class _Run:
         checkpoint.save_checkpoint(self.folder, self.step, entries, self.config.run.keep)
 
     def _progress(self) -> dict[str, Any]:
-        return {"step": self.step, "steps_per_epoch": self.data.steps_per_epoch, "evaluated_epochs": self.evaluated_epochs,
-                "window": self.window.state_dict(), "best": self.best, "final": self.final, "time_s": self.time_s}
+        return {
+            "step": self.step,
+            "steps_per_epoch": self.data.steps_per_epoch,
+            "evaluated_epochs": self.evaluated_epochs,
+            "window": self.window.state_dict(),
+            "best": self.best,
+            "final": self.final,
+            "time_s": self.time_s,
+        }
 
     def _save_best(self) -> None:
-        average = self.step_fn.average
-        save_weights(self.model if average is None else average.module, self.folder / "best.safetensors", self.meta)
+        save_weights(self._judged, self.folder / "best.safetensors", self.meta)
 
     def _check_same_run(self) -> None:
         """Write `config.json`; a resumed run must agree with the one there, in all that changes its results."""
@@ -221,8 +241,10 @@ class _Run:
             changed = differences(from_dict(TrainConfig, read_json(path)), self.config)
             wrong = [name for name in changed if name in _RUN_RESULTS or not name.startswith(_FREE)]
             if wrong:
-                raise ConfigError(f"the run in {self.folder} was started with another {', '.join(wrong)} (see "
-                                  "config.json there); resume it with the same, or give another run.output")
+                raise ConfigError(
+                    f"the run in {self.folder} was started with another {', '.join(wrong)} (see "
+                    "config.json there); resume it with the same, or give another run.output"
+                )
         write_json(path, to_dict(self.config))
 
     def _resume(self) -> None:
@@ -233,8 +255,10 @@ class _Run:
             return
         progress = entries["progress"]
         if progress["steps_per_epoch"] != self.data.steps_per_epoch:
-            raise CheckpointError(f"the run in {self.folder} had {progress['steps_per_epoch']} steps per epoch, the data "
-                                  f"now make {self.data.steps_per_epoch}; resume with the data of the run")
+            raise CheckpointError(
+                f"the run in {self.folder} had {progress['steps_per_epoch']} steps per epoch, the data "
+                f"now make {self.data.steps_per_epoch}; resume with the data of the run"
+            )
         self._load_states(entries)
         self.step, self.evaluated_epochs = progress["step"], progress["evaluated_epochs"]
         self.best, self.final, self.earlier_s = progress["best"], progress["final"], progress["time_s"]
@@ -249,22 +273,35 @@ class _Run:
             if parts.average is not None:
                 parts.average.module.load_state_dict(entries["model_ema"])
         except (KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self.folder / checkpoint.FOLDER / checkpoint.LAST} does not fit this run: {error}"
-                                  ) from error
+            raise CheckpointError(
+                f"{self.folder / checkpoint.FOLDER / checkpoint.LAST} does not fit this run: {error}"
+            ) from error
 
     def _open_log(self) -> SilentLog:
         run = self.config.run
         if not self.here.main:
             return SilentLog()
-        return RunLog(self.folder, total_steps=self.total_steps, first_step=self.step, tensorboard=run.tensorboard,
-                      progress=run.progress)
+        return RunLog(
+            self.folder,
+            total_steps=self.total_steps,
+            first_step=self.step,
+            tensorboard=run.tensorboard,
+            progress=run.progress,
+        )
 
     def _finish(self) -> dict[str, Any]:
         summary = summarize(
-            self.config, final=self.final, best=self.best, steps=self.step, duration_s=self.time_s,
-            images_per_s=self.speed.overall(), device=self.here.device, world_size=self.here.world_size,
+            self.config,
+            final=self.final,
+            best=self.best,
+            steps=self.step,
+            duration_s=self.time_s,
+            images_per_s=self.speed.overall(),
+            device=self.here.device,
+            world_size=self.here.world_size,
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            memory_mib=memory_mib(self.here.device))
+            memory_mib=memory_mib(self.here.device),
+        )
         if self.here.main:
             write_json(self.folder / "summary.json", summary)
             plot_curves(self.folder)
@@ -272,8 +309,18 @@ class _Run:
         return summary
 
 
-_FREE = ("run.", "distributed.", "data.workers", "data.prefetch", "data.cache", "data.root", "data.download",
-         "data.max_broken", "model.checkpoint", "model.pretrained")
+_FREE = (
+    "run.",
+    "distributed.",
+    "data.workers",
+    "data.prefetch",
+    "data.cache",
+    "data.root",
+    "data.download",
+    "data.max_broken",
+    "model.checkpoint",
+    "model.pretrained",
+)
 """Fields that a resumed run may change."""
 _RUN_RESULTS = ("run.epochs", "run.seed")
 

@@ -2,13 +2,15 @@
 
 import copy
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sequencer2d.training.config import OptimizerConfig, TrainConfig
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -17,8 +19,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Without decay: parameters of at most one dimension (norms, biases), every name that ends in "bias" or, as torch's
     recurrent layers name them, "bias_…", and what `model.no_weight_decay()` names.
     """
-    exempt = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
-    decayed, free = [], []
+    named: Callable[[], Iterable[str]] | None = getattr(model, "no_weight_decay", None)
+    exempt = set(named()) if named else set()
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -27,11 +31,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`; one fused kernel on CUDA."""
-    fused = device.type == "cuda"
-    return torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over `parameter_groups`, as one fused kernel."""
+    groups = parameter_groups(model, config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
@@ -56,29 +59,32 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-class WeightAverage:
+class WeightAverage(Generic[Model]):
     """Exponential moving average of a model's parameters and buffers, kept in a copy of the model (`module`).
 
     The decay of update n (from 0) is min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+    Tensors that are not floating-point (counters) are copied.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self.decay = decay
-        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self.module: Model = copy.deepcopy(model).eval().requires_grad_(False)
+        # Listed once: a walk over the modules at every step would cost the CPU more than the update.
+        pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._others = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move the average towards `model` after optimizer step `step` (from 0)."""
+    def update(self, step: int) -> None:
+        """Move the average towards the model after optimizer step `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        average, source = _floats(self.module.state_dict()), _floats(model.state_dict())
-        torch._foreach_lerp_(average, source, 1 - decay)
-        for kept, current in zip(self.module.buffers(), model.buffers(), strict=True):
-            if not kept.is_floating_point():
-                kept.copy_(current)
+        torch._foreach_lerp_([mean for mean, _ in self._floats], [now.detach() for _, now in self._floats], 1 - decay)
+        for kept, current in self._others:
+            kept.copy_(current)
 
 
-def _floats(state: dict[str, Tensor]) -> list[Tensor]:
-    return [value for value in state.values() if value.is_floating_point()]
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
 
 def clip_gradients(parameters: Iterable[Tensor], largest_norm: float | None) -> Tensor | None:

@@ -6,8 +6,8 @@ Only the main process opens a `RunLog`; the others use `SilentLog`, which has th
 
 * `"step"`: `step` (optimizer steps done), `epoch` (fraction), `loss` (mean since the last such line, over all
   processes), `lr`, `images_per_s`, `memory_mib`, `time_s` (of the run's calls so far), `grad_norm` with clipping.
-* `"epoch"`: `step`, `epoch` (epochs done), `train_loss`, `time_s`, and after an evaluation `top1` and `top5` (%), `val_loss`
-  (null if not finite).
+* `"epoch"`: `step`, `epoch` (epochs done), `train_loss`, `time_s`, and after an evaluation `top1` and `top5` (%) and
+  `val_loss` (null if not finite).
 """
 
 import importlib.util
@@ -34,8 +34,9 @@ class SilentLog:
     def __enter__(self) -> "SilentLog":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def step(self, entry: dict[str, Any]) -> None:
@@ -106,8 +107,14 @@ class _Bar:
     """A bar of steps with the last numbers beside it."""
 
     def __init__(self, console: Console, total: int, done: int) -> None:
-        columns = (TextColumn("train"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-                   TextColumn("ETA"), TimeRemainingColumn())
+        columns = (
+            TextColumn("train"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=console, refresh_per_second=4)
         self._task = self._progress.add_task("train", total=total, completed=done, text="")
         self._progress.start()
@@ -163,8 +170,10 @@ def _open_board(folder: Path, first_step: int) -> Any:
 
 
 def _step_text(entry: dict[str, Any]) -> str:
-    return (f"loss {entry['loss']:.4f}  lr {entry['lr']:.2e}  {entry['images_per_s']:,.0f} images/s  "
-            f"{entry['memory_mib']:,.0f} MiB{_eta_text(entry)}")
+    return (
+        f"loss {entry['loss']:.4f}  lr {entry['lr']:.2e}  {entry['images_per_s']:,.0f} images/s  "
+        f"{entry['memory_mib']:,.0f} MiB{_eta_text(entry)}"
+    )
 
 
 def _eta_text(entry: dict[str, Any]) -> str:

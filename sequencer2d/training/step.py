@@ -4,12 +4,13 @@ import contextlib
 import hashlib
 import random
 
-import numpy
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sequencer2d.data.batches import BatchTransform
+from sequencer2d.models import Sequencer2D
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.numerics import AMP_DTYPES
 from sequencer2d.training.optim import WeightAverage, clip_gradients, set_learning_rate
@@ -24,7 +25,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
     value = int.from_bytes(digest, "little") >> 1
     torch.manual_seed(value)
-    numpy.random.seed(value % 2**32)
+    np.random.seed(value % 2**32)
     random.seed(value)
 
 
@@ -35,9 +36,18 @@ class TrainStep:
     erases and mixes a batch on its device.
     """
 
-    def __init__(self, config: TrainConfig, model: nn.Module, wrapped: nn.Module, optimizer: torch.optim.Optimizer,
-                 scaler: torch.amp.GradScaler, average: WeightAverage | None, prepare: BatchTransform,
-                 device: torch.device, rank: int) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Sequencer2D,
+        wrapped: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        average: WeightAverage[Sequencer2D] | None,
+        prepare: BatchTransform,
+        device: torch.device,
+        rank: int,
+    ) -> None:
         self.config, self.device, self.rank = config, device, rank
         self.model, self.wrapped = model, wrapped
         self.optimizer, self.scaler, self.average, self.prepare = optimizer, scaler, average, prepare
@@ -61,7 +71,7 @@ class TrainStep:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update(self.model, step)
+            self.average.update(step)
         return loss, norm
 
     def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:

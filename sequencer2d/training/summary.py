@@ -11,10 +11,20 @@ from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import to_dict
 
 
-def summarize(config: TrainConfig, *, final: dict[str, Any], best: dict[str, Any] | None, steps: int, duration_s: float,
-              images_per_s: float | None, device: torch.device, world_size: int, parameters: int,
-              memory_mib: float) -> dict[str, Any]:
-    """The summary as JSON values. `duration_s` counts every call of the run; `images_per_s` is of this call's training."""
+def summarize(
+    config: TrainConfig,
+    *,
+    final: dict[str, Any],
+    best: dict[str, Any] | None,
+    steps: int,
+    duration_s: float,
+    images_per_s: float | None,
+    device: torch.device,
+    world_size: int,
+    parameters: int,
+    memory_mib: float,
+) -> dict[str, Any]:
+    """The summary as JSON values. `duration_s`: of all calls of the run; `images_per_s`: of this call's training."""
     return {
         "model": config.model.name,
         "parameters": parameters,

@@ -77,7 +77,12 @@ def test_wrong_type_names_field_expectation_and_value(path, value, expected):
 
 @pytest.mark.parametrize(
     "path, hint",
-    [("optimizer.lrr", "optimizer.lr"), ("lr", "optimizer.lr"), ("schedule.epochs", "run.epochs"), ("optimizer", "section")],
+    [
+        ("optimizer.lrr", "optimizer.lr"),
+        ("lr", "optimizer.lr"),
+        ("schedule.epochs", "run.epochs"),
+        ("optimizer", "section"),
+    ],
 )
 def test_unknown_path_suggests_close_ones(path, hint):
     with pytest.raises(ConfigError, match=hint):
@@ -90,9 +95,17 @@ def test_choices_are_listed():
 
 
 def test_several_overrides_are_applied_together():
-    config = with_overrides(TrainConfig(), {
-        "optimizer.lr": "1e-3", "optimizer.betas": "0.9,0.95", "model.overrides.patch_sizes": "2,2,1,1",
-        "model.overrides.cell": "gru", "run.compile": "true", "data.image_size": "32"})
+    config = with_overrides(
+        TrainConfig(),
+        {
+            "optimizer.lr": "1e-3",
+            "optimizer.betas": "0.9,0.95",
+            "model.overrides.patch_sizes": "2,2,1,1",
+            "model.overrides.cell": "gru",
+            "run.compile": "true",
+            "data.image_size": "32",
+        },
+    )
     assert (config.optimizer.lr, config.optimizer.betas) == (1e-3, (0.9, 0.95))
     assert config.model.overrides == {"patch_sizes": (2, 2, 1, 1), "cell": "gru"}
     assert config.run.compile is True
@@ -102,7 +115,9 @@ def test_several_overrides_are_applied_together():
 def test_json_round_trip():
     import json
 
-    config = with_overrides(TrainConfig(), {"model.overrides.dims": "8,16", "run.time_limit_s": "3", "precision": "bf16"})
+    config = with_overrides(
+        TrainConfig(), {"model.overrides.dims": "8,16", "run.time_limit_s": "3", "precision": "bf16"}
+    )
     assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
 
 

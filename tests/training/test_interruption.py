@@ -91,7 +91,14 @@ def start(config, folder: Path, *, slow: float = 0.0, processes: int = 1) -> Chi
     path.write_text(json.dumps(to_dict(config)))
     launcher = [sys.executable]
     if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(free_port())]
+        launcher += [
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            str(processes),
+            "--master-port",
+            str(free_port()),
+        ]
     command = [*launcher, "-m", "tests.training.run_from_json", str(path), "--slow", str(slow)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     return Child(command, folder, environment)

@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -52,8 +53,12 @@ def test_schedule_equals_timms(recipe):
     schedule = config.schedule
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config.peak_lr)
     timms = CosineLRScheduler(
-        optimizer, t_initial=config.run.epochs, lr_min=schedule.min_lr, warmup_t=int(schedule.warmup_epochs),
-        warmup_lr_init=schedule.warmup_lr)
+        optimizer,
+        t_initial=config.run.epochs,
+        lr_min=schedule.min_lr,
+        warmup_t=int(schedule.warmup_epochs),
+        warmup_lr_init=schedule.warmup_lr,
+    )
     for epoch in range(config.total_epochs):
         timms.step(epoch)
         assert learning_rate(config, epoch * STEPS, STEPS) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
@@ -64,8 +69,8 @@ def test_schedule_by_step_is_smooth():
     rates = [learning_rate(config, step, STEPS) for step in range(10 * STEPS)]
     top = rates.index(max(rates))
     assert top == 2 * STEPS - 1, "the cosine starts a little below the peak"
-    assert all(a < b for a, b in zip(rates[:top], rates[1:], strict=False))
-    assert all(a > b for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(rates[: top + 1]))
+    assert all(a > b for a, b in itertools.pairwise(rates[top:]))
 
 
 def test_average_forgets_the_first_weights_and_keeps_buffers():
@@ -73,9 +78,9 @@ def test_average_forgets_the_first_weights_and_keeps_buffers():
     average = WeightAverage(model, 0.9)
     torch.nn.init.constant_(model.weight, 2.0)
     model.num_batches_tracked += 5
-    average.update(model, step=0)
+    average.update(step=0)
     assert average.module.weight.item() == pytest.approx(0.1 * 1 + 0.9 * 2)
-    average.update(model, step=10_000)
+    average.update(step=10_000)
     assert average.module.weight.item() == pytest.approx(0.9 * 1.9 + 0.1 * 2)
     assert average.module.num_batches_tracked == 5
     assert not average.module.weight.requires_grad
@@ -84,8 +89,10 @@ def test_average_forgets_the_first_weights_and_keeps_buffers():
 def test_optimizer_follows_the_configuration():
     model = torch.nn.Linear(2, 2)
     before = copy.deepcopy(model)
-    config = with_overrides(TrainConfig(), {"optimizer.lr": 0.5, "optimizer.weight_decay": 0.1, "optimizer.betas": "0,0"})
-    optimizer = build_optimizer(model, config.optimizer, torch.device("cpu"))
+    config = with_overrides(
+        TrainConfig(), {"optimizer.lr": 0.5, "optimizer.weight_decay": 0.1, "optimizer.betas": "0,0"}
+    )
+    optimizer = build_optimizer(model, config.optimizer)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()

@@ -1,0 +1,92 @@
+import pytest
+
+from sequencer2d import create_model, recipes
+from sequencer2d.errors import ConfigError
+from sequencer2d.training.config import TrainConfig, validate
+from sequencer2d.training.fields import from_dict, to_dict, with_overrides
+
+SCRATCH = {"imagenet_s": (2048, 2e-3, 0.1), "imagenet_m": (1536, 1.5e-3, 0.2), "imagenet_l": (1024, 1e-3, 0.4)}
+TRANSFER = ("transfer_cifar10", "transfer_cifar100", "transfer_flowers102", "transfer_cars")
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_is_valid_and_states_how_it_runs(name):
+    config = recipes.get(name)
+    validate(config, world_size=8)
+    assert from_dict(TrainConfig, to_dict(config)) == config
+    documentation = next(recipe.__doc__ for recipe in recipes._RECIPES if recipe.__name__ == name)
+    for word in (f"train {name}", "Hardware", "Expected", "Seeds"):
+        assert word in documentation
+    assert recipes.summary(name).endswith(".")
+    assert config.run.output == f"runs/{name}"
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_imagenet_from_scratch_is_the_papers(name):
+    config = recipes.get(name)
+    batch, peak, drop_path = SCRATCH[name]
+    assert config.model.name == f"sequencer2d_{name[-1]}"
+    assert (config.data.batch_size, config.model.drop_path_rate) == (batch, drop_path)
+    assert config.peak_lr == pytest.approx(peak)
+    assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (0.05, None)
+    assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (300, 20, 10)
+    assert (config.schedule.warmup_lr, config.schedule.min_lr) == (1e-6, 1e-6)
+    check_augmentation(config, size=224, crop_pct=0.875, erasing=0.25)
+
+
+def test_fine_tuning_is_the_papers():
+    config = recipes.get("finetune_392_l")
+    assert (config.model.name, config.model.drop_path_rate, config.data.batch_size) == ("sequencer2d_l", 0.4, 512)
+    assert config.peak_lr == 5e-5
+    assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (1e-8, None)
+    assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (30, 0, 0)
+    assert config.model.pretrained
+    check_augmentation(config, size=392, crop_pct=1.0, erasing=0.25)
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_transfer_is_the_papers(name):
+    config = recipes.get(name)
+    assert (config.model.name, config.model.drop_path_rate, config.data.batch_size) == ("sequencer2d_s", 0.1, 512)
+    assert config.peak_lr == 1e-4
+    assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (1e-4, 1.0)
+    assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (200, 5, 10)
+    assert config.schedule.warmup_lr == 1e-6
+    assert config.model.pretrained
+    check_augmentation(config, size=224, crop_pct=0.875, erasing=0.0)
+
+
+def test_cifar10_model_is_small_enough():
+    config = recipes.get("cifar10")
+    model = create_model(config.model.name, num_classes=10, **config.model.overrides)
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 12e6
+
+
+def test_digits_runs_on_the_cpu_without_downloads():
+    config = recipes.get("digits")
+    assert (config.run.device, config.data.source, config.data.hflip) == ("cpu", "digits", 0.0)
+    assert not config.data.download
+
+
+def test_an_unknown_recipe_suggests_close_ones():
+    with pytest.raises(ConfigError, match="cifar10"):
+        recipes.get("cifar")
+
+
+def test_epochs_are_set_by_their_path():
+    assert with_overrides(recipes.get("cifar10"), {"run.epochs": "30"}).run.epochs == 30
+
+
+def check_augmentation(config, *, size, crop_pct, erasing):
+    data = config.data
+    assert (data.size, data.crop_pct) == ((size, size), crop_pct)
+    assert (data.crop, data.crop_scale, data.hflip, data.interpolation) == (
+        "random-resized",
+        (0.08, 1.0),
+        0.5,
+        "random",
+    )
+    assert (data.auto_augment, data.erasing, data.erasing_mode) == ("rand-m9-mstd0.5-inc1", erasing, "pixel")
+    assert (data.mixup, data.cutmix, data.mixup_switch_prob, data.mixup_prob) == (0.8, 1.0, 0.5, 1.0)
+    assert config.regularization.label_smoothing == 0.1
+    assert config.precision in ("bf16", "fp16"), "mixed"
