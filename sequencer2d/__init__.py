@@ -9,12 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sequencer2d.models import create_model, list_models, model_config
+    from sequencer2d.models import create_model, list_models, load_model, model_config, register_timm
+    from sequencer2d.ops import rnn2d
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "create_model", "list_models", "model_config"]
+__all__ = ["__version__", "create_model", "list_models", "load_model", "model_config", "register_timm", "rnn2d"]
 
-_HOME = {"create_model": "models", "list_models": "models", "model_config": "models"}
+_HOME = {
+    "create_model": "models",
+    "list_models": "models",
+    "load_model": "models",
+    "model_config": "models",
+    "register_timm": "models",
+    "rnn2d": "ops",
+}
 
 
 def __getattr__(name: str) -> Any:

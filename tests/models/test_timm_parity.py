@@ -1,8 +1,8 @@
 """The same weights give timm's logits, to float rounding.
 
 The budget is computed: timm's own error in float32, against timm in float64 on a small image. Ours may differ from
-timm's by at most four times as much, the errors of both included. Rounding does not grow with the image: logits are means
-over it.
+timm's by at most four times as much, the errors of both included. Rounding does not grow with the image: logits are
+means over it.
 """
 
 import pytest
