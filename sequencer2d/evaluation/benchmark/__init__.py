@@ -9,6 +9,7 @@ without stochastic depth.
 """
 
 from sequencer2d.evaluation.benchmark.forms import DTYPES, FORMS, MODES, available_forms
+from sequencer2d.evaluation.benchmark.loop import Case, make_cases, result_header, run
 from sequencer2d.evaluation.benchmark.plans import PLANS, Plan, Sweep
 from sequencer2d.evaluation.benchmark.results import (
     ResultFile,
@@ -19,7 +20,6 @@ from sequencer2d.evaluation.benchmark.results import (
     read_result,
     with_ratio,
 )
-from sequencer2d.evaluation.benchmark.loop import Case, make_cases, result_header, run
 from sequencer2d.evaluation.benchmark.subjects import PEERS, Subject, parse_subject
 from sequencer2d.evaluation.benchmark.timing import ceilings
 

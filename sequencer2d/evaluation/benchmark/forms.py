@@ -91,7 +91,7 @@ def workload(model: nn.Module, mode: str, dtype: torch.dtype, batch: int, size: 
         for parameter in model.parameters():
             parameter.copy_(parameter.to(dtype))
     weights = torch.float32 if training else dtype
-    model = model.to(device=device, dtype=weights, memory_format=torch.channels_last).train(training)
+    model = model.to(device=device, dtype=weights).to(memory_format=torch.channels_last).train(training)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, size, size, generator=generator).to(dtype)
     images = images.to(device=device, dtype=weights, memory_format=torch.channels_last)
@@ -166,6 +166,7 @@ def _captured(work: Workload, compiled: Forward) -> Form:
     """The compiled step in a CUDA graph, its input in a fixed place."""
     if work.mode == "training" and work.dtype == torch.float16:
         raise ImplementationError("a CUDA graph cannot train in fp16: the gradient scaler decides on the host")
+    run: Callable[[], Tensor | None]
     if work.mode == "inference":
         run = _inference_step(compiled, work.images)
     else:

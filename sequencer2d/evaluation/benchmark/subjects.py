@@ -153,8 +153,10 @@ def resolved(model: nn.Module, device: torch.device, dtype: torch.dtype) -> str:
     for module in model.modules():
         if isinstance(module, RNN2D):
             x = torch.empty(1, 1, 1, module.dim, device=device, dtype=dtype)
-            options = {"scans": module.scans, "cell": module.cell, "implementation": module.implementation}
-            found.add(choose_implementation(x, module.hidden_dim, **options))
+            name = module.implementation
+            found.add(
+                choose_implementation(x, module.hidden_dim, scans=module.scans, cell=module.cell, implementation=name)
+            )
     return "+".join(sorted(found))
 
 

@@ -85,7 +85,7 @@ def ceilings(device: torch.device) -> dict[str, float | str]:
     """
     cuda = device.type == "cuda"
     n, dtype, size = (8192, torch.bfloat16, 2**30) if cuda else (2048, torch.float32, 2**27)
-    found = {
+    found: dict[str, float | str] = {
         "matmul": f"{n}³ {'bf16' if cuda else 'fp32'}",
         "matmul_tflop_per_s": 2 * n**3 / _matmul_ms(n, dtype, device) / 1e9,
         "copy": f"{size // MIB} MiB, read + write",
