@@ -30,7 +30,7 @@ examples:
   sequencer2d bench --plan table1 --output table1.json      the paper's Table 1 columns; --plan help lists the plans
   sequencer2d bench --merge a.json b.json --output all.json put results of equal devices together
 
-models: NAME or NAME@IMPLEMENTATION for ours, timm/sequencer2d_s for timm's Sequencer (timm/sequencer2d_s@fuse after
+models: NAME or NAME@IMPLEMENTATION for ours, timm:sequencer2d_s for timm's Sequencer (timm:sequencer2d_s@fuse after
 sequencer2d.fuse), and any of timm's models by its name (convnext_tiny, swin_tiny, deit_small, regnety_040 …).
 
 Every model runs in every form, and its best counts. A row is written as soon as it is measured; the same command goes

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,5 +96,13 @@ def _report(output: Path, predictions: list[Prediction], truths: list[str], seco
     print(f"  predictions  {output / 'predictions.png'}")
     print(f"  checkpoint   {output / 'best.safetensors'}")
     print("try it yourself:")
-    print(f"  sequencer2d eval {folder}")
-    print(f"  sequencer2d predict {folder} {folder}/images --top 3")
+    print(f"  {_command()} eval {folder}")
+    print(f"  {_command()} predict {folder} {folder}/images --top 3")
+
+
+def _command() -> str:
+    """How this command was called, as far as it can be repeated."""
+    called, on_path = Path(sys.argv[0]), shutil.which("sequencer2d")
+    if called.name != "sequencer2d":
+        return "python -m sequencer2d"
+    return "sequencer2d" if on_path and called.exists() and called.samefile(on_path) else shlex.quote(str(called))
