@@ -1,12 +1,12 @@
 """How fast is Sequencer beside its peers, and how much memory does it take? Runs plans of `sequencer2d bench`.
 
-    python benchmarks/efficiency.py                                  all plans, on one GPU: hours
-    python benchmarks/efficiency.py --plans peers latency --gpus 8   the models spread over the GPUs, one process each
-    python benchmarks/efficiency.py --time-limit 540 …               stops cleanly; the same command goes on
+    python -m benchmarks.efficiency                                  all plans, on one GPU: hours
+    python -m benchmarks.efficiency --plans peers latency --gpus 8   the models spread over the GPUs, one process each
+    python -m benchmarks.efficiency --time-limit 540 …               stops cleanly; the same command goes on
 
 Each process writes a part, `--parts` (a folder) holds them; after every run the parts are merged into
 `benchmarks/results/efficiency.json`, from which the tables (`./dev bench-tables`) and the figures
-(`python benchmarks/efficiency_plots.py`) are made. A comparison within one workload on one GPU needs --gpus 1.
+(`python -m benchmarks.efficiency_plots`) are made. A comparison within one workload on one GPU needs --gpus 1.
 """
 
 import argparse
@@ -16,8 +16,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.record import RESULTS, write_result
 from sequencer2d.evaluation.benchmark import PLANS, merge, read_result

@@ -1,7 +1,7 @@
 """Write the tables of `benchmarks/results/*.json` into the documentation, between markers.
 
-python benchmarks/tables.py            # rewrite the tables
-python benchmarks/tables.py --check    # exit with 1 while a table differs from its file
+python -m benchmarks.tables            # rewrite the tables
+python -m benchmarks.tables --check    # exit with 1 while a table differs from its file
 
 A table stands between `<!-- table: NAME -->` and `<!-- end: NAME -->`, NAME being a key of TABLES. Without a result
 file the text between the markers says that there is none yet.
@@ -11,37 +11,20 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from benchmarks.columns import Column, View, fixed, millions, minutes
+from benchmarks.efficiency_tables import EFFICIENCY_TABLES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "docs/*.md")
 MARKERS = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 
 
-class Column(NamedTuple):
-    """A column: the row's key, the title in the table, and how a value is written."""
-
-    key: str
-    title: str
-    write: Callable[[Any], str] = str
-
-
-def fixed(digits: int) -> Callable[[float], str]:
-    """A number with `digits` decimals and thousands separated: 12,345.6."""
-    return lambda value: f"{value:,.{digits}f}"
-
-
-def millions(value: int) -> str:
-    return f"{value / 1e6:.1f} M"
-
-
-def minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min"
-
-
-TABLES: Mapping[str, tuple[Column, ...]] = {
+TABLES: Mapping[str, tuple[Column, ...] | View] = {
+    **EFFICIENCY_TABLES,
     "cifar10": (
         Column("recipe", "recipe"),
         Column("model", "model"),
@@ -95,9 +78,13 @@ def table(columns: tuple[Column, ...], rows: list[dict[str, Any]]) -> str:
 def _section(name: str, results: Mapping[str, dict[str, Any]]) -> str:
     if name not in TABLES:
         raise SystemExit(f"benchmarks/tables.py: no table named '{name}'; there are: {', '.join(TABLES)}")
-    if name not in results:
-        return f"Not yet measured: `benchmarks/{name}.py` writes this table's numbers.\n"
-    return table(TABLES[name], results[name]["rows"]) + "\n" + _source(name, results[name])
+    view = TABLES[name]
+    if not isinstance(view, View):
+        view = View(name, view, list)
+    if view.result not in results:
+        return f"Not yet measured: `benchmarks/{view.result.split('-')[0]}.py` writes this table's numbers.\n"
+    result = results[view.result]
+    return table(view.columns, view.rows(result["rows"])) + "\n" + _source(view.result, result)
 
 
 def _source(name: str, result: dict[str, Any]) -> str:

@@ -67,8 +67,8 @@ def workload(mode: str = "inference", dtype: torch.dtype = torch.float32) -> tup
     [
         ("sequencer2d_n", ("sequencer2d_n", "sequencer2d", "auto")),
         ("sequencer2d_n@reference", ("sequencer2d_n", "sequencer2d", "reference")),
-        ("timm/sequencer2d_s", ("sequencer2d_s", "timm", "timm")),
-        ("timm/sequencer2d_s@fuse", ("sequencer2d_s", "timm", "fuse")),
+        ("timm:sequencer2d_s", ("sequencer2d_s", "timm", "timm")),
+        ("timm:sequencer2d_s@fuse", ("sequencer2d_s", "timm", "fuse")),
         ("swin_tiny", ("swin_tiny_patch4_window7_224", "timm", "timm")),
         ("resnet50", ("resnet50", "timm", "timm")),
     ],
@@ -78,7 +78,7 @@ def test_a_subject_is_named_by_model_and_implementation(text: str, expected: tup
     assert (subject.model, subject.library, subject.implementation) == expected
 
 
-@pytest.mark.parametrize("text", ["convnxt_tiny", "sequencer2d_n@cuda", "resnet50@fuse", "timm/resnet50@cudnn"])
+@pytest.mark.parametrize("text", ["convnxt_tiny", "sequencer2d_n@cuda", "resnet50@fuse", "timm:resnet50@cudnn"])
 def test_an_unknown_subject_is_a_mistake(text: str) -> None:
     with pytest.raises(ConfigError):
         benchmark.parse_subject(text)
@@ -130,7 +130,7 @@ def test_a_row_holds_rate_cost_and_verdict(mode: str, dtype: str, tmp_path: Path
 
 
 def test_a_peer_needs_no_verdict(tmp_path: Path) -> None:
-    (row,), _ = measure(cases("timm/sequencer2d_s"), tmp_path / "a.json")
+    (row,), _ = measure(cases("timm:sequencer2d_s"), tmp_path / "a.json")
     assert row["error"] is None
     assert row["gate"] is None
     assert row["sources"] == ""
@@ -322,7 +322,7 @@ def cuda_form() -> Callable[[nn.Module, str, str], forms.Form]:
 def test_on_a_gpu_every_form_passes_the_gate_and_counts_memory(mode: str, form: str, tmp_path: Path) -> None:
     results = ResultFile(tmp_path / "a.json", HEADER)
     rows: list[dict[str, Any]] = []
-    wanted = cases("sequencer2d_n", "timm/sequencer2d_s", mode=mode, dtype="bf16", form=form)
+    wanted = cases("sequencer2d_n", "timm:sequencer2d_s", mode=mode, dtype="bf16", form=form)
     benchmark.run(wanted, results, torch.device("cuda"), on_row=rows.append)
     for row in rows:
         assert row["error"] is None, row

@@ -7,8 +7,8 @@ from sequencer2d.evaluation.benchmark.loop import Case, make_cases
 from sequencer2d.evaluation.benchmark.subjects import PEERS, parse_subject
 
 OURS = ("sequencer2d_s", "sequencer2d_m", "sequencer2d_l")
-THEIRS = tuple(f"timm/{name}" for name in OURS)
-SMALL = ("sequencer2d_s", "timm/sequencer2d_s", "convnext_tiny", "swin_tiny", "deit_small")
+THEIRS = tuple(f"timm:{name}" for name in OURS)
+SMALL = ("sequencer2d_s", "timm:sequencer2d_s", "convnext_tiny", "swin_tiny", "deit_small")
 IMPLEMENTATIONS = tuple(f"sequencer2d_s@{name}" for name in ("reference", "cudnn", "auto"))
 
 
@@ -77,8 +77,8 @@ PLANS: dict[str, Plan] = {
     "implementations": Plan(
         "what each implementation of the recurrence gives",
         (
-            Sweep((*IMPLEMENTATIONS, "timm/sequencer2d_s", "timm/sequencer2d_s@fuse"), batches=(1, 256)),
-            Sweep((*IMPLEMENTATIONS, "timm/sequencer2d_s", "timm/sequencer2d_s@fuse"), ("training",), (128,)),
+            Sweep((*IMPLEMENTATIONS, "timm:sequencer2d_s", "timm:sequencer2d_s@fuse"), batches=(1, 256)),
+            Sweep((*IMPLEMENTATIONS, "timm:sequencer2d_s", "timm:sequencer2d_s@fuse"), ("training",), (128,)),
         ),
     ),
 }

@@ -1,11 +1,11 @@
 """What is measured: our models under one of their implementations, timm's Sequencer, timm's other models (the peers).
 
-A subject is written as NAME, NAME@IMPLEMENTATION, timm/NAME or timm/NAME@fuse:
+A subject is written as NAME, NAME@IMPLEMENTATION, timm:NAME or timm:NAME@fuse:
 
     sequencer2d_s              ours, with implementation "auto"
     sequencer2d_s@cudnn        ours, with a named implementation of the recurrence
-    timm/sequencer2d_s         timm's own module
-    timm/sequencer2d_s@fuse    timm's module after `sequencer2d.fuse`
+    timm:sequencer2d_s         timm's own module
+    timm:sequencer2d_s@fuse    timm's module after `sequencer2d.fuse`
     convnext_tiny              a peer: any model name of timm's
 """
 
@@ -15,8 +15,9 @@ import difflib
 import torch
 from torch import nn
 
-from sequencer2d.errors import ConfigError, ImplementationError, InputError
+from sequencer2d.errors import ConfigError, ImplementationError
 from sequencer2d.models import create_model, list_models
+from sequencer2d.models.peers import PREFIX, create_peer, is_peer
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation
 
@@ -93,7 +94,7 @@ class Subject:
     def __str__(self) -> str:
         if self.library == "sequencer2d":
             return f"{self.model}@{self.implementation}"
-        prefix = "timm/" if self.model in list_models() else ""
+        prefix = PREFIX if self.model in list_models() else ""
         return f"{prefix}{self.model}" + (f"@{FUSE}" if self.implementation == FUSE else "")
 
 
@@ -104,8 +105,8 @@ def parse_subject(text: str) -> Subject:
         ConfigError: a model or an implementation that does not exist.
     """
     name, _, implementation = text.partition("@")
-    if name.startswith("timm/"):
-        return _timm_subject(name.removeprefix("timm/"), implementation)
+    if is_peer(name):
+        return _timm_subject(name.removeprefix(PREFIX), implementation)
     if name in list_models():
         implementation = implementation or "auto"
         if implementation not in IMPLEMENTATIONS:
@@ -126,7 +127,7 @@ def build(subject: Subject, size: int) -> nn.Module:
             model = create_model(subject.model)
             model.set_implementation(subject.implementation)
         else:
-            model = _build_timm(subject.model, size)
+            model = create_peer(PREFIX + subject.model, img_size=size, drop_path_rate=0.0)
         if subject.is_sequencer:
             nn.init.normal_(model.get_submodule("head.fc").weight, std=HEAD_STD)
     for module in model.modules():
@@ -170,21 +171,7 @@ def _timm_subject(name: str, implementation: str) -> Subject:
         hint = f"did you mean {' or '.join(close)}?" if close else "see `sequencer2d models` and timm.list_models()"
         raise ConfigError(f"no model {name!r}, neither ours nor timm's; {hint}")
     if implementation not in ("", TIMM, FUSE):
-        raise ConfigError(f"timm/{name}@{implementation}: timm's models run as they are, or as timm/{name}@{FUSE}")
+        raise ConfigError(f"timm:{name}@{implementation}: timm's models run as they are, or as timm:{name}@{FUSE}")
     if implementation == FUSE and not name.startswith("sequencer"):
         raise ConfigError(f"{name}@{FUSE}: only timm's Sequencer models have recurrences to replace")
     return Subject(name, TIMM, implementation or TIMM)
-
-
-def _build_timm(name: str, size: int) -> nn.Module:
-    import timm
-
-    cfg = timm.models.get_pretrained_cfg(name)
-    if cfg is None or tuple(cfg.input_size[1:]) == (size, size) or name.startswith("sequencer"):
-        return timm.create_model(name)
-    if not cfg.fixed_input_size:
-        return timm.create_model(name)
-    try:
-        return timm.create_model(name, img_size=size)
-    except (TypeError, AssertionError, ValueError) as error:
-        raise InputError(f"timm's {name} cannot be built for images of {size}²: {error}") from error

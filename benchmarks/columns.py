@@ -1,0 +1,35 @@
+"""What a table is made of: columns, how values are written, and which rows of which result it shows."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+
+class Column(NamedTuple):
+    """A column: the row's key, the title in the table, and how a value is written."""
+
+    key: str
+    title: str
+    write: Callable[[Any], str] = str
+
+
+class View(NamedTuple):
+    """A table that shows part of a result file: the file's name, the columns, and what makes rows of the file's."""
+
+    result: str
+    columns: tuple[Column, ...]
+    rows: Callable[[list[Row]], list[Row]]
+
+
+def fixed(digits: int) -> Callable[[float], str]:
+    """A number with `digits` decimals and thousands separated: 12,345.6."""
+    return lambda value: f"{value:,.{digits}f}"
+
+
+def millions(value: int) -> str:
+    return f"{value / 1e6:.1f} M"
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min"

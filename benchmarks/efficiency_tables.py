@@ -1,0 +1,101 @@
+"""The tables of `benchmarks/results/efficiency.json`: every model at its best form, ratios to ConvNeXt-T's best."""
+
+import functools
+from collections.abc import Sequence
+
+from benchmarks.columns import Column, Row, View, fixed, millions
+from sequencer2d.evaluation.benchmark import best_rows, label, latest, with_ratio
+
+PEER = "convnext_tiny"
+FORMS = ("eager", "compile", "graph", "optimized")
+SIZES = (224, 448, 672, 896)
+BATCHES = (1, 4, 16, 64, 256)
+DTYPE = "bf16"
+
+_MODEL = (Column("label", "model"), Column("parameters", "parameters", millions), Column("gmacs", "GMACs", fixed(1)))
+_FORMS = tuple(Column(form, form, fixed(0)) for form in FORMS)
+_RATIO = Column("ratio", "best, × ConvNeXt-T's", fixed(2))
+_MEMORY = Column("lowest_memory_mib", "peak memory, MiB", fixed(0))
+
+
+def by_form(rows: list[Row], *, mode: str, batch: int, size: int = 224, dtype: str = DTYPE) -> list[Row]:
+    """One row per model: images/s of each form, the best one's ratio and latency, the least peak memory."""
+    wanted = [row for row in latest(rows) if _matches(row, mode, batch, size, dtype)]
+    found = []
+    for best in sorted(with_ratio(best_rows(wanted), PEER), key=lambda row: -row["images_per_s"]):
+        same = [row for row in wanted if _model(row) == _model(best)]
+        found.append({**best, "label": label(best), **{row["form"]: row["images_per_s"] for row in same}})
+    return found
+
+
+def paper_columns(rows: list[Row]) -> list[Row]:
+    """The columns of the paper's Table 1, 16 images a batch: training and inference, throughput and peak memory."""
+    merged: dict[tuple[str, str, str], Row] = {}
+    for mode in ("training", "inference"):
+        for row in by_form(rows, mode=mode, batch=16):
+            entry = merged.setdefault(
+                _model(row), {key: row[key] for key in ("label", "family", "parameters", "gmacs")}
+            )
+            entry[f"{mode}_rate"] = row["images_per_s"]
+            entry[f"{mode}_memory"] = row["lowest_memory_mib"]
+    return sorted(merged.values(), key=lambda row: row["parameters"])
+
+
+def against(rows: list[Row], *, field: str, values: Sequence[int], mode: str, what: str) -> list[Row]:
+    """One row per model, one entry per batch or size (`field`) of `values`; `what` is a key of `by_form`'s rows."""
+    merged: dict[tuple[str, str, str], Row] = {}
+    for value in values:
+        workload = {"batch": 16, field: value}
+        for row in by_form(rows, mode=mode, **workload):
+            merged.setdefault(_model(row), {"label": label(row)})[str(value)] = row[what]
+    return list(merged.values())
+
+
+def _matches(row: Row, mode: str, batch: int, size: int, dtype: str) -> bool:
+    return (row["mode"], row["batch"], row["size"], row["dtype"]) == (mode, batch, size, dtype)
+
+
+def _model(row: Row) -> tuple[str, str, str]:
+    return row["model"], row["library"], row["implementation"]
+
+
+def _forms_view(mode: str, batch: int, *more: Column) -> View:
+    columns = (*_MODEL, *_FORMS, _RATIO, *more)
+    return View("efficiency", columns, functools.partial(by_form, mode=mode, batch=batch))
+
+
+def _sweep_view(field: str, values: Sequence[int], mode: str, what: str) -> View:
+    title = "{}²" if field == "size" else "batch {}"
+    columns = [Column(str(value), title.format(value), fixed(0)) for value in values]
+    rows = functools.partial(against, field=field, values=values, mode=mode, what=what)
+    return View("efficiency", (Column("label", "model"), *columns), rows)
+
+
+EFFICIENCY_TABLES = {
+    "efficiency-inference": _forms_view("inference", 256, _MEMORY),
+    "efficiency-training": _forms_view("training", 128, _MEMORY),
+    "efficiency-latency": _forms_view("inference", 1, Column("latency_ms", "best latency, ms", fixed(2))),
+    "efficiency-paper": View(
+        "efficiency",
+        (
+            Column("label", "model"),
+            Column("family", "family"),
+            *_MODEL[1:],
+            Column("training_rate", "training, images/s", fixed(0)),
+            Column("inference_rate", "inference, images/s", fixed(0)),
+            Column("training_memory", "training, peak MiB", fixed(0)),
+            Column("inference_memory", "inference, peak MiB", fixed(0)),
+        ),
+        paper_columns,
+    ),
+    "efficiency-batch": _sweep_view("batch", BATCHES, "inference", "images_per_s"),
+    "efficiency-resolution": _sweep_view("size", SIZES, "inference", "images_per_s"),
+    "efficiency-resolution-memory": _sweep_view("size", SIZES, "inference", "lowest_memory_mib"),
+    "efficiency-resolution-training": _sweep_view("size", SIZES, "training", "images_per_s"),
+    "efficiency-resolution-training-memory": _sweep_view("size", SIZES, "training", "lowest_memory_mib"),
+    "efficiency-cpu": View(
+        "efficiency-cpu",
+        (*_MODEL, Column("latency_ms", "latency, ms", fixed(1)), _RATIO),
+        functools.partial(by_form, mode="inference", batch=1, dtype="fp32"),
+    ),
+}
