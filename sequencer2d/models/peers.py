@@ -47,7 +47,7 @@ def create_peer(name: str, *, pretrained: bool = False, **options: Any) -> nn.Mo
             if not pretrained:
                 raise ConfigError(f"timm cannot create {bare} with {options}: {error}") from error
             raise CheckpointError(
-                f"cannot fetch timm's weights of {bare}: {str(error).splitlines()[0]}. Without a network, give a file of "
-                f"weights ({name}=FILE) or random weights (random:{bare})"
+                f"cannot fetch timm's weights of {bare}: {str(error).splitlines()[0]}. Without a network, give a file "
+                f"of weights ({name}=FILE) or random weights (random:{bare})"
             ) from error
     raise ConfigError(f"timm cannot create {bare} with {options}: {refused}")

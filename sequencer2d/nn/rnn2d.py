@@ -100,7 +100,7 @@ class RNN2D(nn.Module):
 
     @property
     def scans(self) -> tuple[int, ...]:
-        """Scans in the order of their parameters and of the output's channels, as `sequencer2d.ops.rnn2d` numbers them."""
+        """Scans in the order of their parameters and the output's channels, as `sequencer2d.ops.rnn2d` numbers them."""
         directions = (0, 1) if self.bidirectional else (0,)
         return tuple((0 if axis == "v" else 2) + direction for axis in AXES[self.axes] for direction in directions)
 

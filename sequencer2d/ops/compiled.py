@@ -48,7 +48,7 @@ def rnn2d_compiled(
     scans: Sequence[int],
     cell: str,
 ) -> Tensor:
-    """`vendor.rnn2d_vendor` as one node of a traced graph; same arguments. Computes in autocast's dtype if that is on."""
+    """`vendor.rnn2d_vendor` as one node of a traced graph; same arguments. Computes in autocast's dtype if on."""
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     tensors = [t if t is None else t.to(dtype) for t in (x, weight_ih, weight_hh, bias_ih, bias_hh)]

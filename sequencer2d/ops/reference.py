@@ -9,9 +9,7 @@ from torch import Tensor
 from sequencer2d.ops.cells import CELLS
 
 
-def scan_gates(
-    gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scans: Sequence[int], cell: str
-) -> Tensor:
+def scan_gates(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scans: Sequence[int], cell: str) -> Tensor:
     """Run the scans over gates whose input product is done.
 
     Args:

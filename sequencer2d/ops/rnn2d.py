@@ -40,11 +40,12 @@ def rnn2d(
         cell: "lstm", "gru" or "rnn" (tanh).
         implementation: "reference" (plain PyTorch), "aten" (PyTorch's CPU kernels), "cudnn", "triton" (fused, CUDA) or
             "auto", the fastest that takes these arguments; `choose_implementation` says which that is.
-        gates: for training through "triton": "stored" keeps the input product for backward, "recomputed" keeps its input
-            and does the product again (S*G*D fewer values a token in memory, one more matrix product).
+        gates: for training through "triton": "stored" keeps the input product for backward, "recomputed" keeps its
+            input and does the product again (S*G*D fewer values a token in memory, one more matrix product).
 
     Returns:
-        (B, H, W, S*D) hidden states, scan by scan in the order of `scans`, in the dtype of x (autocast's under autocast).
+        (B, H, W, S*D) hidden states, scan by scan in the order of `scans`, in the dtype of x (autocast's under
+        autocast).
 
     Raises:
         InputError: shapes that do not fit together, or an unknown cell, scan or choice of gates.

@@ -14,7 +14,7 @@ _RESIDENT_BYTES = 160 * 1024
 
 @dataclass(frozen=True)
 class Launch:
-    """How a kernel is launched: rows of a tile, hidden units of a chunk, warps, W_hh on the chip or read at each step."""
+    """How a kernel is launched: rows of a tile, hidden units of a chunk, warps, W_hh kept on the chip or read."""
 
     rows: int
     chunk: int

@@ -22,11 +22,25 @@ def test_lists_become_tuples_and_size_has_two_sides() -> None:
     hash(config)
 
 
-@pytest.mark.parametrize("field, value", [
-    ("batch_size", 0), ("workers", -1), ("hflip", 1.5), ("erasing", -0.1), ("crop_pct", 0.0), ("image_size", 0),
-    ("image_size", (32, 32, 3)), ("std", (0.1, 0.0, 0.1)), ("mean", (0.5,)), ("crop", "center"),
-    ("crop_scale", (0.5, 0.2)), ("crop_scale", (0.5, 1.2)), ("interpolation", "sinc"), ("erasing_mode", "black"),
-])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("batch_size", 0),
+        ("workers", -1),
+        ("hflip", 1.5),
+        ("erasing", -0.1),
+        ("crop_pct", 0.0),
+        ("image_size", 0),
+        ("image_size", (32, 32, 3)),
+        ("std", (0.1, 0.0, 0.1)),
+        ("mean", (0.5,)),
+        ("crop", "center"),
+        ("crop_scale", (0.5, 0.2)),
+        ("crop_scale", (0.5, 1.2)),
+        ("interpolation", "sinc"),
+        ("erasing_mode", "black"),
+    ],
+)
 def test_a_field_out_of_range_is_named(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"data\.{field} is"):
         dataclasses.replace(DataConfig(), **{field: value})

@@ -15,10 +15,21 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("mode, kind", [
-    ("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("LA", "PNG"), ("CMYK", "JPEG"),
-    ("RGB", "WEBP"), ("RGB", "BMP"), ("RGB", "TIFF"),
-])
+@pytest.mark.parametrize(
+    "mode, kind",
+    [
+        ("L", "PNG"),
+        ("1", "PNG"),
+        ("P", "PNG"),
+        ("P", "GIF"),
+        ("RGBA", "PNG"),
+        ("LA", "PNG"),
+        ("CMYK", "JPEG"),
+        ("RGB", "WEBP"),
+        ("RGB", "BMP"),
+        ("RGB", "TIFF"),
+    ],
+)
 def test_every_kind_of_pixels_becomes_rgb(mode: str, kind: str) -> None:
     original = picture(1, (16, 12))
     image = decode(encoded(original.convert(mode), kind))

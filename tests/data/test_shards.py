@@ -21,8 +21,11 @@ def write_shard(path: Path, samples: dict[str, tuple[int, int | None]], *, as_js
             picture(seed).save(buffer, "PNG")
             members = {f"{key}.png": buffer.getvalue()}
             if target is not None:
-                members |= {f"{key}.json": json.dumps({"label": target}).encode()} if as_json else {
-                    f"{key}.cls": str(target).encode()}
+                members |= (
+                    {f"{key}.json": json.dumps({"label": target}).encode()}
+                    if as_json
+                    else {f"{key}.cls": str(target).encode()}
+                )
             for name, content in members.items():
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
