@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.columns import Column, View, fixed, millions, minutes
+from benchmarks.efficiency_ratios import RATIO_TABLES
 from benchmarks.efficiency_tables import EFFICIENCY_TABLES
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +25,7 @@ MARKERS = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=nam
 
 
 TABLES: Mapping[str, tuple[Column, ...] | View] = {
+    **RATIO_TABLES,
     **EFFICIENCY_TABLES,
     "cifar10": (
         Column("recipe", "recipe"),

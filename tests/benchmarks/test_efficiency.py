@@ -1,0 +1,99 @@
+"""Tables and figures of the efficiency benchmark show what its rows say."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import efficiency, efficiency_plots, tables
+from sequencer2d.evaluation.benchmark import parse_subject
+from sequencer2d.files import read_json, write_json
+
+RATES = {"sequencer2d_s": 20.0, "timm:sequencer2d_s": 5.0, "convnext_tiny": 10.0, "deit_small": 40.0}
+
+
+def row(name: str, mode: str, batch: int, size: int, form: str = "eager", **more: Any) -> dict[str, Any]:
+    subject = parse_subject(name)
+    rate = RATES[name] * batch * (224 / size) ** 2
+    found = {"model": subject.model, "library": subject.library, "implementation": subject.implementation}
+    found |= {"family": subject.family, "form": form, "mode": mode, "dtype": "bf16", "batch": batch, "size": size}
+    found |= {"sources": "", "images_per_s": rate, "latency_ms": 1e3 * batch / rate, "peak_memory_mib": 3.0 * batch}
+    return {**found, "parameters": 28_000_000, "gmacs": 8.3, "error": None, "date": "2030", "resolved": None, **more}
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    workloads = [(256, 224), (128, 224), (1, 224), (16, 224), (16, 448), (16, 896)]
+    rows = [
+        row(name, mode, batch, size)
+        for name, mode, (batch, size) in itertools.product(RATES, ("inference", "training"), workloads)
+    ]
+    rows.append(row("convnext_tiny", "inference", 256, 224, "graph", images_per_s=5120.0, peak_memory_mib=900.0))
+    rows.append(row("deit_small", "inference", 256, 224, "graph", images_per_s=None, error="out of memory"))
+    return {
+        "name": "efficiency",
+        "date": "2030-01-02T03:04:05+00:00",
+        "device": {"kind": "cuda", "name": "A GPU", "count": 1},
+        "versions": {"torch": "2.99"},
+        "commit": "0123456789abcdef",
+        "command": "",
+        "rows": rows,
+    }
+
+
+def shown(name: str, result: dict[str, Any]) -> str:
+    return tables.render(f"<!-- table: {name} -->\n<!-- end: {name} -->", {"efficiency": result})
+
+
+def test_every_form_and_the_ratio_of_the_best_are_in_the_table(result: dict[str, Any]) -> None:
+    text = shown("efficiency-inference", result)
+    assert "| convnext_tiny | 28.0 M | 8.3 | 2,560 | – | 5,120 | – | 1.00 | 768 |" in text
+    assert "| sequencer2d_s (auto) | 28.0 M | 8.3 | 5,120 | – | – | – | 1.00 | 768 |" in text
+    assert "| deit_small | 28.0 M | 8.3 | 10,240 | – | – | – | 2.00 | 768 |" in text
+
+
+def test_the_papers_columns_join_training_and_inference(result: dict[str, Any]) -> None:
+    assert "| timm sequencer2d_s | Seq. | 28.0 M | 8.3 | 80 | 80 | 48 | 48 |" in shown("efficiency-paper", result)
+
+
+def test_a_sweep_has_a_column_per_value(result: dict[str, Any]) -> None:
+    assert "| sequencer2d_s (auto) | 320 | 80 | – | 20 |" in shown("efficiency-resolution", result)
+    assert "| deit_small | 40 | – | 640 | – | 10,240 |" in shown("efficiency-batch", result)
+
+
+def test_comparisons_name_both_sides_at_their_best(result: dict[str, Any]) -> None:
+    text = shown("efficiency-ratios", result)
+    assert "| sequencer2d_s (auto), eager | 5,120 | convnext_tiny, graph | 5,120 | 1.00 |" in text
+    assert "| training, batch 128, 224² | images/s | sequencer2d_s (auto), eager | 2,560 | timm sequencer2d_s" in text
+    assert "swin" not in text  # not measured
+
+
+@pytest.mark.parametrize("name", [name for name in tables.TABLES if name.startswith("efficiency")])
+def test_every_table_can_be_made(name: str, result: dict[str, Any]) -> None:
+    assert "|" in tables.render(f"<!-- table: {name} -->\n<!-- end: {name} -->", {tables.TABLES[name].result: result})
+
+
+def test_figures_are_drawn_and_equal_when_drawn_again(result: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "efficiency.json", result)
+    command = ["--result", str(tmp_path / "efficiency.json"), "--folder", str(tmp_path)]
+    assert efficiency_plots.main(command) == 0
+    first = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
+    assert len(first) == 4
+    efficiency_plots.main(command)
+    assert first == {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
+    lines = efficiency_plots.curves(result["rows"], "inference", "size", {"batch": 16}, "images_per_s")
+    assert lines["sequencer2d_s (auto)"] == [(224, 320.0), (448, 80.0), (896, 20.0)]
+
+
+def test_processes_share_a_plan_and_the_parts_are_merged(result: dict[str, Any], tmp_path: Path) -> None:
+    options = efficiency.parse(["--gpus", "2", "--parts", str(tmp_path), "--", "--retry"])
+    command = efficiency.bench_command("latency", 1, options, 60.0)
+    assert command[3:] == [
+        *("bench", "--plan", "latency", "--output", str(tmp_path / "part-1.json")),
+        *("--shard", "2/2", "--time-limit", "60", "--retry"),
+    ]
+    for index in range(2):
+        write_json(tmp_path / f"part-{index}.json", {**result, "rows": result["rows"][index::2]})
+    efficiency.merge_parts(tmp_path, tmp_path / "efficiency.json")
+    assert len(read_json(tmp_path / "efficiency.json")["rows"]) == len(result["rows"])

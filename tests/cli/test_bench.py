@@ -1,0 +1,81 @@
+"""`sequencer2d bench`: one command measures, a second one goes on, mistakes are one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sequencer2d.evaluation.benchmark import timing
+
+SMALL = ("--device", "cpu", "--models", "sequencer2d_n,sequencer2d_n@triton,resnet18", "--batch", "2", "--size", "28")
+FAST = ("--seconds", "0.01", "--peer", "resnet18")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "ceilings", lambda device: {"copy_tb_per_s": 1.0})
+
+
+def test_a_run_writes_rows_and_prints_the_best_with_ratios(command: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "speed.json"
+    outcome = command("bench", *SMALL, *FAST, "--output", path)
+    assert outcome.code == 0
+    assert "inference, fp32, batch 2, 28²" in outcome.out
+    assert "× resnet18" in outcome.out
+    assert "Without a rate (1)" in outcome.out
+    assert "3 rows" in outcome.err
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert (result["name"], result["device"]["kind"], len(result["rows"])) == ("speed", "cpu", 3)
+    again = command("bench", *SMALL, *FAST, "--output", path, "--json")
+    assert json.loads(path.read_text(encoding="utf-8"))["rows"] == result["rows"]
+    best = {row["model"]: row for row in json.loads(again.out)}
+    assert best["resnet18"]["ratio"] == 1.0
+    assert best["sequencer2d_n"]["ratio"] == pytest.approx(
+        best["sequencer2d_n"]["images_per_s"] / best["resnet18"]["images_per_s"]
+    )
+    merged = command("bench", "--merge", path, path, "--output", tmp_path / "all.json")
+    assert merged.code == 0
+    assert len(json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))["rows"]) == 3
+
+
+def test_a_time_limit_says_how_to_go_on(command: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = command("bench", *SMALL, "--time-limit", "1e-9", "--output", tmp_path / "speed.json")
+    assert outcome.code == 0
+    assert "the same command goes on" in outcome.err
+
+
+def test_a_plan_is_listed_and_its_parts_cover_it(command: Callable[..., Any]) -> None:
+    whole = command("bench", "--device", "cpu", "--plan", "table1", "--dry-run").out.splitlines()
+    parts = [
+        command("bench", "--device", "cpu", "--plan", "table1", "--dry-run", "--shard", f"{i}/3") for i in (1, 2, 3)
+    ]
+    assert "sequencer2d_l@auto, inference, fp32, batch 16, 224²: eager" in whole
+    assert sorted(whole) == sorted(line for part in parts for line in part.out.splitlines())
+
+
+def test_options_replace_what_a_plan_says(command: Callable[..., Any]) -> None:
+    out = command("bench", "--device", "cpu", "--plan", "table1", "--models", "resnet18", "--dry-run").out
+    assert out.splitlines() == [
+        "resnet18, training, fp32, batch 16, 224²: eager",
+        "resnet18, inference, fp32, batch 16, 224²: eager",
+    ]
+
+
+@pytest.mark.parametrize(
+    "options, hint",
+    [
+        (("--models", "convnxt_tiny"), "convnext_tiny"),
+        (("--models", "sequencer2d_s@cuda"), "cudnn"),
+        (("--plan", "table2"), "table1"),
+        (("--mode", "test"), "inference, training"),
+        (("--dtype", "int8"), "bf16"),
+        (("--forms", "fast"), "compile"),
+        (("--batch", "0"), "at least 1"),
+        (("--shard", "3/2"), "I/N"),
+        (("--merge", "nowhere.json"), "nowhere.json"),
+    ],
+)
+def test_a_mistake_is_one_line(options: tuple[str, ...], hint: str, mistake: Callable[..., str]) -> None:
+    assert hint in mistake("bench", "--device", "cpu", *options, *(() if "--merge" in options else ("--dry-run",)))
