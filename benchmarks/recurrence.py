@@ -58,7 +58,9 @@ def options(dtype: torch.dtype) -> dict:
 
 
 def run_forward(p: dict, launch: Launch, dtype: torch.dtype, save: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    return triton_forward.launch_forward(p["gates"], p["weight"], None, save_cells=save, launch=launch, **options(dtype))
+    return triton_forward.launch_forward(
+        p["gates"], p["weight"], None, save_cells=save, launch=launch, **options(dtype)
+    )
 
 
 def run_backward(p: dict, launch: Launch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

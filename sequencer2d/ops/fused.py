@@ -3,6 +3,7 @@
 Suffixes: B batch, H rows, W columns, C input channels, S scans, G gates, D hidden units.
 """
 
+import functools
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -21,18 +22,33 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | None:
     """Why the kernels cannot take the arguments; None if they can."""
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed"
-    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"the input is on {x.device}, it needs a CUDA device"
-    if x.is_cuda and torch.cuda.get_device_capability(x.device) < (8, 0):
-        return "it needs a GPU of compute capability 8.0 (Ampere) or newer"
+    reason = _missing(x.device.type, x.device.index)
+    if reason is not None:
+        return reason
     if _compute_dtype(x) not in _DTYPES:
         return f"it computes in float32, float16 or bfloat16, not in {x.dtype}"
     if hidden > MAX_HIDDEN:
         return f"{hidden} hidden units a scan are more than the {MAX_HIDDEN} that fit"
     if len(scans) > 4:
         return f"{len(scans)} scans are more than 4"
+    return None
+
+
+@torch.compiler.assume_constant_result
+def _missing(device: str, index: int | None) -> str | None:
+    """What a device lacks for the kernels; None if nothing. A constant to the compiler: it cannot trace the questions."""
+    return _ask_device(device, index)
+
+
+@functools.cache
+def _ask_device(device: str, index: int | None) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if device != "cuda":
+        interpreted = device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+        return None if interpreted else f"the input is on {device}, it needs a CUDA device"
+    if torch.cuda.get_device_capability(index) < (8, 0):
+        return "it needs a GPU of compute capability 8.0 (Ampere) or newer"
     return None
 
 

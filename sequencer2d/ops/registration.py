@@ -4,7 +4,9 @@ Registered through `Library.define` and `impl` with an `autograd.Function` above
 `custom_op` with `register_autograd`. The kernels behind them import Triton only when they run.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -172,7 +174,7 @@ def _rnn2d_backward(
     cell: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = [x, weight_ih, weight_hh, bias_ih, bias_hh]
-    grads = _differentiate(lambda *args: _rnn2d(*args, scans, cell), inputs, grad_out)
+    grads = _differentiate(functools.partial(_rnn2d, scans=scans, cell=cell), inputs, grad_out)
     return tuple(x.new_empty(0) if grad is None else grad for grad in grads)  # type: ignore[return-value]
 
 
@@ -245,7 +247,7 @@ def _interpreting() -> bool:
 
 
 def _register() -> None:
-    implementations = {
+    implementations: dict[str, tuple[Callable[..., Any], ...]] = {
         "scan": (scan_triton, _scan_cpu, _fake_scan),
         "scan_backward": (scan_backward_triton, _scan_backward_cpu, _fake_scan_backward),
         "rnn2d_recomputing_backward": (_recomputing_backward, _recomputing_backward, _fake_recomputing_backward),

@@ -120,9 +120,7 @@ def backward_kernel(
             for n in tl.static_range(NC):
                 column = n * DC + tl.arange(0, DC)[None, :]
                 x, grad, state = fetch(gate_rows, state_rows, grad_rows, n, valid, inner, D, DC, G, STATE)
-                rec = ()
-                for gate in tl.static_range(G):
-                    rec = rec + (common.recurrent_product(h, tiles, gate, n, NC, PRECISION),)
+                rec = common.recurrent_products(h, tiles, n, R, DC, NC, G, PRECISION)
                 bias = zero
                 if CELL == common.GRU:
                     bias = tl.load(bias_n + slot * D + column, mask=column < D, other=0.0).to(tl.float32)
@@ -131,18 +129,18 @@ def backward_kernel(
                     dh_n += dc[n]
                 d_x, d_rec, d_state = cell_backward(x, rec, state.to(tl.float32), dh_n, dc[n], bias, CELL, FAST)
                 dc_new = dc_new + (d_state,)
+                rounded = ()
                 for gate in tl.static_range(G):
-                    rounded = d_rec[gate].to(dtype)
+                    rounded = rounded + (d_rec[gate].to(dtype),)
+                    common.store_chunk(grad_gate_rows + gate * D, column, d_x[gate].to(dtype), valid, D, DC)
                     if CELL == common.GRU:
-                        common.store_chunk(grad_rec_rows + gate * D, column, rounded, valid, D, DC)
-                        common.store_chunk(grad_gate_rows + gate * D, column, d_x[gate].to(dtype), valid, D, DC)
-                    else:
-                        common.store_chunk(grad_gate_rows + gate * D, column, rounded, valid, D, DC)
-                    dh_sum = ()
-                    for k in tl.static_range(NC):
-                        tile = tl.trans(tiles[(gate * NC + n) * NC + k])
-                        dh_sum = dh_sum + (tl.dot(rounded, tile, dh_new[k], input_precision=PRECISION),)
-                    dh_new = dh_sum
+                        common.store_chunk(grad_rec_rows + gate * D, column, rounded[gate], valid, D, DC)
+                d_all = common.side_by_side(rounded, R, DC, G)
+                dh_sum = ()
+                for k in tl.static_range(NC):
+                    tile = tl.trans(tiles[n * NC + k])
+                    dh_sum = dh_sum + (tl.dot(d_all, tile, dh_new[k], input_precision=PRECISION),)
+                dh_new = dh_sum
             dh = dh_new
             dc = dc_new
             gate_rows += hop * (S * G * D)

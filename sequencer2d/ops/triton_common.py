@@ -22,8 +22,10 @@ def tanh(x, FAST: tl.constexpr):
         return tl.inline_asm_elementwise(
             "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
         )
-    # exp overflows to infinity for large x, and the quotient is then 0: safe at any x.
-    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
+    # The exponent is never positive, so nothing overflows at any x.
+    e = tl.exp(-2.0 * tl.abs(x))
+    magnitude = (1.0 - e) / (1.0 + e)
+    return tl.where(x < 0.0, -magnitude, magnitude)
 
 
 @triton.jit
@@ -31,7 +33,8 @@ def sigmoid(x, FAST: tl.constexpr):
     """The logistic function in fp32."""
     if FAST:
         return 0.5 * tanh(0.5 * x, FAST) + 0.5
-    return 1.0 / (1.0 + tl.exp(-x))
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x < 0.0, e, 1.0) / (1.0 + e)
 
 
 @triton.jit
@@ -43,24 +46,30 @@ def row_tokens(rows, axis, H, W):
 
 
 @triton.jit
-def weight_tile(weight, slot, gate, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
-    """W_hh of one gate, units [n*DC, (n+1)*DC) by inputs [k*DC, (k+1)*DC), as (inputs, units): (DC, DC)."""
-    unit = n * DC + tl.arange(0, DC)[None, :]
+def weight_tile(weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
+    """W_hh of all gates, units of chunk n by inputs of chunk k, as (inputs, gates * units): (DC, GP*DC).
+
+    The gates stand side by side, padded to a power of two GP, so that one product serves them all: what a product costs
+    here is its latency, not its arithmetic.
+    """
+    GP: tl.constexpr = 4 if G > 1 else 1
+    column = tl.arange(0, GP * DC)[None, :]
+    gate = column // DC
+    unit = n * DC + column % DC
     source = k * DC + tl.arange(0, DC)[:, None]
     pointers = weight + slot * (G * D * D) + (gate * D + unit) * D + source
-    if D % DC == 0:
+    if D % DC == 0 and GP == G:
         return tl.load(pointers)
-    return tl.load(pointers, mask=(unit < D) & (source < D), other=0.0)
+    return tl.load(pointers, mask=(unit < D) & (source < D) & (gate < G), other=0.0)
 
 
 @triton.jit
 def weight_tiles(weight, slot, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr):
-    """All tiles of a scan's W_hh, as a flat tuple: tile (gate, n, k) at (gate * NC + n) * NC + k."""
+    """All tiles of a scan's W_hh, as a flat tuple: tile (n, k) at n * NC + k."""
     tiles = ()
-    for gate in tl.static_range(G):
-        for n in tl.static_range(NC):
-            for k in tl.static_range(NC):
-                tiles = tiles + (weight_tile(weight, slot, gate, n, k, D, DC, G),)
+    for n in tl.static_range(NC):
+        for k in tl.static_range(NC):
+            tiles = tiles + (weight_tile(weight, slot, n, k, D, DC, G),)
     return tiles
 
 
@@ -92,9 +101,32 @@ def chunk_gates(pointers, n: tl.constexpr, valid, D: tl.constexpr, DC: tl.conste
 
 
 @triton.jit
-def recurrent_product(h, tiles, gate: tl.constexpr, n: tl.constexpr, NC: tl.constexpr, PRECISION: tl.constexpr):
-    """Chunk n of one gate's W_hh·h, fp32: (R, DC)."""
-    product = tl.dot(h[0], tiles[(gate * NC + n) * NC], input_precision=PRECISION)
+def recurrent_products(h, tiles, n: tl.constexpr, R: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Chunk n of W_hh·h for every gate, fp32: a tuple of G tensors (R, DC)."""
+    product = tl.dot(h[0], tiles[n * NC], input_precision=PRECISION)
     for k in tl.static_range(1, NC):
-        product = tl.dot(h[k], tiles[(gate * NC + n) * NC + k], product, input_precision=PRECISION)
-    return product
+        product = tl.dot(h[k], tiles[n * NC + k], product, input_precision=PRECISION)
+    if G == 1:
+        return (product,)
+    # Splitting off the gates renames registers: a thread holds the same unit of every gate.
+    by_gate = tl.permute(tl.reshape(product, (R, 2, 2, DC)), (0, 3, 1, 2))
+    even, odd = tl.split(by_gate)
+    first, third = tl.split(even)
+    second, fourth = tl.split(odd)
+    if G == 3:
+        return first, second, third
+    return first, second, third, fourth
+
+
+@triton.jit
+def side_by_side(parts, R: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
+    """The inverse of the split: G tensors (R, DC) to one (R, GP*DC), gates side by side."""
+    if G == 1:
+        return parts[0]
+    last = parts[2]
+    if G == 4:
+        last = parts[3]
+    else:
+        last = tl.zeros_like(last)
+    joined = tl.join(tl.join(parts[0], parts[2]), tl.join(parts[1], last))
+    return tl.reshape(tl.permute(joined, (0, 2, 3, 1)), (R, 4 * DC))

@@ -88,9 +88,7 @@ def forward_kernel(
                 else:
                     more = valid & (t + 1 < steps)
                     x_next = common.chunk_gates(gate_rows + hop * (S * G * D), 0, more, D, DC, G)
-                rec = ()
-                for gate in tl.static_range(G):
-                    rec = rec + (common.recurrent_product(h, tiles, gate, n, NC, PRECISION),)
+                rec = common.recurrent_products(h, tiles, n, R, DC, NC, G, PRECISION)
                 column = n * DC + tl.arange(0, DC)[None, :]
                 bias = zero
                 if CELL == common.GRU:

@@ -1,0 +1,130 @@
+"""Where a model's time goes: GPU time by kernel, for inference or a training step, after torch.compile.
+
+    python benchmarks/profile_model.py sequencer2d_s --mode inference --batch 256 --output profile.json
+
+Names starting with `timm/` are timm's models (`timm/convnext_tiny`).
+"""
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+
+import torch
+
+
+def build(name: str, implementation: str) -> torch.nn.Module:
+    if name.startswith("timm/"):
+        import timm
+
+        return timm.create_model(name.removeprefix("timm/")).cuda()
+    import sequencer2d
+
+    model = sequencer2d.create_model(name).cuda()
+    model.set_implementation(implementation)
+    return model
+
+
+def inference_step(model, batch: int, size: int, mode: str | None):
+    model = model.eval().to(torch.bfloat16, memory_format=torch.channels_last)
+    x = torch.randn(batch, 3, size, size, device="cuda", dtype=torch.bfloat16)
+    x = x.to(memory_format=torch.channels_last)
+    compiled = torch.compile(model, mode=mode) if mode != "eager" else model
+
+    def step():
+        with torch.inference_mode():
+            return compiled(x)
+
+    return step
+
+
+def training_step(model, batch: int, size: int, mode: str | None):
+    model = model.train().to(memory_format=torch.channels_last)
+    x = torch.randn(batch, 3, size, size, device="cuda").to(memory_format=torch.channels_last)
+    y = torch.randint(0, 1000, (batch,), device="cuda")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    compiled = torch.compile(model, mode=mode) if mode != "eager" else model
+
+    def step():
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(compiled(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def milliseconds(step, repeats: int = 20) -> float:
+    for _ in range(5):
+        step()
+    times = []
+    for _ in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        step()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def graphed(step):
+    """The step as one CUDA graph."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def kernels(step, count: int = 30) -> list[dict]:
+    """GPU time by kernel over one step, in milliseconds, largest first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        step()
+        torch.cuda.synchronize()
+    totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+    for event in profiler.events():
+        totals[event.name][0] += event.device_time_total / 1000
+        totals[event.name][1] += 1
+    rows = [{"kernel": name[:110], "ms": round(ms, 4), "calls": calls} for name, (ms, calls) in totals.items()]
+    return sorted(rows, key=lambda row: -row["ms"])[:count]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--mode", choices=("inference", "training"), default="inference")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--size", type=int, default=224, help="pixels")
+    parser.add_argument("--compile", default="default", help="eager, default, max-autotune-no-cudagraphs, …")
+    parser.add_argument("--implementation", default="auto")
+    parser.add_argument("--output")
+    args = parser.parse_args()
+    make = inference_step if args.mode == "inference" else training_step
+    torch.backends.cudnn.benchmark = True
+    step = make(build(args.model, args.implementation), args.batch, args.size, args.compile)
+    torch.cuda.reset_peak_memory_stats()
+    ms = milliseconds(step)
+    result = {**vars(args), "ms": ms, "images_per_s": args.batch / ms * 1000}
+    result["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    if args.mode == "inference":
+        result["graph_ms"] = milliseconds(graphed(step))
+        result["graph_images_per_s"] = args.batch / result["graph_ms"] * 1000
+    result["kernels"] = kernels(step)
+    print(json.dumps({k: v for k, v in result.items() if k != "kernels"}))
+    for row in result["kernels"]:
+        print(f"{row['ms']:9.3f} ms {row['calls']:5d}  {row['kernel']}")
+    if args.output:
+        with open(args.output, "w") as file:
+            json.dump(result, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
