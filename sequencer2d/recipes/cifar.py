@@ -33,7 +33,6 @@ def cifar10() -> TrainConfig:
             mean=(0.4914, 0.4822, 0.4465),
             std=(0.2470, 0.2435, 0.2616),
             batch_size=512,
-            workers=14,
             prefetch=4,
             cache=True,
             crop="pad",

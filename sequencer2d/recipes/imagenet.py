@@ -41,7 +41,7 @@ def imagenet_l() -> TrainConfig:
 def _imagenet(model: str, *, batch_size: int, drop_path_rate: float) -> TrainConfig:
     return TrainConfig(
         model=ModelSpec(name=model, drop_path_rate=drop_path_rate),
-        data=DataConfig(source="folder", image_size=224, batch_size=batch_size, workers=12),
+        data=DataConfig(source="folder", image_size=224, batch_size=batch_size),
         optimizer=OptimizerConfig(lr=5e-4, lr_reference_batch=512, weight_decay=0.05),
         schedule=ScheduleConfig(warmup_epochs=20, warmup_lr=1e-6, cooldown_epochs=10, min_lr=1e-6, update="epoch"),
         regularization=RegularizationConfig(label_smoothing=0.1),

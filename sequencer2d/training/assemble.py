@@ -29,6 +29,14 @@ class Data:
     val: Loader
     class_names: tuple[str, ...]
 
+    def __enter__(self) -> "Data":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the processes that read images."""
+        self.train.close()
+        self.val.close()
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""

@@ -24,13 +24,21 @@ _SPARE_BYTES = 64 * 2**20
 
 
 def save_checkpoint(run_folder: Path, step: int, entries: dict[str, Any], keep: int) -> Path:
-    """Write the checkpoint of `step`, make it `last.pt`, and remove all but the `keep` newest. Returns its path."""
+    """Write the checkpoint of `step`, make it `last.pt`, and remove all but the `keep` newest. Returns its path.
+
+    Raises `CheckpointError` if it cannot be written, which leaves those before it as they were.
+    """
     folder = run_folder / FOLDER
     path = folder / f"step-{step:08d}.pt"
-    with atomic_write(path) as file:
-        torch.save(entries, file)
-    _point_last(folder, path)
-    prune(run_folder, keep)
+    try:
+        with atomic_write(path) as file:
+            torch.save(entries, file)
+        _point_last(folder, path)
+        prune(run_folder, keep)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its writer
+        raise CheckpointError(
+            f"{path} cannot be written ({error}); those before it are whole: make room, then go on with --resume"
+        ) from error
     return path
 
 

@@ -1,12 +1,15 @@
 """The curves of a run, drawn from its log."""
 
 import importlib.util
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 from sequencer2d.files import atomic_write
 from sequencer2d.training.runlog import read_log
+
+logger = logging.getLogger(__name__)
 
 
 def plot_curves(run_folder: Path, path: Path | None = None) -> Path | None:
@@ -15,6 +18,7 @@ def plot_curves(run_folder: Path, path: Path | None = None) -> Path | None:
     Returns the path; None if matplotlib is not installed (it is an optional dependency).
     """
     if importlib.util.find_spec("matplotlib") is None:
+        logger.warning("matplotlib is not installed: no curves.png (pip install 'sequencer2d[train]')")
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

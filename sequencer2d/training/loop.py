@@ -27,7 +27,8 @@ from sequencer2d.training.optim import learning_rate
 from sequencer2d.training.prefetch import RunAhead, to_device
 from sequencer2d.training.runlog import RunLog, SilentLog, memory_mib
 from sequencer2d.training.signals import StopSignals
-from sequencer2d.training.summary import summarize
+from sequencer2d.training.speed import Speedometer
+from sequencer2d.training.summary import device_name, summarize
 from sequencer2d.training.window import LossWindow, require_finite_weights
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class _Run:
         self.earlier_s, self.last_saved = 0.0, time.monotonic()
         self.best: dict[str, Any] | None = None
         self.final: dict[str, Any] = {}
-        self.speed = _Speed(config.data.batch_size)
+        self.speed = Speedometer(config.data.batch_size)
         self._resume()
 
     @property
@@ -94,14 +95,29 @@ class _Run:
         return self.earlier_s + time.monotonic() - self.started
 
     def train(self) -> dict[str, Any]:
-        with self._open_log() as self.log:
-            if self.step:
-                self.log.say(f"resumed at step {self.step} of {self.total_steps}")
+        with self._open_log() as self.log, self.data:
+            self._announce()
             while self.evaluated_epochs < self.config.total_epochs:
                 self._train_epoch(self.evaluated_epochs)
                 self._end_epoch(self.evaluated_epochs)
             self._save()
         return self._finish()
+
+    def _announce(self) -> None:
+        """Say what is about to run; refuse to pass a limit that was reached before."""
+        run, here = self.config.run, self.here
+        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        where = f"{here.world_size} × {device_name(here.device)}"
+        self.log.say(
+            f"{self.config.model.name}, {millions:.2f} M parameters, on {where}: {self.total_steps} steps "
+            f"({self.config.total_epochs} epochs × {self.data.steps_per_epoch}) of {self.config.data.batch_size} "
+            f"images into {self.folder}"
+        )
+        if run.resume:
+            there = f"resumed at step {self.step}" if self.step else "no checkpoint there yet: starting anew"
+            self.log.say(there)
+        if run.max_steps is not None and run.max_steps <= self.step < self.total_steps:
+            raise Interrupted(self._why(at_limit=True))
 
     def _train_epoch(self, epoch: int) -> None:
         """The rest of `epoch`."""
@@ -197,7 +213,7 @@ class _Run:
         reason = self.signals.received or ("run.max_steps" if at_limit else "run.time_limit_s or another process")
         return (
             f"stopped by {reason} after step {self.step} of {self.total_steps}, saved in {self.folder}; "
-            "continue with --resume (run.resume=true)"
+            "go on with --resume (run.resume=true)"
         )
 
     def _save(self) -> None:
@@ -228,6 +244,7 @@ class _Run:
             "window": self.window.state_dict(),
             "best": self.best,
             "final": self.final,
+            "speed": self.speed.state_dict(),
             "time_s": self.time_s,
         }
 
@@ -263,6 +280,7 @@ class _Run:
         self.step, self.evaluated_epochs = progress["step"], progress["evaluated_epochs"]
         self.best, self.final, self.earlier_s = progress["best"], progress["final"], progress["time_s"]
         self.window.load_state_dict(progress["window"])
+        self.speed.load_state_dict(progress["speed"])
 
     def _load_states(self, entries: dict[str, Any]) -> None:
         parts = self.step_fn
@@ -323,40 +341,6 @@ _FREE = (
 )
 """Fields that a resumed run may change."""
 _RUN_RESULTS = ("run.epochs", "run.seed")
-
-
-class _Speed:
-    """Images per second of training, evaluation and saving left out of neither clock but the overall one."""
-
-    def __init__(self, batch: int) -> None:
-        self._batch = batch
-        self._since, self._steps = time.monotonic(), 0
-        self._all_s, self._all_steps = 0.0, 0
-        self._running_since: float | None = None
-
-    def start(self) -> None:
-        self._since, self._steps = time.monotonic(), 0
-        self._running_since = self._since
-
-    def count(self) -> None:
-        self._steps += 1
-        self._all_steps += 1
-
-    def pause(self) -> None:
-        if self._running_since is not None:
-            self._all_s += time.monotonic() - self._running_since
-            self._running_since = None
-
-    def recent(self) -> float:
-        """Since the last call or the epoch's start."""
-        now = time.monotonic()
-        speed = self._steps * self._batch / max(now - self._since, 1e-9)
-        self._since, self._steps = now, 0
-        return speed
-
-    def overall(self) -> float | None:
-        """Of all epochs of this call; None if it trained nothing."""
-        return self._all_steps * self._batch / self._all_s if self._all_s else None
 
 
 def _from_position(loader: Loader, epoch: int, position: int) -> Loader:

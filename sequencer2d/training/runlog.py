@@ -12,6 +12,7 @@ Only the main process opens a `RunLog`; the others use `SilentLog`, which has th
 
 import importlib.util
 import json
+import logging
 import math
 import resource
 import sys
@@ -24,6 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sequencer2d.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
 
@@ -163,6 +166,7 @@ def _keep_until(path: Path, step: int) -> None:
 def _open_board(folder: Path, first_step: int) -> Any:
     """A TensorBoard writer; None if tensorboard is not installed (it is an optional dependency)."""
     if importlib.util.find_spec("tensorboard") is None:
+        logger.warning("tensorboard is not installed: no TensorBoard files (pip install 'sequencer2d[train]')")
         return None
     from torch.utils.tensorboard import SummaryWriter
 

@@ -24,7 +24,7 @@ def summarize(
     parameters: int,
     memory_mib: float,
 ) -> dict[str, Any]:
-    """The summary as JSON values. `duration_s`: of all calls of the run; `images_per_s`: of this call's training."""
+    """The summary as JSON values. `duration_s` and `images_per_s` count all calls of the run."""
     return {
         "model": config.model.name,
         "parameters": parameters,

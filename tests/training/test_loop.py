@@ -189,3 +189,27 @@ def test_signal_handlers_and_threads_are_put_back(tiny):
     with pytest.raises(Interrupted):
         train(tiny(run__max_steps=1))
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), torch.get_num_threads()) == before
+
+
+def test_resuming_at_the_limit_of_steps_changes_nothing(tiny, tmp_path):
+    for resume in (False, True):
+        with pytest.raises(Interrupted, match=r"run\.max_steps after step 2"):
+            train(tiny(run__max_steps=2, run__resume=resume))
+    assert [entry["step"] for entry in logged(tmp_path / "run")] == [1, 2]
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoints_before(tiny, tmp_path, monkeypatch):
+    from sequencer2d.training import checkpoint
+
+    real = checkpoint.torch.save
+
+    def fills_up(entries, file):
+        if entries["progress"]["step"] == 4:
+            raise OSError(28, "No space left on device")
+        real(entries, file)
+
+    monkeypatch.setattr(checkpoint.torch, "save", fills_up)
+    with pytest.raises(CheckpointError, match="No space left"):
+        train(tiny(run__checkpoint_interval_steps=2))
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000002.pt"]
+    assert torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)["progress"]["step"] == 2
