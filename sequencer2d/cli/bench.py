@@ -62,6 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _print_plan(cases)
     from sequencer2d.evaluation.benchmark import ResultFile, result_header
 
+    if device.index is not None:
+        import torch
+
+        torch.cuda.set_device(device)
     path = Path(arguments.output or _default_output(device))
     header = result_header(path.stem, device, _command())
     results = ResultFile(path, header, fresh=arguments.force)
@@ -157,10 +161,6 @@ def _shard(cases: list[Case], shard: tuple[int, int] | None) -> list[Case]:
 def _measure(arguments: argparse.Namespace, cases: list[Case], results: ResultFile, device: torch.device) -> bool:
     from sequencer2d.evaluation.benchmark import run as run_cases
 
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.set_device(device)
     deadline = time.monotonic() + arguments.time_limit if arguments.time_limit else None
     with progress_bar("rows") as progress:
         task = progress.add_task("limits of the device", total=sum(len(case.forms) for case in cases))
