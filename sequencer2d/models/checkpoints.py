@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _read_torch(path: Path, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
+        _check_sums(path)
         # timm's and the authors' training scripts store their argparse.Namespace, which holds plain values.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -233,6 +235,14 @@ def _read_torch(path: Path, use_ema: bool) -> tuple[dict[str, Tensor], dict[str,
         # A damaged file fails anywhere between zip, pickle and tensor, with as many types of error.
         raise CheckpointError(_damaged(path, error)) from error
     return _unwrap(content, path, use_ema)
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the check sums of a zip archive's entries: torch.load ignores them, and loads damaged weights."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (entry := archive.testzip()) is not None:
+                raise ValueError(f"its entry {entry} does not match its check sum")
 
 
 def _damaged(path: Path, error: Exception) -> str:

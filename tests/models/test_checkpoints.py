@@ -200,6 +200,16 @@ def test_a_truncated_file_is_a_clear_error(tmp_path, model, suffix, keep):
         read_checkpoint(path)
 
 
+def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path, model):
+    path = tmp_path / "w.pt"
+    save_weights(model, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="check sum"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_a_file_of_something_else_is_a_clear_error(tmp_path, suffix):
     (tmp_path / f"w{suffix}").write_text("<html>not found</html>\n" * 40)
