@@ -34,6 +34,7 @@ _LIBRARY.define(
     "rnn2d_backward(Tensor grad_out, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
     "int[] scans, str cell) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
+_LIBRARY.define("linear_gelu(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 
 
 def scan_triton(
@@ -225,6 +226,22 @@ def _like(value: Tensor | None, other: Tensor) -> Tensor:
     return other.new_empty(0) if value is None else value.new_empty(value.shape)
 
 
+def _linear_gelu_cuda(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """gelu(x @ weight.T + bias) with the GELU, in its tanh form, in the product's epilogue; inference only."""
+    if bias is None:
+        return F.gelu(F.linear(x, weight), approximate="tanh")
+    out = torch._addmm_activation(bias, x.reshape(-1, x.shape[-1]), weight.t(), use_gelu=True)
+    return out.view(*x.shape[:-1], weight.shape[0])
+
+
+def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.gelu(F.linear(x, weight, bias))
+
+
+def _fake_linear_gelu(x, weight, bias):  # type: ignore[no-untyped-def]
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
 def _on(tensor: Tensor) -> torch.cuda.device:
     """Triton launches on the current device: make it the tensor's. Does nothing on a CPU (the interpreter)."""
     return torch.cuda.device(tensor.device.index if tensor.is_cuda else -1)
@@ -253,6 +270,7 @@ def _register() -> None:
         "rnn2d_recomputing_backward": (_recomputing_backward, _recomputing_backward, _fake_recomputing_backward),
         "rnn2d": (_rnn2d, _rnn2d, _fake_rnn2d),
         "rnn2d_backward": (_rnn2d_backward, _rnn2d_backward, _fake_rnn2d_backward),
+        "linear_gelu": (_linear_gelu_cuda, _linear_gelu, _fake_linear_gelu),
     }
     for name, (cuda, cpu, fake) in implementations.items():
         _LIBRARY.impl(name, cuda, "CUDA")
