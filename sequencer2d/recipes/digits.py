@@ -18,7 +18,8 @@ def digits() -> TrainConfig:
     fast as two on work this small, and stays so on a busy machine. Nothing is downloaded.
 
     Command: sequencer2d train digits
-    Hardware: 2 CPU cores, 1 to 3 minutes. Expected: top-1 ≥ 98 % of 355 test images. Seeds: SEEDS.
+    Hardware: 2 CPU cores, 1 to 3 minutes. Expected: top-1 ≥ 98 % of 355 test images. Seeds: 0: 98.6 %, 1: 98.3 % after
+    the last epoch (at best 98.6 % and 98.9 %).
     """
     return TrainConfig(
         model=ModelSpec(

@@ -121,7 +121,7 @@ def _is_dictionary_key(config: Any, path: str) -> bool:
 def _unknown_path(path: str, known: typing.Sequence[str]) -> str:
     last = path.rpartition(".")[2]
     close = [name for name in known if name.rpartition(".")[2] == last]
-    close += [name for name in difflib.get_close_matches(path, known, n=3, cutoff=0.6) if name not in close]
+    close += [name for name in difflib.get_close_matches(path, known, n=3, cutoff=0.8) if name not in close]
     sections = sorted({name.partition(".")[0] for name in known})
     if any(name.startswith(f"{path}.") for name in known):
         inside = ", ".join(name for name in known if name.startswith(f"{path}."))
