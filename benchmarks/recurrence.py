@@ -1,9 +1,9 @@
-"""Times the fused recurrence alone, over launch configurations: which the table in `sequencer2d/ops/tuning.py` should hold.
+"""Times the fused recurrence alone, over launch configurations, for the table in `sequencer2d/ops/tuning.py`.
 
     python benchmarks/recurrence.py --output recurrence.json [--only forward] [--hidden 96 48]
 
-Every configuration is checked against the float64 reference before it is timed (CUDA events, median). Compilation runs in
-parallel processes first, because it takes longer than everything else.
+Every configuration is checked against the float64 reference before it is timed (CUDA events, median). Compilation runs
+in parallel processes first, because it takes longer than everything else.
 """
 
 import argparse

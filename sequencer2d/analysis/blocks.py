@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from sequencer2d.errors import ConfigError
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
 
-# Ours and most of timm's hierarchical models, Swin and PoolFormer, ViT and Mixer, ResNet; the first that matches counts.
+# Ours and most of timm's hierarchical models, Swin and PoolFormer, ViT and Mixer, ResNet; the first that matches
+# counts.
 PATTERNS = (
     r"stages\.\d+\.blocks\.\d+",
     r"layers\.\d+\.blocks\.\d+",

@@ -59,8 +59,8 @@ def similarity(
     """Linear CKA between all blocks of two models, from mini-batches of the same images.
 
     Args:
-        pixels_first, pixels_second: the images as each model takes them, uint8 (N, H, W, 3), in the same order; the second
-            may be left out if both take the same.
+        pixels_first, pixels_second: the images as each model takes them, uint8 (N, H, W, 3), in the same order; the
+            second may be left out if both take the same.
         blocks_first, blocks_second: by default every block.
         batch_size: at least 4. A last batch with fewer images is left out.
 

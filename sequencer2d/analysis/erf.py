@@ -1,7 +1,8 @@
 """Effective receptive field (Luo et al. 2016; the paper's Figure 5): which pixels move the token in the middle.
 
 For a block, the features of its middle token are summed over the channels and differentiated with respect to the
-normalised image: g(y, x, c). The energy E(y, x) is the mean over images of Σ_c g², its root is what figures show. The shape is measured on E.
+normalised image: g(y, x, c). The energy E(y, x) is the mean over images of Σ_c g², its root is what figures show. The
+    shape is measured on E.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
 from sequencer2d.evaluation.pixels import Progress, normalised
 from sequencer2d.evaluation.subject import Subject
 
-# A field counts as a cross when the arms of its middle row and column hold at least this many times the energy per pixel
-# that other directions hold at the same distance; a round or square field has 1 (a square one up to 1.3).
+# A field counts as a cross when the arms of its middle row and column hold at least this many times the energy per
+# pixel that other directions hold at the same distance; a round or square field has 1 (a square one up to 1.3).
 CRUCIFORM_RATIO = 2.0
 
 
@@ -32,7 +33,8 @@ class Shape:
     Attributes:
         row_share, column_share: energy in the pixel rows (columns) of the middle token, 0 to 1.
         cross_share: energy in either.
-        arm_ratio: energy per pixel on the cross, outside the middle token, over the energy per pixel elsewhere at the same
+        arm_ratio: energy per pixel on the cross, outside the middle token, over the energy per pixel elsewhere at the
+            same
             distance from the centre: 1 for a round field; nan if all energy is inside the middle token.
         area_50, area_90: share of the image's pixels, the strongest first, that holds 50 % and 90 % of the energy.
         side_50, side_90: side in pixels of a square of that area.
@@ -127,7 +129,8 @@ def receptive_fields(
 
 
 def theoretical_field(kernels: Sequence[tuple[int, int]]) -> np.ndarray:
-    """The exact gradient profile, along one axis, of a stack of convolutions whose weights are all 1 (Luo et al., sec. 2.2).
+    """The exact gradient profile, along one axis, of a stack of convolutions whose weights are all 1 (Luo et al., sec.
+    2.2).
 
     Args:
         kernels: (kernel size, stride) of each convolution, the first one first.

@@ -1,9 +1,10 @@
 """Where rows, columns and channels are in what a block puts out.
 
 Read wrongly, a map (B, H, W, C) taken for (B, C, H, W) still gives a picture. So nothing is assumed: images of other
-heights and widths are run through the model, and the axis that follows the height holds the rows, the one that follows the
-width the columns, the one that follows neither the channels; an axis that follows both holds the tokens of the grid. What a
-model says of itself, or a person states, is used where it refuses other sizes, and checked against the shape.
+heights and widths are run through the model, and the axis that follows the height holds the rows, the one that follows
+the width the columns, the one that follows neither the channels; an axis that follows both holds the tokens of the
+grid. What a model says of itself, or a person states, is used where it refuses other sizes, and checked against the
+shape.
 """
 
 import copy
@@ -72,11 +73,12 @@ def find_layouts(
         model: any model of images (B, in_chans, H, W).
         blocks: names of modules.
         size: height and width of the images in pixels.
-        stated: what a person says it is: "NCHW", "NHWC" or "tokens". Needed only where it cannot be found; anywhere else
-            it is checked.
+        stated: what a person says it is: "NCHW", "NHWC" or "tokens". Needed only where it cannot be found; anywhere
+            else it is checked.
 
     Raises:
-        ConfigError: no such block; a layout that cannot be found and was not stated; or one that was stated and is not so.
+        ConfigError: no such block; a layout that cannot be found and was not stated; or one that was stated and is not
+            so.
         InputError: an output that is no map (for example a pooled vector).
     """
     if stated is not None and stated not in LAYOUTS:

@@ -1,8 +1,8 @@
 """How far the memory of each recurrence reaches: forget gates and half-lives.
 
-An LSTM keeps f_t of its cell from one token to the next (eq. 2 of the paper), f_t = σ(W_f x_t + U_f h_{t−1} + b). What a unit
-holds decays along a scan by the product of its forget gates, so its half-life is −ln 2 / mean(ln f), in tokens; times the
-stride of the block it is in pixels. For a GRU the update gate z takes f's place; a tanh RNN has no such gate.
+An LSTM keeps f_t of its cell from one token to the next (eq. 2 of the paper), f_t = σ(W_f x_t + U_f h_{t−1} + b). What
+a unit holds decays along a scan by the product of its forget gates, so its half-life is −ln 2 / mean(ln f), in tokens;
+times the stride of the block it is in pixels. For a GRU the update gate z takes f's place; a tanh RNN has no such gate.
 """
 
 from collections.abc import Sequence

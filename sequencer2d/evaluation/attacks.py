@@ -1,6 +1,7 @@
 """Adversarial examples within an L∞ ball of the image: FGSM (Goodfellow et al. 2015) and PGD (Madry et al. 2018).
 
-Everything is in pixels between 0 and 1: an ε of 8/255 is eight of the 255 levels of an 8-bit image, before normalisation.
+Everything is in pixels between 0 and 1: an ε of 8/255 is eight of the 255 levels of an 8-bit image, before
+    normalisation.
 """
 
 from collections.abc import Callable

@@ -45,8 +45,8 @@ class ResolutionResult:
 def default_sizes(subject: Subject) -> tuple[int, ...]:
     """From half to double the native size, in steps that avoid padding.
 
-    At 224 pixels these are 28 for strides that divide by 7 (the paper's Sequencers) and 32 for others, as in the paper; at other
-    sizes an eighth of the native size, rounded to the stride.
+    At 224 pixels these are 28 for strides that divide by 7 (the paper's Sequencers) and 32 for others, as in the paper;
+    at other sizes an eighth of the native size, rounded to the stride.
     """
     native, stride = subject.data.size[0], model_stride(subject.model)
     ideal = (28 if stride % 7 == 0 else 32) * native / 224
@@ -82,8 +82,9 @@ def resolution_sweep(
 ) -> ResolutionResult:
     """Top-1 accuracy at several input sizes.
 
-    Images are resized and cropped for each size as the model's evaluation does for its own (same share of the image). A model
-    made for one size is resized by timm's `set_input_size` (position embeddings are interpolated) where it has that.
+    Images are resized and cropped for each size as the model's evaluation does for its own (same share of the image). A
+    model made for one size is resized by timm's `set_input_size` (position embeddings are interpolated) where it has
+    that.
 
     Args:
         sizes: sides in pixels; by default `default_sizes`. The native size is added.

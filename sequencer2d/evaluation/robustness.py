@@ -1,8 +1,8 @@
 """The 15 corruptions of ImageNet-C at 5 severities (Hendrycks and Dietterich 2019), made on the fly for any data set.
 
-The corruptions are those of the library imagecorruptions-imaug, whose strengths are tuned for images of 224 pixels: on much
-smaller ones the same severity destroys more. They are applied after resizing and cropping, as for ImageNet-C itself; unlike
-there, the result is not compressed as JPEG once more.
+The corruptions are those of the library imagecorruptions-imaug, whose strengths are tuned for images of 224 pixels: on
+much smaller ones the same severity destroys more. They are applied after resizing and cropping, as for ImageNet-C
+itself; unlike there, the result is not compressed as JPEG once more.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
-"""Shape against texture: which of two cues a model follows when an image carries one class's shape and another's texture.
+"""Shape against texture: which one a model follows when an image carries one class's shape and another's texture.
 
-Geirhos et al. (2019) made such images by style transfer, for 16 categories that stand above ImageNet's classes. For a data set
-that has none, `phase_amplitude` makes cruder ones: the phases of one image's spectrum, which hold its outlines, with the
-amplitudes of another's, which hold its textures' statistics (after Oppenheim and Lim 1981).
+Geirhos et al. (2019) made such images by style transfer, for 16 categories that stand above ImageNet's classes. For a
+data set that has none, `phase_amplitude` makes cruder ones: the phases of one image's spectrum, which hold its
+outlines, with the amplitudes of another's, which hold its textures' statistics (after Oppenheim and Lim 1981).
 """
 
 import os

@@ -1,8 +1,8 @@
 """ImageNet's shifted test sets: -A, -R, -Sketch, -V2, and ReaL, the reassessed labels; each with its subset of classes.
 
-A model of all 1000 classes is asked only about the classes of the set (200 of ImageNet-A and -R): its other logits are left
-out, as the sets' authors do. Which classes those are comes from timm. A model of other classes that are named by WordNet
-identifiers, such as one trained on Tiny-ImageNet, can be asked about those it shares.
+A model of all 1000 classes is asked only about the classes of the set (200 of ImageNet-A and -R): its other logits are
+left out, as the sets' authors do. Which classes those are comes from timm. A model of other classes that are named by
+WordNet identifiers, such as one trained on Tiny-ImageNet, can be asked about those it shares.
 """
 
 import json
