@@ -1,0 +1,98 @@
+"""A local web page (Gradio): drop an image, see what a model predicts, what its blocks see, what its LSTMs hand on."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sequencer2d.analysis.blocks import block_names
+from sequencer2d.analysis.erf import receptive_fields
+from sequencer2d.analysis.figures import figure_bytes, hidden_state_figure, readable, receptive_field_grid
+from sequencer2d.analysis.hidden_states import hidden_states, mixers
+from sequencer2d.data.images import to_rgb
+from sequencer2d.data.transforms import eval_transform
+from sequencer2d.errors import ConfigError, InputError, UserError
+from sequencer2d.evaluation.outcomes import logits_of
+from sequencer2d.evaluation.subject import Subject
+
+EXPLANATION = (
+    "**Receptive field**: how strongly each pixel moves the token in the middle of the block's output; Sequencers see a cross. "
+    "**Hidden states**: the most active channels of the vertical and the horizontal LSTMs and of their fusion."
+)
+
+
+def look(subject: Subject, image: Image.Image | None, block: str) -> tuple[dict[str, float], Image.Image, Image.Image | None, str]:
+    """What the page shows for an image.
+
+    Returns:
+        probabilities of the five best classes, a picture of the receptive field of `block`, one of its hidden states (None
+        for models without recurrences), and a sentence on the field's shape.
+
+    Raises:
+        InputError: no image. ConfigError: no such block.
+    """
+    if image is None:
+        raise InputError("drop an image first")
+    pixels = np.asarray(eval_transform(subject.data)(to_rgb(image)))
+    probabilities = logits_of(subject, pixels[None]).softmax(dim=-1)[0]
+    top = probabilities.topk(min(5, len(probabilities)))
+    classes = {readable(subject.class_names[i]): float(p) for i, p in zip(top.indices.tolist(), top.values, strict=True)}
+    field = receptive_fields(subject, pixels[None], [block])[0]
+    shape = field.shape
+    sentence = (
+        f"{block}: {shape.cross_share:.0%} of the energy lies in the middle token's row and column; half of it in "
+        f"{shape.area_50:.1%} of the image. {'A cross.' if shape.cruciform else 'No cross.'}"
+    )
+    try:
+        states = _picture(hidden_state_figure(hidden_states(subject, pixels, block)))
+    except ConfigError:
+        states = None
+    return classes, _picture(receptive_field_grid([[field]])), states, sentence
+
+
+def build_app(subject: Subject) -> Any:
+    """The page, a `gradio.Blocks` to `launch()`. Nothing is sent anywhere: it runs and stays on this machine.
+
+    Raises:
+        UserError: gradio is not installed.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError(f"the page needs gradio: pip install 'sequencer2d[app]' ({error})") from error
+
+    def show(image: Image.Image | None, block: str) -> tuple[Any, ...]:
+        try:
+            return look(subject, image, block)
+        except UserError as error:
+            raise gradio.Error(str(error)) from error
+
+    names = _blocks(subject)
+    with gradio.Blocks(title=f"How {subject.name} sees", analytics_enabled=False) as page:
+        gradio.Markdown(f"# How {subject.name} sees\n\nDrop an image.")
+        with gradio.Row():
+            with gradio.Column():
+                image = gradio.Image(type="pil", label="image", elem_id="image")
+                block = gradio.Dropdown(list(names), value=names[0], label="block", elem_id="block")
+            classes = gradio.Label(num_top_classes=5, label="prediction", elem_id="prediction")
+        shape = gradio.Markdown(elem_id="shape")
+        with gradio.Row():
+            field = gradio.Image(label="effective receptive field", elem_id="field", interactive=False)
+            states = gradio.Image(label="hidden states", elem_id="states", interactive=False)
+        gradio.Markdown(EXPLANATION)
+        outputs = [classes, field, states, shape]
+        gradio.on([image.upload, block.input], show, [image, block], outputs)
+    return page
+
+
+def _blocks(subject: Subject) -> tuple[str, ...]:
+    try:
+        return tuple(name for name, _ in mixers(subject.model))
+    except ConfigError:
+        return block_names(subject.model)
+
+
+def _picture(figure: Any) -> Image.Image:
+    import io
+
+    return Image.open(io.BytesIO(figure_bytes(figure, "png", 110))).convert("RGB")

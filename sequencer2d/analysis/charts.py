@@ -1,0 +1,99 @@
+"""Charts of what was measured: resolution, corruptions, attacks, calibration; one line or bar group a model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sequencer2d.analysis.figures import _caption, _colour_bar, _figure
+from sequencer2d.evaluation.attacks import AttackResult
+from sequencer2d.evaluation.resolution import ResolutionResult
+from sequencer2d.evaluation.robustness import CorruptionResult
+
+
+def resolution_chart(results: Sequence[ResolutionResult]) -> Any:
+    """Accuracy over the input size, absolute and relative to the native size (Figure 3 a, b)."""
+    figure = _figure(8.4, 3.7)
+    left, right = figure.subplots(1, 2)
+    for result in results:
+        left.plot(result.sizes, 100 * result.top1, marker="o", ms=3, lw=1.2, label=result.model)
+        right.plot(result.sizes, 100 * result.relative, marker="o", ms=3, lw=1.2, label=result.model)
+    for axis, label in ((left, "top-1 accuracy, %"), (right, "top-1 accuracy, % of that at the native size")):
+        axis.axvline(results[0].native, color="0.6", lw=0.8, ls="--")
+        axis.set_xlabel("side of the input, pixels", fontsize=8)
+        axis.set_ylabel(label, fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.25)
+    left.legend(fontsize=7, frameon=False)
+    _caption(
+        figure,
+        f"Accuracy at other input sizes than the {results[0].native} pixels of training (dashed), without fine-tuning, on "
+        f"{results[0].count} images.",
+    )
+    return figure
+
+
+def corruption_chart(results: Sequence[CorruptionResult]) -> Any:
+    """Error by corruption and severity, one heat map a model on one scale."""
+    figure = _figure(3.1 * len(results) + 1.6, 5.2)
+    axes = figure.subplots(1, len(results), squeeze=False, sharey=True)
+    for axis, result in zip(axes[0], results, strict=True):
+        table = np.column_stack([np.full(len(result.corruptions), result.clean_error), result.error])
+        picture = axis.imshow(100 * table, cmap="viridis_r", vmin=0, vmax=100, aspect="auto")
+        for (row, column), value in np.ndenumerate(100 * table):
+            axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color="w" if value > 55 else "k")
+        axis.set_xticks(range(table.shape[1]), ["clean", *map(str, result.severities)], fontsize=7)
+        axis.set_yticks(range(len(result.corruptions)), [name.replace("_", " ") for name in result.corruptions], fontsize=7)
+        axis.set_xlabel("severity", fontsize=8)
+        mce = f", mCE {result.mce:.1f}" if result.mce is not None else ""
+        axis.set_title(f"{result.model}\nmean error {100 * result.mean_error:.1f} %{mce}", fontsize=8)
+    _colour_bar(figure, picture, axes, "top-1 error, %")
+    _caption(figure, f"Top-1 error in percent under the corruptions of ImageNet-C, {results[0].count} images.")
+    return figure
+
+
+def calibration_chart(results: Sequence[CorruptionResult]) -> Any:
+    """Accuracy, confidence and calibration error over severity, means over the corruptions."""
+    figure = _figure(8.4, 3.7)
+    left, right = figure.subplots(1, 2)
+    for index, result in enumerate(results):
+        x = [0, *result.severities]
+        accuracy = 100 * (1 - np.asarray([result.clean_error, *result.error.mean(axis=0)]))
+        confidence = 100 * np.asarray([result.clean_confidence, *result.confidence.mean(axis=0)])
+        error = 100 * np.asarray([result.clean_calibration, *result.calibration.mean(axis=0)])
+        left.plot(x, accuracy, color=f"C{index}", marker="o", ms=3, lw=1.2, label=f"{result.model}: accuracy")
+        left.plot(x, confidence, color=f"C{index}", marker="s", ms=3, lw=1.2, ls="--", label=f"{result.model}: confidence")
+        right.plot(x, error, color=f"C{index}", marker="o", ms=3, lw=1.2, label=result.model)
+    for axis, label in ((left, "accuracy and mean confidence, %"), (right, "expected calibration error, %")):
+        axis.set_xlabel("severity of corruption (0: clean)", fontsize=8)
+        axis.set_ylabel(label, fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=6, frameon=False)
+    _caption(
+        figure,
+        "Calibration under shift: where the dashed confidence lies above the accuracy, the model is too sure of itself. "
+        f"Means over {len(results[0].corruptions)} corruptions.",
+    )
+    return figure
+
+
+def attack_chart(results: Sequence[AttackResult]) -> Any:
+    """Accuracy over the radius of the attack."""
+    figure = _figure(5.2, 3.7)
+    axis = figure.subplots()
+    models = list(dict.fromkeys(result.model for result in results))
+    for result in results:
+        x = np.concatenate([[0], 255 * result.epsilons])
+        y = 100 * np.concatenate([[result.clean_accuracy], result.accuracy])
+        label = f"{result.model}, {result.attack.upper()}" + (f" ({result.steps} steps)" if result.steps > 1 else "")
+        style = "-" if result.attack == "pgd" else "--"
+        axis.plot(x, y, color=f"C{models.index(result.model)}", ls=style, marker="o", ms=3, lw=1.2, label=label)
+    axis.set_xlabel("ε in L∞, levels of 255", fontsize=8)
+    axis.set_ylabel("top-1 accuracy, %", fontsize=8)
+    axis.set_ylim(bottom=0)
+    axis.tick_params(labelsize=7)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=7, frameon=False)
+    _caption(figure, f"Accuracy on images changed by at most ε in every pixel so as to fool the model, {results[0].count} images.")
+    return figure

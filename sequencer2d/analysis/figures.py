@@ -1,0 +1,268 @@
+"""Figures of the arrays, as a paper would print them: titles, units, one colour scale, readable without the text beside them."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from sequencer2d.analysis.attribution import Attribution
+from sequencer2d.analysis.cka import Similarity
+from sequencer2d.analysis.erf import ReceptiveField
+from sequencer2d.analysis.hidden_states import SCAN_NAMES, HiddenStates, most_active, running_states
+from sequencer2d.analysis.memory import BINS, MemoryReach
+from sequencer2d.errors import ConfigError, UserError
+from sequencer2d.files import atomic_write
+
+FORMATS = ("pdf", "svg", "png")
+FIELD_COLOURS, STATE_COLOURS = "magma", "RdBu_r"
+CELL = 1.75  # inches of a small map
+
+
+def receptive_field_grid(models: Sequence[Sequence[ReceptiveField]]) -> Any:
+    """One row a model, one column a depth, every map between 0 and 1 of its own maximum on one colour scale (Figure 5)."""
+    columns = max(len(fields) for fields in models)
+    figure = _figure(columns * CELL + 0.9, len(models) * (CELL + 0.75) + 0.95)
+    axes = figure.subplots(len(models), columns, squeeze=False)
+    picture = None
+    for row, fields in zip(axes, models, strict=True):
+        for axis in row[len(fields) :]:
+            axis.set_axis_off()
+        for axis, field in zip(row, fields, strict=False):
+            picture = axis.imshow(field.magnitude, cmap=FIELD_COLOURS, norm=_square_root(), interpolation="nearest")
+            axis.set_title(f"{field.model}\n{field.block}", fontsize=7)
+            axis.set_xlabel(_field_note(field), fontsize=6)
+            axis.set_xticks([])
+            axis.set_yticks([])
+    _colour_bar(figure, picture, axes, "gradient, of its maximum (square-root colour scale)")
+    size = "×".join(map(str, models[0][0].energy.shape))
+    _caption(
+        figure,
+        "Effective receptive field: how strongly each pixel moves the token in the middle of the block's output. "
+        f"Input {size} pixels, mean over {models[0][0].images} images. cross: energy in the middle token's row and column; "
+        "arms: energy per pixel on them over that elsewhere at the same distance (1: round, above 2: a cross); "
+        "50/90 %: side of a square holding that much of the energy.",
+    )
+    return figure
+
+
+def hidden_state_figure(states: HiddenStates, channels: Sequence[int] | None = None, count: int = 6) -> Any:
+    """The image, and below it chosen (or the most active) channels of each LSTM and of the fusion (Figure 4)."""
+    rows = states.rows()
+    columns = len(channels) if channels else count
+    figure = _figure((columns + 1) * CELL * 0.8 + 0.6, len(rows) * (CELL * 0.8 + 0.3) + 0.9)
+    axes = figure.subplots(len(rows), columns + 1, squeeze=False)
+    for line, (title, maps) in zip(axes, rows, strict=True):
+        chosen = list(channels) if channels else most_active(maps, count)
+        limit = float(np.quantile(np.abs(maps[..., chosen]), 0.995)) or 1.0
+        line[0].imshow(states.image)
+        line[0].set_title("image", fontsize=7)
+        line[0].set_ylabel(title, fontsize=8)
+        for axis in line[1 + len(chosen) :]:
+            axis.set_axis_off()
+        for axis, channel in zip(line[1:], chosen, strict=False):
+            picture = axis.imshow(maps[..., channel], cmap=STATE_COLOURS, vmin=-limit, vmax=limit, interpolation="nearest")
+            axis.set_title(f"channel {channel}", fontsize=7)
+        for axis in line:
+            axis.set_xticks([])
+            axis.set_yticks([])
+        _colour_bar(figure, picture, line, "")
+    which = "chosen" if channels else "most active"
+    _caption(
+        figure,
+        f"{states.model}, {states.block}: the {which} channels of what the vertical and the horizontal LSTMs put out (both "
+        "directions) and of their fusion by the linear layer. One token a cell; red positive, blue negative, one scale a row.",
+    )
+    return figure
+
+
+def memory_figure(reach: MemoryReach) -> Any:
+    """Half-lives of every block, axis and direction, and the distribution of forget gates."""
+    figure = _figure(9, 6.2)
+    top, bottom = figure.subplots(2, 1)
+    blocks = list(dict.fromkeys(scan.block for scan in reach.scans))
+    kinds = sorted({scan.scan for scan in reach.scans})
+    for kind in kinds:
+        scans = [scan for scan in reach.scans if scan.scan == kind]
+        low, middle, high = np.transpose([scan.quantiles() * scan.stride for scan in scans])
+        x = np.arange(len(scans)) + (kind - np.mean(kinds)) * 0.16
+        top.errorbar(x, middle, [middle - low, high - middle], fmt="o", ms=4, capsize=2, lw=1, label=SCAN_NAMES[kind])
+    length = reach.scans[0].tokens * reach.scans[0].stride
+    top.axhline(length, color="0.5", lw=0.8, ls="--")
+    top.text(len(blocks) - 0.5, length, "side of the scan ", ha="right", va="bottom", fontsize=7, color="0.4")
+    top.set_yscale("log", base=2)
+    top.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for axis in (top, bottom):
+        axis.tick_params(labelsize=7)
+    top.set_ylabel("half-life, pixels", fontsize=8)
+    top.set_title(f"{reach.model}: how far the memory of each recurrence reaches", fontsize=9)
+    top.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+    top.set_xticks([])
+    merged = [np.mean([s.histogram for s in reach.scans if s.block == block], axis=0) for block in blocks]
+    picture = bottom.imshow(
+        np.transpose(merged) * BINS, origin="lower", aspect="auto", cmap="viridis", extent=(-0.5, len(blocks) - 0.5, 0, 1)
+    )
+    bottom.set_ylabel("forget gate", fontsize=8)
+    bottom.set_xticks(range(len(blocks)), [_short(block) for block in blocks], fontsize=7, rotation=45)
+    top.set_xlim(-0.5, len(blocks) - 0.5)
+    _colour_bar(figure, picture, [bottom], "density")
+    _caption(
+        figure,
+        "Top: pixels after which half of what a unit remembers is left (points: median over units; bars: 10 % to 90 %). "
+        f"Bottom: distribution of the forget gates of all directions. Mean over {reach.images} images.",
+    )
+    return figure
+
+
+def similarity_figure(results: Sequence[Similarity]) -> Any:
+    """One heat map a pair of models, on one scale."""
+    figure = _figure(4.3 * len(results) + 0.4, 4.9)
+    axes = figure.subplots(1, len(results), squeeze=False)
+    for axis, result in zip(axes[0], results, strict=True):
+        picture = axis.imshow(result.values, cmap="magma", vmin=0, vmax=1, origin="lower", aspect="auto")
+        for set_ticks, names in ((axis.set_yticks, result.blocks[0]), (axis.set_xticks, result.blocks[1])):
+            step = max(1, len(names) // 12)
+            set_ticks(range(0, len(names), step), [_short(name) for name in names[::step]], fontsize=6)
+        axis.tick_params(axis="x", rotation=90)
+        axis.set_ylabel(f"{result.models[0]}, block", fontsize=8)
+        axis.set_xlabel(f"{result.models[1]}, block", fontsize=8)
+    _colour_bar(figure, picture, axes, "linear CKA")
+    _caption(
+        figure,
+        "Similarity of what two blocks put out for the same images: 1 if equal up to rotation and scale, 0 if unrelated "
+        f"(linear CKA, unbiased over mini-batches, {results[0].images} images).",
+    )
+    return figure
+
+
+def attribution_figure(result: Attribution, class_names: Sequence[str], count: int = 8) -> Any:
+    """Images above, the same under their Grad-CAM below."""
+    shown = min(count, len(result.maps))
+    figure = _figure(shown * CELL * 0.85 + 0.8, 2 * CELL * 0.85 + 1.25)
+    axes = figure.subplots(2, shown, squeeze=False)
+    for index in range(shown):
+        for row in (0, 1):
+            axes[row, index].imshow(result.pixels[index])
+            axes[row, index].set_xticks([])
+            axes[row, index].set_yticks([])
+        picture = axes[1, index].imshow(result.maps[index], cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+        name = readable(class_names[int(result.classes[index])])
+        axes[0, index].set_title(f"{name[:18]}\n{result.probabilities[index]:.0%}", fontsize=7)
+    _colour_bar(figure, picture, axes, "relevance")
+    _caption(figure, f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for the class above.")
+    return figure
+
+
+def running_animation(states: HiddenStates, path: str | Path) -> None:
+    """Write a GIF of the recurrences running over the image; see `write_animation`."""
+    with atomic_write(path) as file:
+        write_animation(states, file)
+
+
+def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 128, milliseconds: int = 160) -> None:
+    """The image, and beside it each scan's most active channel, uncovered as the scan goes, as a GIF of `side` pixels' height."""
+    import matplotlib
+    from PIL import Image
+
+    colours, grey = matplotlib.colormaps[STATE_COLOURS], np.asarray([225, 225, 225], dtype=np.uint8)
+    scale = max(1, side // states.states.shape[1])
+    picks = [most_active(states.states[slot], 1)[0] for slot in range(len(states.scans))]
+    limits = [float(np.abs(states.states[s, ..., c]).max()) or 1.0 for s, c in enumerate(picks)]
+    size = (states.states.shape[2] * scale, states.states.shape[1] * scale)
+    image = np.asarray(Image.fromarray(states.image).resize(size))
+    gap = np.full((size[1], 6, 3), 255, dtype=np.uint8)
+    frames = []
+    for frame in running_states(states):
+        panels = [image]
+        for slot, channel in enumerate(picks):
+            values = frame[slot, ..., channel]
+            shades = (colours((np.nan_to_num(values) / limits[slot] + 1) / 2)[..., :3] * 255).astype(np.uint8)
+            shades[np.isnan(values)] = grey
+            panels += [gap, shades.repeat(scale, axis=0).repeat(scale, axis=1)]
+        frames.append(Image.fromarray(np.concatenate(panels, axis=1)).quantize(64))
+    later = frames[1:] + [frames[-1]] * 6
+    frames[0].save(file, format="GIF", save_all=True, append_images=later, duration=milliseconds, loop=0)
+
+
+def save_figure(figure: Any, path: str | Path, formats: Sequence[str] = FORMATS, dpi: int = 130) -> list[Path]:
+    """Write a figure beside `path` (its suffix is replaced) in each format; returns the files.
+
+    Raises:
+        ConfigError: another format than pdf, svg or png.
+    """
+    wrong = [name for name in formats if name not in FORMATS]
+    if wrong:
+        raise ConfigError(f"no figure format {wrong[0]!r}; choose among {', '.join(FORMATS)}")
+    import matplotlib
+
+    files = []
+    for name in formats:
+        target = Path(path).with_suffix(f".{name}")
+        with matplotlib.rc_context({"svg.hashsalt": "sequencer2d"}):
+            content = figure_bytes(figure, name, dpi)
+        with atomic_write(target) as file:
+            file.write(content)
+        files.append(target)
+    return files
+
+
+def figure_bytes(figure: Any, name: str = "png", dpi: int = 130) -> bytes:
+    """A figure as a file of the format `name`; PNGs with 256 colours, a third of the size."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[name]
+    figure.savefig(buffer, format=name, dpi=dpi, bbox_inches="tight", metadata=metadata)
+    if name != "png":
+        return buffer.getvalue()
+    small = io.BytesIO()
+    Image.open(buffer).convert("RGB").quantize(256).save(small, format="PNG", optimize=True)
+    return small.getvalue()
+
+
+def readable(class_name: str) -> str:
+    """A class for people: WordNet identifiers such as n01440764 by their first word, other names as they are."""
+    if not (class_name.startswith("n") and len(class_name) == 9 and class_name[1:].isdigit()):
+        return class_name
+    from timm.data import ImageNetInfo
+
+    return str(ImageNetInfo("imagenet-22k").label_name_to_description(class_name)).split(",")[0]
+
+
+def _square_root() -> Any:
+    """From 0 to 1, so that a field's weak arms show beside its strong middle."""
+    from matplotlib.colors import PowerNorm
+
+    return PowerNorm(0.5, vmin=0, vmax=1)
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("figures need matplotlib: pip install 'sequencer2d[analysis]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _colour_bar(figure: Any, picture: Any, axes: Any, label: str) -> None:
+    bar = figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.015)
+    bar.set_label(label, fontsize=7)
+    bar.ax.tick_params(labelsize=6)
+
+
+def _caption(figure: Any, text: str) -> None:
+    width = int(figure.get_figwidth() * 17)
+    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=7, x=0.02, ha="left", color="0.25")
+
+
+def _field_note(field: ReceptiveField) -> str:
+    shape = field.shape
+    arms = "–" if np.isnan(shape.arm_ratio) else "∞" if np.isinf(shape.arm_ratio) else f"{shape.arm_ratio:.1f}"
+    return f"cross {shape.cross_share:.0%}, arms {arms}\n50 %: {shape.side_50:.0f} px, 90 %: {shape.side_90:.0f} px"
+
+
+def _short(block: str) -> str:
+    """stages.2.blocks.7 as 2.7."""
+    return ".".join(part for part in block.split(".") if part.isdigit()) or block

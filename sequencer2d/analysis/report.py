@@ -1,0 +1,266 @@
+"""One self-contained HTML file about a model: every figure, every number, what they mean; nothing is fetched to show it."""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sequencer2d import __version__
+from sequencer2d.analysis import charts, figures
+from sequencer2d.analysis.attribution import grad_cam
+from sequencer2d.analysis.cka import similarity
+from sequencer2d.analysis.erf import ReceptiveField, receptive_fields
+from sequencer2d.analysis.hidden_states import hidden_states, mixers
+from sequencer2d.analysis.memory import memory_reach
+from sequencer2d.data.sources import Source
+from sequencer2d.errors import ConfigError, UserError
+from sequencer2d.evaluation.attacks import attack_accuracy
+from sequencer2d.evaluation.pixels import Progress, choose, read_batches
+from sequencer2d.evaluation.resolution import resolution_sweep
+from sequencer2d.evaluation.robustness import corruption_errors
+from sequencer2d.evaluation.subject import Subject
+from sequencer2d.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many images each part takes: `images` for what is drawn, `labelled` for what is measured on labels."""
+
+    images: int = 50
+    labelled: int = 200
+    severities: tuple[int, ...] = (1, 3, 5)
+    epsilons: tuple[float, ...] = (1 / 255, 4 / 255)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: title, what it says, pictures (PNG or GIF bytes with a type), and a table."""
+
+    title: str
+    text: str
+    pictures: tuple[tuple[str, bytes], ...] = ()
+    rows: tuple[dict[str, Any], ...] = ()
+
+
+def write_report(
+    subjects: Sequence[Subject],
+    source: Source,
+    path: str | Path,
+    *,
+    limits: Limits | None = None,
+    common_only: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Analyze the first model, beside the others, and write the report.
+
+    A part that cannot be done for a model (no recurrences, a missing library, one input size only) says why in its place.
+
+    Raises:
+        ConfigError: classes that do not match.
+        DataError: an image that cannot be read.
+    """
+    limits = limits or Limits()
+    sections = [_part(build, subjects, source, limits, common_only, progress) for build in PARTS]
+    document = render(subjects, source, sections)
+    with atomic_write(path, "w") as file:
+        file.write(document)
+    return Path(path)
+
+
+def render(subjects: Sequence[Subject], source: Source, sections: Sequence[Section]) -> str:
+    """The sections as one HTML document."""
+    first = subjects[0]
+    links = "".join(f'<a href="#s{i}">{html.escape(s.title)}</a>' for i, s in enumerate(sections))
+    body = "\n".join(_section_html(index, section) for index, section in enumerate(sections))
+    parameters = sum(parameter.numel() for parameter in first.model.parameters())
+    beside = ", ".join(subject.name for subject in subjects[1:])
+    summary = (
+        f"{html.escape(first.name)}: {parameters / 1e6:.1f} M parameters, {len(first.class_names)} classes, images of "
+        f"{first.data.size[0]}×{first.data.size[1]} pixels{'; beside ' + html.escape(beside) if beside else ''}. "
+        f"Images: {len(source)} in {len(source.class_names)} classes. sequencer2d {__version__}."
+    )
+    return PAGE.format(title=f"How {html.escape(first.name)} sees", style=STYLE, links=links, summary=summary, body=body)
+
+
+def _part(build: Callable[..., Section], *arguments: Any) -> Section:
+    try:
+        return build(*arguments)
+    except UserError as error:
+        if isinstance(error, ConfigError) and "classes" in str(error):
+            raise
+        return Section(TITLES[build.__name__], f"Not done: {error}")
+
+
+def _fields(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any) -> Section:
+    models = [receptive_fields(subject, _pixels(subject, source, limits)) for subject in subjects]
+    cross = [field for field in models[0] if field.shape.cruciform]
+    text = (
+        f"Which pixels move the token in the middle of a block's output. Of {len(models[0])} blocks of {subjects[0].name}, "
+        f"{len(cross)} see a cross: their middle row and column hold at least twice the energy per pixel of other directions."
+    )
+    rows = tuple(_field_row(field) for fields in models for field in fields)
+    return Section(TITLES["_fields"], text, (_png(figures.receptive_field_grid(models)),), rows)
+
+
+def _field_row(field: ReceptiveField) -> dict[str, Any]:
+    shape = field.shape
+    return {
+        "model": field.model,
+        "block": field.block,
+        "layout": f"{field.layout.kind} ({field.layout.found})",
+        "row, %": 100 * shape.row_share,
+        "column, %": 100 * shape.column_share,
+        "cross, %": 100 * shape.cross_share,
+        "arms over rest": shape.arm_ratio,
+        "50 % within, px²": shape.side_50**2,
+        "90 % within, px²": shape.side_90**2,
+        "cross?": "yes" if shape.cruciform else "no",
+    }
+
+
+def _states(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any) -> Section:
+    states = hidden_states(subjects[0], _pixels(subjects[0], source, limits)[0])
+    buffer = _animation(states)
+    text = (
+        "What the vertical and the horizontal LSTMs hand on at each token, and what the linear layer makes of them. "
+        "Below, the recurrences at work: each scan's most active channel, uncovered as the scan runs over the image."
+    )
+    return Section(TITLES["_states"], text, (_png(figures.hidden_state_figure(states)), ("image/gif", buffer)))
+
+
+def _memory(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any) -> Section:
+    ours = [subject for subject in subjects if _has_mixers(subject)]
+    if not ours:
+        mixers(subjects[0].model)
+    reaches = [memory_reach(subject, _pixels(subject, source, limits)) for subject in ours]
+    text = "After how many pixels half of what a unit remembers is gone, by block, axis and direction."
+    return Section(TITLES["_memory"], text, tuple(_png(figures.memory_figure(reach)) for reach in reaches))
+
+
+def _similarity(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any) -> Section:
+    images = [_pixels(subject, source, limits, limits.labelled) for subject in subjects]
+    results = [
+        similarity(subjects[0], subject, images[0], None if index == 0 else images[index])
+        for index, subject in enumerate(subjects)
+    ]
+    text = "Which blocks put out the same information: of this model, and between it and the others."
+    return Section(TITLES["_similarity"], text, (_png(figures.similarity_figure(results)),))
+
+
+def _attribution(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any) -> Section:
+    pixels = _pixels(subjects[0], source, limits)[:8]
+    result = grad_cam(subjects[0], pixels)
+    text = "Where in the image the evidence for the predicted class lies (Grad-CAM)."
+    return Section(TITLES["_attribution"], text, (_png(figures.attribution_figure(result, subjects[0].class_names)),))
+
+
+def _resolution(subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None) -> Section:
+    results = [
+        resolution_sweep(subject, source, limit=limits.labelled, common_only=common_only, progress=progress)
+        for subject in subjects
+    ]
+    refusals = [f"{r.model} does not take {len(r.refused)} of the sizes" for r in results if r.refused]
+    text = "Accuracy when images are smaller or larger than in training. " + "; ".join(refusals)
+    return Section(TITLES["_resolution"], text, (_png(charts.resolution_chart(results)),))
+
+
+def _corruptions(subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None) -> Section:
+    results = [
+        corruption_errors(subject, source, severities=limits.severities, limit=limits.labelled, common_only=common_only, progress=progress)
+        for subject in subjects
+    ]  # fmt: skip
+    rows = tuple(
+        {"model": r.model, "clean error, %": 100 * r.clean_error, "mean error, %": 100 * r.mean_error,
+         "clean calibration error, %": 100 * r.clean_calibration, "mean, %": 100 * float(r.calibration.mean())}
+        for r in results
+    )  # fmt: skip
+    text = "Errors under noise, blur, weather and digital damage, and whether the model knows when it errs."
+    pictures = (_png(charts.corruption_chart(results)), _png(charts.calibration_chart(results)))
+    return Section(TITLES["_corruptions"], text, pictures, rows)
+
+
+def _attacks(subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None) -> Section:
+    results = [
+        attack_accuracy(subject, source, attack, epsilons=limits.epsilons, limit=limits.labelled, common_only=common_only, progress=progress)
+        for subject in subjects
+        for attack in ("fgsm", "pgd")
+    ]  # fmt: skip
+    return Section(
+        TITLES["_attacks"], "Accuracy on images changed, invisibly, so as to fool the model.", (_png(charts.attack_chart(results)),)
+    )
+
+
+TITLES = {
+    "_fields": "Receptive fields",
+    "_states": "Hidden states",
+    "_memory": "Reach of the memory",
+    "_similarity": "Similarity of layers",
+    "_attribution": "Evidence",
+    "_resolution": "Other resolutions",
+    "_corruptions": "Corruptions and calibration",
+    "_attacks": "Attacks",
+}
+PARTS = (_fields, _states, _memory, _similarity, _attribution, _resolution, _corruptions, _attacks)
+
+
+def _pixels(subject: Subject, source: Source, limits: Limits, count: int | None = None) -> np.ndarray:
+    chosen = choose(len(source), count or limits.images)
+    return np.concatenate([batch.pixels for batch in read_batches(source, subject.data, indices=chosen)])
+
+
+def _has_mixers(subject: Subject) -> bool:
+    try:
+        return bool(mixers(subject.model))
+    except ConfigError:
+        return False
+
+
+def _animation(states: Any) -> bytes:
+    buffer = io.BytesIO()
+    figures.write_animation(states, buffer)
+    return buffer.getvalue()
+
+
+def _png(figure: Any) -> tuple[str, bytes]:
+    return "image/png", figures.figure_bytes(figure, "png", 110)
+
+
+def _section_html(index: int, section: Section) -> str:
+    pictures = "".join(
+        f'<img alt="{html.escape(section.title)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
+        for kind, data in section.pictures
+    )
+    return f'<section id="s{index}"><h2>{html.escape(section.title)}</h2><p>{html.escape(section.text)}</p>{pictures}{_table(section.rows)}</section>'
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{html.escape(key)}</th>" for key in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row.values()) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;border-top:1px solid #ddd;padding-top:1rem;margin-top:2rem}
+nav a{margin-right:1rem;color:#26c;text-decoration:none}img{display:block;max-width:100%;height:auto;margin:1rem 0}
+table{border-collapse:collapse;font-size:12px}td,th{padding:.2rem .6rem;border-bottom:1px solid #eee;text-align:right}
+td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}
+"""
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body><h1>{title}</h1><p>{summary}</p><nav>{links}</nav>
+{body}
+</body></html>
+"""

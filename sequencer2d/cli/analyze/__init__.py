@@ -1,0 +1,29 @@
+"""`sequencer2d analyze WHAT …`: how a model sees, and where it is strong. One module a group of sub-verbs."""
+
+from __future__ import annotations
+
+import argparse
+
+from sequencer2d.cli.analyze import pages, robust, seeing
+
+EPILOG = """\
+MODEL is a checkpoint of ours (file, run folder, hf-hub:owner/name), timm:NAME (timm's published weights), timm:NAME=FILE
+(weights from a file) or random:NAME (untrained, ours or timm's); LABEL@MODEL names it in tables and figures.
+
+examples:
+  sequencer2d analyze erf runs/tiny timm:resnet50 --images photos/ --output out
+  sequencer2d analyze corruptions runs/tiny --data tiny-imagenet --limit 1000
+  sequencer2d analyze report runs/tiny --data tiny-imagenet --output report.html"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "analyze",
+        help="receptive fields, hidden states, memory, similarity, resolution, robustness; a report and a page",
+        description="See how a model sees: arrays (.npz), figures (.pdf, .svg, .png), tables.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = parser.add_subparsers(title="what to analyze", metavar="WHAT", required=True)
+    for module in (seeing, robust, pages):
+        module.add_parsers(kinds)

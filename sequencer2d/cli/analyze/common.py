@@ -1,0 +1,146 @@
+"""What the sub-verbs of `analyze` share: models, images, output files, progress."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sequencer2d.cli.common import console, error_console, positive, progress_bar, resolve_device
+from sequencer2d.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sequencer2d.data.sources import Source
+    from sequencer2d.evaluation.subject import Subject
+
+Kinds = Any
+
+
+def new_parser(kinds: Kinds, name: str, text: str, run: Callable[[argparse.Namespace], int], *, several: bool = True) -> argparse.ArgumentParser:
+    """A sub-verb with MODEL (or several), --device and --image-size."""
+    parser: argparse.ArgumentParser = kinds.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    if several:
+        parser.add_argument("models", nargs="+", metavar="MODEL", help="models; see: sequencer2d analyze --help")
+    else:
+        parser.add_argument("model", metavar="MODEL", help="a model; see: sequencer2d analyze --help")
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:INDEX (default: auto)")
+    parser.add_argument("--image-size", type=positive, metavar="PIXELS", help="side of the input (default: the model's own)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_images(parser: argparse.ArgumentParser, limit: int) -> None:
+    """--images, --limit: images without labels."""
+    parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="image files, or folders of them")
+    parser.add_argument(
+        "--limit", type=positive, default=limit, metavar="N", help=f"at most N images, drawn at random (default: {limit})"
+    )
+
+
+def add_data(parser: argparse.ArgumentParser, limit: int | None) -> None:
+    """--data, --split, --limit, --common-classes: labelled images."""
+    parser.add_argument("--data", required=True, metavar="SOURCE", help="folder of labelled images, or another data source")
+    parser.add_argument("--split", default="val", help="its split; '' if the classes stand in the folder itself (default: val)")
+    parser.add_argument("--limit", type=positive, default=limit, metavar="N", help=f"at most N images (default: {limit or 'all'})")
+    parser.add_argument("--common-classes", action="store_true", help="leave out classes that the model does not have")
+
+
+def add_output(parser: argparse.ArgumentParser, default: str) -> None:
+    """--output, --formats."""
+    parser.add_argument("--output", default="analysis", metavar="FOLDER", help="where files go (default: analysis)")
+    parser.add_argument("--name", default=default, help=f"what the files are called (default: {default})")
+    parser.add_argument(
+        "--formats", default="pdf,svg,png", metavar="LIST", help="of the figure, among pdf, svg, png (default: all three)"
+    )
+
+
+def add_blocks(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
+    """--blocks or --block, --layout."""
+    if several:
+        parser.add_argument("--blocks", nargs="+", metavar="NAME", help="modules, e.g. stages.0.blocks.1 (default: one a stage)")
+    else:
+        parser.add_argument("--block", metavar="NAME", help="a module, e.g. stages.0.blocks.1")
+    parser.add_argument(
+        "--layout", choices=("NCHW", "NHWC", "tokens"), help="of the blocks' outputs; needed only where it cannot be found"
+    )
+
+
+def subjects(arguments: argparse.Namespace) -> list[Subject]:
+    """The models of the command line, loaded, on their device."""
+    from sequencer2d.evaluation.subject import load_subject
+
+    device = resolve_device(arguments.device)
+    specs = arguments.models if "models" in arguments else [arguments.model]
+    loaded = [load_subject(spec, num_classes=getattr(arguments, "random_classes", None)).to(device) for spec in specs]
+    return [subject.resized(arguments.image_size) if arguments.image_size else subject for subject in loaded]
+
+
+def images_for(subject: Subject, arguments: argparse.Namespace) -> np.ndarray:
+    """The images of --images as the subject takes them."""
+    from sequencer2d.evaluation.pixels import read_images
+
+    return read_images(arguments.images, subject.data, limit=arguments.limit)
+
+
+def source_of(arguments: argparse.Namespace) -> Source:
+    """The labelled images of --data."""
+    from sequencer2d.data.sources import open_source
+
+    return open_source(arguments.data, arguments.split)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of images on standard error."""
+    with progress_bar("images") as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def output_path(arguments: argparse.Namespace, suffix: str, part: str = "") -> Path:
+    """FOLDER/NAME[-part]suffix."""
+    safe = "".join(character if character.isalnum() or character in "._-" else "_" for character in part)
+    return Path(arguments.output) / f"{arguments.name}{'-' + safe if part else ''}{suffix}"
+
+
+def write_figure(figure: Any, arguments: argparse.Namespace, part: str = "") -> None:
+    """Save a figure in the formats of --formats and say where."""
+    from sequencer2d.analysis.figures import save_figure
+
+    formats = [name.strip() for name in arguments.formats.split(",") if name.strip()]
+    if not formats:
+        raise ConfigError("--formats names no format; choose among pdf, svg, png")
+    for path in save_figure(figure, output_path(arguments, ".png", part), formats):
+        say(path)
+
+
+def say(path: Path) -> None:
+    """Name a file that was written."""
+    error_console().print(f"wrote {path}", markup=False, soft_wrap=True, highlight=False)
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool = False) -> None:
+    """A table with the keys of the first row as titles, or JSON."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table(*rows[0], box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*("–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    console().print(table, markup=False)
+
+
+def epsilons(text: str) -> tuple[float, ...]:
+    """"1,4,8" levels of 255 as fractions."""
+    try:
+        values = tuple(float(part) / 255 for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers of levels such as 1,4,8, got {text!r}") from None
+    return values

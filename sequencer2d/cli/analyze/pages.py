@@ -1,0 +1,41 @@
+"""`analyze report | app`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sequencer2d.cli.analyze.common import Kinds, add_data, new_parser, progress, say, source_of, subjects
+from sequencer2d.cli.common import need, positive
+
+
+def add_parsers(kinds: Kinds) -> None:
+    parser = new_parser(kinds, "report", "everything about one model, beside others, in one self-contained HTML file", run_report)
+    parser.add_argument("--output", default="report.html", metavar="FILE", help="the file (default: report.html)")
+    add_data(parser, 200)
+    parser = new_parser(kinds, "app", "a local web page: drop an image, see prediction, receptive field, states", run_app, several=False)
+    parser.add_argument("--port", type=positive, default=7860, metavar="N", help="of the page, on this machine only (default: 7860)")
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    from sequencer2d.analysis.report import Limits, write_report
+
+    source = source_of(arguments)
+    models = subjects(arguments)
+    limits = Limits(images=min(arguments.limit, 50), labelled=arguments.limit)
+    with progress("report", 0) as advance:
+        path = write_report(
+            models, source, Path(arguments.output), limits=limits, common_only=arguments.common_classes, progress=advance
+        )
+    say(path)
+    return 0
+
+
+def run_app(arguments: argparse.Namespace) -> int:
+    need("gradio", "app", "the page")
+    from sequencer2d.analysis.app import build_app
+
+    page = build_app(subjects(arguments)[0])
+    print(f"http://127.0.0.1:{arguments.port} (Ctrl-C stops it)", flush=True)
+    page.launch(server_name="127.0.0.1", server_port=arguments.port, share=False, quiet=True)
+    return 0

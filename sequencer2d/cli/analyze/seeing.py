@@ -1,0 +1,149 @@
+"""`analyze erf | hidden-states | memory | cka | grad-cam`."""
+
+from __future__ import annotations
+
+import argparse
+
+from sequencer2d.cli.analyze.common import (
+    Kinds,
+    add_blocks,
+    add_images,
+    add_output,
+    images_for,
+    new_parser,
+    output_path,
+    print_rows,
+    progress,
+    say,
+    subjects,
+    write_figure,
+)
+
+
+def add_parsers(kinds: Kinds) -> None:
+    parser = new_parser(kinds, "erf", "effective receptive fields of blocks, drawn and measured", run_erf)
+    add_blocks(parser)
+    add_images(parser, 50)
+    add_output(parser, "erf")
+    parser = new_parser(kinds, "hidden-states", "what the LSTMs of a block put out for an image", run_hidden_states, several=False)
+    parser.add_argument("--image", required=True, metavar="FILE", help="the image")
+    parser.add_argument("--block", metavar="NAME", help="a block (default: the last one of the first stage)")
+    parser.add_argument("--channels", nargs="+", type=int, metavar="N", help="channels to show (default: the most active)")
+    parser.add_argument("--animate", action="store_true", help="also write a GIF of the recurrences running over the image")
+    add_output(parser, "hidden-states")
+    parser = new_parser(kinds, "memory", "how far memory reaches: forget gates and half-lives", run_memory)
+    add_images(parser, 50)
+    add_output(parser, "memory")
+    parser = new_parser(kinds, "cka", "similarity of layers: of a model with itself, and with others", run_cka)
+    add_images(parser, 500)
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images of a mini-batch, 4 or more (default: 32)")
+    add_output(parser, "cka")
+    parser = new_parser(kinds, "grad-cam", "which part of an image speaks for a class", run_grad_cam, several=False)
+    add_blocks(parser, several=False)
+    parser.add_argument("--target", type=int, metavar="CLASS", help="number of the class (default: the most probable one)")
+    add_images(parser, 8)
+    add_output(parser, "grad-cam")
+
+
+def run_erf(arguments: argparse.Namespace) -> int:
+    from sequencer2d.analysis.erf import receptive_fields
+    from sequencer2d.analysis.figures import receptive_field_grid
+
+    models = []
+    for subject in subjects(arguments):
+        pixels = images_for(subject, arguments)
+        with progress(f"receptive fields of {subject.name}", len(pixels)) as advance:
+            models.append(
+                receptive_fields(subject, pixels, arguments.blocks, layout=arguments.layout, progress=advance)
+            )
+    rows = []
+    for field in (field for fields in models for field in fields):
+        path = output_path(arguments, ".npz", f"{field.model}-{field.block}")
+        field.save(path)
+        say(path)
+        rows.append({"model": field.model, "block": field.block, "layout": f"{field.layout.kind} ({field.layout.found})",
+                     **{key: float(value) for key, value in vars(field.shape).items()}, "cross?": field.shape.cruciform})  # fmt: skip
+    write_figure(receptive_field_grid(models), arguments)
+    print_rows(rows)
+    return 0
+
+
+def run_hidden_states(arguments: argparse.Namespace) -> int:
+    from sequencer2d.analysis.figures import hidden_state_figure, running_animation
+    from sequencer2d.analysis.hidden_states import check_channels, hidden_states
+    from sequencer2d.evaluation.pixels import read_images
+
+    subject = subjects(arguments)[0]
+    states = hidden_states(subject, read_images([arguments.image], subject.data)[0], arguments.block)
+    if arguments.channels:
+        check_channels(arguments.channels, min(maps.shape[-1] for _, maps in states.rows()))
+    path = output_path(arguments, ".npz")
+    states.save(path)
+    say(path)
+    write_figure(hidden_state_figure(states, arguments.channels), arguments)
+    if arguments.animate:
+        path = output_path(arguments, ".gif")
+        running_animation(states, path)
+        say(path)
+    return 0
+
+
+def run_memory(arguments: argparse.Namespace) -> int:
+    from sequencer2d.analysis.figures import memory_figure
+    from sequencer2d.analysis.memory import memory_reach
+
+    rows = []
+    for subject in subjects(arguments):
+        pixels = images_for(subject, arguments)
+        with progress(f"memory of {subject.name}", len(pixels)) as advance:
+            reach = memory_reach(subject, pixels, progress=advance)
+        path = output_path(arguments, ".npz", subject.name)
+        reach.save(path)
+        say(path)
+        write_figure(memory_figure(reach), arguments, subject.name)
+        for scan in reach.scans:
+            low, middle, high = (float(value) for value in scan.quantiles())
+            rows.append({"model": reach.model, "block": scan.block, "direction": scan.direction, "half-life, tokens": middle,
+                         "10 %": low, "90 %": high, "in pixels": middle * scan.stride})  # fmt: skip
+    print_rows(rows)
+    return 0
+
+
+def run_cka(arguments: argparse.Namespace) -> int:
+    from sequencer2d.analysis.cka import similarity
+    from sequencer2d.analysis.figures import similarity_figure
+
+    models = subjects(arguments)
+    images = [images_for(subject, arguments) for subject in models]
+    results = []
+    for subject, pixels in zip(models, images, strict=True):
+        with progress(f"{models[0].name} and {subject.name}", len(pixels)) as advance:
+            result = similarity(
+                models[0],
+                subject,
+                images[0],
+                None if subject is models[0] else pixels,
+                batch_size=arguments.batch_size,
+                progress=advance,
+            )
+        path = output_path(arguments, ".npz", f"{models[0].name}-{subject.name}")
+        result.save(path)
+        say(path)
+        results.append(result)
+    write_figure(similarity_figure(results), arguments)
+    return 0
+
+
+def run_grad_cam(arguments: argparse.Namespace) -> int:
+    from sequencer2d.analysis.attribution import grad_cam
+    from sequencer2d.analysis.figures import attribution_figure
+
+    subject = subjects(arguments)[0]
+    result = grad_cam(
+        subject, images_for(subject, arguments), arguments.block, target=arguments.target, layout=arguments.layout
+    )
+    path = output_path(arguments, ".npz")
+    result.save(path)
+    say(path)
+    write_figure(attribution_figure(result, subject.class_names), arguments)
+    return 0
