@@ -19,7 +19,7 @@ NAME = "cifar10"
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     from sequencer2d import recipes
     from sequencer2d.cli.common import field_values
     from sequencer2d.training.fields import with_overrides

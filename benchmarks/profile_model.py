@@ -29,7 +29,12 @@ def inference_step(model, batch: int, size: int, mode: str | None):
     model = model.eval().to(torch.bfloat16, memory_format=torch.channels_last)
     x = torch.randn(batch, 3, size, size, device="cuda", dtype=torch.bfloat16)
     x = x.to(memory_format=torch.channels_last)
-    compiled = torch.compile(model, mode=mode) if mode != "eager" else model
+    if mode == "optimized":
+        import sequencer2d
+
+        compiled = sequencer2d.optimize(model, graph=False)
+    else:
+        compiled = torch.compile(model, mode=mode) if mode != "eager" else model
 
     def step():
         with torch.inference_mode():

@@ -9,14 +9,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sequencer2d.models import create_model, list_models, load_model, model_config, register_timm
+    from sequencer2d.models import create_model, fuse, list_models, load_model, model_config, optimize, register_timm
     from sequencer2d.ops import rnn2d
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "create_model", "list_models", "load_model", "model_config", "register_timm", "rnn2d"]
+__all__ = [
+    "__version__",
+    "create_model",
+    "fuse",
+    "list_models",
+    "load_model",
+    "model_config",
+    "optimize",
+    "register_timm",
+    "rnn2d",
+]
 
 _HOME = {
     "create_model": "models",
+    "fuse": "models",
+    "optimize": "models",
     "list_models": "models",
     "load_model": "models",
     "model_config": "models",

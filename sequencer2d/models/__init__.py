@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from sequencer2d.models.checkpoints import load_model, load_weights, read_checkpoint, save_weights
     from sequencer2d.models.config import ModelConfig
     from sequencer2d.models.factory import create_model
+    from sequencer2d.models.fuse import fuse
+    from sequencer2d.models.optimize import optimize
     from sequencer2d.models.features import Sequencer2DFeatures
     from sequencer2d.models.sequencer2d import Sequencer2D
     from sequencer2d.models.timm_registry import register_timm
@@ -20,10 +22,12 @@ __all__ = [
     "Sequencer2D",
     "Sequencer2DFeatures",
     "create_model",
+    "fuse",
     "list_models",
     "load_model",
     "load_weights",
     "model_config",
+    "optimize",
     "read_checkpoint",
     "register_timm",
     "save_weights",
@@ -34,10 +38,12 @@ _HOME = {
     "Sequencer2D": "sequencer2d",
     "Sequencer2DFeatures": "features",
     "create_model": "factory",
+    "fuse": "fuse",
     "list_models": "variants",
     "load_model": "checkpoints",
     "load_weights": "checkpoints",
     "model_config": "variants",
+    "optimize": "optimize",
     "read_checkpoint": "checkpoints",
     "register_timm": "timm_registry",
     "save_weights": "checkpoints",
@@ -47,7 +53,10 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    # The submodules fuse and optimize share their function's name, and importing one would leave the module here.
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

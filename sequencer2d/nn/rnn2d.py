@@ -129,7 +129,7 @@ class RNN2D(nn.Module):
             implementation=self.implementation,
             gates=self.gates,
         )
-        return hidden.reshape(batch, height, width, -1)
+        return hidden.reshape(batch, height, width, len(self.scans) * self.hidden_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.scan(x)

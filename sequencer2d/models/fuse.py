@@ -1,0 +1,107 @@
+"""Speed up models that others built: timm's and the authors' token mixers, replaced in place by ours.
+
+The replacement holds the same parameters under the same names, so optimisers, EMA copies made afterwards, state dicts and
+checkpoints go on working.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sequencer2d.errors import InputError
+from sequencer2d.nn.rnn2d import RNN2D
+
+_CELLS: dict[type[nn.Module], str] = {nn.LSTM: "lstm", nn.GRU: "gru", nn.RNN: "rnn"}
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """One module that `fuse` replaced: its path in the model, what it was and what it is."""
+
+    path: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.before} → {self.after}"
+
+
+def fuse(model: nn.Module, implementation: str = "auto") -> list[Replaced]:
+    """Replace every recurrent token mixer of `model` by `sequencer2d.nn.rnn2d.RNN2D`, in place, sharing its parameters.
+
+    Args:
+        model: a Sequencer of timm's or the authors' code, or any model that holds their mixers: modules with `rnn_v` and
+            `rnn_h`, recurrent layers over the columns and the rows of (B, H, W, C).
+        implementation: of the recurrence, see `sequencer2d.ops.rnn2d`.
+
+    Returns:
+        What was replaced; empty for a model that has our mixers already.
+
+    Raises:
+        InputError: the model has no such mixer, or one that ours cannot stand for (several layers, projections, dropout,
+            no biases), named with the reason. Nothing is replaced then.
+    """
+    found = [(path, module) for path, module in model.named_modules() if _is_mixer(module)]
+    if not found and not any(isinstance(module, RNN2D) for module in model.modules()):
+        raise InputError(f"{type(model).__name__} has no recurrent token mixer (a module with rnn_v and rnn_h): nothing to fuse")
+    if isinstance(model, RNN2D) or any(path == "" for path, _ in found):
+        raise InputError("the model is a mixer itself: it cannot be replaced in place; give the model that holds it")
+    converted = [(path, module, _convert(path, module, implementation)) for path, module in found]
+    report = []
+    for path, module, mixer in converted:
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, mixer)
+        report.append(Replaced(path, type(module).__name__, f"RNN2D({mixer.extra_repr()})"))
+    return report
+
+
+def _is_mixer(module: nn.Module) -> bool:
+    layers = [getattr(module, name, None) for name in ("rnn_v", "rnn_h")]
+    return not isinstance(module, RNN2D) and any(type(layer) in _CELLS for layer in layers)
+
+
+def _convert(path: str, module: nn.Module, implementation: str) -> RNN2D:
+    layers = {name: getattr(module, name, None) for name in ("rnn_v", "rnn_h")}
+    layers = {name: layer for name, layer in layers.items() if type(layer) in _CELLS}
+    first = next(iter(layers.values()))
+    for name, layer in layers.items():
+        _check(f"{path}.{name}", layer, first)
+    fc = getattr(module, "fc", None)
+    fused = fc is not None and not isinstance(fc, nn.Identity)
+    summed = len(layers) == 2 and getattr(module, "union", "cat") == "add"
+    if summed and not fused:
+        raise InputError(f"{path} adds its axes without a linear layer after them, which the replacement cannot do")
+    # Built without memory of its own: every parameter comes from the layers it stands for.
+    with torch.device("meta"):
+        mixer = RNN2D(
+            first.input_size,
+            first.hidden_size,
+            cell=_CELLS[type(first)],
+            axes="both" if len(layers) == 2 else {"rnn_v": "vertical", "rnn_h": "horizontal"}[next(iter(layers))],
+            bidirectional=first.bidirectional,
+            fusion=("add" if summed else "concat") if fused else "none",
+            implementation=implementation,
+        )
+    for name, layer in layers.items():
+        for parameter_name, parameter in layer.named_parameters():
+            setattr(getattr(mixer, name), parameter_name, parameter)
+    if fused:
+        mixer.fc = fc
+    return mixer.train(module.training)
+
+
+def _check(path: str, layer: nn.Module, first: nn.Module) -> None:
+    """Raise InputError unless one layer of ours can stand for it and both axes are alike."""
+    reasons = {
+        f"{layer.num_layers} layers": layer.num_layers != 1,
+        "no biases": not layer.bias,
+        "projections": getattr(layer, "proj_size", 0) != 0,
+        "batch_first=False": not layer.batch_first,
+        "a ReLU cell": getattr(layer, "nonlinearity", "tanh") == "relu",
+        "another size or kind than the other axis": (type(layer), layer.input_size, layer.hidden_size, layer.bidirectional)
+        != (type(first), first.input_size, first.hidden_size, first.bidirectional),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise InputError(f"cannot fuse {path}: it has {reason}; the replacement is one layer with biases, batch first")

@@ -1,0 +1,106 @@
+"""Inference forms of the layers: weights packed once, activations in the epilogue of their matrix product.
+
+They are made from trained layers by `sequencer2d.optimize` and have no gradients. All tensors are NHWC unless said otherwise.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sequencer2d.nn.embed import Downsample, PatchEmbed, pad_to_multiple
+from sequencer2d.nn.rnn2d import RNN2D
+from sequencer2d.ops import rnn2d
+
+# Rows of a 16-bit operand must start at multiples of 16 bytes for the fast matrix kernels.
+_ALIGNMENT = 8
+
+
+class PackedRNN2D(nn.Module):
+    """An `RNN2D` whose scans' weights are stacked once instead of at every call: (B, H, W, C) to (B, H, W, C)."""
+
+    def __init__(self, mixer: RNN2D) -> None:
+        super().__init__()
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            self.register_buffer(kind, mixer.stack(kind).detach().contiguous())
+        self.fc, self.fusion, self.axes = mixer.fc, mixer.fusion, mixer.axes
+        self.options = {"scans": mixer.scans, "cell": mixer.cell, "implementation": mixer.implementation}
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, height, width, channels = x.shape
+        grid = x.reshape(batch, 1, height * width, channels) if self.axes == "flatten" else x
+        hidden = rnn2d(grid, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, **self.options)
+        hidden = hidden.reshape(batch, height, width, -1)
+        if self.fusion == "add":
+            vertical, horizontal = hidden.chunk(2, dim=-1)
+            hidden = vertical + horizontal
+        return self.fc(hidden)
+
+
+class FusedMlp(nn.Module):
+    """Linear, GELU, linear; on CUDA the GELU runs in the first product's epilogue, in its tanh form.
+
+    The two forms of GELU differ by at most 5e-4, less than a bf16 or fp16 value of their size is rounded by.
+    """
+
+    def __init__(self, fc1: nn.Linear, fc2: nn.Linear) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = fc1, fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(torch.ops.sequencer2d.linear_gelu(x, self.fc1.weight, self.fc1.bias))
+
+
+class PatchLinear(nn.Module):
+    """A convolution whose kernel is its stride, as the matrix product it is.
+
+    Takes an NCHW image (`from_image`, padded to `multiple` pixels) or an NHWC map; returns NHWC.
+    """
+
+    def __init__(self, conv: nn.Conv2d, from_image: bool, multiple: int = 1) -> None:
+        super().__init__()
+        self.patch, self.from_image, self.multiple = conv.kernel_size[0], from_image, multiple
+        weight = conv.weight.detach()
+        # Order of a patch's values: channel, row, column of an image; row, column, channel of a map.
+        weight = (weight if from_image else weight.permute(0, 2, 3, 1)).flatten(1)
+        self.extra = -weight.shape[1] % _ALIGNMENT
+        self.register_buffer("weight", F.pad(weight, (0, self.extra)).contiguous())
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.pad(self._patches(x), (0, self.extra)) if self.extra else self._patches(x), self.weight, self.bias)
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """(B, H/patch, W/patch, values of a patch)."""
+        p = self.patch
+        if self.from_image:
+            x = pad_to_multiple(x, self.multiple)
+            batch, channels, height, width = x.shape
+            x = x.reshape(batch, channels, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
+            return x.reshape(batch, height // p, width // p, channels * p * p)
+        if p == 1:
+            return x
+        batch, height, width, channels = x.shape
+        x = x.reshape(batch, height // p, p, width // p, p, channels).transpose(2, 3)
+        return x.reshape(batch, height // p, width // p, p * p * channels)
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Replace the layers of `module` by their inference forms, in place, and return it (or its own replacement)."""
+    for name, child in module.named_children():
+        setattr(module, name, freeze(child))
+    if isinstance(module, RNN2D):
+        return PackedRNN2D(module)
+    if isinstance(module, PatchEmbed):
+        return PatchLinear(module.proj, from_image=True, multiple=module.multiple)
+    if isinstance(module, Downsample):
+        return PatchLinear(module.down, from_image=False)
+    if _is_gelu_mlp(module):
+        return FusedMlp(module.fc1, module.fc2)
+    return module
+
+
+def _is_gelu_mlp(module: nn.Module) -> bool:
+    """Ours or timm's channel MLP: fc1, an exact GELU, fc2, nothing between them that acts in inference."""
+    linear = isinstance(getattr(module, "fc1", None), nn.Linear) and isinstance(getattr(module, "fc2", None), nn.Linear)
+    act = getattr(module, "act", None)
+    return linear and isinstance(act, nn.GELU) and isinstance(getattr(module, "norm", nn.Identity()), nn.Identity)
