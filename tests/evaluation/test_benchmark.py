@@ -136,6 +136,25 @@ def test_a_peer_needs_no_verdict(tmp_path: Path) -> None:
     assert row["sources"] == ""
 
 
+def test_timms_model_is_measured_with_our_recurrences(tmp_path: Path) -> None:
+    (row,), _ = measure(cases("timm:sequencer2d_s@fuse"), tmp_path / "a.json")
+    assert row["error"] is None
+    assert row["gate"]["passed"]
+    assert (row["library"], row["implementation"], row["resolved"]) == ("timm", "fuse", "aten")
+
+
+def test_the_optimised_form_is_for_inference_of_ours() -> None:
+    everything = Plan("?", (Sweep(("sequencer2d_n", "resnet18"), modes=("inference", "training")),))
+    with_it = [case for case in everything.cases(["fp32"], ["eager", "optimized"]) if "optimized" in case.forms]
+    assert [str(case) for case in with_it] == ["sequencer2d_n@auto, inference, fp32, batch 256, 224²"]
+
+
+def test_the_optimised_form_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "optimize", functools.partial(forms.optimize, compile=False))
+    subject, work = workload()
+    assert Gate(subject, work).check(forms.prepare(work, "optimized")).passed
+
+
 def test_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     first, started = measure(cases("sequencer2d_n@reference", "resnet18"), path)
@@ -318,7 +337,7 @@ def cuda_form() -> Callable[[nn.Module, str, str], forms.Form]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["inference", "training"])
-@pytest.mark.parametrize("form", ["eager", "compile", "graph"])
+@pytest.mark.parametrize("form", ["eager", "compile", "graph", "optimized"])
 def test_on_a_gpu_every_form_passes_the_gate_and_counts_memory(mode: str, form: str, tmp_path: Path) -> None:
     results = ResultFile(tmp_path / "a.json", HEADER)
     rows: list[dict[str, Any]] = []

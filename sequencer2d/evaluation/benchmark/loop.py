@@ -14,7 +14,7 @@ from sequencer2d.errors import ConfigError, DeviceError
 from sequencer2d.evaluation.benchmark import forms, provenance, timing
 from sequencer2d.evaluation.benchmark.gate import Gate
 from sequencer2d.evaluation.benchmark.results import Key, ResultFile, Row, row_key
-from sequencer2d.evaluation.benchmark.subjects import FUSE, Subject, build, fuse, resolved
+from sequencer2d.evaluation.benchmark.subjects import Subject, build, resolved
 from sequencer2d.evaluation.efficiency import count_macs, count_parameters
 
 UNGATED = ("reference",)
@@ -234,8 +234,6 @@ class _Session:
         self.device = device
         dtype = forms.DTYPES[case.dtype]
         model = build(case.subject, case.size)
-        if case.subject.implementation == FUSE:
-            model = fuse(model)
         self.work = forms.workload(model, case.mode, dtype, case.batch, case.size, device)
         parameters, macs = _size_of(case.subject.model, case.subject.library, case.size)
         self.about: Row = {

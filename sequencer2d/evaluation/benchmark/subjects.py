@@ -15,8 +15,9 @@ import difflib
 import torch
 from torch import nn
 
-from sequencer2d.errors import ConfigError, ImplementationError
+from sequencer2d.errors import ConfigError
 from sequencer2d.models import create_model, list_models
+from sequencer2d.models.fuse import fuse
 from sequencer2d.models.peers import PREFIX, create_peer, is_peer
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation
@@ -130,22 +131,12 @@ def build(subject: Subject, size: int) -> nn.Module:
             model = create_peer(PREFIX + subject.model, img_size=size, drop_path_rate=0.0)
         if subject.is_sequencer:
             nn.init.normal_(model.get_submodule("head.fc").weight, std=HEAD_STD)
+        if subject.implementation == FUSE:
+            fuse(model)
     for module in model.modules():
         if hasattr(module, "drop_prob"):
             module.drop_prob = 0.0
     return model
-
-
-def fuse(model: nn.Module) -> nn.Module:
-    """timm's Sequencer with its recurrences replaced by ours. Raises ImplementationError where this version cannot."""
-    import sequencer2d
-
-    if not hasattr(sequencer2d, "fuse"):
-        raise ImplementationError(
-            f"sequencer2d {sequencer2d.__version__} has no fuse(): it cannot replace timm's modules"
-        )
-    fused = sequencer2d.fuse(model)
-    return fused if isinstance(fused, nn.Module) else model
 
 
 def resolved(model: nn.Module, device: torch.device, dtype: torch.dtype) -> str:
