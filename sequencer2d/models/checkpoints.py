@@ -31,6 +31,7 @@ from sequencer2d.models.names import (
     to_authors,
     to_timm,
 )
+from sequencer2d.models.peers import is_peer
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.variants import VARIANTS, model_config
 
@@ -154,7 +155,9 @@ def save_weights(model: Sequencer2D, path: str | os.PathLike[str], meta: Mapping
         CheckpointError: another suffix, or a file that cannot be written.
     """
     path = Path(path)
-    description = describe_model(model) | dict(meta or {})
+    said = dict(meta or {})
+    # timm's models, trained beside ours, cannot describe themselves: their run does.
+    description = said if is_peer(str(said.get("model", ""))) else describe_model(model) | said
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if path.suffix == ".safetensors":
         header = {"format": "pt", HEADER_KEY: json.dumps(description, allow_nan=False)}

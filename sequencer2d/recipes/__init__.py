@@ -12,6 +12,7 @@ from sequencer2d.recipes.cifar import cifar10
 from sequencer2d.recipes.digits import digits
 from sequencer2d.recipes.finetune import finetune_392_l
 from sequencer2d.recipes.imagenet import imagenet_l, imagenet_m, imagenet_s
+from sequencer2d.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_convnext, tiny_imagenet_vit
 from sequencer2d.recipes.transfer import transfer_cars, transfer_cifar10, transfer_cifar100, transfer_flowers102
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ __all__ = ["get", "names", "summary"]
 _RECIPES: tuple[Callable[[], "TrainConfig"], ...] = (
     digits,
     cifar10,
+    tiny_imagenet,
+    tiny_imagenet_convnext,
+    tiny_imagenet_vit,
     imagenet_s,
     imagenet_m,
     imagenet_l,

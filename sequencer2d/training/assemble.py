@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from sequencer2d.data.batches import BatchTransform
 from sequencer2d.data.loader import Loader, build_loader
 from sequencer2d.data.sources import check_same_classes
 from sequencer2d.errors import ConfigError
 from sequencer2d.models import Sequencer2D, create_model
-from sequencer2d.models.checkpoints import describe_model
+from sequencer2d.models.checkpoints import FORMAT, describe_model
+from sequencer2d.models.peers import create_peer, is_peer
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.distributed import Processes
 from sequencer2d.training.optim import WeightAverage, build_optimizer
@@ -72,11 +74,13 @@ def resolve(config: TrainConfig, num_classes: int) -> TrainConfig:
     return dataclasses.replace(config, model=model)
 
 
-def build_model(config: TrainConfig, device: torch.device) -> Sequencer2D:
+def build_model(config: TrainConfig, device: torch.device) -> Any:
     """The model of a resolved configuration on `device`, with its first weights drawn from `run.seed`."""
     seed_step(config.run.seed, 0, 0)
     spec = config.model
     assert spec.num_classes is not None, "resolve() fills it in"
+    if is_peer(spec.name):
+        return _build_peer(config).to(device)
     model: Sequencer2D = create_model(
         spec.name,
         pretrained=spec.pretrained,
@@ -87,6 +91,25 @@ def build_model(config: TrainConfig, device: torch.device) -> Sequencer2D:
         **{"img_size": config.data.size, **spec.overrides},
     )
     return model.to(device)
+
+
+def _build_peer(config: TrainConfig) -> nn.Module:
+    """timm's model of a configuration, to compare ours with under the same recipe."""
+    spec = config.model
+    if spec.checkpoint:
+        raise ConfigError(f"model.checkpoint holds weights of ours: {spec.name} starts from random or timm's weights")
+    return create_peer(
+        spec.name,
+        pretrained=spec.pretrained,
+        num_classes=spec.num_classes,
+        in_chans=spec.in_chans,
+        drop_path_rate=spec.drop_path_rate,
+        **_peer_options(config),
+    )
+
+
+def _peer_options(config: TrainConfig) -> dict[str, Any]:
+    return {"img_size": config.data.size, **config.model.overrides}
 
 
 def build_step(config: TrainConfig, model: Sequencer2D, processes: Processes) -> TrainStep:
@@ -115,9 +138,16 @@ def build_step(config: TrainConfig, model: Sequencer2D, processes: Processes) ->
 
 def checkpoint_meta(config: TrainConfig, model: Sequencer2D, class_names: tuple[str, ...]) -> dict[str, Any]:
     """What the run's checkpoints say of themselves (docs/design.md, Models): the model, its classes and its input."""
-    data = config.data
+    data, spec = config.data, config.model
+    names = class_names if len(class_names) == spec.num_classes else None
+    if is_peer(spec.name):
+        options = {key: list(value) if isinstance(value, tuple) else value for key, value in _peer_options(config).items()}
+        said = {"format": FORMAT, "model": spec.name, "overrides": options, "num_classes": spec.num_classes,
+                "in_chans": spec.in_chans, "class_names": list(names) if names else None}  # fmt: skip
+    else:
+        said = describe_model(model, names)
     return {
-        **describe_model(model, class_names if len(class_names) == model.num_classes else None),
+        **said,
         "input": {
             "size": list(data.size),
             "mean": list(data.mean),

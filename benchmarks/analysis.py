@@ -1,0 +1,234 @@
+"""Every figure and table of docs/analysis.md, from trained models and a data set.
+
+python -m benchmarks.analysis runs/tiny_imagenet --peers runs/tiny_imagenet_convnext runs/tiny_imagenet_vit \
+    --data /data/tiny-imagenet --device cuda
+
+Writes docs/figures/analysis-*.png (and .svg for charts), benchmarks/results/analysis_*.json and a report beside the runs.
+"""
+
+import argparse
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.record import RESULTS, provenance, write_result
+
+ROOT = Path(__file__).parent.parent
+LARGEST = 200 * 1024  # bytes of a figure
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    from sequencer2d.cli.common import resolve_device
+    from sequencer2d.data.sources import open_source
+    from sequencer2d.evaluation.subject import load_subject
+
+    device = resolve_device(arguments.device)
+    subjects = [load_subject(spec).to(device) for spec in (arguments.model, *arguments.peers)]
+    source = open_source(arguments.data, arguments.split)
+    run = Run(arguments, subjects, source)
+    for part in (erf, hidden, memory, cka, cam, resolution, corruptions, attacks, shape_texture):
+        if arguments.only and part.__name__ not in arguments.only:
+            continue
+        print(f"{part.__name__} …", flush=True)
+        part(run)
+    if arguments.report:
+        from sequencer2d.analysis.report import Limits, write_report
+
+        print(write_report(subjects, source, arguments.report, limits=Limits(labelled=arguments.limit)))
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="our checkpoint: file or run folder; LABEL@… names it")
+    parser.add_argument("--peers", nargs="*", default=[], help="models beside it, as `sequencer2d analyze` takes them")
+    parser.add_argument("--data", required=True, help="folder of labelled images, root/<split>/<class>/*")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--limit", type=int, default=2000, help="labelled images for each measurement (default: 2000)")
+    parser.add_argument("--images", type=int, default=200, help="images for receptive fields, memory, CKA (default: 200)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that corrupt images (default: 0)")
+    parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "figures")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--report", type=Path, help="also write the HTML report to this file")
+    parser.add_argument("--only", nargs="*", help="some parts only, by name")
+    parsed = parser.parse_args(argv)
+    parsed.command = "python -m benchmarks.analysis " + shlex.join(argv if argv is not None else sys.argv[1:])
+    return parsed
+
+
+class Run:
+    """The models, the images of each, and where results go."""
+
+    def __init__(self, arguments: argparse.Namespace, subjects: list[Any], source: Any) -> None:
+        self.arguments, self.subjects, self.source = arguments, subjects, source
+
+    def pixels(self, subject: Any, count: int | None = None) -> np.ndarray:
+        """uint8 images as `subject` takes them, the same ones for every model."""
+        from sequencer2d.evaluation.pixels import choose, read_batches
+
+        chosen = choose(len(self.source), count or self.arguments.images)
+        return np.concatenate([batch.pixels for batch in read_batches(self.source, subject.data, indices=chosen)])
+
+    def figure(self, figure: Any, name: str) -> None:
+        """docs/figures/analysis-NAME.png, at a resolution that keeps it small."""
+        from sequencer2d.analysis.figures import figure_bytes
+        from sequencer2d.files import atomic_write
+
+        for dpi in (130, 100, 80, 60):
+            content = figure_bytes(figure, "png", dpi)
+            if len(content) <= LARGEST:
+                break
+        with atomic_write(self.arguments.figures / f"analysis-{name}.png") as file:
+            file.write(content)
+
+    def rows(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """benchmarks/results/analysis_NAME.json."""
+        full = f"analysis_{name}"
+        result = {**provenance(full), "command": self.arguments.command, "rows": [_plain(row) for row in rows]}
+        write_result(result, self.arguments.results / f"{full}.json")
+
+
+def erf(run: Run) -> None:
+    from sequencer2d.analysis.erf import receptive_fields
+    from sequencer2d.analysis.figures import receptive_field_grid
+
+    models = [receptive_fields(subject, run.pixels(subject)) for subject in run.subjects]
+    run.figure(receptive_field_grid(models), "erf")
+    run.rows("erf", [
+        {"model": field.model, "block": field.block, "layout": field.layout.kind, "layout_found": field.layout.found,
+         "images": field.images, **vars(field.shape), "cruciform": field.shape.cruciform}
+        for fields in models for field in fields
+    ])  # fmt: skip
+
+
+def hidden(run: Run) -> None:
+    from sequencer2d.analysis.figures import hidden_state_figure, running_animation
+    from sequencer2d.analysis.hidden_states import hidden_states
+
+    states = hidden_states(run.subjects[0], run.pixels(run.subjects[0])[0])
+    run.figure(hidden_state_figure(states), "hidden-states")
+    running_animation(states, run.arguments.figures / "analysis-recurrences.gif")
+
+
+def memory(run: Run) -> None:
+    from sequencer2d.analysis.figures import memory_figure
+    from sequencer2d.analysis.memory import memory_reach
+
+    reach = memory_reach(run.subjects[0], run.pixels(run.subjects[0]))
+    run.figure(memory_figure(reach), "memory")
+    rows = []
+    for scan in reach.scans:
+        low, middle, high = scan.quantiles()
+        rows.append({"model": reach.model, "block": scan.block, "direction": scan.direction, "stride_pixels": scan.stride,
+                     "half_life_tokens": middle, "half_life_tokens_10": low, "half_life_tokens_90": high,
+                     "half_life_pixels": middle * scan.stride, "images": reach.images})  # fmt: skip
+    run.rows("memory", rows)
+
+
+def cka(run: Run) -> None:
+    from sequencer2d.analysis.cka import similarity
+    from sequencer2d.analysis.figures import similarity_figure
+
+    first, count = run.subjects[0], min(run.arguments.limit, 1000)
+    images = run.pixels(first, count)
+    results = [
+        similarity(first, other, images, None if other is first else run.pixels(other, count)) for other in run.subjects
+    ]
+    run.figure(similarity_figure(results), "cka")
+    run.rows("cka", [
+        {"first": result.models[0], "second": result.models[1], "first_block": row, "second_block": column,
+         "cka": result.values[i, j], "images": result.images}
+        for result in results
+        for i, row in enumerate(result.blocks[0]) for j, column in enumerate(result.blocks[1])
+    ])  # fmt: skip
+
+
+def cam(run: Run) -> None:
+    from sequencer2d.analysis.attribution import grad_cam
+    from sequencer2d.analysis.figures import attribution_figure
+
+    subject = run.subjects[0]
+    run.figure(attribution_figure(grad_cam(subject, run.pixels(subject)[:8]), subject.class_names), "grad-cam")
+
+
+def resolution(run: Run) -> None:
+    from sequencer2d.analysis.charts import resolution_chart
+    from sequencer2d.evaluation.resolution import resolution_sweep
+
+    results = [resolution_sweep(subject, run.source, limit=run.arguments.limit) for subject in run.subjects]
+    run.figure(resolution_chart(results), "resolution")
+    run.rows("resolution", [
+        {"model": result.model, "size_pixels": int(size), "top1_percent": 100 * top1, "relative_percent": 100 * relative,
+         "images": result.count}
+        for result in results
+        for size, top1, relative in zip(result.sizes, result.top1, result.relative, strict=True)
+    ])  # fmt: skip
+
+
+def corruptions(run: Run) -> None:
+    from sequencer2d.analysis.charts import calibration_chart, corruption_chart
+    from sequencer2d.evaluation.robustness import corruption_errors
+
+    results = [
+        corruption_errors(subject, run.source, limit=run.arguments.limit, workers=run.arguments.workers)
+        for subject in run.subjects
+    ]
+    run.figure(corruption_chart(results), "corruptions")
+    run.figure(calibration_chart(results), "calibration")
+    run.rows("corruptions", [
+        {"model": r.model, "corruption": name, "images": r.count, "clean_error_percent": 100 * r.clean_error,
+         "error_percent": 100 * r.error[i].mean(), "calibration_error_percent": 100 * r.calibration[i].mean(),
+         **{f"error_percent_{severity}": 100 * r.error[i, j] for j, severity in enumerate(r.severities)}}
+        for r in results for i, name in enumerate(r.corruptions)
+    ])  # fmt: skip
+    run.rows("robustness", [
+        {"model": r.model, "images": r.count, "clean_error_percent": 100 * r.clean_error,
+         "mean_error_percent": 100 * r.mean_error, "clean_calibration_percent": 100 * r.clean_calibration,
+         "mean_calibration_percent": 100 * r.calibration.mean()}
+        for r in results
+    ])  # fmt: skip
+
+
+def attacks(run: Run) -> None:
+    from sequencer2d.analysis.charts import attack_chart
+    from sequencer2d.evaluation.attacks import attack_accuracy
+
+    radii = (0.5 / 255, 1 / 255, 2 / 255, 4 / 255)
+    results = [
+        attack_accuracy(subject, run.source, attack, epsilons=radii, limit=min(run.arguments.limit, 1000))
+        for subject in run.subjects
+        for attack in ("fgsm", "pgd")
+    ]
+    run.figure(attack_chart(results), "attacks")
+    run.rows("attacks", [
+        {"model": r.model, "attack": r.attack, "steps": r.steps, "images": r.count, "epsilon_levels": 255 * epsilon,
+         "top1_percent": 100 * accuracy, "clean_top1_percent": 100 * r.clean_accuracy}
+        for r in results for epsilon, accuracy in zip(r.epsilons, r.accuracy, strict=True)
+    ])  # fmt: skip
+
+
+def shape_texture(run: Run) -> None:
+    from sequencer2d.evaluation.shape_texture import spectral_conflict
+
+    results = [spectral_conflict(subject, run.source, limit=min(run.arguments.limit, 2000)) for subject in run.subjects]
+    run.rows("shape_texture", [
+        {"model": r.model, "images": r.count, "shape": r.shape, "texture": r.texture, "other": r.other,
+         "shape_bias_percent": None if r.shape_bias is None else 100 * r.shape_bias}
+        for r in results
+    ])  # fmt: skip
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON values: numpy's scalars as Python's, numbers that are not finite as None."""
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

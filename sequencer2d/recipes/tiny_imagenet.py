@@ -1,0 +1,75 @@
+"""Tiny-ImageNet from scratch, in minutes on one GPU: the runs that docs/analysis.md looks into."""
+
+import dataclasses
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.training.config import (
+    ModelSpec,
+    OptimizerConfig,
+    RegularizationConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+
+
+def tiny_imagenet() -> TrainConfig:
+    """Sequencer2D-N on Tiny-ImageNet (200 classes, 64² pixels) from scratch, 40 epochs.
+
+    The stem has stride 4 and the second stage 2 more: 16×16 tokens, then 8×8. data.root holds train/<class>/* and
+    val/<class>/*; the images are decoded once and kept in memory (1.4 GB).
+
+    Command: sequencer2d train tiny_imagenet data.root=/data/tiny-imagenet
+    Hardware: 1 GPU of the H100's kind, 16 CPU cores. Expected: within 10 minutes. Not yet run.
+    """
+    return TrainConfig(
+        model=ModelSpec(name="sequencer2d_n", drop_path_rate=0.1, overrides={"patch_sizes": (4, 2, 1, 1)}),
+        data=DataConfig(
+            source="folder",
+            val_split="val",
+            image_size=64,
+            batch_size=512,
+            prefetch=4,
+            cache=True,
+            crop="random-resized",
+            crop_scale=(0.25, 1.0),
+            auto_augment="rand-m7-mstd0.5-inc1",
+            erasing=0.0,
+            mixup=0.2,
+            cutmix=1.0,
+            mixup_prob=0.5,
+            crop_pct=1.0,
+        ),
+        optimizer=OptimizerConfig(lr=1.5e-3, lr_reference_batch=512, weight_decay=0.05, clip_grad_norm=1.0),
+        schedule=ScheduleConfig(warmup_epochs=3, warmup_lr=1e-6, cooldown_epochs=1, min_lr=1e-5, update="step"),
+        regularization=RegularizationConfig(label_smoothing=0.1, ema_decay=0.999),
+        precision="bf16",
+        run=RunConfig(output="runs/tiny_imagenet", epochs=39, log_interval=100, eval_interval=5, checkpoint_interval_s=120.0),
+    )
+
+
+def tiny_imagenet_convnext() -> TrainConfig:
+    """timm's ConvNeXt-Atto on Tiny-ImageNet by the recipe of `tiny_imagenet`, with a stem of stride 2.
+
+    Command: sequencer2d train tiny_imagenet_convnext data.root=/data/tiny-imagenet
+    Hardware: 1 GPU of the H100's kind, 16 CPU cores. Expected: within 10 minutes. Not yet run.
+    """
+    return _peer("timm:convnext_atto", "runs/tiny_imagenet_convnext", {"patch_size": 2})
+
+
+def tiny_imagenet_vit() -> TrainConfig:
+    """timm's ViT-Tiny on Tiny-ImageNet by the recipe of `tiny_imagenet`: patches of 8 pixels, 8 of its 12 blocks.
+
+    Command: sequencer2d train tiny_imagenet_vit data.root=/data/tiny-imagenet
+    Hardware: 1 GPU of the H100's kind, 16 CPU cores. Expected: within 10 minutes. Not yet run.
+    """
+    return _peer("timm:vit_tiny_patch16_224", "runs/tiny_imagenet_vit", {"patch_size": 8, "depth": 8})
+
+
+def _peer(name: str, output: str, overrides: dict[str, int]) -> TrainConfig:
+    config = tiny_imagenet()
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, name=name, overrides=overrides),
+        run=dataclasses.replace(config.run, output=output),
+    )
