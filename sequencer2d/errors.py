@@ -25,6 +25,10 @@ class ImplementationError(UserError, RuntimeError):
     """A named implementation of an operation that cannot run here; the message says why."""
 
 
+class ExportError(UserError, RuntimeError):
+    """A model that cannot be exported as asked for, or an artefact that differs from its model."""
+
+
 class DeviceError(UserError, RuntimeError):
     """A device that was asked for and is not there."""
 
