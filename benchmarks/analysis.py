@@ -3,7 +3,8 @@
 python -m benchmarks.analysis runs/tiny_imagenet --peers runs/tiny_imagenet_convnext runs/tiny_imagenet_vit \
     --data /data/tiny-imagenet --device cuda
 
-Writes docs/figures/analysis-*.png (and .svg for charts), benchmarks/results/analysis_*.json and a report beside the runs.
+Writes docs/figures/analysis-*.png (and .svg for charts), benchmarks/results/analysis-*.json and a report beside the
+runs.
 """
 
 import argparse
@@ -51,7 +52,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", default="val")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--limit", type=int, default=2000, help="labelled images for each measurement (default: 2000)")
-    parser.add_argument("--images", type=int, default=200, help="images for receptive fields, memory, CKA (default: 200)")
+    parser.add_argument(
+        "--images", type=int, default=200, help="images for receptive fields, memory, CKA (default: 200)"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that corrupt images (default: 0)")
     parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "figures")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -88,8 +91,8 @@ class Run:
             file.write(content)
 
     def rows(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """benchmarks/results/analysis_NAME.json."""
-        full = f"analysis_{name}"
+        """benchmarks/results/analysis-NAME.json."""
+        full = f"analysis-{name.replace('_', '-')}"
         result = {**provenance(full), "command": self.arguments.command, "rows": [_plain(row) for row in rows]}
         write_result(result, self.arguments.results / f"{full}.json")
 
@@ -125,7 +128,8 @@ def memory(run: Run) -> None:
     rows = []
     for scan in reach.scans:
         low, middle, high = scan.quantiles()
-        rows.append({"model": reach.model, "block": scan.block, "direction": scan.direction, "stride_pixels": scan.stride,
+        rows.append({"model": reach.model, "block": scan.block, "direction": scan.direction,
+             "stride_pixels": scan.stride,
                      "half_life_tokens": middle, "half_life_tokens_10": low, "half_life_tokens_90": high,
                      "half_life_pixels": middle * scan.stride, "images": reach.images})  # fmt: skip
     run.rows("memory", rows)
@@ -164,7 +168,8 @@ def resolution(run: Run) -> None:
     results = [resolution_sweep(subject, run.source, limit=run.arguments.limit) for subject in run.subjects]
     run.figure(resolution_chart(results), "resolution")
     run.rows("resolution", [
-        {"model": result.model, "size_pixels": int(size), "top1_percent": 100 * top1, "relative_percent": 100 * relative,
+        {"model": result.model, "size_pixels": int(size), "top1_percent": 100 * top1,
+             "relative_percent": 100 * relative,
          "images": result.count}
         for result in results
         for size, top1, relative in zip(result.sizes, result.top1, result.relative, strict=True)

@@ -16,16 +16,20 @@ from sequencer2d.evaluation.outcomes import logits_of
 from sequencer2d.evaluation.subject import Subject
 
 EXPLANATION = (
-    "**Receptive field**: how strongly each pixel moves the token in the middle of the block's output; Sequencers see a cross. "
+    "**Receptive field**: how strongly each pixel moves the token in the middle of the block's output; Sequencers "
+    "see a cross. "
     "**Hidden states**: the most active channels of the vertical and the horizontal LSTMs and of their fusion."
 )
 
 
-def look(subject: Subject, image: Image.Image | None, block: str) -> tuple[dict[str, float], Image.Image, Image.Image | None, str]:
+def look(
+    subject: Subject, image: Image.Image | None, block: str
+) -> tuple[dict[str, float], Image.Image, Image.Image | None, str]:
     """What the page shows for an image.
 
     Returns:
-        probabilities of the five best classes, a picture of the receptive field of `block`, one of its hidden states (None
+        probabilities of the five best classes, a picture of the receptive field of `block`, one of its hidden states
+        (None
         for models without recurrences), and a sentence on the field's shape.
 
     Raises:
@@ -36,7 +40,9 @@ def look(subject: Subject, image: Image.Image | None, block: str) -> tuple[dict[
     pixels = np.asarray(eval_transform(subject.data)(to_rgb(image)))
     probabilities = logits_of(subject, pixels[None]).softmax(dim=-1)[0]
     top = probabilities.topk(min(5, len(probabilities)))
-    classes = {readable(subject.class_names[i]): float(p) for i, p in zip(top.indices.tolist(), top.values, strict=True)}
+    classes = {
+        readable(subject.class_names[i]): float(p) for i, p in zip(top.indices.tolist(), top.values, strict=True)
+    }
     field = receptive_fields(subject, pixels[None], [block])[0]
     shape = field.shape
     sentence = (

@@ -62,7 +62,7 @@ def spread_blocks(model: nn.Module, count: int = 4) -> tuple[str, ...]:
     if 2 <= len(last) <= count:
         return last
     picked = [round((i + 1) * len(names) / count) - 1 for i in range(min(count, len(names)))]
-    return tuple(names[i] for i in sorted(set(max(p, 0) for p in picked)))
+    return tuple(names[i] for i in sorted({max(p, 0) for p in picked}))
 
 
 def block_output(model: nn.Module, x: Tensor, name: str) -> Tensor:

@@ -27,7 +27,8 @@ def resolution_chart(results: Sequence[ResolutionResult]) -> Any:
     left.legend(fontsize=7, frameon=False)
     _caption(
         figure,
-        f"Accuracy at other input sizes than the {results[0].native} pixels of training (dashed), without fine-tuning, on "
+        f"Accuracy at other input sizes than the {results[0].native} pixels of training (dashed), without "
+        f"fine-tuning, on "
         f"{results[0].count} images.",
     )
     return figure
@@ -41,9 +42,13 @@ def corruption_chart(results: Sequence[CorruptionResult]) -> Any:
         table = np.column_stack([np.full(len(result.corruptions), result.clean_error), result.error])
         picture = axis.imshow(100 * table, cmap="viridis_r", vmin=0, vmax=100, aspect="auto")
         for (row, column), value in np.ndenumerate(100 * table):
-            axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color="w" if value > 55 else "k")
+            axis.text(
+                column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color="w" if value > 55 else "k"
+            )
         axis.set_xticks(range(table.shape[1]), ["clean", *map(str, result.severities)], fontsize=7)
-        axis.set_yticks(range(len(result.corruptions)), [name.replace("_", " ") for name in result.corruptions], fontsize=7)
+        axis.set_yticks(
+            range(len(result.corruptions)), [name.replace("_", " ") for name in result.corruptions], fontsize=7
+        )
         axis.set_xlabel("severity", fontsize=8)
         mce = f", mCE {result.mce:.1f}" if result.mce is not None else ""
         axis.set_title(f"{result.model}\nmean error {100 * result.mean_error:.1f} %{mce}", fontsize=8)
@@ -62,7 +67,9 @@ def calibration_chart(results: Sequence[CorruptionResult]) -> Any:
         confidence = 100 * np.asarray([result.clean_confidence, *result.confidence.mean(axis=0)])
         error = 100 * np.asarray([result.clean_calibration, *result.calibration.mean(axis=0)])
         left.plot(x, accuracy, color=f"C{index}", marker="o", ms=3, lw=1.2, label=f"{result.model}: accuracy")
-        left.plot(x, confidence, color=f"C{index}", marker="s", ms=3, lw=1.2, ls="--", label=f"{result.model}: confidence")
+        left.plot(
+            x, confidence, color=f"C{index}", marker="s", ms=3, lw=1.2, ls="--", label=f"{result.model}: confidence"
+        )
         right.plot(x, error, color=f"C{index}", marker="o", ms=3, lw=1.2, label=result.model)
     for axis, label in ((left, "accuracy and mean confidence, %"), (right, "expected calibration error, %")):
         axis.set_xlabel("severity of corruption (0: clean)", fontsize=8)
@@ -72,7 +79,8 @@ def calibration_chart(results: Sequence[CorruptionResult]) -> Any:
         axis.legend(fontsize=6, frameon=False)
     _caption(
         figure,
-        "Calibration under shift: where the dashed confidence lies above the accuracy, the model is too sure of itself. "
+        "Calibration under shift: where the dashed confidence lies above the accuracy, the model is too sure of "
+        "itself. "
         f"Means over {len(results[0].corruptions)} corruptions.",
     )
     return figure
@@ -95,5 +103,8 @@ def attack_chart(results: Sequence[AttackResult]) -> Any:
     axis.tick_params(labelsize=7)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=7, frameon=False)
-    _caption(figure, f"Accuracy on images changed by at most ε in every pixel so as to fool the model, {results[0].count} images.")
+    _caption(
+        figure,
+        f"Accuracy on images changed by at most ε in every pixel so as to fool the model, {results[0].count} images.",
+    )
     return figure

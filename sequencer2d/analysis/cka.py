@@ -109,7 +109,8 @@ def unbiased_hsic(k: Tensor, m: Tensor) -> Tensor:
 
 
 def linear_cka(x: Tensor, y: Tensor) -> Tensor:
-    """Linear CKA of features (n, p) and (n, q) by its definition, ‖Yᵀ X‖² / (‖Xᵀ X‖ ‖Yᵀ Y‖) after centring: biased upwards."""
+    """Linear CKA of features (n, p) and (n, q) by its definition, ‖Yᵀ X‖² / (‖Xᵀ X‖ ‖Yᵀ Y‖) after centring: biased
+    upwards."""
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
     return (y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())
 

@@ -183,7 +183,8 @@ def _energies(model: nn.Module, images: torch.Tensor, layouts: dict[str, Layout]
 def _field(model: str, block: str, energy: np.ndarray, layout: Layout, images: int) -> ReceptiveField:
     if not np.isfinite(energy).all() or energy.sum() == 0:
         raise InputError(
-            f"the gradient of {block!r} with respect to the image is {'zero' if np.isfinite(energy).all() else 'not finite'}: "
+            f"the gradient of {block!r} with respect to the image is "
+            f"{'zero' if np.isfinite(energy).all() else 'not finite'}: "
             "the weights may not be loaded or damaged"
         )
     edges = []

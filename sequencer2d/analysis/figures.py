@@ -1,4 +1,5 @@
-"""Figures of the arrays, as a paper would print them: titles, units, one colour scale, readable without the text beside them."""
+"""Figures of the arrays, as a paper would print them: titles, units, one colour scale, readable without the text
+beside them."""
 
 import io
 import textwrap
@@ -22,7 +23,8 @@ CELL = 1.75  # inches of a small map
 
 
 def receptive_field_grid(models: Sequence[Sequence[ReceptiveField]]) -> Any:
-    """One row a model, one column a depth, every map between 0 and 1 of its own maximum on one colour scale (Figure 5)."""
+    """One row a model, one column a depth, every map between 0 and 1 of its own maximum on one colour scale (Figure
+    5)."""
     columns = max(len(fields) for fields in models)
     figure = _figure(columns * CELL + 0.9, len(models) * (CELL + 0.75) + 0.95)
     axes = figure.subplots(len(models), columns, squeeze=False)
@@ -36,12 +38,13 @@ def receptive_field_grid(models: Sequence[Sequence[ReceptiveField]]) -> Any:
             axis.set_xlabel(_field_note(field), fontsize=6)
             axis.set_xticks([])
             axis.set_yticks([])
-    _colour_bar(figure, picture, axes, "gradient, of its maximum (square-root colour scale)")
+    _colour_bar(figure, picture, axes, "gradient / maximum (√ scale)")
     size = "×".join(map(str, models[0][0].energy.shape))
     _caption(
         figure,
         "Effective receptive field: how strongly each pixel moves the token in the middle of the block's output. "
-        f"Input {size} pixels, mean over {models[0][0].images} images. cross: energy in the middle token's row and column; "
+        f"Input {size} pixels, mean over images: {models[0][0].images}. cross: energy in the middle token's row and "
+        f"column; "
         "arms: energy per pixel on them over that elsewhere at the same distance (1: round, above 2: a cross); "
         "50/90 %: side of a square holding that much of the energy.",
     )
@@ -63,7 +66,9 @@ def hidden_state_figure(states: HiddenStates, channels: Sequence[int] | None = N
         for axis in line[1 + len(chosen) :]:
             axis.set_axis_off()
         for axis, channel in zip(line[1:], chosen, strict=False):
-            picture = axis.imshow(maps[..., channel], cmap=STATE_COLOURS, vmin=-limit, vmax=limit, interpolation="nearest")
+            picture = axis.imshow(
+                maps[..., channel], cmap=STATE_COLOURS, vmin=-limit, vmax=limit, interpolation="nearest"
+            )
             axis.set_title(f"channel {channel}", fontsize=7)
         for axis in line:
             axis.set_xticks([])
@@ -72,8 +77,10 @@ def hidden_state_figure(states: HiddenStates, channels: Sequence[int] | None = N
     which = "chosen" if channels else "most active"
     _caption(
         figure,
-        f"{states.model}, {states.block}: the {which} channels of what the vertical and the horizontal LSTMs put out (both "
-        "directions) and of their fusion by the linear layer. One token a cell; red positive, blue negative, one scale a row.",
+        f"{states.model}, {states.block}: the {which} channels of what the vertical and the horizontal LSTMs put "
+        f"out (both "
+        "directions) and of their fusion by the linear layer. One token a cell; red positive, blue negative, one "
+        "scale a row.",
     )
     return figure
 
@@ -102,7 +109,11 @@ def memory_figure(reach: MemoryReach) -> Any:
     top.set_xticks([])
     merged = [np.mean([s.histogram for s in reach.scans if s.block == block], axis=0) for block in blocks]
     picture = bottom.imshow(
-        np.transpose(merged) * BINS, origin="lower", aspect="auto", cmap="viridis", extent=(-0.5, len(blocks) - 0.5, 0, 1)
+        np.transpose(merged) * BINS,
+        origin="lower",
+        aspect="auto",
+        cmap="viridis",
+        extent=(-0.5, len(blocks) - 0.5, 0, 1),
     )
     bottom.set_ylabel("forget gate", fontsize=8)
     bottom.set_xticks(range(len(blocks)), [_short(block) for block in blocks], fontsize=7, rotation=45)
@@ -110,7 +121,8 @@ def memory_figure(reach: MemoryReach) -> Any:
     _colour_bar(figure, picture, [bottom], "density")
     _caption(
         figure,
-        "Top: pixels after which half of what a unit remembers is left (points: median over units; bars: 10 % to 90 %). "
+        "Top: pixels after which half of what a unit remembers is left (points: median over units; bars: 10 % to 90 "
+        "%). "
         f"Bottom: distribution of the forget gates of all directions. Mean over {reach.images} images.",
     )
     return figure
@@ -131,7 +143,8 @@ def similarity_figure(results: Sequence[Similarity]) -> Any:
     _colour_bar(figure, picture, axes, "linear CKA")
     _caption(
         figure,
-        "Similarity of what two blocks put out for the same images: 1 if equal up to rotation and scale, 0 if unrelated "
+        "Similarity of what two blocks put out for the same images: 1 if equal up to rotation and scale, 0 if "
+        "unrelated "
         f"(linear CKA, unbiased over mini-batches, {results[0].images} images).",
     )
     return figure
@@ -151,7 +164,10 @@ def attribution_figure(result: Attribution, class_names: Sequence[str], count: i
         name = readable(class_names[int(result.classes[index])])
         axes[0, index].set_title(f"{name[:18]}\n{result.probabilities[index]:.0%}", fontsize=7)
     _colour_bar(figure, picture, axes, "relevance")
-    _caption(figure, f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for the class above.")
+    _caption(
+        figure,
+        f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for the class above.",
+    )
     return figure
 
 
@@ -162,11 +178,12 @@ def running_animation(states: HiddenStates, path: str | Path) -> None:
 
 
 def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 128, milliseconds: int = 160) -> None:
-    """The image, and beside it each scan's most active channel, uncovered as the scan goes, as a GIF of `side` pixels' height."""
-    import matplotlib
+    """The image, and beside it each scan's most active channel, uncovered as the scan goes, as a GIF of `side`
+    pixels' height."""
+    import matplotlib as mpl
     from PIL import Image
 
-    colours, grey = matplotlib.colormaps[STATE_COLOURS], np.asarray([225, 225, 225], dtype=np.uint8)
+    colours, grey = mpl.colormaps[STATE_COLOURS], np.asarray([225, 225, 225], dtype=np.uint8)
     scale = max(1, side // states.states.shape[1])
     picks = [most_active(states.states[slot], 1)[0] for slot in range(len(states.scans))]
     limits = [float(np.abs(states.states[s, ..., c]).max()) or 1.0 for s, c in enumerate(picks)]
@@ -195,12 +212,12 @@ def save_figure(figure: Any, path: str | Path, formats: Sequence[str] = FORMATS,
     wrong = [name for name in formats if name not in FORMATS]
     if wrong:
         raise ConfigError(f"no figure format {wrong[0]!r}; choose among {', '.join(FORMATS)}")
-    import matplotlib
+    import matplotlib as mpl
 
     files = []
     for name in formats:
         target = Path(path).with_suffix(f".{name}")
-        with matplotlib.rc_context({"svg.hashsalt": "sequencer2d"}):
+        with mpl.rc_context({"svg.hashsalt": "sequencer2d"}):
             content = figure_bytes(figure, name, dpi)
         with atomic_write(target) as file:
             file.write(content)

@@ -46,7 +46,8 @@ class HiddenStates:
                     model=self.model, block=self.block, flattened=self.flattened)  # fmt: skip
 
     def rows(self) -> list[tuple[str, np.ndarray]]:
-        """(title, (h, w, channels)): the vertical LSTM's output, the horizontal one's and the fusion's, as far as they exist."""
+        """(title, (h, w, channels)): the vertical LSTM's output, the horizontal one's and the fusion's, as far as
+        they exist."""
         rows = []
         for title, numbers in (("vertical", (0, 1)), ("horizontal", (2, 3))):
             slots = [slot for slot, scan in enumerate(self.scans) if scan in numbers]

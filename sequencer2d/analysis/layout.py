@@ -46,7 +46,8 @@ class Layout:
         if grid is None or grid.shape[1:3] != (self.height, self.width):
             raise InputError(
                 f"an output of shape {tuple(output.shape)} is no {self.kind} grid of {self.height}×{self.width} "
-                f"{'behind ' + str(self.prefix) + ' tokens ' if self.prefix else ''}tokens: find its layout for this image size"
+                f"{'behind ' + str(self.prefix) + ' tokens ' if self.prefix else ''}tokens: find its layout for "
+                f"this image size"
             )
         return grid
 
@@ -92,14 +93,16 @@ def find_layouts(
         shape = outputs[block]
         probed = taller is not None and wider is not None
         if probed:
-            assert taller is not None and wider is not None
+            assert taller is not None
+            assert wider is not None
             layout = _from_probe(block, size, shape, taller[block], wider[block])
         else:
             layout = _from_model(model, block, size, shape, stated)
         if stated is not None and layout.kind != stated:
             how = f"changes as {layout.kind} when the image's height and width change" if probed else "says otherwise"
             raise ConfigError(
-                f"layout {stated} was stated for {block!r}, whose output {shape} {how}: leave the layout out, or give {layout.kind}"
+                f"layout {stated} was stated for {block!r}, whose output {shape} {how}: leave the layout out, or "
+                f"give {layout.kind}"
             )
         layouts[block] = layout
     return layouts
@@ -118,7 +121,8 @@ def _from_probe(
     if len(shape) == 3 and axes == ([1], [1]):
         return _token_grid(block, size, shape[1], taller[1], wider[1])
     raise InputError(
-        f"the output of {block!r} has shape {shape}; {taller} for an image of twice the height, {wider} for one of twice "
+        f"the output of {block!r} has shape {shape}; {taller} for an image of twice the height, {wider} for one of "
+        f"twice "
         "the width: no map of tokens. Choose a block before the pooling"
     )
 
@@ -146,7 +150,8 @@ def _from_model(
     kind = declared or stated
     if kind is None:
         raise ConfigError(
-            f"the layout of {block!r} (output {shape}) cannot be found: the model takes no other image size and does not say. "
+            f"the layout of {block!r} (output {shape}) cannot be found: the model takes no other image size and "
+            f"does not say. "
             "State it: --layout NCHW, NHWC or tokens"
         )
     found = "declared" if declared else "stated"

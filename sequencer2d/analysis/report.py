@@ -1,4 +1,5 @@
-"""One self-contained HTML file about a model: every figure, every number, what they mean; nothing is fetched to show it."""
+"""One self-contained HTML file about a model: every figure, every number, what they mean; nothing is fetched to show
+it."""
 
 import base64
 import html
@@ -58,7 +59,8 @@ def write_report(
 ) -> Path:
     """Analyze the first model, beside the others, and write the report.
 
-    A part that cannot be done for a model (no recurrences, a missing library, one input size only) says why in its place.
+    A part that cannot be done for a model (no recurrences, a missing library, one input size only) says why in its
+    place.
 
     Raises:
         ConfigError: classes that do not match.
@@ -84,7 +86,9 @@ def render(subjects: Sequence[Subject], source: Source, sections: Sequence[Secti
         f"{first.data.size[0]}×{first.data.size[1]} pixels{'; beside ' + html.escape(beside) if beside else ''}. "
         f"Images: {len(source)} in {len(source.class_names)} classes. sequencer2d {__version__}."
     )
-    return PAGE.format(title=f"How {html.escape(first.name)} sees", style=STYLE, links=links, summary=summary, body=body)
+    return PAGE.format(
+        title=f"How {html.escape(first.name)} sees", style=STYLE, links=links, summary=summary, body=body
+    )
 
 
 def _part(build: Callable[..., Section], *arguments: Any) -> Section:
@@ -100,8 +104,10 @@ def _fields(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any
     models = [receptive_fields(subject, _pixels(subject, source, limits)) for subject in subjects]
     cross = [field for field in models[0] if field.shape.cruciform]
     text = (
-        f"Which pixels move the token in the middle of a block's output. Of {len(models[0])} blocks of {subjects[0].name}, "
-        f"{len(cross)} see a cross: their middle row and column hold at least twice the energy per pixel of other directions."
+        f"Which pixels move the token in the middle of a block's output. Of {len(models[0])} blocks of "
+        f"{subjects[0].name}, "
+        f"{len(cross)} see a cross: their middle row and column hold at least twice the energy per pixel of other "
+        f"directions."
     )
     rows = tuple(_field_row(field) for fields in models for field in fields)
     return Section(TITLES["_fields"], text, (_png(figures.receptive_field_grid(models)),), rows)
@@ -159,7 +165,9 @@ def _attribution(subjects: Sequence[Subject], source: Source, limits: Limits, *_
     return Section(TITLES["_attribution"], text, (_png(figures.attribution_figure(result, subjects[0].class_names)),))
 
 
-def _resolution(subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None) -> Section:
+def _resolution(
+    subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None
+) -> Section:
     results = [
         resolution_sweep(subject, source, limit=limits.labelled, common_only=common_only, progress=progress)
         for subject in subjects
@@ -169,9 +177,12 @@ def _resolution(subjects: Sequence[Subject], source: Source, limits: Limits, com
     return Section(TITLES["_resolution"], text, (_png(charts.resolution_chart(results)),))
 
 
-def _corruptions(subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None) -> Section:
+def _corruptions(
+    subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None
+) -> Section:
     results = [
-        corruption_errors(subject, source, severities=limits.severities, limit=limits.labelled, common_only=common_only, progress=progress)
+        corruption_errors(subject, source, severities=limits.severities, limit=limits.labelled,
+        common_only=common_only, progress=progress)
         for subject in subjects
     ]  # fmt: skip
     rows = tuple(
@@ -184,14 +195,19 @@ def _corruptions(subjects: Sequence[Subject], source: Source, limits: Limits, co
     return Section(TITLES["_corruptions"], text, pictures, rows)
 
 
-def _attacks(subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None) -> Section:
+def _attacks(
+    subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None
+) -> Section:
     results = [
-        attack_accuracy(subject, source, attack, epsilons=limits.epsilons, limit=limits.labelled, common_only=common_only, progress=progress)
+        attack_accuracy(subject, source, attack, epsilons=limits.epsilons, limit=limits.labelled,
+        common_only=common_only, progress=progress)
         for subject in subjects
         for attack in ("fgsm", "pgd")
     ]  # fmt: skip
     return Section(
-        TITLES["_attacks"], "Accuracy on images changed, invisibly, so as to fool the model.", (_png(charts.attack_chart(results)),)
+        TITLES["_attacks"],
+        "Accuracy on images changed, invisibly, so as to fool the model.",
+        (_png(charts.attack_chart(results)),),
     )
 
 
@@ -242,7 +258,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
     head = "".join(f"<th>{html.escape(key)}</th>" for key in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row.values()) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row.values()) + "</tr>" for row in rows
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

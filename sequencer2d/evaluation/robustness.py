@@ -94,7 +94,8 @@ class CorruptionResult:
 
 
 def mean_corruption_error(error: np.ndarray, corruptions: Sequence[str] = CORRUPTIONS) -> float:
-    """mCE in percent: the mean over corruptions of Σ_s error / Σ_s AlexNet's error (Hendrycks and Dietterich, sec. 4.2)."""
+    """mCE in percent: the mean over corruptions of Σ_s error / Σ_s AlexNet's error (Hendrycks and Dietterich, sec.
+    4.2)."""
     alexnet = np.asarray([ALEXNET_ERRORS[name] for name in corruptions])
     return float(100 * (np.asarray(error).mean(axis=1) / alexnet).mean())
 

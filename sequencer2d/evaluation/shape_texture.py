@@ -107,7 +107,8 @@ def cue_conflict(
         match = FILE_NAME.match(path.stem)
         if match is None or match[1] not in table or match[2] not in table:
             raise DataError(
-                f"{path} does not name its cues: expected <shape><number>-<texture><number>, such as cat7-elephant1.png, of the "
+                f"{path} does not name its cues: expected <shape><number>-<texture><number>, such as "
+                f"cat7-elephant1.png, of the "
                 f"categories {', '.join(table)}"
             )
         if match[1] != match[2]:
@@ -186,7 +187,8 @@ def _categories(subject: Subject, given: Mapping[str, Sequence[int]] | None) -> 
     count = len(subject.class_names)
     if given is None and count != 1000:
         raise ConfigError(
-            f"{subject.name} has {count} classes: the 16 categories of the cue-conflict images stand above ImageNet's 1000; "
+            f"{subject.name} has {count} classes: the 16 categories of the cue-conflict images stand above "
+            f"ImageNet's 1000; "
             "give categories, the model's outputs of each (--categories FILE.json)"
         )
     table = {name: tuple(outputs) for name, outputs in (given or CATEGORIES).items()}

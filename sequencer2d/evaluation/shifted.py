@@ -74,7 +74,8 @@ def open_shifted(kind: str, root: str | os.PathLike[str]) -> ShiftedSet:
     foreign = [name for name in wnids if name not in set(subset)]
     if foreign:
         raise DataError(
-            f"{root} is not {kind}: {len(foreign)} of its {len(wnids)} folders are no classes of it ({', '.join(foreign[:3])}…); "
+            f"{root} is not {kind}: {len(foreign)} of its {len(wnids)} folders are no classes of it "
+            f"({', '.join(foreign[:3])}…); "
             f"expected folders named as {', '.join(subset[:2])}"
         )
     labels = _real_labels(source) if kind == "imagenet-real" else None
@@ -170,7 +171,8 @@ def _real_labels(source: FolderSource) -> tuple[tuple[int, ...], ...]:
         number = stem.removeprefix("ILSVRC2012_val_")[:8]
         if not stem.startswith("ILSVRC2012_val_") or not number.isdigit() or not 1 <= int(number) <= len(everything):
             raise DataError(
-                f"{source.describe(index)} is no ImageNet validation image: ReaL's labels go by their names, ILSVRC2012_val_00000001"
+                f"{source.describe(index)} is no ImageNet validation image: ReaL's labels go by their names, "
+                f"ILSVRC2012_val_00000001"
             )
         labels.append(tuple(everything[int(number) - 1]))
     return tuple(labels)

@@ -50,7 +50,18 @@ def test_a_person_drops_an_image_in_a_browser(tmp_path):
     model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, 24, 24)}
     save_weights(model, checkpoint)
     port = _free_port()
-    command = [sys.executable, "-m", "sequencer2d", "analyze", "app", str(checkpoint), "--device", "cpu", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "sequencer2d",
+        "analyze",
+        "app",
+        str(checkpoint),
+        "--device",
+        "cpu",
+        "--port",
+        str(port),
+    ]
     environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     options = webdriver.ChromeOptions()

@@ -79,7 +79,7 @@ def _first_and_last(model):
 
 def test_stating_a_wrong_layout_is_refused():
     model = create_model("sequencer2d_n", num_classes=2, patch_sizes=(8, 1, 1, 1))
-    with pytest.raises(ConfigError, match="NCHW was stated .* changes as NHWC"):
+    with pytest.raises(ConfigError, match=r"NCHW was stated .* changes as NHWC"):
         find_layout(model, "stages.0.blocks.0", (64, 64), stated="NCHW")
 
 

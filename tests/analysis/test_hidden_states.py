@@ -77,9 +77,9 @@ def test_channels_are_ranked_by_how_much_they_vary_and_checked():
 
 
 def test_a_block_without_recurrence_and_one_that_does_not_exist():
-    with pytest.raises(ConfigError, match="no recurrences; blocks that do: stages.0.blocks.0"):
+    with pytest.raises(ConfigError, match=r"no recurrences; blocks that do: stages.0.blocks.0"):
         hidden_states(subject(), image(), "stages.0.blocks.0.mlp_channels")
-    with pytest.raises(ConfigError, match="no block 'stages.9.blocks.0'"):
+    with pytest.raises(ConfigError, match=r"no block 'stages.9.blocks.0'"):
         hidden_states(subject(), image(), "stages.9.blocks.0")
 
 

@@ -340,8 +340,8 @@ def test_classes_that_do_not_match(colours):
 
 
 def test_images_that_cannot_be_read_are_named(colours, tmp_path):
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images in"):
-        (tmp_path / "empty").mkdir()
         read_images([tmp_path / "empty"], DataConfig())
     broken = tmp_path / "c" / "red" / "1.png"
     broken.write_bytes(broken.read_bytes()[:50])

@@ -7,7 +7,8 @@ import argparse
 from sequencer2d.cli.analyze import pages, robust, seeing
 
 EPILOG = """\
-MODEL is a checkpoint of ours (file, run folder, hf-hub:owner/name), timm:NAME (timm's published weights), timm:NAME=FILE
+MODEL is a checkpoint of ours (file, run folder, hf-hub:owner/name), timm:NAME (timm's published weights),
+timm:NAME=FILE
 (weights from a file) or random:NAME (untrained, ours or timm's); LABEL@MODEL names it in tables and figures.
 
 examples:

@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 Kinds = Any
 
 
-def new_parser(kinds: Kinds, name: str, text: str, run: Callable[[argparse.Namespace], int], *, several: bool = True) -> argparse.ArgumentParser:
+def new_parser(
+    kinds: Kinds, name: str, text: str, run: Callable[[argparse.Namespace], int], *, several: bool = True
+) -> argparse.ArgumentParser:
     """A sub-verb with MODEL (or several), --device and --image-size."""
     parser: argparse.ArgumentParser = kinds.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     if several:
         parser.add_argument("models", nargs="+", metavar="MODEL", help="models; see: sequencer2d analyze --help")
     else:
         parser.add_argument("model", metavar="MODEL", help="a model; see: sequencer2d analyze --help")
-    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:INDEX (default: auto)")
-    parser.add_argument("--image-size", type=positive, metavar="PIXELS", help="side of the input (default: the model's own)")
+    parser.add_argument(
+        "--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:INDEX (default: auto)"
+    )
+    parser.add_argument(
+        "--image-size", type=positive, metavar="PIXELS", help="side of the input (default: the model's own)"
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -38,15 +44,25 @@ def add_images(parser: argparse.ArgumentParser, limit: int) -> None:
     """--images, --limit: images without labels."""
     parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="image files, or folders of them")
     parser.add_argument(
-        "--limit", type=positive, default=limit, metavar="N", help=f"at most N images, drawn at random (default: {limit})"
+        "--limit",
+        type=positive,
+        default=limit,
+        metavar="N",
+        help=f"at most N images, drawn at random (default: {limit})",
     )
 
 
 def add_data(parser: argparse.ArgumentParser, limit: int | None) -> None:
     """--data, --split, --limit, --common-classes: labelled images."""
-    parser.add_argument("--data", required=True, metavar="SOURCE", help="folder of labelled images, or another data source")
-    parser.add_argument("--split", default="val", help="its split; '' if the classes stand in the folder itself (default: val)")
-    parser.add_argument("--limit", type=positive, default=limit, metavar="N", help=f"at most N images (default: {limit or 'all'})")
+    parser.add_argument(
+        "--data", required=True, metavar="SOURCE", help="folder of labelled images, or another data source"
+    )
+    parser.add_argument(
+        "--split", default="val", help="its split; '' if the classes stand in the folder itself (default: val)"
+    )
+    parser.add_argument(
+        "--limit", type=positive, default=limit, metavar="N", help=f"at most N images (default: {limit or 'all'})"
+    )
     parser.add_argument("--common-classes", action="store_true", help="leave out classes that the model does not have")
 
 
@@ -55,18 +71,25 @@ def add_output(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--output", default="analysis", metavar="FOLDER", help="where files go (default: analysis)")
     parser.add_argument("--name", default=default, help=f"what the files are called (default: {default})")
     parser.add_argument(
-        "--formats", default="pdf,svg,png", metavar="LIST", help="of the figure, among pdf, svg, png (default: all three)"
+        "--formats",
+        default="pdf,svg,png",
+        metavar="LIST",
+        help="of the figure, among pdf, svg, png (default: all three)",
     )
 
 
 def add_blocks(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
     """--blocks or --block, --layout."""
     if several:
-        parser.add_argument("--blocks", nargs="+", metavar="NAME", help="modules, e.g. stages.0.blocks.1 (default: one a stage)")
+        parser.add_argument(
+            "--blocks", nargs="+", metavar="NAME", help="modules, e.g. stages.0.blocks.1 (default: one a stage)"
+        )
     else:
         parser.add_argument("--block", metavar="NAME", help="a module, e.g. stages.0.blocks.1")
     parser.add_argument(
-        "--layout", choices=("NCHW", "NHWC", "tokens"), help="of the blocks' outputs; needed only where it cannot be found"
+        "--layout",
+        choices=("NCHW", "NHWC", "tokens"),
+        help="of the blocks' outputs; needed only where it cannot be found",
     )
 
 
@@ -133,12 +156,17 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool = False) -> None:
 
     table = Table(*rows[0], box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*("–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(
+            *(
+                "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+                for value in row.values()
+            )
+        )
     console().print(table, markup=False)
 
 
 def epsilons(text: str) -> tuple[float, ...]:
-    """"1,4,8" levels of 255 as fractions."""
+    """ "1,4,8" levels of 255 as fractions."""
     try:
         values = tuple(float(part) / 255 for part in text.split(","))
     except ValueError:

@@ -10,11 +10,17 @@ from sequencer2d.cli.common import need, positive
 
 
 def add_parsers(kinds: Kinds) -> None:
-    parser = new_parser(kinds, "report", "everything about one model, beside others, in one self-contained HTML file", run_report)
+    parser = new_parser(
+        kinds, "report", "everything about one model, beside others, in one self-contained HTML file", run_report
+    )
     parser.add_argument("--output", default="report.html", metavar="FILE", help="the file (default: report.html)")
     add_data(parser, 200)
-    parser = new_parser(kinds, "app", "a local web page: drop an image, see prediction, receptive field, states", run_app, several=False)
-    parser.add_argument("--port", type=positive, default=7860, metavar="N", help="of the page, on this machine only (default: 7860)")
+    parser = new_parser(
+        kinds, "app", "a local web page: drop an image, see prediction, receptive field, states", run_app, several=False
+    )
+    parser.add_argument(
+        "--port", type=positive, default=7860, metavar="N", help="of the page, on this machine only (default: 7860)"
+    )
 
 
 def run_report(arguments: argparse.Namespace) -> int:
@@ -25,7 +31,12 @@ def run_report(arguments: argparse.Namespace) -> int:
     limits = Limits(images=min(arguments.limit, 50), labelled=arguments.limit)
     with progress("report", 0) as advance:
         path = write_report(
-            models, source, Path(arguments.output), limits=limits, common_only=arguments.common_classes, progress=advance
+            models,
+            source,
+            Path(arguments.output),
+            limits=limits,
+            common_only=arguments.common_classes,
+            progress=advance,
         )
     say(path)
     return 0

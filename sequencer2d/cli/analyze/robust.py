@@ -25,20 +25,30 @@ SHIFTED = ("imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "imagen
 
 
 def add_parsers(kinds: Kinds) -> None:
-    parser = new_parser(kinds, "resolution", "accuracy from half to double the input size, without fine-tuning", run_resolution)
-    parser.add_argument("--sizes", nargs="+", type=positive, metavar="PIXELS", help="sides (default: 28 or 32 pixels apart)")
+    parser = new_parser(
+        kinds, "resolution", "accuracy from half to double the input size, without fine-tuning", run_resolution
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", type=positive, metavar="PIXELS", help="sides (default: 28 or 32 pixels apart)"
+    )
     add_data(parser, None)
     add_output(parser, "resolution")
     add_json(parser)
-    parser = new_parser(kinds, "corruptions", "the 15 corruptions of ImageNet-C at 5 severities, and calibration", run_corruptions)
+    parser = new_parser(
+        kinds, "corruptions", "the 15 corruptions of ImageNet-C at 5 severities, and calibration", run_corruptions
+    )
     parser.add_argument("--corruptions", nargs="+", metavar="NAME", help="some of them (default: all 15)")
     parser.add_argument("--severities", nargs="+", type=int, metavar="N", help="1 to 5 (default: all)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that corrupt (default: 0, this one)")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that corrupt (default: 0, this one)"
+    )
     add_data(parser, None)
     add_output(parser, "corruptions")
     add_json(parser)
     parser = new_parser(kinds, "attack", "accuracy under FGSM and PGD in L∞", run_attack)
-    parser.add_argument("--attacks", nargs="+", default=["fgsm", "pgd"], metavar="NAME", help="fgsm, pgd (default: both)")
+    parser.add_argument(
+        "--attacks", nargs="+", default=["fgsm", "pgd"], metavar="NAME", help="fgsm, pgd (default: both)"
+    )
     parser.add_argument("--epsilons", type=epsilons, default=epsilons("1,4,8"), metavar="LIST",
                         help="radii in levels of 255, comma-separated (default: 1,4,8)")  # fmt: skip
     parser.add_argument("--steps", type=positive, default=10, metavar="N", help="of PGD (default: 10)")
@@ -49,9 +59,13 @@ def add_parsers(kinds: Kinds) -> None:
     parser.add_argument("--set", required=True, choices=SHIFTED, help="which")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="its class folders")
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N images (default: all)")
-    parser.add_argument("--common-classes", action="store_true", help="ask about the classes shared with the model only")
+    parser.add_argument(
+        "--common-classes", action="store_true", help="ask about the classes shared with the model only"
+    )
     add_json(parser)
-    parser = new_parser(kinds, "shape-texture", "shape against texture on images whose cues conflict", run_shape_texture)
+    parser = new_parser(
+        kinds, "shape-texture", "shape against texture on images whose cues conflict", run_shape_texture
+    )
     parser.add_argument("--images", metavar="FOLDER", help="cue-conflict images, named <shape>1-<texture>2.png")
     parser.add_argument("--categories", metavar="FILE", help="JSON, each category's outputs (default: ImageNet's 16)")
     parser.add_argument("--data", metavar="SOURCE", help="instead: labelled images, mixed by phase and amplitude")
@@ -77,11 +91,22 @@ def run_resolution(arguments: argparse.Namespace) -> int:
             )
         results.append(result)
         path = output_path(arguments, ".npz", subject.name)
-        save_arrays(path, model=result.model, native=result.native, sizes=result.sizes, top1=result.top1, count=result.count)
+        save_arrays(
+            path, model=result.model, native=result.native, sizes=result.sizes, top1=result.top1, count=result.count
+        )
         say(path)
         for size, top1, relative in zip(result.sizes, result.top1, result.relative, strict=True):
-            rows.append({"model": result.model, "size": int(size), "top-1, %": 100 * float(top1), "relative, %": 100 * float(relative)})
-        rows += [{"model": result.model, "size": size, "top-1, %": None, "relative, %": None} for size in result.refused]
+            rows.append(
+                {
+                    "model": result.model,
+                    "size": int(size),
+                    "top-1, %": 100 * float(top1),
+                    "relative, %": 100 * float(relative),
+                }
+            )
+        rows += [
+            {"model": result.model, "size": size, "top-1, %": None, "relative, %": None} for size in result.refused
+        ]
     write_figure(resolution_chart(results), arguments)
     print_rows(rows, arguments.json)
     return 0
@@ -108,7 +133,8 @@ def run_corruptions(arguments: argparse.Namespace) -> int:
     write_figure(corruption_chart(results), arguments)
     write_figure(calibration_chart(results), arguments, "calibration")
     rows = [
-        {"model": r.model, "images": r.count, "clean error, %": 100 * r.clean_error, "mean error, %": 100 * r.mean_error,
+        {"model": r.model, "images": r.count, "clean error, %": 100 * r.clean_error,
+             "mean error, %": 100 * r.mean_error,
          "mCE, %": r.mce, "clean ECE, %": 100 * r.clean_calibration, "mean ECE, %": 100 * float(r.calibration.mean())}
         for r in results
     ]  # fmt: skip
@@ -135,8 +161,12 @@ def run_attack(arguments: argparse.Namespace) -> int:
             path = output_path(arguments, ".npz", f"{subject.name}-{attack}")
             save_arrays(path, **vars(result))
             say(path)
-            accuracies = {f"ε {255 * e:g}/255, %": 100 * float(a) for e, a in zip(result.epsilons, result.accuracy, strict=True)}
-            rows.append({"model": result.model, "attack": attack, "clean, %": 100 * result.clean_accuracy, **accuracies})
+            accuracies = {
+                f"ε {255 * e:g}/255, %": 100 * float(a) for e, a in zip(result.epsilons, result.accuracy, strict=True)
+            }
+            rows.append(
+                {"model": result.model, "attack": attack, "clean, %": 100 * result.clean_accuracy, **accuracies}
+            )
     write_figure(attack_chart(results), arguments)
     print_rows(rows, arguments.json)
     return 0
@@ -148,11 +178,14 @@ def run_shifted(arguments: argparse.Namespace) -> int:
     shifted = open_shifted(arguments.set, arguments.data)
     rows = []
     for subject in subjects(arguments):
-        with progress(f"{arguments.set} by {subject.name}", min(arguments.limit or len(shifted.source), len(shifted.source))) as advance:
+        with progress(
+            f"{arguments.set} by {subject.name}", min(arguments.limit or len(shifted.source), len(shifted.source))
+        ) as advance:
             result = evaluate_shifted(
                 subject, shifted, limit=arguments.limit, common_only=arguments.common_classes, progress=advance
             )
-        rows.append({"model": subject.name, "set": arguments.set, "classes": len(result.class_names), "images": result.count,
+        rows.append({"model": subject.name, "set": arguments.set, "classes": len(result.class_names),
+             "images": result.count,
                      "top-1, %": result.top1, "top-5, %": result.top5, "ECE, %": result.calibration_error})  # fmt: skip
     print_rows(rows, arguments.json)
     return 0
@@ -163,7 +196,9 @@ def run_shape_texture(arguments: argparse.Namespace) -> int:
     from sequencer2d.files import read_json
 
     if bool(arguments.images) == bool(arguments.data):
-        raise ConfigError("give --images (a folder of cue-conflict images) or --data (labelled images to mix), one of them")
+        raise ConfigError(
+            "give --images (a folder of cue-conflict images) or --data (labelled images to mix), one of them"
+        )
     rows = []
     for subject in subjects(arguments):
         if arguments.images:

@@ -25,22 +25,32 @@ def add_parsers(kinds: Kinds) -> None:
     add_blocks(parser)
     add_images(parser, 50)
     add_output(parser, "erf")
-    parser = new_parser(kinds, "hidden-states", "what the LSTMs of a block put out for an image", run_hidden_states, several=False)
+    parser = new_parser(
+        kinds, "hidden-states", "what the LSTMs of a block put out for an image", run_hidden_states, several=False
+    )
     parser.add_argument("--image", required=True, metavar="FILE", help="the image")
     parser.add_argument("--block", metavar="NAME", help="a block (default: the last one of the first stage)")
-    parser.add_argument("--channels", nargs="+", type=int, metavar="N", help="channels to show (default: the most active)")
-    parser.add_argument("--animate", action="store_true", help="also write a GIF of the recurrences running over the image")
+    parser.add_argument(
+        "--channels", nargs="+", type=int, metavar="N", help="channels to show (default: the most active)"
+    )
+    parser.add_argument(
+        "--animate", action="store_true", help="also write a GIF of the recurrences running over the image"
+    )
     add_output(parser, "hidden-states")
     parser = new_parser(kinds, "memory", "how far memory reaches: forget gates and half-lives", run_memory)
     add_images(parser, 50)
     add_output(parser, "memory")
     parser = new_parser(kinds, "cka", "similarity of layers: of a model with itself, and with others", run_cka)
     add_images(parser, 500)
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images of a mini-batch, 4 or more (default: 32)")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="images of a mini-batch, 4 or more (default: 32)"
+    )
     add_output(parser, "cka")
     parser = new_parser(kinds, "grad-cam", "which part of an image speaks for a class", run_grad_cam, several=False)
     add_blocks(parser, several=False)
-    parser.add_argument("--target", type=int, metavar="CLASS", help="number of the class (default: the most probable one)")
+    parser.add_argument(
+        "--target", type=int, metavar="CLASS", help="number of the class (default: the most probable one)"
+    )
     add_images(parser, 8)
     add_output(parser, "grad-cam")
 
@@ -61,8 +71,10 @@ def run_erf(arguments: argparse.Namespace) -> int:
         path = output_path(arguments, ".npz", f"{field.model}-{field.block}")
         field.save(path)
         say(path)
-        rows.append({"model": field.model, "block": field.block, "layout": f"{field.layout.kind} ({field.layout.found})",
-                     **{key: float(value) for key, value in vars(field.shape).items()}, "cross?": field.shape.cruciform})  # fmt: skip
+        rows.append({"model": field.model, "block": field.block,
+             "layout": f"{field.layout.kind} ({field.layout.found})",
+                     **{key: float(value) for key, value in vars(field.shape).items()}, "cross?":
+                     field.shape.cruciform})  # fmt: skip
     write_figure(receptive_field_grid(models), arguments)
     print_rows(rows)
     return 0
@@ -103,7 +115,8 @@ def run_memory(arguments: argparse.Namespace) -> int:
         write_figure(memory_figure(reach), arguments, subject.name)
         for scan in reach.scans:
             low, middle, high = (float(value) for value in scan.quantiles())
-            rows.append({"model": reach.model, "block": scan.block, "direction": scan.direction, "half-life, tokens": middle,
+            rows.append({"model": reach.model, "block": scan.block, "direction": scan.direction,
+                 "half-life, tokens": middle,
                          "10 %": low, "90 %": high, "in pixels": middle * scan.stride})  # fmt: skip
     print_rows(rows)
     return 0
