@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import re
 import sys
@@ -28,6 +29,7 @@ examples:
   sequencer2d bench                                         a few minutes: small models, one image and many
   sequencer2d bench --models sequencer2d_s,convnext_tiny --batch 1,16,256 --size 224,448 --mode inference,training
   sequencer2d bench --plan table1 --output table1.json      the paper's Table 1 columns; --plan help lists the plans
+  sequencer2d bench --artifacts model.onnx model.xml --batch 1,8   what `sequencer2d export` wrote, on the CPU
   sequencer2d bench --merge a.json b.json --output all.json put results of equal devices together
 
 models: NAME or NAME@IMPLEMENTATION for ours, timm:sequencer2d_s for timm's Sequencer (timm:sequencer2d_s@fuse after
@@ -56,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _list_plans()
     if arguments.merge:
         return _merge(arguments)
+    if arguments.artifacts:
+        return _bench_artifacts(arguments)
     device = resolve_device(arguments.device)
     cases = _shard(plan_cases(arguments, device), arguments.shard)
     if arguments.dry_run:
@@ -102,6 +106,9 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "--plan", metavar="NAME", help="models and workloads, which the options below replace; 'help' lists the plans"
     )
     parser.add_argument("--models", type=_names, metavar="A,B", help="models to measure")
+    parser.add_argument(
+        "--artifacts", nargs="+", metavar="FILE", help="time exported models on the CPU instead: .onnx, .xml, .pt2"
+    )
     parser.add_argument("--batch", type=_integers, metavar="N,…", help="images per step (default: 1,128; on a CPU 1)")
     parser.add_argument("--size", type=_integers, metavar="N,…", help="side of the images, pixels (default: 224)")
     parser.add_argument("--mode", type=_names, metavar="A,B", help="inference, training or both (default: inference)")
@@ -134,6 +141,34 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peer", default="convnext_tiny", metavar="NAME", help="ratios to it (default: convnext_tiny)")
     parser.add_argument("--merge", nargs="+", metavar="FILE", help="measure nothing: show these results as one")
     parser.add_argument("--dry-run", action="store_true", help="list what would be measured and stop")
+
+
+def _bench_artifacts(arguments: argparse.Namespace) -> int:
+    """Time exported models on random images: batch and size as given, else one image of the model's own size."""
+    from sequencer2d.export import load_artifact
+    from sequencer2d.export.timing import time_artifact
+
+    rows = []
+    for path in arguments.artifacts:
+        artifact = load_artifact(path)
+        height, width = artifact.pretrained_cfg["input_size"][1:]
+        sizes = [(size, size) for size in arguments.size] if arguments.size else [(height, width)]
+        for size, batch in itertools.product(sizes, arguments.batch or [1]):
+            rows.append(time_artifact(artifact, batch, size, measure_s=arguments.seconds))
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("artefact", "format", "precision", "batch", "size, pixels", "images/s", "latency, ms"):
+        table.add_column(name, justify="right" if name in ("batch", "images/s", "latency, ms") else "left")
+    for row in rows:
+        height, width = row["size"]
+        numbers = (f"{row['images_per_s']:,.1f}", f"{row['latency_ms']:,.3f}")
+        table.add_row(row["path"], row["format"], row["precision"], str(row["batch"]), f"{height}×{width}", *numbers)
+    console().print(table)
+    return 0
 
 
 def _names(text: str) -> list[str]:

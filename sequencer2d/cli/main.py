@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sequencer2d import __version__
-from sequencer2d.cli import analyze, bench, demo, evaluate, models, predict, train
+from sequencer2d.cli import analyze, bench, demo, evaluate, export, models, predict, train
 from sequencer2d.cli.common import FIELD
 from sequencer2d.errors import ConfigError, Interrupted, NumericalError, UserError
 
-VERBS = (models, train, evaluate, predict, analyze, bench, demo)
+VERBS = (models, train, evaluate, predict, export, analyze, bench, demo)
 
 EXIT_USER = 2
 EXIT_NUMERICAL = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sequencer2d.cli.common import (
     add_checkpoint,
@@ -18,15 +18,18 @@ from sequencer2d.cli.common import (
     progress_bar,
     resolve_device,
 )
-from sequencer2d.errors import InputError
+from sequencer2d.errors import ConfigError, DeviceError, InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from sequencer2d.evaluation.predict import Prediction
 
 EPILOG = """\
 examples:
   sequencer2d predict runs/cifar10 photo.jpg
   sequencer2d predict hf-hub:timm/sequencer2d_s.in1k photos/ --top 3 --json > predictions.json
+  sequencer2d predict model.onnx photo.jpg                 what `sequencer2d export` wrote
 
 An image that cannot be read is reported and does not stop the others."""
 
@@ -59,11 +62,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.data.config import DataConfig
     from sequencer2d.evaluation.predict import class_names_of, find_images, input_fields, predict
-    from sequencer2d.models.checkpoints import load_model
 
-    device = resolve_device(arguments.device)
     paths = find_images(arguments.images)
-    model = load_model(arguments.checkpoint, name=arguments.model)
+    model, device = _load(arguments)
     size = {"image_size": arguments.image_size} if arguments.image_size else {}
     found = predict(
         model,
@@ -82,6 +83,20 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print_table(predictions)
     return _report_broken(predictions)
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Any, torch.device]:
+    """The checkpoint's model, or an exported artefact, and where it runs."""
+    from sequencer2d.export import is_artifact, load_artifact
+    from sequencer2d.models.checkpoints import load_model
+
+    if not is_artifact(arguments.checkpoint):
+        return load_model(arguments.checkpoint, name=arguments.model), resolve_device(arguments.device)
+    if arguments.device not in ("auto", "cpu"):
+        raise DeviceError(f"--device {arguments.device}: an exported artefact runs on the CPU; leave --device out")
+    if arguments.precision != "fp32":
+        raise ConfigError(f"--precision {arguments.precision}: an artefact computes in what it was exported in")
+    return load_artifact(arguments.checkpoint), resolve_device("cpu")
 
 
 def _plain(prediction: Prediction) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Artefacts: what `sequencer2d export` wrote, loaded in place of a model.
 
-An artefact runs on the CPU in its runtime: torch (`torch.export` programs, AOTInductor packages), ONNX Runtime or OpenVINO.
+An artefact runs on the CPU in its runtime: torch (`torch.export` programs, AOTInductor packages), ONNX Runtime or
+OpenVINO.
 """
 
 import contextlib
@@ -63,7 +64,8 @@ class Artifact(nn.Module):
     def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != self.in_chans:
             raise InputError(
-                f"images have shape {tuple(images.shape)}; {self.path.name} takes (batch, {self.in_chans}, height, width)"
+                f"images have shape {tuple(images.shape)}; {self.path.name} takes "
+                f"(batch, {self.in_chans}, height, width)"
             )
         least = self.meta["artifact"]["minimum_size"]
         if min(images.shape[2:]) < least:

@@ -1,5 +1,6 @@
 """`export_model`: a model into a file of another runtime, checked before anyone sees it."""
 
+import copy
 import os
 import tempfile
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from sequencer2d.errors import CheckpointError, ConfigError, ExportError, UserError
+from sequencer2d.errors import ConfigError, ExportError
 from sequencer2d.export import verify
 from sequencer2d.export.artifacts import load_artifact, need
 from sequencer2d.export.formats import PRECISIONS, Format, find_format, recurrent_nodes
@@ -125,8 +126,6 @@ def as_ours(model: nn.Module) -> Sequencer2D:
         ExportError: a model of others whose parameters are not those of a variant of ours.
     """
     if isinstance(model, Sequencer2D):
-        import copy
-
         return copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
     state = strip_wrappers({name: value.detach().cpu().float() for name, value in model.state_dict().items()})
     state = from_authors(state) if is_authors(state) else state
@@ -152,8 +151,6 @@ def as_ours(model: nn.Module) -> Sequencer2D:
 def _in_precision(model: Sequencer2D, precision: str) -> Sequencer2D:
     if precision != "bf16":
         return model
-    import copy
-
     return copy.deepcopy(model).to(PRECISIONS[precision])
 
 
@@ -174,7 +171,7 @@ def _publish(folder: Path, target: Path) -> float:
     size = sum(file.stat().st_size for file in files)
     try:
         for file in files:
-            os.replace(file, target.with_name(file.name))
+            file.replace(target.with_name(file.name))
     except OSError as error:
         raise ExportError(f"cannot write to {target}: {error.strerror or error}; give another path") from error
     return size / 2**20

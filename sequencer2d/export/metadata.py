@@ -39,8 +39,11 @@ def minimum_size(model: Sequencer2D) -> int:
 
 
 def to_strings(meta: Mapping[str, Any]) -> dict[str, str]:
-    """The description as strings by name, as formats hold them: the whole under `sequencer2d`, and for programs in other
-    languages `class_names`, `size`, `mean`, `std`, `interpolation` and `crop_pct`, each as JSON."""
+    """The description as strings by name, as formats hold them, each JSON.
+
+    The whole stands under `sequencer2d`; for programs in other languages `class_names`, `size`, `mean`, `std`,
+    `interpolation` and `crop_pct` stand beside it.
+    """
     entries = {KEY: meta, "class_names": meta["class_names"], **meta["input"]}
     return {name: json.dumps(value, allow_nan=False, ensure_ascii=False) for name, value in entries.items()}
 
@@ -62,7 +65,7 @@ def from_string(text: str | None, path: object, kind: str) -> dict[str, Any]:
     if version != VERSION:
         raise CheckpointError(
             f"{path} is an artefact of version {version}, written by sequencer2d {written_by}; this sequencer2d "
-            f"({sequencer2d.__version__}) reads version {VERSION}: export the model again, or use the version that wrote it"
+            f"({sequencer2d.__version__}) reads version {VERSION}: export the model again, or use the version it is from"
         )
     if said["kind"] != kind:
         raise CheckpointError(f"{path} calls itself {said['kind']!r} but is {kind!r}: export the model again")

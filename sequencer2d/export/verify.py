@@ -1,5 +1,7 @@
 """An artefact beside its model: the same images through both, at several sizes."""
 
+import copy
+import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +98,6 @@ def limit_for(model: Sequencer2D, precision: str, sizes: Iterable[Size]) -> floa
     """The largest difference allowed: fixed for fp32; for bf16 a multiple of what PyTorch itself makes in bf16."""
     if precision != "bf16":
         return LIMITS[precision]
-    import copy
-
     rounded = copy.deepcopy(model).bfloat16()
     usual = compare(lambda x: rounded(x.bfloat16()).float(), model, sizes=sizes)  # type: ignore[arg-type]
     return BF16_BUDGET * max(difference.relative for difference in usual)
@@ -115,8 +115,6 @@ def check(differences: Sequence[Difference], limit: float, what: str) -> None:
 
 def real_images() -> list[Path]:
     """Photographs that come with scikit-learn; none where it is not installed."""
-    import importlib.util
-
     spec = importlib.util.find_spec("sklearn")
     folder = Path(spec.origin).parent / "datasets" / "images" if spec and spec.origin else None
     return sorted(folder.glob("*.jpg")) if folder else []

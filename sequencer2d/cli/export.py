@@ -1,0 +1,107 @@
+"""`sequencer2d export CHECKPOINT --format …`: a model for other runtimes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sequencer2d.cli.common import add_checkpoint, add_json, console
+
+if TYPE_CHECKING:
+    from sequencer2d.export import Exported
+
+FORMATS = ("torch", "aoti", "onnx", "openvino")
+SUFFIXES = {"torch": ".pt2", "aoti": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
+
+EPILOG = """\
+examples:
+  sequencer2d export runs/cifar10 --format onnx                       runs/cifar10/sequencer2d_n.onnx
+  sequencer2d export hf-hub:timm/sequencer2d_s.in1k --format openvino --output s.xml
+  sequencer2d export model.safetensors --format onnx --precision int8 --images photos/
+
+formats:
+  torch     torch.export program, for Python with this package: .pt2
+  aoti      AOTInductor package, compiled code for C++ and Python: .pt2; needs a C++ compiler, runs on a like CPU
+  onnx      ONNX, for ONNX Runtime: .onnx
+  openvino  OpenVINO: .xml, and .bin beside it
+
+Batch, height and width stay free, from the model's stride plus one pixel up. The artefact is run beside the model, on
+random and on real images at three sizes; one that differs is not left behind. It carries class names, mean, std, size
+and interpolation, and `sequencer2d predict` and `bench` take it in place of a checkpoint."""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "export",
+        help="write a model for other runtimes",
+        description="Write a model for torch.export, AOTInductor, ONNX Runtime or OpenVINO, and check it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_checkpoint(parser)
+    parser.add_argument("--format", required=True, metavar="FORMAT", help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: the model's name, in the run's folder or beside the file"
+    )
+    parser.add_argument(
+        "--precision", default="fp32", metavar="NAME", help="fp32, bf16 (torch, aoti) or int8 (onnx) (default: fp32)"
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="real images to compare on, files or folders (default: scikit-learn's photographs, if it is installed)",
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sequencer2d.evaluation.predict import find_images
+    from sequencer2d.export import export_model
+    from sequencer2d.export.exporting import check_options
+    from sequencer2d.models.checkpoints import load_model
+
+    check_options(
+        arguments.output or f"model{SUFFIXES.get(arguments.format, '')}", arguments.format, arguments.precision
+    )
+    images = find_images(arguments.images) if arguments.images else None
+    model = load_model(arguments.checkpoint, name=arguments.model)
+    output = arguments.output or _default_output(arguments.checkpoint, model.variant, arguments.format)
+    exported = export_model(model, output, arguments.format, precision=arguments.precision, images=images)
+    if arguments.json:
+        print(json.dumps(_plain(exported), indent=2))
+    else:
+        _print_table(exported)
+    return 0
+
+
+def _default_output(checkpoint: str, variant: str, format: str) -> Path:
+    """In a run's folder, beside a file, or here for a model from the hub."""
+    source = Path(checkpoint)
+    folder = source if source.is_dir() else source.parent if source.is_file() else Path()
+    return folder / f"{variant}{'-aoti' if format == 'aoti' else ''}{SUFFIXES[format]}"
+
+
+def _plain(exported: Exported) -> dict[str, Any]:
+    return {**dataclasses.asdict(exported), "path": str(exported.path)}
+
+
+def _print_table(exported: Exported) -> None:
+    from rich.table import Table
+
+    table = Table("input", "batch", "size, pixels", "largest relative difference", box=None, pad_edge=False)
+    for row in exported.differences:
+        table.add_row(row.source, str(row.batch), f"{row.size[0]}×{row.size[1]}", f"{row.relative:.1e}")
+    console().print(table)
+    console().print(
+        f"\n{exported.path}: {exported.size_mib:.1f} MiB, {exported.recurrent_nodes} recurrent nodes of {exported.nodes}, "
+        f"{exported.seconds:.0f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not any(row.source == "images" for row in exported.differences):
+        console().print("compared on random images only: give real ones with --images", highlight=False)

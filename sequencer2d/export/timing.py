@@ -1,0 +1,32 @@
+"""How fast an exported artefact runs on this machine's CPU."""
+
+from typing import Any
+
+import torch
+
+from sequencer2d.evaluation.benchmark.timing import MEASURE_S, measure
+from sequencer2d.export.artifacts import Artifact
+
+
+def time_artifact(
+    artifact: Artifact, batch: int, size: tuple[int, int], *, measure_s: float = MEASURE_S
+) -> dict[str, Any]:
+    """Time an artefact on random images of `size` (height, width, pixels).
+
+    Returns:
+        A row of plain values: path, format, precision, batch, size, threads, images_per_s, latency_ms (median) and
+        spread_percent (between the quartiles).
+    """
+    images = torch.randn(batch, artifact.in_chans, *size, generator=torch.Generator().manual_seed(0))
+    timing = measure(lambda: artifact(images), torch.device("cpu"), measure_s=measure_s)
+    return {
+        "path": str(artifact.path),
+        "format": artifact.kind,
+        "precision": artifact.precision,
+        "batch": batch,
+        "size": list(size),
+        "threads": torch.get_num_threads(),
+        "images_per_s": 1000 * batch / timing.step_ms,
+        "latency_ms": timing.latency_ms,
+        "spread_percent": timing.spread_percent,
+    }
