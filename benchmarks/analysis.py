@@ -9,6 +9,7 @@ runs.
 
 import argparse
 import math
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmarks.record import RESULTS, provenance, write_result
 
 ROOT = Path(__file__).parent.parent
 LARGEST = 200 * 1024  # bytes of a figure
+FIGURE = re.compile(r"(<!-- figure: (\S+) \((.*?)\) -->\n)(?:!\[.*\n)?")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         print(f"{part.__name__} …", flush=True)
         part(run)
+    link_figures(ROOT / "docs" / "analysis.md")
     if arguments.report:
         from sequencer2d.analysis.report import Limits, write_report
 
@@ -63,6 +66,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parsed = parser.parse_args(argv)
     parsed.command = "python -m benchmarks.analysis " + shlex.join(argv if argv is not None else sys.argv[1:])
     return parsed
+
+
+def link_figures(document: Path) -> None:
+    """Show each figure that exists below its marker `<!-- figure: FILE (TEXT) -->`."""
+
+    def show(match: re.Match[str]) -> str:
+        there = (document.parent / "figures" / match[2]).exists()
+        return match[1] + (f"![{match[3]}](figures/{match[2]})\n" if there else "")
+
+    document.write_text(FIGURE.sub(show, document.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 class Run:

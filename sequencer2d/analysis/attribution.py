@@ -74,9 +74,13 @@ def grad_cam(
     with torch.no_grad(), eval_mode(subject.model):
         probabilities = subject.model(images).softmax(dim=-1)
     classes = probabilities.argmax(dim=-1) if target is None else torch.full((len(pixels),), target)
-    with eval_mode(subject.model), torch.enable_grad(), vendor_rnn_backward(subject.model):
-        with cam_class(model=subject.model, target_layers=[module], reshape_transform=to_nchw) as cam:
-            maps = cam(input_tensor=images, targets=[output_target(int(c)) for c in classes])
+    with (
+        eval_mode(subject.model),
+        torch.enable_grad(),
+        vendor_rnn_backward(subject.model),
+        cam_class(model=subject.model, target_layers=[module], reshape_transform=to_nchw) as cam,
+    ):
+        maps = cam(input_tensor=images, targets=[output_target(int(c)) for c in classes])
     chosen = probabilities.cpu()[torch.arange(len(pixels)), classes.cpu()]
     return Attribution(
         subject.name, name, np.asarray(maps, dtype=np.float32), pixels, classes.cpu().numpy(), chosen.numpy()

@@ -177,7 +177,7 @@ def running_animation(states: HiddenStates, path: str | Path) -> None:
         write_animation(states, file)
 
 
-def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 128, milliseconds: int = 160) -> None:
+def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 112, milliseconds: int = 160) -> None:
     """The image, and beside it each scan's most active channel, uncovered as the scan goes, as a GIF of `side`
     pixels' height."""
     import matplotlib as mpl
@@ -198,7 +198,7 @@ def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 128, m
             shades = (colours((np.nan_to_num(values) / limits[slot] + 1) / 2)[..., :3] * 255).astype(np.uint8)
             shades[np.isnan(values)] = grey
             panels += [gap, shades.repeat(scale, axis=0).repeat(scale, axis=1)]
-        frames.append(Image.fromarray(np.concatenate(panels, axis=1)).quantize(64))
+        frames.append(Image.fromarray(np.concatenate(panels, axis=1)).quantize(48))
     later = frames[1:] + [frames[-1]] * 6
     frames[0].save(file, format="GIF", save_all=True, append_images=later, duration=milliseconds, loop=0)
 

@@ -9,6 +9,7 @@ shape.
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -209,7 +210,7 @@ def _try_shapes(
         if not hasattr(model, "set_input_size"):
             return None
     try:
-        resized = copy.deepcopy(model)
+        resized: Any = copy.deepcopy(model)
         resized.set_input_size(img_size=size)
         return _shapes(resized, blocks, size, in_chans)
     except Exception:

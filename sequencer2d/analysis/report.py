@@ -251,7 +251,8 @@ def _section_html(index: int, section: Section) -> str:
         f'<img alt="{html.escape(section.title)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
         for kind, data in section.pictures
     )
-    return f'<section id="s{index}"><h2>{html.escape(section.title)}</h2><p>{html.escape(section.text)}</p>{pictures}{_table(section.rows)}</section>'
+    title, text = html.escape(section.title), html.escape(section.text)
+    return f'<section id="s{index}"><h2>{title}</h2><p>{text}</p>{pictures}{_table(section.rows)}</section>'
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -58,7 +59,7 @@ def default_sizes(subject: Subject) -> tuple[int, ...]:
 
 def model_stride(model: nn.Module) -> int:
     """Pixels per token of a model's last map; 32 if it does not say."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if hasattr(config, "total_stride"):
         return int(config.total_stride)
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
@@ -120,7 +121,7 @@ def resolution_sweep(
 def _for_size(subject: Subject, size: int, native: int) -> Subject:
     if size == native or not hasattr(subject.model, "set_input_size"):
         return subject
-    model = copy.deepcopy(subject.model)
+    model: Any = copy.deepcopy(subject.model)
     model.set_input_size(img_size=(size, size))
     return Subject(subject.name, model.eval(), subject.data, subject.class_names, subject.names_known)
 

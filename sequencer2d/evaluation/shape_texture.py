@@ -178,9 +178,9 @@ def _count(model: str, cues: Sequence[tuple[str, str]], decisions: Sequence[str]
     for (shape, texture), decision in zip(cues, decisions, strict=True):
         counts = tally.setdefault(shape, [0, 0, 0])
         counts[0 if decision == shape else 1 if decision == texture else 2] += 1
-    total = np.sum(list(tally.values()), axis=0)
+    shape_count, texture_count, other = (int(value) for value in np.sum(list(tally.values()), axis=0))
     per_category = {name: c[0] / (c[0] + c[1]) if c[0] + c[1] else None for name, c in sorted(tally.items())}
-    return ShapeTextureResult(model, *(int(value) for value in total), per_category)
+    return ShapeTextureResult(model, shape_count, texture_count, other, per_category)
 
 
 def _categories(subject: Subject, given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:

@@ -135,10 +135,10 @@ def _short_name(spec: str, model: nn.Module) -> str:
 
 def _peer_of(name: str, state: Mapping[str, Tensor], meta: Mapping[str, Any], path: str) -> nn.Module:
     """timm's model that a file of ours describes."""
-    options = {
+    options: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in meta.get("overrides", {}).items()
     }
-    model = create_peer(name, num_classes=meta["num_classes"], in_chans=meta["in_chans"], **options)
+    model: Any = create_peer(name, num_classes=meta["num_classes"], in_chans=meta["in_chans"], **options)
     _load(model, state, path)
     said = meta["input"]
     model.pretrained_cfg = {
@@ -194,7 +194,8 @@ def _random(name: str, num_classes: int) -> nn.Module:
 
 def randomise_head(model: nn.Module) -> None:
     """Give a classifier that starts at zero (ours, timm's Sequencer) small random weights, in place."""
-    head = model.get_classifier() if hasattr(model, "get_classifier") else None
+    find: Any = getattr(model, "get_classifier", None)
+    head = find() if find else None
     weight = getattr(head, "weight", None)
     if isinstance(weight, Tensor) and not weight.any():
         with torch.no_grad():

@@ -44,7 +44,9 @@ def tiny_imagenet() -> TrainConfig:
         schedule=ScheduleConfig(warmup_epochs=3, warmup_lr=1e-6, cooldown_epochs=1, min_lr=1e-5, update="step"),
         regularization=RegularizationConfig(label_smoothing=0.1, ema_decay=0.999),
         precision="bf16",
-        run=RunConfig(output="runs/tiny_imagenet", epochs=39, log_interval=100, eval_interval=5, checkpoint_interval_s=120.0),
+        run=RunConfig(
+            output="runs/tiny_imagenet", epochs=39, log_interval=100, eval_interval=5, checkpoint_interval_s=120.0
+        ),
     )
 
 

@@ -141,7 +141,9 @@ def checkpoint_meta(config: TrainConfig, model: Sequencer2D, class_names: tuple[
     data, spec = config.data, config.model
     names = class_names if len(class_names) == spec.num_classes else None
     if is_peer(spec.name):
-        options = {key: list(value) if isinstance(value, tuple) else value for key, value in _peer_options(config).items()}
+        options = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in _peer_options(config).items()
+        }
         said = {"format": FORMAT, "model": spec.name, "overrides": options, "num_classes": spec.num_classes,
                 "in_chans": spec.in_chans, "class_names": list(names) if names else None}  # fmt: skip
     else:

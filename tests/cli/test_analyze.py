@@ -1,0 +1,109 @@
+"""`sequencer2d analyze`: files and tables from a small checkpoint, and a clear sentence for each mistake."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sequencer2d.cli.main import main
+from sequencer2d.models.checkpoints import save_weights
+from tests.analysis.test_hidden_states import subject
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint and nine images in three classes."""
+    root = tmp_path_factory.mktemp("analyze")
+    model = subject().model
+    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, 32, 32)}
+    save_weights(model, root / "m.safetensors", {"class_names": ["a", "b", "c"]})
+    generator = np.random.default_rng(0)
+    for name in "abc":
+        (root / "data" / name).mkdir(parents=True)
+        for index in range(3):
+            pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "data" / name / f"{index}.png")
+    return root
+
+
+def analyze(*arguments):
+    return main(["analyze", *map(str, arguments), "--device", "cpu"])
+
+
+def test_receptive_fields_and_memory(folder, tmp_path, capsys):
+    out = ("--images", folder / "data", "--output", tmp_path, "--formats", "png,svg")
+    assert analyze("erf", folder / "m.safetensors", *out) == 0
+    assert "NHWC (probed)" in capsys.readouterr().out
+    assert (tmp_path / "erf.png").exists()
+    assert (tmp_path / "erf.svg").exists()
+    assert len(list(tmp_path.glob("erf-*.npz"))) == 2
+    assert analyze("memory", folder / "m.safetensors", *out) == 0
+    assert "top to bottom" in capsys.readouterr().out
+
+
+def test_states_with_an_animation(folder, tmp_path):
+    image = folder / "data" / "a" / "0.png"
+    options = ("--image", image, "--animate", "--output", tmp_path, "--formats", "pdf")
+    assert analyze("hidden-states", folder / "m.safetensors", *options) == 0
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npz", ".pdf", ".gif"}
+
+
+def test_measurements_as_json(folder, tmp_path, capsys):
+    options = ("--data", folder / "data", "--split", "", "--output", tmp_path, "--formats", "png", "--json")
+    assert analyze("resolution", folder / "m.safetensors", *options, "--sizes", 16, 64) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["size"] for row in rows] == [16, 32, 64]
+    assert analyze("attack", folder / "m.safetensors", *options, "--epsilons", "2", "--steps", 2) == 0
+    assert [row["attack"] for row in json.loads(capsys.readouterr().out)] == ["fgsm", "pgd"]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("imagecorruptions") is None, reason="imagecorruptions-imaug is not installed"
+)
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+def test_the_report_holds_everything_in_one_file(folder, tmp_path):
+    target = tmp_path / "report.html"
+    options = ("--data", folder / "data", "--split", "", "--limit", 8, "--output", target)
+    assert analyze("report", folder / "m.safetensors", *options) == 0
+    text = target.read_text()
+    for title in ("Receptive fields", "Hidden states", "Reach of the memory", "Corruptions", "Attacks"):
+        assert title in text
+    assert text.count("data:image/png;base64,") >= 8
+    assert "data:image/gif;base64," in text
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "Not done" not in text
+
+
+def mistakes(folder, tmp_path):
+    model, data = folder / "m.safetensors", folder / "data"
+    empty, broken, other = tmp_path / "empty", tmp_path / "broken", tmp_path / "other"
+    for path in (empty, broken, other / "zebra"):
+        path.mkdir(parents=True)
+    (broken / "x.png").write_bytes(b"no image")
+    Image.new("RGB", (32, 32)).save(other / "zebra" / "0.png")
+    return {
+        "no images in": ("erf", model, "--images", empty),
+        "cannot read the image": ("erf", model, "--images", broken),
+        "has no block 'stages.7'": ("erf", model, "--images", data, "--blocks", "stages.7"),
+        "are not among the 3 of": ("resolution", model, "--data", other, "--split", ""),
+        "are too small": ("erf", model, "--images", data, "--image-size", 4),
+        "no such checkpoint": ("erf", folder / "missing", "--images", data),
+        "timm has no model 'resnot'": ("erf", "timm:resnot", "--images", data),
+        "NCHW was stated": ("erf", model, "--images", data, "--layout", "NCHW"),
+        "no corruption 'rain'": ("corruptions", model, "--data", data, "--split", "", "--corruptions", "rain"),
+        "no figure format 'jpg'": ("cka", model, "--images", data, "--formats", "jpg", "--output", tmp_path / "o"),
+        "is not imagenet-a": ("shifted", model, "--set", "imagenet-a", "--data", data),
+    }
+
+
+def test_each_mistake_is_one_clear_sentence(folder, tmp_path, capsys):
+    for expected, command in mistakes(folder, tmp_path).items():
+        assert analyze(*command) == 2, command
+        error = capsys.readouterr().err
+        assert expected in error
+        assert "Traceback" not in error
