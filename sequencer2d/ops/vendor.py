@@ -27,10 +27,10 @@ def rnn2d_vendor(
     outputs = []
     for slots in _runs(scans):
         flat = _flat_weights(weight_ih, weight_hh, bias_ih, bias_hh, slots)
-        if scans[slots[0]] < 2:
-            outputs.append(_sequences(x.transpose(1, 2), flat, slots, cell, bias_ih is not None).transpose(1, 2))
-        else:
-            outputs.append(_sequences(x, flat, slots, cell, bias_ih is not None))
+        # The kernels run time-major: sequences (T, N, C), which for one image's columns is the grid as it lies in memory.
+        order = (1, 0, 2, 3) if scans[slots[0]] < 2 else (2, 0, 1, 3)
+        back = (1, 0, 2, 3) if scans[slots[0]] < 2 else (1, 2, 0, 3)
+        outputs.append(_sequences(x.permute(order), flat, slots, cell, bias_ih is not None).permute(back))
     return outputs[0].contiguous() if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
 
@@ -58,9 +58,9 @@ def _flat_weights(
 
 
 def _sequences(x: Tensor, flat: list[Tensor], slots: Sequence[int], cell: str, has_bias: bool) -> Tensor:
-    """Rows of x (B, N, T, C) as sequences over T; returns (B, N, T, len(slots)*D)."""
-    batch, rows, steps, channels = x.shape
-    sequences = x.reshape(batch * rows, steps, channels)
+    """x (T, B, R, C) as B·R sequences over T; returns (T, B, R, len(slots)*D)."""
+    steps, batch, rows, channels = x.shape
+    sequences = x.reshape(steps, batch * rows, channels)
     hidden = flat[1].shape[-1]
     # The vendor's kernels need states of the dtype they compute in, which autocast may change.
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
@@ -71,5 +71,5 @@ def _sequences(x: Tensor, flat: list[Tensor], slots: Sequence[int], cell: str, h
     with warnings.catch_warnings():
         # The weights are slices of one stack: cuDNN compacts them at each call, which costs little and is no fault.
         warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous")
-        output = _FUNCTIONS[cell](sequences, state, flat, has_bias, 1, 0.0, train, len(slots) == 2, True)[0]
-    return output.reshape(batch, rows, steps, len(slots) * hidden)
+        output = _FUNCTIONS[cell](sequences, state, flat, has_bias, 1, 0.0, train, len(slots) == 2, False)[0]
+    return output.reshape(steps, batch, rows, len(slots) * hidden)
