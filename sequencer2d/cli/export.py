@@ -98,8 +98,8 @@ def _print_table(exported: Exported) -> None:
         table.add_row(row.source, str(row.batch), f"{row.size[0]}×{row.size[1]}", f"{row.relative:.1e}")
     console().print(table)
     console().print(
-        f"\n{exported.path}: {exported.size_mib:.1f} MiB, {exported.recurrent_nodes} recurrent nodes of {exported.nodes}, "
-        f"{exported.seconds:.0f} s",
+        f"\n{exported.path}: {exported.size_mib:.1f} MiB, {exported.recurrent_nodes} recurrent nodes of "
+        f"{exported.nodes}, {exported.seconds:.0f} s",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""Leaving Python: exported artefacts for other runtimes, and the Hugging Face hub."""
+"""Leaving Python: exported artefacts for other runtimes."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,18 +7,14 @@ if TYPE_CHECKING:
     from sequencer2d.export.artifacts import Artifact, is_artifact, load_artifact
     from sequencer2d.export.exporting import Exported, export_model
     from sequencer2d.export.formats import FORMATS
-    from sequencer2d.export.huggingface import from_pretrained, push_to_hub, save_pretrained
 
 __all__ = [
     "FORMATS",
     "Artifact",
     "Exported",
     "export_model",
-    "from_pretrained",
     "is_artifact",
     "load_artifact",
-    "push_to_hub",
-    "save_pretrained",
 ]
 
 _HOME = {
@@ -26,11 +22,8 @@ _HOME = {
     "Artifact": "artifacts",
     "Exported": "exporting",
     "export_model": "exporting",
-    "from_pretrained": "huggingface",
     "is_artifact": "artifacts",
     "load_artifact": "artifacts",
-    "push_to_hub": "huggingface",
-    "save_pretrained": "huggingface",
 }
 
 

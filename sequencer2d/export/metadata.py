@@ -65,7 +65,7 @@ def from_string(text: str | None, path: object, kind: str) -> dict[str, Any]:
     if version != VERSION:
         raise CheckpointError(
             f"{path} is an artefact of version {version}, written by sequencer2d {written_by}; this sequencer2d "
-            f"({sequencer2d.__version__}) reads version {VERSION}: export the model again, or use the version it is from"
+            f"({sequencer2d.__version__}) reads version {VERSION}: export the model again, or use that version"
         )
     if said["kind"] != kind:
         raise CheckpointError(f"{path} calls itself {said['kind']!r} but is {kind!r}: export the model again")

@@ -9,7 +9,13 @@ from sequencer2d.errors import CheckpointError
 
 HUB_PREFIXES = ("hf-hub:", "hf_hub:")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-RUN_FILES = ("best.safetensors", "checkpoints/best.safetensors", "checkpoints/best.pt", "checkpoints/last.pt")
+RUN_FILES = (
+    "best.safetensors",
+    "checkpoints/best.safetensors",
+    "checkpoints/best.pt",
+    "checkpoints/last.pt",
+    HUB_FILES[0],
+)
 
 
 def locate(source: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:

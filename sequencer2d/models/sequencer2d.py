@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sequencer2d.errors import ConfigError
 from sequencer2d.models.config import ModelConfig
+from sequencer2d.models.hub import HubMixin
 from sequencer2d.models.variants import HUB_WEIGHTS
 from sequencer2d.nn.blocks import NORM_EPS, ClassifierHead, SequencerBlock
 from sequencer2d.nn.embed import Downsample, PatchEmbed, PositionEmbedding
@@ -136,7 +137,7 @@ class Backbone(nn.Module):
         return {"pos_embed.weight"} if self.config.position_embedding else set()
 
 
-class Sequencer2D(Backbone):
+class Sequencer2D(HubMixin, Backbone):
     """Sequencer2D or VSequencer (Tatsunami and Taki 2022, Figure 2 and Table 1), as `config` says.
 
     Args:

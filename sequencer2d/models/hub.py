@@ -1,0 +1,180 @@
+"""The Hugging Face hub: `save_pretrained`, `from_pretrained` and `push_to_hub`, as its users know them.
+
+A saved folder holds `model.safetensors` (a checkpoint of ours), `config.json` (in timm's layout, so that timm's
+`create_model("hf-hub:…")` reads it too where it has the variant) and the model card `README.md`.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sequencer2d.errors import CheckpointError
+from sequencer2d.files import atomic_write, read_json, write_json
+from sequencer2d.models.model_card import model_card
+
+if TYPE_CHECKING:
+    from sequencer2d.models.sequencer2d import Sequencer2D
+
+WEIGHTS = "model.safetensors"
+
+
+class HubMixin:
+    """The hub's three methods, for `Sequencer2D`."""
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        run: str | os.PathLike[str] | None = None,
+        repo_id: str | None = None,
+    ) -> Path:
+        """Write weights, configuration and model card into a folder, which `from_pretrained` loads offline.
+
+        Args:
+            save_directory: made if it does not exist.
+            run: folder of the run that trained the model; the card states the results of its `summary.json`.
+            repo_id: "owner/name", for the card's examples.
+
+        Raises:
+            CheckpointError: a run without a summary, or a folder that cannot be written.
+            ConfigError: a model without a variant's name.
+        """
+        return save_pretrained(self, save_directory, run=run, repo_id=repo_id)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        **overrides: Any,
+    ) -> "Sequencer2D":
+        """Load a model from a folder that `save_pretrained` wrote, or from the hub ("owner/name"), in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: a folder, which needs no network, or a repository.
+            revision, token, cache_dir, local_files_only: as for `huggingface_hub.snapshot_download`.
+            **overrides: fields of `ModelConfig` to change, such as `num_classes`.
+
+        Raises:
+            CheckpointError: nothing there, not to be reached, or not a model of ours.
+        """
+        from sequencer2d.models.checkpoints import load_model
+
+        options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        return load_model(_weights(pretrained_model_name_or_path, options), **overrides)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        commit_message: str = "Upload a Sequencer",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` writes; returns the commit's address.
+
+        Args:
+            repo_id: "owner/name"; made if it does not exist.
+            run: as for `save_pretrained`.
+            commit_message, private, token, branch, create_pr: as the hub's own client takes them.
+
+        Raises:
+            CheckpointError: the hub cannot be reached or does not let you in.
+        """
+        import huggingface_hub
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, run=run, repo_id=repo_id)
+            try:
+                huggingface_hub.create_repo(repo_id, token=token, private=private, exist_ok=True)
+                commit = huggingface_hub.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=folder,
+                    commit_message=commit_message,
+                    token=token,
+                    revision=branch,
+                    create_pr=create_pr,
+                )
+            except Exception as error:
+                # The client lets through whatever its HTTP library raises, and that library differs between versions.
+                raise CheckpointError(
+                    f"cannot upload to {repo_id!r} on the Hugging Face hub "
+                    f"({type(error).__name__}: {_first_line(error)}). Log in with `hf auth login`, and give the repository as owner/name"
+                ) from error
+        return str(commit.commit_url)
+
+
+def save_pretrained(
+    model: "Sequencer2D",
+    folder: str | os.PathLike[str],
+    *,
+    run: str | os.PathLike[str] | None = None,
+    repo_id: str | None = None,
+) -> Path:
+    """What `HubMixin.save_pretrained` does."""
+    from sequencer2d.models.checkpoints import describe_model, save_weights
+
+    summary = _summary(Path(run)) if run is not None else None
+    description = describe_model(model)
+    folder = Path(folder)
+    save_weights(model, folder / WEIGHTS)
+    write_json(folder / "config.json", _config(model))
+    with atomic_write(folder / "README.md", "w") as file:
+        file.write(model_card(description, summary, repo_id))
+    return folder
+
+
+def _config(model: "Sequencer2D") -> dict[str, Any]:
+    """timm's config.json."""
+    kept = ("input_size", "fixed_input_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
+    cfg = model.pretrained_cfg
+    config = {
+        "architecture": model.variant,
+        "num_classes": model.num_classes,
+        "num_features": model.num_features,
+        "global_pool": model.global_pool,
+        "pretrained_cfg": {key: cfg[key] for key in kept if key in cfg} | {"num_classes": model.num_classes},
+    }
+    if cfg.get("label_names"):
+        config["label_names"] = list(cfg["label_names"])
+    return json.loads(json.dumps(config))
+
+
+def _weights(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:
+    """The file of weights of a folder or a repository."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / WEIGHTS).is_file():
+            raise CheckpointError(f"{path} holds no {WEIGHTS}: expected a folder that save_pretrained wrote")
+        return path / WEIGHTS
+    if path.is_file():
+        return path
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(os.fspath(source), WEIGHTS, **options))
+    except Exception as error:
+        raise CheckpointError(
+            f"{os.fspath(source)!r} is no folder here, and from the Hugging Face hub it cannot be fetched "
+            f"({type(error).__name__}: {_first_line(error)}). Give a folder that save_pretrained wrote, or owner/name"
+        ) from error
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    path = run / "summary.json"
+    if not path.is_file():
+        raise CheckpointError(f"{run} holds no summary.json: expected the folder of a run that has ended")
+    return dict(read_json(path))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
