@@ -28,11 +28,6 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1200,1400",
 )
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,1400",
-]
 
 
 def test_what_the_page_shows():
