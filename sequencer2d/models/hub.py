@@ -106,9 +106,10 @@ class HubMixin:
                 )
             except Exception as error:
                 # The client lets through whatever its HTTP library raises, and that library differs between versions.
+                reason = f"{type(error).__name__}: {_first_line(error)}"
                 raise CheckpointError(
-                    f"cannot upload to {repo_id!r} on the Hugging Face hub "
-                    f"({type(error).__name__}: {_first_line(error)}). Log in with `hf auth login`, and give the repository as owner/name"
+                    f"cannot upload to {repo_id!r} on the Hugging Face hub ({reason}). Log in with `hf auth login`, "
+                    "and give the repository as owner/name"
                 ) from error
         return str(commit.commit_url)
 
