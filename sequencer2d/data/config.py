@@ -99,8 +99,16 @@ class DataConfig:
 
 _TUPLES = ("image_size", "mean", "std", "crop_scale", "crop_ratio")
 _PROBABILITIES = ("hflip", "erasing", "mixup_prob", "mixup_switch_prob")
-_LOWEST = {"batch_size": 1, "workers": 0, "prefetch": 1, "max_broken": 0, "crop_padding": 0, "color_jitter": 0,
-           "mixup": 0, "cutmix": 0}
+_LOWEST = {
+    "batch_size": 1,
+    "workers": 0,
+    "prefetch": 1,
+    "max_broken": 0,
+    "crop_padding": 0,
+    "color_jitter": 0,
+    "mixup": 0,
+    "cutmix": 0,
+}
 _CHOICES = {
     "crop": ("random-resized", "pad"),
     "interpolation": ("random", "nearest", "bilinear", "bicubic", "lanczos"),
@@ -118,8 +126,12 @@ def _check(config: DataConfig) -> None:
         value = getattr(config, name)
         _require(value is None or value >= lowest, config, name, f"at least {lowest}")
     size = config.size
-    _require(len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size), config, "image_size",
-             "a positive number of pixels, or (height, width)")
+    _require(
+        len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size),
+        config,
+        "image_size",
+        "a positive number of pixels, or (height, width)",
+    )
     _require(0 < config.crop_pct <= 1, config, "crop_pct", "above 0 and at most 1")
     for name in ("mean", "std"):
         value = getattr(config, name)

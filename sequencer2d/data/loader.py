@@ -112,9 +112,7 @@ class Loader:
     ) -> None:
         self.source, self.sampler, self.config, self.train = source, sampler, config, train
         self.broken: dict[str, str] = {}
-        reader = BatchReader(
-            source, transform, seed=sampler.seed, replace_broken=train, max_broken=config.max_broken
-        )
+        reader = BatchReader(source, transform, seed=sampler.seed, replace_broken=train, max_broken=config.max_broken)
         workers = min(_workers(config), len(sampler))
         self._batches: list[DataLoader] = [
             DataLoader(

@@ -135,8 +135,9 @@ def _index(path: Path, shard: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise DataError(f"{path} is not an uncompressed tar file, or is cut short: {error}") from error
     unlabelled = sorted(images.keys() - targets.keys())
     if unlabelled:
-        raise DataError(f"{len(unlabelled)} images in {path} have no class (.cls, or label in .json): "
-                        f"{shorten(unlabelled)}")
+        raise DataError(
+            f"{len(unlabelled)} images in {path} have no class (.cls, or label in .json): {shorten(unlabelled)}"
+        )
     places = np.array([(shard, *place) for place in images.values()], dtype=np.int64).reshape(-1, 3)
     keys = np.array([key.encode() for key in images], dtype=bytes)
     return places, np.array([targets[key] for key in images], dtype=np.int64), keys

@@ -164,8 +164,10 @@ class DigitsSource:
 def find_split(root: Path, split: str) -> Path:
     """The folder of a split below `root`, under its name or an alias. Raises `DataError` if there is none."""
     if not root.is_dir():
-        raise DataError(f"{root} is {'not a folder' if root.exists() else 'missing'}; expected a folder of images, "
-                        "root/<split>/<class>/<images>")
+        raise DataError(
+            f"{root} is {'not a folder' if root.exists() else 'missing'}; expected a folder of images, "
+            "root/<split>/<class>/<images>"
+        )
     if not split:
         return root
     candidates = SPLIT_ALIASES.get(split, (split,))

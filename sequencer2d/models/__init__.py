@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from sequencer2d.models.checkpoints import load_model, load_weights, read_checkpoint, save_weights
     from sequencer2d.models.config import ModelConfig
     from sequencer2d.models.factory import create_model
+    from sequencer2d.models.features import Sequencer2DFeatures
     from sequencer2d.models.fuse import fuse
     from sequencer2d.models.optimize import optimize
-    from sequencer2d.models.features import Sequencer2DFeatures
     from sequencer2d.models.sequencer2d import Sequencer2D
     from sequencer2d.models.timm_registry import register_timm
     from sequencer2d.models.variants import list_models, model_config

@@ -1,7 +1,7 @@
 """Speed up models that others built: timm's and the authors' token mixers, replaced in place by ours.
 
-The replacement holds the same parameters under the same names, so optimisers, EMA copies made afterwards, state dicts and
-checkpoints go on working.
+The replacement holds the same parameters under the same names, so optimisers, EMA copies made afterwards, state dicts
+and checkpoints go on working.
 """
 
 from dataclasses import dataclass
@@ -31,20 +31,21 @@ def fuse(model: nn.Module, implementation: str = "auto") -> list[Replaced]:
     """Replace every recurrent token mixer of `model` by `sequencer2d.nn.rnn2d.RNN2D`, in place, sharing its parameters.
 
     Args:
-        model: a Sequencer of timm's or the authors' code, or any model that holds their mixers: modules with `rnn_v` and
-            `rnn_h`, recurrent layers over the columns and the rows of (B, H, W, C).
+        model: a Sequencer of timm's or the authors' code, or any model that holds their mixers: modules with `rnn_v`
+            and `rnn_h`, recurrent layers over the columns and the rows of (B, H, W, C).
         implementation: of the recurrence, see `sequencer2d.ops.rnn2d`.
 
     Returns:
         What was replaced; empty for a model that has our mixers already.
 
     Raises:
-        InputError: the model has no such mixer, or one that ours cannot stand for (several layers, projections, dropout,
-            no biases), named with the reason. Nothing is replaced then.
+        InputError: the model has no such mixer, or one that ours cannot stand for (several layers, projections, no
+            biases), named with the reason. Nothing is replaced then.
     """
     found = [(path, module) for path, module in model.named_modules() if _is_mixer(module)]
     if not found and not any(isinstance(module, RNN2D) for module in model.modules()):
-        raise InputError(f"{type(model).__name__} has no recurrent token mixer (a module with rnn_v and rnn_h): nothing to fuse")
+        name = type(model).__name__
+        raise InputError(f"{name} has no recurrent token mixer (a module with rnn_v and rnn_h): nothing to fuse")
     if isinstance(model, RNN2D) or any(path == "" for path, _ in found):
         raise InputError("the model is a mixer itself: it cannot be replaced in place; give the model that holds it")
     converted = [(path, module, _convert(path, module, implementation)) for path, module in found]
@@ -57,13 +58,17 @@ def fuse(model: nn.Module, implementation: str = "auto") -> list[Replaced]:
 
 
 def _is_mixer(module: nn.Module) -> bool:
-    layers = [getattr(module, name, None) for name in ("rnn_v", "rnn_h")]
-    return not isinstance(module, RNN2D) and any(type(layer) in _CELLS for layer in layers)
+    return not isinstance(module, RNN2D) and bool(_layers(module))
+
+
+def _layers(module: nn.Module) -> dict[str, nn.RNNBase]:
+    """The recurrent layers of a mixer by name, vertical first."""
+    layers = {name: getattr(module, name, None) for name in ("rnn_v", "rnn_h")}
+    return {name: layer for name, layer in layers.items() if isinstance(layer, nn.RNNBase) and type(layer) in _CELLS}
 
 
 def _convert(path: str, module: nn.Module, implementation: str) -> RNN2D:
-    layers = {name: getattr(module, name, None) for name in ("rnn_v", "rnn_h")}
-    layers = {name: layer for name, layer in layers.items() if type(layer) in _CELLS}
+    layers = _layers(module)
     first = next(iter(layers.values()))
     for name, layer in layers.items():
         _check(f"{path}.{name}", layer, first)
@@ -87,11 +92,11 @@ def _convert(path: str, module: nn.Module, implementation: str) -> RNN2D:
         for parameter_name, parameter in layer.named_parameters():
             setattr(getattr(mixer, name), parameter_name, parameter)
     if fused:
-        mixer.fc = fc
+        mixer.add_module("fc", fc)
     return mixer.train(module.training)
 
 
-def _check(path: str, layer: nn.Module, first: nn.Module) -> None:
+def _check(path: str, layer: nn.RNNBase, first: nn.RNNBase) -> None:
     """Raise InputError unless one layer of ours can stand for it and both axes are alike."""
     reasons = {
         f"{layer.num_layers} layers": layer.num_layers != 1,
@@ -99,9 +104,14 @@ def _check(path: str, layer: nn.Module, first: nn.Module) -> None:
         "projections": getattr(layer, "proj_size", 0) != 0,
         "batch_first=False": not layer.batch_first,
         "a ReLU cell": getattr(layer, "nonlinearity", "tanh") == "relu",
-        "another size or kind than the other axis": (type(layer), layer.input_size, layer.hidden_size, layer.bidirectional)
-        != (type(first), first.input_size, first.hidden_size, first.bidirectional),
+        "another size or kind than the other axis": _kind(layer) != _kind(first),
     }
     for reason, holds in reasons.items():
         if holds:
-            raise InputError(f"cannot fuse {path}: it has {reason}; the replacement is one layer with biases, batch first")
+            raise InputError(
+                f"cannot fuse {path}: it has {reason}; the replacement is one layer with biases, batch first"
+            )
+
+
+def _kind(layer: nn.RNNBase) -> tuple[type, int, int, bool]:
+    return type(layer), layer.input_size, layer.hidden_size, layer.bidirectional

@@ -24,15 +24,16 @@ def optimize(
 ) -> "Optimized":
     """Return a copy of a Sequencer in its fastest form for inference, in eval mode, without gradients.
 
-    Takes our models and, through `fuse`, timm's and the authors'. The copy's weights are packed, its GELU joins the matrix
-    product before it, and each input shape's first call compiles (seconds to a minute) and captures a CUDA graph.
+    Takes our models and, through `fuse`, timm's and the authors'. The copy's weights are packed, its GELU joins the
+    matrix product before it, and each input shape's first call compiles (seconds to a minute) and captures a CUDA graph.
 
     Args:
         model: on the device it shall run on; it is not changed.
-        dtype: of weights and computation; default bfloat16 on CUDA, float32 on a CPU. Images of any dtype are converted.
+        dtype: of weights and computation; default bfloat16 on CUDA, float32 on a CPU. Images of any dtype are
+            converted.
         compile: whether to use torch.compile, or the name of its mode.
-        graph: whether to replay CUDA graphs; default on CUDA. The output of a call is overwritten by the next one of the same
-            shape only inside: what is returned is a copy.
+        graph: whether to replay CUDA graphs; default on CUDA. What a call returns is its own: the next call does not
+            overwrite it.
 
     Returns:
         A module that maps images (B, in_chans, H, W) to what `model` returns for them.

@@ -1,7 +1,10 @@
 """Inference forms of the layers: weights packed once, activations in the epilogue of their matrix product.
 
-They are made from trained layers by `sequencer2d.optimize` and have no gradients. All tensors are NHWC unless said otherwise.
+They are made from trained layers by `sequencer2d.optimize` and have no gradients. All tensors are NHWC unless said
+otherwise.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +21,21 @@ _ALIGNMENT = 8
 class PackedRNN2D(nn.Module):
     """An `RNN2D` whose scans' weights are stacked once instead of at every call: (B, H, W, C) to (B, H, W, C)."""
 
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor
+    bias_hh: Tensor
+
     def __init__(self, mixer: RNN2D) -> None:
         super().__init__()
         for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             self.register_buffer(kind, mixer.stack(kind).detach().contiguous())
         self.fc, self.fusion, self.axes = mixer.fc, mixer.fusion, mixer.axes
-        self.options = {"scans": mixer.scans, "cell": mixer.cell, "implementation": mixer.implementation}
+        self.options: dict[str, Any] = {
+            "scans": mixer.scans,
+            "cell": mixer.cell,
+            "implementation": mixer.implementation,
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
@@ -37,14 +49,18 @@ class PackedRNN2D(nn.Module):
 
 
 class FusedMlp(nn.Module):
-    """Linear, GELU, linear; on CUDA the GELU runs in the first product's epilogue, in its tanh form.
+    """A channel MLP's linear, GELU, linear; on CUDA the GELU runs in the first product's epilogue, in its tanh form.
 
     The two forms of GELU differ by at most 5e-4, less than a bf16 or fp16 value of their size is rounded by.
     """
 
-    def __init__(self, fc1: nn.Linear, fc2: nn.Linear) -> None:
+    fc1: nn.Linear
+    fc2: nn.Linear
+
+    def __init__(self, mlp: nn.Module) -> None:
         super().__init__()
-        self.fc1, self.fc2 = fc1, fc2
+        self.add_module("fc1", mlp.get_submodule("fc1"))
+        self.add_module("fc2", mlp.get_submodule("fc2"))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(torch.ops.sequencer2d.linear_gelu(x, self.fc1.weight, self.fc1.bias))
@@ -55,6 +71,9 @@ class PatchLinear(nn.Module):
 
     Takes an NCHW image (`from_image`, padded to `multiple` pixels) or an NHWC map; returns NHWC.
     """
+
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, conv: nn.Conv2d, from_image: bool, multiple: int = 1) -> None:
         super().__init__()
@@ -67,7 +86,8 @@ class PatchLinear(nn.Module):
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(F.pad(self._patches(x), (0, self.extra)) if self.extra else self._patches(x), self.weight, self.bias)
+        patches = self._patches(x)
+        return F.linear(F.pad(patches, (0, self.extra)) if self.extra else patches, self.weight, self.bias)
 
     def _patches(self, x: Tensor) -> Tensor:
         """(B, H/patch, W/patch, values of a patch)."""
@@ -95,7 +115,7 @@ def freeze(module: nn.Module) -> nn.Module:
     if isinstance(module, Downsample):
         return PatchLinear(module.down, from_image=False)
     if _is_gelu_mlp(module):
-        return FusedMlp(module.fc1, module.fc2)
+        return FusedMlp(module)
     return module
 
 

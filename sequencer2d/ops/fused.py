@@ -36,7 +36,7 @@ def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | No
 
 @torch.compiler.assume_constant_result
 def _missing(device: str, index: int | None) -> str | None:
-    """What a device lacks for the kernels; None if nothing. A constant to the compiler: it cannot trace the questions."""
+    """What a device lacks for the kernels; None if nothing. A constant to the compiler, which cannot trace this."""
     return _ask_device(device, index)
 
 
@@ -144,9 +144,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def _split_biases(
-    bias_ih: Tensor | None, bias_hh: Tensor | None, cell: str
-) -> tuple[Tensor | None, Tensor | None]:
+def _split_biases(bias_ih: Tensor | None, bias_hh: Tensor | None, cell: str) -> tuple[Tensor | None, Tensor | None]:
     """What can be added to the input product, (S*G*D,), and what the GRU's reset gate must scale, (S, D)."""
     if bias_ih is None or bias_hh is None:
         return None, None

@@ -74,16 +74,22 @@ def test_calibration_error_of_a_known_case() -> None:
 def test_order_of_images_changes_no_bit() -> None:
     generator = np.random.default_rng(0)
     targets = generator.integers(0, 4, 999)
-    outcomes = Outcomes(targets, generator.integers(0, 4, 999), generator.random(999) < 0.9,
-                        generator.random(999).astype(np.float32), generator.exponential(size=999).astype(np.float32))
+    outcomes = Outcomes(
+        targets,
+        generator.integers(0, 4, 999),
+        generator.random(999) < 0.9,
+        generator.random(999).astype(np.float32),
+        generator.exponential(size=999).astype(np.float32),
+    )
     order = generator.permutation(999)
     shuffled = Outcomes(*(getattr(outcomes, field.name)[order] for field in dataclasses.fields(Outcomes)))
     assert summarize(outcomes, tuple("abcd")) == summarize(shuffled, tuple("abcd"))
 
 
 def test_few_classes_and_empty_classes() -> None:
-    outcomes = Outcomes(np.array([0, 2]), np.array([0, 1]), np.array([True, True]), np.array([0.9, 0.8]),
-                        np.array([0.1, np.inf]))
+    outcomes = Outcomes(
+        np.array([0, 2]), np.array([0, 1]), np.array([True, True]), np.array([0.9, 0.8]), np.array([0.1, np.inf])
+    )
     result = summarize(outcomes, ("a", "b", "c"))
     assert (result.top1, result.top5, result.per_class) == (50.0, 100.0, (100.0, None, 0.0))
     assert math.isnan(result.cross_entropy)
@@ -151,8 +157,13 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     make_folder(tmp_path, {"val": {"a": 9, "b": 9, "c": 8}})
     break_image(tmp_path / "val" / "b" / "004.png")
     alone = evaluate(linear_model(3), build_loader(folder_config(str(tmp_path)), train=False), device="cpu")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": "2",
+    }
     processes = [
         subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)], env={**environment, "RANK": str(rank)})
         for rank in range(2)

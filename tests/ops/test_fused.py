@@ -131,16 +131,16 @@ def test_second_derivative_is_refused(device):
 
 def test_opcheck(device):
     problem = make_problem(device, torch.float32, batch=1, height=2, width=2)
-    x, weight_ih, weight_hh, bias_ih, bias_hh = problem.arguments
+    x, weight_ih, weight_hh, _, _ = problem.arguments
     gates = torch.nn.functional.linear(x, weight_ih.flatten(0, 1))
     kinds = ("test_schema", "test_faketensor")
-    torch.library.opcheck(torch.ops.sequencer2d.scan, (gates, weight_hh, None, [0, 1, 2, 3], "lstm", True), test_utils=kinds)
+    torch.library.opcheck(
+        torch.ops.sequencer2d.scan, (gates, weight_hh, None, [0, 1, 2, 3], "lstm", True), test_utils=kinds
+    )
     out, cells = torch.ops.sequencer2d.scan(gates, weight_hh, None, [0, 1, 2, 3], "lstm", True)
     arguments = (problem.grad, gates, weight_hh, None, out, cells, [0, 1, 2, 3], "lstm")
     torch.library.opcheck(torch.ops.sequencer2d.scan_backward, arguments, test_utils=kinds)
-    torch.library.opcheck(
-        torch.ops.sequencer2d.rnn2d, (*problem.arguments, [0, 1, 2, 3], "lstm"), test_utils=kinds
-    )
+    torch.library.opcheck(torch.ops.sequencer2d.rnn2d, (*problem.arguments, [0, 1, 2, 3], "lstm"), test_utils=kinds)
 
 
 def test_compiles_to_one_graph_with_dynamic_batch(device):
