@@ -25,7 +25,7 @@ def optimize(
     """Return a copy of a Sequencer in its fastest form for inference, in eval mode, without gradients.
 
     Takes our models and, through `fuse`, timm's and the authors'. The copy's weights are packed, its GELU joins the
-    matrix product before it, and each input shape's first call compiles (seconds to a minute) and captures a CUDA graph.
+    matrix product before it; each input shape's first call compiles (seconds to a minute) and captures a CUDA graph.
 
     Args:
         model: on the device it shall run on; it is not changed.

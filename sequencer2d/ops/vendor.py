@@ -27,7 +27,7 @@ def rnn2d_vendor(
     outputs = []
     for slots in _runs(scans):
         flat = _flat_weights(weight_ih, weight_hh, bias_ih, bias_hh, slots)
-        # The kernels run time-major: sequences (T, N, C); for one image's columns that is the grid as it lies in memory.
+        # The kernels run time-major, (T, N, C), which for one image's columns is the grid as it lies in memory.
         order = (1, 0, 2, 3) if scans[slots[0]] < 2 else (2, 0, 1, 3)
         back = (1, 0, 2, 3) if scans[slots[0]] < 2 else (1, 2, 0, 3)
         outputs.append(_sequences(x.permute(order), flat, slots, cell, bias_ih is not None).permute(back))
