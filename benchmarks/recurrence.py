@@ -26,27 +26,28 @@ SCANS = (0, 1, 2, 3)
 
 # (rows, chunk, warps) that came within 1.5 times the best of an exhaustive sweep of rows 16-128, warps 2-8.
 CANDIDATES = {
-    ("forward", 96): [(64, 32, 4), (64, 32, 8), (32, 32, 4), (32, 128, 8), (16, 32, 4), (128, 32, 8), (16, 128, 8)],
-    ("forward", 48): [(64, 16, 4), (64, 16, 2), (32, 16, 2), (32, 64, 8), (128, 16, 8), (128, 16, 4), (16, 64, 4)],
-    ("backward", 96): [(64, 32, 4), (64, 32, 8), (16, 32, 4), (32, 32, 4), (16, 32, 8), (32, 32, 8)],
-    ("backward", 48): [(64, 16, 4), (64, 16, 8), (32, 16, 2), (32, 16, 4), (128, 16, 8), (16, 64, 4), (32, 64, 4)],
-    ("forward", 64): [(64, 32, 4), (64, 64, 8), (32, 64, 8), (16, 32, 4), (16, 64, 4)],
-    ("forward", 32): [(64, 32, 4), (32, 32, 4), (16, 32, 4), (32, 32, 2)],
+    ("forward", 96): [(32, 32, 4), (64, 32, 4), (16, 32, 4)],
+    ("forward", 48): [(64, 16, 2), (32, 16, 2), (64, 16, 4), (16, 64, 4)],
+    ("backward", 96): [(64, 32, 4), (16, 32, 4)],
+    ("backward", 48): [(64, 16, 4), (32, 16, 2), (16, 64, 4)],
+    ("forward", 64): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
+    ("forward", 32): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
     ("forward", 24): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
-    ("forward", 128): [(64, 32, 4), (64, 32, 8), (32, 128, 8), (16, 128, 8), (16, 32, 4)],
-    ("backward", 64): [(64, 32, 4), (16, 32, 4), (32, 32, 4), (64, 32, 8)],
-    ("backward", 32): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
-    ("backward", 24): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
-    ("backward", 128): [(64, 32, 8), (16, 32, 4), (16, 32, 8)],
+    ("forward", 128): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
+    ("backward", 64): [(64, 32, 4), (16, 32, 4)],
+    ("backward", 32): [(64, 32, 4), (16, 32, 4)],
+    ("backward", 24): [(64, 32, 4), (16, 32, 4)],
+    ("backward", 128): [(64, 32, 4), (16, 32, 4)],
 }
 
 
-def candidates(kernel: str, hidden: int) -> list[Launch]:
-    """Configurations worth compiling."""
+def candidates(kernel: str, hidden: int, prefetch: list[int]) -> list[Launch]:
+    """Configurations worth compiling, at each number of steps that inputs are asked for ahead."""
     launches = []
     for rows, chunk, warps in CANDIDATES[kernel, hidden]:
         padded = -(-hidden // chunk) * chunk
-        launches.append(Launch(rows, chunk, warps, resident=4 * padded * padded * 2 <= 160 * 1024))
+        resident = 4 * padded * padded * 2 <= 160 * 1024
+        launches += [Launch(rows, chunk, warps, resident, ahead) for ahead in prefetch]
     return launches
 
 
@@ -156,11 +157,12 @@ def main() -> None:
     parser.add_argument("--only", choices=("forward", "backward"))
     parser.add_argument("--hidden", type=int, nargs="+", default=[96, 48])
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 16, 1], help="images")
+    parser.add_argument("--prefetch", type=int, nargs="+", default=[2], help="steps")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1))
     args = parser.parse_args()
     kernels = [args.only] if args.only else ["forward", "backward"]
-    jobs = [(k, d, launch, args.dtype) for k in kernels for d in args.hidden for launch in candidates(k, d)]
+    jobs = [(k, d, launch, args.dtype) for k in kernels for d in args.hidden for launch in candidates(k, d, args.prefetch)]
     with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         failures = list(pool.map(compile_one, jobs))
     rows = []

@@ -17,7 +17,7 @@ from sequencer2d.ops.tuning import Launch
 # Tokens, gate rows and programs of the weight gradient's launch. 64 is what wgmma needs of the tile's rows.
 WEIGHT_TOKENS = 64
 WEIGHT_ROWS = 64
-WEIGHT_SPLITS = 64
+WEIGHT_SPLITS = 24
 
 
 @triton.jit
@@ -67,7 +67,7 @@ def fetch(gate_rows, state_rows, grad_rows, n: tl.constexpr, valid, has_state, D
 def backward_kernel(
     grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
-    CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
+    CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr, PREFETCH: tl.constexpr,
 ):  # fmt: skip
     """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of the
     recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
@@ -84,17 +84,14 @@ def backward_kernel(
     if first_row < rows_total:
         rows = first_row + tl.arange(0, R)
         valid = (rows < rows_total)[:, None]
+        rows = tl.minimum(rows, rows_total - 1)
         stride = tl.where(axis == 0, W, 1)
         # The scan's last step comes first; `hop` leads to the step before in scan order.
         token = common.row_tokens(rows, axis, H, W) + tl.where(backward == 1, 0, (steps - 1) * stride)
         hop = tl.where(backward == 1, stride, -stride).to(tl.int64)
-        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D)
-        grad_gate_rows = grad_gates + token[:, None] * (S * G * D) + slot * (G * D)
-        grad_rec_rows = grad_rec + token[:, None] * (S * G * D) + slot * (G * D)
-        grad_rows = grad_out + token[:, None] * (S * D) + slot * D
-        # Hidden and cell states of the step before.
-        h_rows = out + (token[:, None] + hop) * (S * D) + slot * D
-        state_rows = states + (token[:, None] + hop) * (S * D) + slot * D
+        # Two offsets serve all tensors: registers are what this kernel is short of.
+        gate_row = token[:, None] * (S * G * D) + slot * (G * D)
+        unit_row = token[:, None] * (S * D) + slot * D
 
         dtype = gates.dtype.element_ty
         zero = tl.zeros((R, DC), tl.float32)
@@ -103,24 +100,31 @@ def backward_kernel(
         for _ in tl.static_range(NC):
             dh = dh + (zero,)
             dc = dc + (zero,)
-        if RESIDENT:
-            tiles = common.weight_tiles(weight, slot, D, DC, NC, G)
+        tiles = common.weight_tiles(weight, slot, D, DC, NC, G, RESIDENT)
         for t in range(steps):
-            if not RESIDENT:
-                tiles = common.weight_tiles(weight, slot, D, DC, NC, G)
             inner = t + 1 < steps
+            if PREFETCH > 0:
+                BYTES: tl.constexpr = D * dtype.primitive_bitwidth // 8
+                ahead = tl.where(valid, tl.minimum(PREFETCH, steps - 1 - t), 0) * hop
+                common.prefetch_rows(gates + gate_row + ahead * (S * G * D), G * BYTES, R)
+                common.prefetch_rows(grad_out + unit_row + ahead * (S * D), BYTES, R)
+                common.prefetch_rows(out + unit_row + ahead * (S * D), BYTES, R)
+                if CELL == common.LSTM:
+                    common.prefetch_rows(states + unit_row + ahead * (S * D), BYTES, R)
             h = ()
             for k in tl.static_range(NC):
                 column = k * DC + tl.arange(0, DC)[None, :]
-                h = h + (common.load_chunk(h_rows, column, valid & inner, D, DC),)
+                h = h + (common.load_chunk(out + unit_row + hop * (S * D), column, valid & inner, D, DC),)
             dh_new = ()
             for _ in tl.static_range(NC):
                 dh_new = dh_new + (zero,)
             dc_new = ()
             for n in tl.static_range(NC):
                 column = n * DC + tl.arange(0, DC)[None, :]
-                x, grad, state = fetch(gate_rows, state_rows, grad_rows, n, valid, inner, D, DC, G, STATE)
-                rec = common.recurrent_products(h, tiles, n, R, DC, NC, G, PRECISION)
+                x, grad, state = fetch(
+                    gates + gate_row, states + unit_row + hop * (S * D), grad_out + unit_row, n, valid, inner, D, DC, G, STATE
+                )
+                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, NC, G, PRECISION)
                 bias = zero
                 if CELL == common.GRU:
                     bias = tl.load(bias_n + slot * D + column, mask=column < D, other=0.0).to(tl.float32)
@@ -132,23 +136,19 @@ def backward_kernel(
                 rounded = ()
                 for gate in tl.static_range(G):
                     rounded = rounded + (d_rec[gate].to(dtype),)
-                    common.store_chunk(grad_gate_rows + gate * D, column, d_x[gate].to(dtype), valid, D, DC)
+                    common.store_chunk(grad_gates + gate_row + gate * D, column, d_x[gate].to(dtype), valid, D, DC)
                     if CELL == common.GRU:
-                        common.store_chunk(grad_rec_rows + gate * D, column, rounded[gate], valid, D, DC)
+                        common.store_chunk(grad_rec + gate_row + gate * D, column, rounded[gate], valid, D, DC)
                 d_all = common.side_by_side(rounded, R, DC, G)
                 dh_sum = ()
                 for k in tl.static_range(NC):
-                    tile = tl.trans(tiles[n * NC + k])
+                    tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, NC, G))
                     dh_sum = dh_sum + (tl.dot(d_all, tile, dh_new[k], input_precision=PRECISION),)
                 dh_new = dh_sum
             dh = dh_new
             dc = dc_new
-            gate_rows += hop * (S * G * D)
-            grad_gate_rows += hop * (S * G * D)
-            grad_rec_rows += hop * (S * G * D)
-            grad_rows += hop * (S * D)
-            h_rows += hop * (S * D)
-            state_rows += hop * (S * D)
+            gate_row += hop * (S * G * D)
+            unit_row += hop * (S * D)
 
 
 @triton.jit
@@ -224,7 +224,7 @@ def launch_backward(
         cells if cell == "lstm" else out, grad_gates, grad_rec, batch, height, width,
         SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
         R=launch.rows, CELL=CELL_CODES[cell], FAST=fast, PRECISION=precision, RESIDENT=launch.resident,
-        num_warps=launch.warps, num_stages=1,
+        PREFETCH=launch.prefetch if gates.is_cuda else 0, num_warps=launch.warps, num_stages=1,
     )  # fmt: skip
     return grad_gates, grad_rec
 

@@ -46,11 +46,11 @@ def row_tokens(rows, axis, H, W):
 
 
 @triton.jit
-def weight_tile(weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
+def weight_tile(weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, AGAIN: tl.constexpr):  # fmt: skip
     """W_hh of all gates, units of chunk n by inputs of chunk k, as (inputs, gates * units): (DC, GP*DC).
 
     The gates stand side by side, padded to a power of two GP, so that one product serves them all: what a product costs
-    here is its latency, not its arithmetic.
+    here is its latency, not its arithmetic. AGAIN: read it here each time, where all tiles together do not fit.
     """
     GP: tl.constexpr = 4 if G > 1 else 1
     column = tl.arange(0, GP * DC)[None, :]
@@ -58,19 +58,49 @@ def weight_tile(weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr,
     unit = n * DC + column % DC
     source = k * DC + tl.arange(0, DC)[:, None]
     pointers = weight + slot * (G * D * D) + (gate * D + unit) * D + source
+    # A volatile load stays where it stands; any other would be moved out of the loop, and all tiles be kept.
     if D % DC == 0 and GP == G:
-        return tl.load(pointers)
-    return tl.load(pointers, mask=(unit < D) & (source < D) & (gate < G), other=0.0)
+        return tl.load(pointers, volatile=AGAIN)
+    return tl.load(pointers, mask=(unit < D) & (source < D) & (gate < G), other=0.0, volatile=AGAIN)
 
 
 @triton.jit
-def weight_tiles(weight, slot, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr):
-    """All tiles of a scan's W_hh, as a flat tuple: tile (n, k) at n * NC + k."""
+def weight_tiles(weight, slot, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
+    """All tiles of a scan's W_hh, as a flat tuple: tile (n, k) at n * NC + k; empty if they are to be read at each step."""
     tiles = ()
-    for n in tl.static_range(NC):
-        for k in tl.static_range(NC):
-            tiles = tiles + (weight_tile(weight, slot, n, k, D, DC, G),)
+    if RESIDENT:
+        for n in tl.static_range(NC):
+            for k in tl.static_range(NC):
+                tiles = tiles + (weight_tile(weight, slot, n, k, D, DC, G, False),)
     return tiles
+
+
+@triton.jit
+def get_tile(tiles, weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr):  # fmt: skip
+    """Tile (n, k), from `tiles` or from memory."""
+    if len(tiles) > 0:
+        return tiles[n * NC + k]
+    else:
+        return weight_tile(weight, slot, n, k, D, DC, G, True)
+
+
+@triton.jit
+def prefetch_rows(pointers, BYTES: tl.constexpr, R: tl.constexpr):
+    """Ask for rows of BYTES bytes at `pointers` (R, 1) to come to L2: costs no register until they are loaded.
+
+    A step that waits for device memory at each of its chunks takes several times what its arithmetic does.
+    """
+    LINES: tl.constexpr = (BYTES + 127) // 128
+    WIDTH: tl.constexpr = triton.next_power_of_2(LINES)
+    line = tl.minimum(tl.arange(0, WIDTH), LINES - 1)[None, :]
+    tl.inline_asm_elementwise(
+        "{ prefetch.global.L2 [$1]; mov.b32 $0, 0; }",
+        "=r,l",
+        [pointers.to(tl.uint64) + tl.broadcast_to(line * 128, (R, WIDTH)).to(tl.uint64)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
 
 
 @triton.jit
@@ -101,11 +131,11 @@ def chunk_gates(pointers, n: tl.constexpr, valid, D: tl.constexpr, DC: tl.conste
 
 
 @triton.jit
-def recurrent_products(h, tiles, n: tl.constexpr, R: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def recurrent_products(h, tiles, weight, slot, n: tl.constexpr, R: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Chunk n of W_hh·h for every gate, fp32: a tuple of G tensors (R, DC)."""
-    product = tl.dot(h[0], tiles[n * NC], input_precision=PRECISION)
+    product = tl.dot(h[0], get_tile(tiles, weight, slot, n, 0, D, DC, NC, G), input_precision=PRECISION)
     for k in tl.static_range(1, NC):
-        product = tl.dot(h[k], tiles[n * NC + k], product, input_precision=PRECISION)
+        product = tl.dot(h[k], get_tile(tiles, weight, slot, n, k, D, DC, NC, G), product, input_precision=PRECISION)
     if G == 1:
         return (product,)
     # Splitting off the gates renames registers: a thread holds the same unit of every gate.

@@ -43,6 +43,7 @@ def forward_kernel(
     gates, weight, bias_n, out, cells, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
     CELL: tl.constexpr, SAVE: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
+    PREFETCH: tl.constexpr,
 ):  # fmt: skip
     """gates (B, H, W, S*G*D), weight (S, G*D, D), bias_n (S, D) for GRU, out (B, H, W, S*D), cells as out if SAVE.
 
@@ -59,6 +60,7 @@ def forward_kernel(
     if first_row < rows_total:
         rows = first_row + tl.arange(0, R)
         valid = (rows < rows_total)[:, None]
+        rows = tl.minimum(rows, rows_total - 1)
         stride = tl.where(axis == 0, W, 1)
         token = common.row_tokens(rows, axis, H, W) + tl.where(backward == 1, (steps - 1) * stride, 0)
         hop = tl.where(backward == 1, -stride, stride).to(tl.int64)
@@ -73,12 +75,12 @@ def forward_kernel(
         for _ in tl.static_range(NC):
             h = h + (zero.to(dtype),)
             c = c + (zero,)
-        if RESIDENT:
-            tiles = common.weight_tiles(weight, slot, D, DC, NC, G)
+        tiles = common.weight_tiles(weight, slot, D, DC, NC, G, RESIDENT)
         x_next = common.chunk_gates(gate_rows, 0, valid, D, DC, G)
         for t in range(steps):
-            if not RESIDENT:
-                tiles = common.weight_tiles(weight, slot, D, DC, NC, G)
+            if PREFETCH > 0:
+                ahead = tl.where(valid, tl.minimum(PREFETCH, steps - 1 - t), 0) * hop * (S * G * D)
+                common.prefetch_rows(gate_rows + ahead, G * D * dtype.primitive_bitwidth // 8, R)
             h_new = ()
             c_new = ()
             for n in tl.static_range(NC):
@@ -88,7 +90,7 @@ def forward_kernel(
                 else:
                     more = valid & (t + 1 < steps)
                     x_next = common.chunk_gates(gate_rows + hop * (S * G * D), 0, more, D, DC, G)
-                rec = common.recurrent_products(h, tiles, n, R, DC, NC, G, PRECISION)
+                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, NC, G, PRECISION)
                 column = n * DC + tl.arange(0, DC)[None, :]
                 bias = zero
                 if CELL == common.GRU:
@@ -130,7 +132,7 @@ def launch_forward(
         gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
         SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
         R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
-        RESIDENT=launch.resident, num_warps=launch.warps, num_stages=1,
+        RESIDENT=launch.resident, PREFETCH=launch.prefetch if gates.is_cuda else 0, num_warps=launch.warps, num_stages=1,
     )  # fmt: skip
     return out, cells
 

@@ -3,7 +3,7 @@
 A table beats autotuning here: the batch is part of an autotuner's key, so each new one would stall for a retune.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,12 +14,31 @@ _RESIDENT_BYTES = 160 * 1024
 
 @dataclass(frozen=True)
 class Launch:
-    """How a kernel is launched: rows of a tile, hidden units of a chunk, warps, W_hh kept on the chip or read."""
+    """How a kernel is launched.
+
+    rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; how many steps
+    ahead inputs are asked for (0: not at all).
+    """
 
     rows: int
     chunk: int
     warps: int
     resident: bool = True
+    prefetch: int = 2
+
+
+# (kernel, hidden units): launches by the least number of rows that they are for, largest first. Measured on an H200 in
+# bf16 by benchmarks/recurrence.py. Few rows want small tiles, so that every multiprocessor gets one.
+_TABLE = {
+    ("forward", 96): ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4))),
+    ("forward", 48): ((8192, Launch(64, 16, 2)), (1024, Launch(32, 16, 2)), (0, Launch(16, 64, 4))),
+    ("backward", 96): ((1024, Launch(64, 32, 4)), (0, Launch(16, 32, 4))),
+    ("backward", 48): ((1024, Launch(64, 16, 4)), (0, Launch(16, 64, 4))),
+}
+_OTHERS = {
+    "forward": ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4))),
+    "backward": ((1024, Launch(64, 32, 4)), (0, Launch(16, 32, 4))),
+}
 
 
 def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]) -> Launch:
@@ -27,15 +46,21 @@ def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]
     _, width, hidden = weight_hh.shape
     batch, height, columns, _ = gates.shape
     rows = max(batch * (columns if scan < 2 else height) for scan in scans)
-    if gates.dtype == torch.float32:
-        return Launch(16, 32 if hidden > 16 else 16, 4, resident=False)
     chunk = _chunk(hidden)
-    padded = -(-hidden // chunk) * chunk
-    resident = width // hidden * padded * padded * gates.element_size() <= _RESIDENT_BYTES
-    tile = 64 if rows >= 64 * 16 else 16
-    return Launch(tile, chunk, 4, resident)
+    if gates.dtype == torch.float32:
+        return Launch(16, chunk, 4, resident=False)
+    entries = _TABLE.get((kernel, hidden), _OTHERS[kernel])
+    launch = next(entry for least, entry in entries if rows >= least)
+    if (kernel, hidden) not in _TABLE:
+        launch = replace(launch, chunk=chunk)
+    padded = -(-hidden // launch.chunk) * launch.chunk
+    if width // hidden * padded * padded * gates.element_size() > _RESIDENT_BYTES:
+        return Launch(16, chunk, 4, resident=False)
+    return launch
 
 
 def _chunk(hidden: int) -> int:
-    """The largest power of two from 16 to 32 whose multiples pad `hidden` least."""
+    """Hidden units of a chunk: 64 where many would be needed, else of 32 and 16 what pads `hidden` least."""
+    if hidden > 128:
+        return 64
     return min((32, 16), key=lambda chunk: -(-hidden // chunk) * chunk)
