@@ -36,6 +36,7 @@ class Limits:
     labelled: int = 200
     severities: tuple[int, ...] = (1, 3, 5)
     epsilons: tuple[float, ...] = (1 / 255, 4 / 255)
+    attack_steps: int = 5
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,10 @@ def _attacks(
     subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None
 ) -> Section:
     results = [
-        attack_accuracy(subject, source, attack, epsilons=limits.epsilons, limit=limits.labelled,
-        common_only=common_only, progress=progress)
+        attack_accuracy(
+            subject, source, attack, epsilons=limits.epsilons, steps=limits.attack_steps, limit=limits.labelled,
+            common_only=common_only, progress=progress,
+        )
         for subject in subjects
         for attack in ("fgsm", "pgd")
     ]  # fmt: skip
