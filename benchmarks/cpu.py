@@ -56,11 +56,11 @@ def eager(model: nn.Module, ours: bool, images: Tensor, precision: str) -> Run:
 
 def compiled(model: nn.Module, ours: bool, images: Tensor, precision: str) -> Run:
     """torch.compile for the shape; for ours `sequencer2d.optimize`, which compiles too."""
-    import sequencer2d
+    from sequencer2d.models.optimize import optimize
 
     dtype = _dtype(precision)
     if ours:
-        optimized = sequencer2d.optimize(model, dtype=dtype)
+        optimized = optimize(model, dtype=dtype)
         return lambda x: optimized(x).float()
     fast = torch.compile(copy.deepcopy(model).to(dtype), dynamic=False)
     return lambda x: fast(x.to(dtype)).float()
@@ -185,8 +185,8 @@ def measure(models: list[str], forms: list[str], batch: int, rounds: int) -> lis
 def with_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add to each row two ratios, for the same batch and threads.
 
-    `rate_over_timm_eager`: images/s over those of timm's Sequencer in eager fp32; `macs_over_peer`: multiply-accumulates
-    per second over the peer's in the same form.
+    `rate_over_timm_eager`: images/s over those of timm's Sequencer in eager fp32; `macs_over_peer`:
+    multiply-accumulates per second over the peer's in the same form.
     """
     rates = {(r["model"], r["form"], r["batch"], r["threads"]): r for r in rows if "error" not in r}
     for row in rates.values():
