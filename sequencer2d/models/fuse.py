@@ -1,7 +1,7 @@
 """Speed up models that others built: timm's and the authors' token mixers, replaced in place by ours.
 
-The replacement holds the same parameters under the same names, so optimisers, EMA copies made afterwards, state dicts
-and checkpoints go on working.
+The replacement holds the same parameters under the same names in the same order, so optimisers, weight averages, state
+dicts and checkpoints go on working.
 """
 
 from dataclasses import dataclass
@@ -93,7 +93,16 @@ def _convert(path: str, module: nn.Module, implementation: str) -> RNN2D:
             setattr(getattr(mixer, name), parameter_name, parameter)
     if fused:
         mixer.add_module("fc", fc)
+    _order_as(mixer, module)
     return mixer.train(module.training)
+
+
+def _order_as(mixer: nn.Module, module: nn.Module) -> None:
+    """Give the children of `mixer` the order they have in `module`: optimisers and some EMAs go by position."""
+    for name in [name for name, _ in module.named_children() if hasattr(mixer, name)]:
+        child = mixer.get_submodule(name)
+        delattr(mixer, name)
+        mixer.add_module(name, child)
 
 
 def _check(path: str, layer: nn.RNNBase, first: nn.RNNBase) -> None:

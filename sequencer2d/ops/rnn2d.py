@@ -81,7 +81,8 @@ def choose_implementation(
         if reason:
             raise ImplementationError(f"implementation {implementation!r} cannot run: {reason}")
         return implementation
-    for name in ("triton", "cudnn", "aten"):
+    # Only a named "triton" runs on a CPU, in Triton's interpreter: it is for finding mistakes in the kernels.
+    for name in ("triton", "cudnn") if x.is_cuda else ("aten",):
         if not _REFUSALS[name](x, hidden, scans, cell):
             return name
     return "reference"
