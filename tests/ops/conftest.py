@@ -1,13 +1,7 @@
-"""The kernels' tests run on a GPU where there is one, and in Triton's interpreter elsewhere."""
-
-import os
+"""The kernels' tests run on a GPU where there is one, and in Triton's interpreter elsewhere (tests/conftest.py)."""
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    # Read by Triton when it decorates the kernels, that is, when they are first imported.
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")
