@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.columns import Column, View, fixed, millions, minutes
 from benchmarks.efficiency_ratios import RATIO_TABLES
 from benchmarks.efficiency_tables import EFFICIENCY_TABLES
+from benchmarks.export_tables import EXPORT_TABLES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "docs/*.md")
@@ -32,6 +33,7 @@ def percent(value: float) -> str:
 TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **RATIO_TABLES,
     **EFFICIENCY_TABLES,
+    **EXPORT_TABLES,
     "cifar10": (
         Column("recipe", "recipe"),
         Column("model", "model"),
