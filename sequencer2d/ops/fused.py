@@ -17,6 +17,7 @@ from sequencer2d.errors import ImplementationError
 from sequencer2d.ops import registration  # noqa: F401  (registers the operators)
 
 MAX_HIDDEN = 256
+MAX_HIDDEN_FP32 = 128
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -27,8 +28,9 @@ def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | No
         return reason
     if _compute_dtype(x) not in _DTYPES:
         return f"it computes in float32, float16 or bfloat16, not in {x.dtype}"
-    if hidden > MAX_HIDDEN:
-        return f"{hidden} hidden units a scan are more than the {MAX_HIDDEN} that fit"
+    limit = MAX_HIDDEN_FP32 if _compute_dtype(x) is torch.float32 else MAX_HIDDEN
+    if hidden > limit:
+        return f"{hidden} hidden units a scan are more than the {limit} that it takes in {_compute_dtype(x)}"
     if len(scans) > 4:
         return f"{len(scans)} scans are more than 4"
     return None

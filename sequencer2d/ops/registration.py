@@ -161,7 +161,7 @@ def _rnn2d(
     scans: Sequence[int],
     cell: str,
 ) -> Tensor:
-    return vendor.rnn2d_vendor(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell)
+    return vendor.rnn2d_vendor(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell).contiguous()
 
 
 def _rnn2d_backward(
@@ -185,7 +185,8 @@ def _differentiate(function, inputs: list[Tensor | None], grad_out: Tensor) -> l
         leaves = [None if value is None else value.detach().requires_grad_() for value in inputs]
         out = function(*leaves)
         grads = iter(torch.autograd.grad(out, [leaf for leaf in leaves if leaf is not None], grad_out))
-    return [None if leaf is None else next(grads) for leaf in leaves]
+    # The compiler was promised contiguous results; the vendors' gradients are strided as their kernels like it.
+    return [None if leaf is None else next(grads).contiguous() for leaf in leaves]
 
 
 def _gru_bias(bias_n: Tensor | None) -> Tensor | None:
