@@ -7,22 +7,21 @@ Suffixes: T steps, N sequences, S directions, G gates, D hidden units, C channel
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
+from sequencer2d.export.mixers import Stacked
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops.cells import CELLS
 
 
-class Loop(nn.Module):
+class Loop(Stacked):
     """Both directions of one axis, step by step: (T, N, C) to (T, N, S·D)."""
 
     def __init__(self, mixer: RNN2D, slots: Sequence[int]) -> None:
-        super().__init__()
+        super().__init__(mixer, slots)
         self.cell, self.hidden = mixer.cell, mixer.hidden_dim
         self.backward_scans = [mixer.scans[slot] % 2 == 1 for slot in slots]
-        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            self.register_buffer(kind, mixer.stack(kind).detach()[list(slots)].contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         steps, sequences, channels = x.shape

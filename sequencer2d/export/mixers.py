@@ -21,13 +21,26 @@ ONNX_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 LSTM_MODE = 2
 
 
-class Operator(nn.Module):
+class Stacked(nn.Module):
+    """Holds the weights of some slots of a mixer: (S, G·D, C), (S, G·D, D) and the biases (S, G·D)."""
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor
+    bias_hh: Tensor
+
+    def __init__(self, mixer: RNN2D, slots: Sequence[int]) -> None:
+        super().__init__()
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            self.register_buffer(kind, mixer.stack(kind).detach()[list(slots)].contiguous())
+
+
+class Operator(Stacked):
     """All scans as one node, `sequencer2d::rnn2d`: any device; the program needs this package to run."""
 
     def __init__(self, mixer: RNN2D) -> None:
-        super().__init__()
+        super().__init__(mixer, range(len(mixer.scans)))
         self.scans, self.cell = list(mixer.scans), mixer.cell
-        _keep(self, mixer, range(len(self.scans)))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.sequencer2d.rnn2d(
@@ -53,13 +66,12 @@ class Axes(nn.Module):
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
 
-class OneDNN(nn.Module):
+class OneDNN(Stacked):
     """LSTMs over one axis by oneDNN's primitive, (T, N, C) to (T, N, S·D): a function of libtorch, CPU only."""
 
     def __init__(self, mixer: RNN2D, slots: Sequence[int]) -> None:
-        super().__init__()
+        super().__init__(mixer, slots)
         self.backward_scans = [mixer.scans[slot] % 2 == 1 for slot in slots]
-        _keep(self, mixer, slots)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.weight_hh.shape[-1]
@@ -90,18 +102,19 @@ class OneDNN(nn.Module):
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
 
-class OnnxLayer(nn.Module):
+class OnnxLayer(Stacked):
     """One axis as one node of ONNX's LSTM, GRU or RNN, (T, N, C) to (T, N, S·D); only traced, never run by torch."""
 
+    bias: Tensor
+
     def __init__(self, mixer: RNN2D, slots: Sequence[int]) -> None:
-        super().__init__()
+        super().__init__(mixer, slots)
         self.cell, self.hidden = mixer.cell, mixer.hidden_dim
         backward = [mixer.scans[slot] % 2 == 1 for slot in slots]
         self.direction = "bidirectional" if len(slots) == 2 else "reverse" if backward[0] else "forward"
-        _keep(self, mixer, slots)
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             setattr(self, name, _reorder(getattr(self, name), ONNX_GATES[mixer.cell]))
-        self.bias = torch.cat([self.bias_ih, self.bias_hh], dim=1)
+        self.register_buffer("bias", torch.cat([self.bias_ih, self.bias_hh], dim=1))
         del self.bias_ih, self.bias_hh
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,11 +178,6 @@ def with_constant_weights(model: nn.Module, recurrence: Callable[[RNN2D], nn.Mod
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, Mixer(mixer, recurrence(mixer)).eval())
     return model
-
-
-def _keep(module: nn.Module, mixer: RNN2D, slots: Sequence[int]) -> None:
-    for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-        module.register_buffer(kind, mixer.stack(kind).detach()[list(slots)].contiguous())
 
 
 def _reorder(stacked: Tensor, order: Sequence[int]) -> Tensor:

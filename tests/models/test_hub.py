@@ -101,11 +101,11 @@ def test_push_uploads_what_save_writes(tmp_path: Path, run: Path, monkeypatch: p
 
 
 def test_what_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match="holds no model.safetensors"):
+    with pytest.raises(CheckpointError, match=r"holds no model\.safetensors"):
         Sequencer2D.from_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="cannot be fetched"):
         Sequencer2D.from_pretrained("nobody/nothing")
-    with pytest.raises(CheckpointError, match="holds no summary.json"):
+    with pytest.raises(CheckpointError, match=r"holds no summary\.json"):
         tiny().save_pretrained(tmp_path / "saved", run=tmp_path)
 
     def refuse(*args: object, **options: object) -> None:
