@@ -9,6 +9,7 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
+from pathlib import Path
 
 import torch
 
@@ -127,8 +128,7 @@ def main() -> None:
     for row in result["kernels"]:
         print(f"{row['ms']:9.3f} ms {row['calls']:5d}  {row['kernel']}")
     if args.output:
-        with open(args.output, "w") as file:
-            json.dump(result, file, indent=1)
+        Path(args.output).write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

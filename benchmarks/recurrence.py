@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import statistics
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import torch
 
@@ -162,7 +163,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1))
     args = parser.parse_args()
     kernels = [args.only] if args.only else ["forward", "backward"]
-    jobs = [(k, d, launch, args.dtype) for k in kernels for d in args.hidden for launch in candidates(k, d, args.prefetch)]
+    sizes = [(kernel, hidden) for kernel in kernels for hidden in args.hidden]
+    jobs = [(*size, launch, args.dtype) for size in sizes for launch in candidates(*size, args.prefetch)]
     with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         failures = list(pool.map(compile_one, jobs))
     rows = []
@@ -173,8 +175,7 @@ def main() -> None:
             row = measure(kernel, hidden, launch, getattr(torch, dtype), args.batch)
         rows.append(row)
         print(json.dumps(row), flush=True)
-        with open(args.output, "w") as file:
-            json.dump(rows, file, indent=1)
+        Path(args.output).write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

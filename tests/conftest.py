@@ -9,7 +9,7 @@ import pytest
 import torch
 
 if not torch.cuda.is_available():
-    # The kernels' tests run in Triton's interpreter. Triton reads this when it is first imported, which any test may do.
+    # The kernels' tests run in Triton's interpreter. Triton reads this when first imported, which any test may do.
     os.environ["TRITON_INTERPRET"] = "1"
 # The tests are small: more threads only wait for each other, and pytest-xdist starts one process a core.
 torch.set_num_threads(1)

@@ -1,8 +1,8 @@
 """Backward of the fused recurrence: the scans run in reverse, then one launch for the recurrent weights' gradient.
 
-The first kernel recomputes the activations of a step from the input gates and the hidden state before it, both already in
-memory, so forward writes nothing but h and c. The second multiplies gate gradients with shifted hidden states; it splits
-the tokens over programs and the partial sums are added in a fixed order, so the result is deterministic.
+The first kernel recomputes the activations of a step from the input gates and the hidden state before it, both already
+in memory, so forward writes nothing but h and c. The second multiplies gate gradients with shifted hidden states; it
+splits the tokens over programs and the partial sums are added in a fixed order, so the result is deterministic.
 """
 
 import torch
@@ -52,7 +52,10 @@ def cell_backward(x, rec, state, dh, dc, bias_n, CELL: tl.constexpr, FAST: tl.co
 
 
 @triton.jit
-def fetch(gate_rows, state_rows, grad_rows, n: tl.constexpr, valid, has_state, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, STATE: tl.constexpr):  # fmt: skip
+def fetch(
+    gate_rows, state_rows, grad_rows, n: tl.constexpr, valid, has_state, D: tl.constexpr, DC: tl.constexpr,
+    G: tl.constexpr, STATE: tl.constexpr,
+):  # fmt: skip
     """What a step of chunk n reads: gate slices, gradient of h, and the state before (0 at the first step)."""
     column = n * DC + tl.arange(0, DC)[None, :]
     x = common.chunk_gates(gate_rows, n, valid, D, DC, G)
@@ -69,8 +72,8 @@ def backward_kernel(
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
     CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr, PREFETCH: tl.constexpr,
 ):  # fmt: skip
-    """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of the
-    recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
+    """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of
+    the recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
     """
     G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
     STATE: tl.constexpr = CELL != common.RNN
@@ -122,8 +125,9 @@ def backward_kernel(
             for n in tl.static_range(NC):
                 column = n * DC + tl.arange(0, DC)[None, :]
                 x, grad, state = fetch(
-                    gates + gate_row, states + unit_row + hop * (S * D), grad_out + unit_row, n, valid, inner, D, DC, G, STATE
-                )
+                    gates + gate_row, states + unit_row + hop * (S * D), grad_out + unit_row,
+                    n, valid, inner, D, DC, G, STATE,
+                )  # fmt: skip
                 rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, NC, G, PRECISION)
                 bias = zero
                 if CELL == common.GRU:
@@ -157,8 +161,8 @@ def weight_gradient_kernel(
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr,
     ROWS: tl.constexpr, TOKENS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """partial (programs, S, G*D, D) fp32: sums over a range of tokens of grad_rec (tokens, S*G*D) times the hidden state
-    before, out (tokens, S*D) one step back in scan order, which is 0 at a scan's first step.
+    """partial (programs, S, G*D, D) fp32: sums over a range of tokens of grad_rec (tokens, S*G*D) times the hidden
+    state before, out (tokens, S*D) one step back in scan order, which is 0 at a scan's first step.
     """
     slot = tl.program_id(1)
     scan = (SCANS >> (2 * slot)) & 3

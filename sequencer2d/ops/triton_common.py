@@ -1,7 +1,7 @@
 """What the Triton kernels share: activations, cells, weight tiles and the addressing of scans.
 
-Imported only when a kernel runs. Suffixes: R rows of a tile, S scans, G gates, D hidden units, DC hidden units of a chunk,
-NC chunks. A row is one sequence: a column of the grid for vertical scans, a line for horizontal ones.
+Imported only when a kernel runs. Suffixes: R rows of a tile, S scans, G gates, D hidden units, DC hidden units of a
+chunk, NC chunks. A row is one sequence: a column of the grid for vertical scans, a line for horizontal ones.
 
 D is cut into NC chunks of DC units, a power of two, because 48 and 96 are not: three chunks of 16 or 32 waste nothing,
 padding to 64 or 128 would cost 1.8 times the products.
@@ -19,9 +19,7 @@ RNN = tl.constexpr(2)
 def tanh(x, FAST: tl.constexpr):
     """tanh in fp32. FAST takes one special-function instruction, exact to 2^-11; else to fp32 rounding, absolutely."""
     if FAST:
-        return tl.inline_asm_elementwise(
-            "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
+        return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
     # The exponent is never positive, so nothing overflows at any x.
     e = tl.exp(-2.0 * tl.abs(x))
     magnitude = (1.0 - e) / (1.0 + e)
@@ -46,7 +44,10 @@ def row_tokens(rows, axis, H, W):
 
 
 @triton.jit
-def weight_tile(weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, AGAIN: tl.constexpr):  # fmt: skip
+def weight_tile(
+    weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr,
+    AGAIN: tl.constexpr,
+):  # fmt: skip
     """W_hh of all gates, units of chunk n by inputs of chunk k, as (inputs, gates * units): (DC, GP*DC).
 
     The gates stand side by side, padded to a power of two GP, so that one product serves them all: what a product costs
@@ -65,8 +66,10 @@ def weight_tile(weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr,
 
 
 @triton.jit
-def weight_tiles(weight, slot, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
-    """All tiles of a scan's W_hh, as a flat tuple: tile (n, k) at n * NC + k; empty if they are to be read at each step."""
+def weight_tiles(
+    weight, slot, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr, RESIDENT: tl.constexpr,
+):  # fmt: skip
+    """All tiles of a scan's W_hh, a flat tuple: tile (n, k) at n * NC + k; empty if they are read at each step."""
     tiles = ()
     if RESIDENT:
         for n in tl.static_range(NC):
@@ -76,7 +79,10 @@ def weight_tiles(weight, slot, D: tl.constexpr, DC: tl.constexpr, NC: tl.constex
 
 
 @triton.jit
-def get_tile(tiles, weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr):  # fmt: skip
+def get_tile(
+    tiles, weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr,
+    G: tl.constexpr,
+):  # fmt: skip
     """Tile (n, k), from `tiles` or from memory."""
     if len(tiles) > 0:
         return tiles[n * NC + k]
@@ -131,7 +137,10 @@ def chunk_gates(pointers, n: tl.constexpr, valid, D: tl.constexpr, DC: tl.conste
 
 
 @triton.jit
-def recurrent_products(h, tiles, weight, slot, n: tl.constexpr, R: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def recurrent_products(
+    h, tiles, weight, slot, n: tl.constexpr, R: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr,
+    G: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Chunk n of W_hh·h for every gate, fp32: a tuple of G tensors (R, DC)."""
     product = tl.dot(h[0], get_tile(tiles, weight, slot, n, 0, D, DC, NC, G), input_precision=PRECISION)
     for k in tl.static_range(1, NC):

@@ -1,7 +1,7 @@
 """Forward of the fused recurrence: all scans of a token mixer in one launch, addressed in place on the NHWC grid.
 
-A program runs one scan over a tile of R rows from its first step to its last. W_hh stays on the chip, h in registers in the
-dtype of the gates, c in fp32; each step reads its gates once and writes h into its slot of the concatenated output. The
+A program runs one scan over a tile of R rows from its first step to its last. W_hh stays on the chip, h in registers in
+the dtype of the gates, c in fp32; each step reads its gates once and writes h into its slot of the concatenated output. The
 next chunk's gates are fetched before the current chunk is computed.
 """
 
@@ -132,7 +132,8 @@ def launch_forward(
         gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
         SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
         R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
-        RESIDENT=launch.resident, PREFETCH=launch.prefetch if gates.is_cuda else 0, num_warps=launch.warps, num_stages=1,
+        RESIDENT=launch.resident, PREFETCH=launch.prefetch if gates.is_cuda else 0,
+        num_warps=launch.warps, num_stages=1,
     )  # fmt: skip
     return out, cells
 

@@ -16,8 +16,8 @@ _RESIDENT_BYTES = 160 * 1024
 class Launch:
     """How a kernel is launched.
 
-    rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; how many steps
-    ahead inputs are asked for (0: not at all).
+    rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; how many
+    steps ahead inputs are asked for (0: not at all).
     """
 
     rows: int
