@@ -1,8 +1,8 @@
 """Forward of the fused recurrence: all scans of a token mixer in one launch, addressed in place on the NHWC grid.
 
 A program runs one scan over a tile of R rows from its first step to its last. W_hh stays on the chip, h in registers in
-the dtype of the gates, c in fp32; each step reads its gates once and writes h into its slot of the concatenated output. The
-next chunk's gates are fetched before the current chunk is computed.
+the dtype of the gates, c in fp32; each step reads its gates once and writes h into its slot of the concatenated output.
+The next chunk's gates are fetched before the current chunk is computed.
 """
 
 import torch
