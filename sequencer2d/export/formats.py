@@ -1,9 +1,7 @@
 """The formats: how each is written from a model. A writer takes (model, path, meta) and leaves the file(s) there."""
 
-import contextlib
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +55,7 @@ def write_aoti(model: Sequencer2D, path: Path, meta: Meta) -> Counts:
     program = _traced(model, "aoti", meta)
     config = {"aot_inductor.metadata": to_strings(meta)}
     try:
-        with programs.quiet(), _hushed("torch._inductor", "torch.utils.cpp_extension"), torch.no_grad():
+        with programs.quiet(), programs.hushed("torch._inductor", "torch.utils.cpp_extension"), torch.no_grad():
             torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=config)
     except Exception as error:
         if "CxxCompiler" in type(error).__name__ or "CxxCompiler" in str(error):
@@ -73,7 +71,7 @@ def write_onnx(model: Sequencer2D, path: Path, meta: Meta) -> Counts:
     import onnx
 
     program = _traced(model, "onnx", meta)
-    with programs.quiet(), _hushed("torch.onnx", "onnxscript", "onnx_ir"):
+    with programs.quiet(), programs.hushed("torch.onnx", "onnxscript", "onnx_ir"):
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -165,17 +163,3 @@ def _name_axes(proto: Any) -> None:
     for value, names in ((images, {0: "batch", 2: "height", 3: "width"}), (logits, {0: "batch"})):
         for axis, name in names.items():
             value.type.tensor_type.shape.dim[axis].dim_param = name
-
-
-@contextlib.contextmanager
-def _hushed(*names: str) -> Iterator[None]:
-    """Only errors from these loggers: the exporters report their passes as warnings."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -7,7 +7,7 @@ rounding errors are carried along the sequence.
 
 from pathlib import Path
 
-from sequencer2d.export.programs import quiet
+from sequencer2d.export.programs import hushed, quiet
 
 QUANTIZED = ("MatMul", "Gemm")
 
@@ -24,7 +24,7 @@ def quantize_file(path: Path, *, recurrences: bool = False) -> None:
 
     metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     kinds = [*QUANTIZED, "LSTM"] if recurrences else list(QUANTIZED)
-    with quiet():
+    with quiet(), hushed(""):
         quantize_dynamic(path, path, op_types_to_quantize=kinds, per_channel=True, weight_type=QuantType.QInt8)
     proto = onnx.load(path)
     del proto.metadata_props[:]

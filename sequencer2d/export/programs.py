@@ -1,6 +1,7 @@
 """From a model to what each compiler takes: a `torch.export` program with dynamic batch, height and width."""
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -63,3 +64,17 @@ def quiet() -> Iterator[None]:
         for category in (FutureWarning, DeprecationWarning, UserWarning):
             warnings.simplefilter("ignore", category)
         yield
+
+
+@contextlib.contextmanager
+def hushed(*names: str) -> Iterator[None]:
+    """Only errors from these loggers ("" is the root): exporters report their passes as warnings."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
