@@ -56,7 +56,7 @@ def eager(model: nn.Module, ours: bool, images: Tensor, precision: str) -> Run:
 
 def compiled(model: nn.Module, ours: bool, images: Tensor, precision: str) -> Run:
     """torch.compile for the shape; for ours `sequencer2d.optimize`, which compiles too."""
-    from sequencer2d.models.optimize import optimize
+    from sequencer2d.models.optimizing import optimize
 
     dtype = _dtype(precision)
     if ours:

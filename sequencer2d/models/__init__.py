@@ -1,6 +1,7 @@
 """Models: the table of variants, the model, and checkpoints in every format they come in.
 
-Names are imported when they are first used: the table answers without loading torch.
+Names are imported when they are first used: the table answers without loading torch. No submodule may be called as one
+of them, or importing it would hide the name.
 """
 
 import importlib
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from sequencer2d.models.config import ModelConfig
     from sequencer2d.models.factory import create_model
     from sequencer2d.models.features import Sequencer2DFeatures
-    from sequencer2d.models.fuse import fuse
-    from sequencer2d.models.optimize import optimize
+    from sequencer2d.models.fusing import fuse
+    from sequencer2d.models.optimizing import optimize
     from sequencer2d.models.sequencer2d import Sequencer2D
     from sequencer2d.models.timm_registry import register_timm
     from sequencer2d.models.variants import list_models, model_config
@@ -38,12 +39,12 @@ _HOME = {
     "Sequencer2D": "sequencer2d",
     "Sequencer2DFeatures": "features",
     "create_model": "factory",
-    "fuse": "fuse",
+    "fuse": "fusing",
     "list_models": "variants",
     "load_model": "checkpoints",
     "load_weights": "checkpoints",
     "model_config": "variants",
-    "optimize": "optimize",
+    "optimize": "optimizing",
     "read_checkpoint": "checkpoints",
     "register_timm": "timm_registry",
     "save_weights": "checkpoints",
@@ -53,10 +54,7 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    # The submodules fuse and optimize share their function's name, and importing one would leave the module here.
-    globals()[name] = value
-    return value
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

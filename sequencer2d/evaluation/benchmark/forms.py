@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.models.optimize import optimize
+from sequencer2d.models.optimizing import optimize
 
 MODES = ("inference", "training")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -17,7 +17,7 @@ from torch import nn
 
 from sequencer2d.errors import ConfigError
 from sequencer2d.models import create_model, list_models
-from sequencer2d.models.fuse import fuse
+from sequencer2d.models.fusing import fuse
 from sequencer2d.models.peers import PREFIX, create_peer, is_peer
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation

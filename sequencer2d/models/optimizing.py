@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.models.fuse import fuse
+from sequencer2d.models.fusing import fuse
 from sequencer2d.nn.frozen import freeze
 from sequencer2d.nn.rnn2d import RNN2D
 

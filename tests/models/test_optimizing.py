@@ -11,7 +11,7 @@ import sequencer2d
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.nn.frozen import PackedRNN2D
 from tests.models.small import randomise, small_model
-from tests.models.test_fuse import SMALL, assert_same_function, images
+from tests.models.test_fusing import SMALL, assert_same_function, images
 
 OPTIONS = [
     {},

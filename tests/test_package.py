@@ -1,0 +1,30 @@
+"""The package's public names, imported when they are first used."""
+
+from pathlib import Path
+
+import pytest
+
+import sequencer2d
+import sequencer2d.models
+from sequencer2d.models import optimizing  # noqa: F401  (a submodule that was imported must not change the names)
+
+PACKAGES = [sequencer2d, sequencer2d.models]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_every_public_name_is_there(package):
+    assert set(package._HOME) <= set(package.__all__)
+    for name in package._HOME:
+        assert callable(getattr(package, name)), name
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_no_submodule_hides_a_public_name(package):
+    """Importing a submodule sets the package's attribute of its name, in place of what is imported lazily."""
+    submodules = {path.stem for path in Path(package.__file__).parent.iterdir()}
+    assert not submodules & set(package._HOME)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'sequencer2d' has no attribute 'sequencer3d'"):
+        sequencer2d.sequencer3d  # noqa: B018
