@@ -1,5 +1,6 @@
 """What all tests share: no network, no window, the same random numbers, and the marker for GPUs."""
 
+import importlib.util
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -8,9 +9,13 @@ os.environ["MPLBACKEND"] = "Agg"
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    # The kernels' tests run in Triton's interpreter. Triton reads this when first imported, which any test may do.
+if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
+    # On a CPU the kernels run in Triton's interpreter. It is chosen while they are imported, and any test may be the
+    # first to import Triton; tests/ops alone runs them.
     os.environ["TRITON_INTERPRET"] = "1"
+    importlib.import_module("sequencer2d.ops.triton_backward")
+    importlib.import_module("sequencer2d.ops.triton_forward")
+    del os.environ["TRITON_INTERPRET"]
 # The tests are small: more threads only wait for each other, and pytest-xdist starts one process a core.
 torch.set_num_threads(1)
 

@@ -43,7 +43,7 @@ def test_the_installed_package_is_the_wheels(environment: Path, tmp_path: Path) 
 
 
 def test_models_runs(environment: Path, tmp_path: Path) -> None:
-    assert "sequencer2d_s" in run(environment, "sequencer2d", "models", "sequencer2d_?", cwd=tmp_path)
+    assert "sequencer2d_n" in run(environment, "sequencer2d", "models", "sequencer2d_n", cwd=tmp_path)
 
 
 def test_predict_runs(environment: Path, tmp_path: Path, tiny: Path, images: Path) -> None:
