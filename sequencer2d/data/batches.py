@@ -1,4 +1,4 @@
-"""What happens to a whole batch on the training device: normalisation, random erasing, mixup and cutmix.
+"""What happens to a whole batch on the training device: policies, normalisation, random erasing, mixup and cutmix.
 
 Everything random here is a function of (seed, step, rank), so a resumed run draws what the uninterrupted one drew.
 """
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from timm.data import Mixup
 from torch import Tensor
+from torchvision.transforms import v2
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError
@@ -21,14 +22,14 @@ ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 _ATTEMPTS = 10
 
-_ERASING_STREAM, _MIXUP_STREAM = 1, 2
+_ERASING_STREAM, _MIXUP_STREAM, _POLICY_STREAM = 1, 2, 3
 
 
 class BatchTransform:
     """uint8 batches from a training loader → what the model and the loss take.
 
     Args:
-        config: mean, std, erasing, mixup and cutmix.
+        config: policy on the device, mean, std, erasing, mixup and cutmix.
         num_classes: of the targets.
         seed: of the run.
         rank: this process; each draws its own.
@@ -53,6 +54,9 @@ class BatchTransform:
             images in `dtype` of the same shape, and targets: int64 (B,), or float32 (B, classes) that sum to 1 if mixup
             or cutmix is on. Label smoothing is the loss's.
         """
+        if self.config.device_policy:
+            seed = _seed_of(self.seed, _POLICY_STREAM, self.rank, step)
+            images = augment(images, self.config.device_policy, draws=self.config.device_policy_draws, seed=seed)
         images = normalize(images, self.config.mean, self.config.std, dtype=dtype)
         if self.config.erasing > 0:
             seed = _seed_of(self.seed, _ERASING_STREAM, self.rank, step)
@@ -74,6 +78,23 @@ def normalize(
     images = images.to(device, non_blocking=True).to(dtype)
     scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device, dtype)
     return torch.addcmul(shift, images, scale)
+
+
+def augment(images: Tensor, policy: str, *, draws: int = 8, seed: int = 0) -> Tensor:
+    """Run a policy of torchvision's on parts of a batch, each part with a draw of its own.
+
+    Args:
+        images: uint8 (B, 3, H, W), on any device.
+        policy: "rand" (RandAugment, two operations of magnitude 9 of 31) or "trivial" (TrivialAugmentWide).
+        draws: parts of the batch, at most B.
+        seed: of the operations drawn.
+
+    Returns:
+        A new tensor of the same shape, dtype and device.
+    """
+    transform = _policy(policy)
+    with _torch_seeded(seed):
+        return torch.cat([transform(part) for part in images.chunk(min(draws, len(images)))])
 
 
 def erase(images: Tensor, probability: float, *, mode: str = "pixel", seed: int = 0) -> Tensor:
@@ -171,6 +192,23 @@ def _boxes(generator: np.random.Generator, batch: int, probability: float, heigh
     top = np.floor(generator.random(batch) * (height - box_rows + 1)).astype(int)
     left = np.floor(generator.random(batch) * (width - box_columns + 1)).astype(int)
     return np.stack([top, top + box_rows, left, left + box_columns])
+
+
+@functools.lru_cache(maxsize=2)
+def _policy(name: str) -> torch.nn.Module:
+    policies = {"rand": v2.RandAugment, "trivial": v2.TrivialAugmentWide}
+    return policies[name](interpolation=v2.InterpolationMode.BILINEAR)
+
+
+@contextlib.contextmanager
+def _torch_seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generator of the CPU alone, from which the policies draw; the devices' go on as they were."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 @contextlib.contextmanager
