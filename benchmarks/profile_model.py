@@ -7,11 +7,15 @@ Names starting with `timm/` are timm's models (`timm/convnext_tiny`).
 
 import argparse
 import json
+import shlex
 import statistics
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import torch
+
+from benchmarks.record import provenance, write_result
 
 
 def build(name: str, implementation: str) -> torch.nn.Module:
@@ -103,32 +107,40 @@ def kernels(step, count: int = 30) -> list[dict]:
     return sorted(rows, key=lambda row: -row["ms"])[:count]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--mode", choices=("inference", "training"), default="inference")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--size", type=int, default=224, help="pixels")
-    parser.add_argument("--compile", default="default", help="eager, default, max-autotune-no-cudagraphs, …")
-    parser.add_argument("--implementation", default="auto")
-    parser.add_argument("--output")
-    args = parser.parse_args()
+def measure(name: str, args: argparse.Namespace) -> dict:
+    """One row: time of a step, in inference as a CUDA graph too, peak memory, and GPU time by kernel."""
     make = inference_step if args.mode == "inference" else training_step
-    torch.backends.cudnn.benchmark = True
-    step = make(build(args.model, args.implementation), args.batch, args.size, args.compile)
+    torch._dynamo.reset()
+    step = make(build(name, args.implementation), args.batch, args.size, args.compile)
     torch.cuda.reset_peak_memory_stats()
     ms = milliseconds(step)
-    result = {**vars(args), "ms": ms, "images_per_s": args.batch / ms * 1000}
-    result["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    if args.mode == "inference":
-        result["graph_ms"] = milliseconds(graphed(step))
-        result["graph_images_per_s"] = args.batch / result["graph_ms"] * 1000
-    result["kernels"] = kernels(step)
-    print(json.dumps({k: v for k, v in result.items() if k != "kernels"}))
-    for row in result["kernels"]:
-        print(f"{row['ms']:9.3f} ms {row['calls']:5d}  {row['kernel']}")
-    if args.output:
-        Path(args.output).write_text(json.dumps(result, indent=1))
+    row = {"model": name, "mode": args.mode, "form": args.compile, "implementation": args.implementation}
+    row |= {"batch": args.batch, "size": args.size, "ms": ms, "images_per_s": args.batch / ms * 1000}
+    row["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    row["graph_ms"] = milliseconds(graphed(step)) if args.mode == "inference" else None
+    row["kernels"] = kernels(step)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--mode", choices=("inference", "training"), default="inference")
+    parser.add_argument("--batch", type=int, default=256, help="images")
+    parser.add_argument("--size", type=int, default=224, help="pixels")
+    parser.add_argument("--compile", default="default", help="eager, default, optimized (ours), or a torch.compile mode")
+    parser.add_argument("--implementation", default="auto")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/profile.json")
+    args = parser.parse_args()
+    torch.backends.cudnn.benchmark = True
+    rows = []
+    for name in args.models:
+        rows.append(measure(name, args))
+        print(json.dumps({key: value for key, value in rows[-1].items() if key != "kernels"}))
+        for kernel in rows[-1]["kernels"]:
+            print(f"{kernel['ms']:9.3f} ms {kernel['calls']:5d}  {kernel['kernel']}")
+        command = shlex.join(["python", "-m", "benchmarks.profile_model", *sys.argv[1:]])
+        write_result({**provenance("profile"), "command": command, "rows": rows}, args.output)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Times the fused recurrence alone, over launch configurations, for the table in `sequencer2d/ops/tuning.py`.
 
-    python benchmarks/recurrence.py --output recurrence.json [--only forward] [--hidden 96 48]
+    python -m benchmarks.recurrence [--only forward] [--hidden 96 48] [--output FILE]
 
 Every configuration is checked against the float64 reference before it is timed (CUDA events, median). Compilation runs
 in parallel processes first, because it takes longer than everything else.
@@ -11,12 +11,15 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shlex
 import statistics
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 
+from benchmarks.record import provenance, write_result
 from sequencer2d.ops import reference, registration, triton_backward, triton_forward
 from sequencer2d.ops.tuning import Launch
 
@@ -138,23 +141,22 @@ def measure(kernel: str, hidden: int, launch: Launch, dtype: torch.dtype, batche
     else:
         small |= {"out": out, "cells": cells}
         row["error"] = error(run_backward(small, launch, dtype)[0], expected_grad)
-    row["ms"] = {}
     if not row["error"] < 0.02:
         return row
     for batch in batches:
         p = problem(hidden, batch, dtype)
         if kernel == "forward":
-            row["ms"][str(batch)] = milliseconds(lambda p=p: run_forward(p, launch, dtype, False))
-            row.setdefault("ms_saving", {})[str(batch)] = milliseconds(lambda p=p: run_forward(p, launch, dtype, True))
+            row[f"ms_{batch}"] = milliseconds(lambda p=p: run_forward(p, launch, dtype, False))
+            row[f"ms_saving_{batch}"] = milliseconds(lambda p=p: run_forward(p, launch, dtype, True))
         else:
             p["out"], p["cells"] = registration.scan_triton(p["gates"], p["weight"], None, SCANS, "lstm", True)
-            row["ms"][str(batch)] = milliseconds(lambda p=p: run_backward(p, launch, dtype))
+            row[f"ms_{batch}"] = milliseconds(lambda p=p: run_backward(p, launch, dtype))
     return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True)
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/recurrence.json")
     parser.add_argument("--only", choices=("forward", "backward"))
     parser.add_argument("--hidden", type=int, nargs="+", default=[96, 48])
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 16, 1], help="images")
@@ -175,7 +177,8 @@ def main() -> None:
             row = measure(kernel, hidden, launch, getattr(torch, dtype), args.batch)
         rows.append(row)
         print(json.dumps(row), flush=True)
-        Path(args.output).write_text(json.dumps(rows, indent=1))
+        command = shlex.join(["python", "-m", "benchmarks.recurrence", *sys.argv[1:]])
+        write_result({**provenance("recurrence"), "command": command, "rows": rows}, args.output)
 
 
 if __name__ == "__main__":

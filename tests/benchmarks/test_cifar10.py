@@ -14,6 +14,7 @@ SMALL = (
     "data.workers=0",
     "precision=fp32",
     "run.device=cpu",
+    "run.compile=false",
     "run.epochs=1",
     "schedule.cooldown_epochs=0",
     "schedule.warmup_epochs=0",
@@ -45,4 +46,4 @@ def test_a_run_becomes_a_result_and_a_row(folder: Path, tmp_path: Path) -> None:
     assert result["rows"][0]["top1_percent"] == result["log"][-1]["top1"]
     assert result["config"]["run"]["epochs"] == 1
     text = tables.render("<!-- table: cifar10 -->\n<!-- end: cifar10 -->", {"cifar10": result})
-    assert "| cifar10 | sequencer2d_n | 0.0 M | 1 |" in text
+    assert "| cifar10 | sequencer2d_t | 0.0 M | 1 |" in text
