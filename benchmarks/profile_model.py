@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=("inference", "training"), default="inference")
     parser.add_argument("--batch", type=int, default=256, help="images")
     parser.add_argument("--size", type=int, default=224, help="pixels")
-    parser.add_argument("--compile", default="default", help="eager, default, optimized (ours), or a torch.compile mode")
+    parser.add_argument("--compile", default="default", help="eager, default, optimized, or torch.compile's mode")
     parser.add_argument("--implementation", default="auto")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/profile.json")
     args = parser.parse_args()

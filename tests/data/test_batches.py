@@ -109,7 +109,8 @@ def test_policy_on_the_device_is_drawn_from_its_seed_and_differs_between_parts(p
     before = torch.get_rng_state()
     first = augment(images, policy, draws=8, seed=3)
     assert torch.equal(torch.get_rng_state(), before)
-    assert first.dtype == torch.uint8 and first.shape == images.shape
+    assert first.dtype == torch.uint8
+    assert first.shape == images.shape
     assert torch.equal(first, augment(images, policy, draws=8, seed=3))
     assert not torch.equal(first, augment(images, policy, draws=8, seed=4))
     # Two images a part: those of one part are treated alike, not all parts are.
