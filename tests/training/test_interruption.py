@@ -1,5 +1,6 @@
 """Real processes that are stopped in mid-epoch and go on: the losses are those of a run that nobody stopped."""
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,16 @@ from tests.training.conftest import logged
 
 REPOSITORY = Path(__file__).parents[2]
 FIELDS = {"run__epochs": 1, "run__checkpoint_interval_steps": 3, "data__erasing": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(tmp_path):
+    """A test that fails half-way would leave torchrun's workers, which have sessions of their own, to run on for hours."""
+    yield
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(tmp_path).encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def test_kill_9_in_mid_epoch_then_resume(tiny, tmp_path):
