@@ -23,7 +23,7 @@ FIELDS = {"run__epochs": 1, "run__checkpoint_interval_steps": 3, "data__erasing"
 
 @pytest.fixture(autouse=True)
 def nothing_left_running(tmp_path):
-    """A test that fails half-way would leave torchrun's workers, which have sessions of their own, to run on for hours."""
+    """A test that fails half-way would leave torchrun's workers, with sessions of their own, to run on for hours."""
     yield
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
