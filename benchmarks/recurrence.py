@@ -71,30 +71,16 @@ def options(dtype: torch.dtype) -> dict:
     return {"scans": SCANS, "cell": "lstm", "fast": dtype is torch.bfloat16, "precision": "tf32x3"}
 
 
-def run_forward(p: dict, launch: Launch, dtype: torch.dtype, save: bool) -> tuple[torch.Tensor, ...]:
+def run_forward(p: dict, launch: Launch, dtype: torch.dtype, save: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return triton_forward.launch_forward(
-        p["gates"], p["weight"], None, save_cells=save, save_gates=save, launch=launch, **options(dtype)
+        p["gates"], p["weight"], None, save_cells=save, launch=launch, **options(dtype)
     )
 
 
 def run_backward(p: dict, launch: Launch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     return triton_backward.launch_backward(
-        p["grad"],
-        p["summed"],
-        p["weight"],
-        None,
-        p["out"],
-        p["cells"],
-        recompute=False,
-        launch=launch,
-        **options(dtype),
+        p["grad"], p["gates"], p["weight"], None, p["out"], p["cells"], launch=launch, **options(dtype)
     )
-
-
-def saved(p: dict) -> dict[str, torch.Tensor]:
-    """What forward keeps for backward."""
-    kept = registration.scan_triton(p["gates"], p["weight"], None, SCANS, "lstm", True, True)
-    return dict(zip(("out", "cells", "summed"), kept, strict=True))
 
 
 def oracle(p: dict) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,7 +123,7 @@ def compile_one(job: tuple[str, int, Launch, str]) -> str:
             run_forward(p, launch, dtype, False)
             run_forward(p, launch, dtype, True)
         else:
-            p |= {"out": torch.zeros_like(p["grad"]), "cells": torch.zeros_like(p["grad"]), "summed": p["gates"]}
+            p["out"], p["cells"] = torch.zeros_like(p["grad"]), torch.zeros_like(p["grad"])
             run_backward(p, launch, dtype)
         torch.cuda.synchronize()
     except Exception as failure:
@@ -149,10 +135,11 @@ def measure(kernel: str, hidden: int, launch: Launch, dtype: torch.dtype, batche
     row = {"kernel": kernel, "hidden": hidden, **dataclasses.asdict(launch), "dtype": str(dtype).split(".")[-1]}
     small = problem(hidden, 3, dtype)
     expected_out, expected_grad = oracle(small)
-    small |= saved(small)
+    out, cells = registration.scan_triton(small["gates"], small["weight"], None, SCANS, "lstm", True)
     if kernel == "forward":
         row["error"] = error(run_forward(small, launch, dtype, False)[0], expected_out)
     else:
+        small |= {"out": out, "cells": cells}
         row["error"] = error(run_backward(small, launch, dtype)[0], expected_grad)
     if not row["error"] < 0.02:
         return row
@@ -162,7 +149,7 @@ def measure(kernel: str, hidden: int, launch: Launch, dtype: torch.dtype, batche
             row[f"ms_{batch}"] = milliseconds(lambda p=p: run_forward(p, launch, dtype, False))
             row[f"ms_saving_{batch}"] = milliseconds(lambda p=p: run_forward(p, launch, dtype, True))
         else:
-            p |= saved(p)
+            p["out"], p["cells"] = registration.scan_triton(p["gates"], p["weight"], None, SCANS, "lstm", True)
             row[f"ms_{batch}"] = milliseconds(lambda p=p: run_backward(p, launch, dtype))
     return row
 

@@ -79,16 +79,16 @@ def rnn2d_fused(
     gates = F.linear(x, weight, bias)
     if training:
         return FusedScan.apply(gates, recurrent, bias_n, tuple(scans), cell)
-    return torch.ops.sequencer2d.scan(gates, recurrent, bias_n, tuple(scans), cell, False, False)[0]
+    return torch.ops.sequencer2d.scan(gates, recurrent, bias_n, tuple(scans), cell, False)[0]
 
 
 class FusedScan(torch.autograd.Function):
-    """The scans over gates (B, H, W, S*G*D); it keeps pre-activations (the GRU: the gates), h and c for backward."""
+    """The scans over gates (B, H, W, S*G*D), which it keeps for backward, with h and c."""
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Any, cell: str) -> Tensor:
-        out, cells, summed = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True, True)
-        ctx.save_for_backward(gates if cell == "gru" else summed, weight_hh, bias_n, out, cells)
+        out, cells = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True)
+        ctx.save_for_backward(gates, weight_hh, bias_n, out, cells)
         ctx.scans, ctx.cell = scans, cell
         return out
 
@@ -97,7 +97,7 @@ class FusedScan(torch.autograd.Function):
         _refuse_double_backward()
         gates, weight_hh, bias_n, out, cells = ctx.saved_tensors
         grad_gates, grad_weight, grad_bias = torch.ops.sequencer2d.scan_backward(
-            grad_out, gates, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell, False
+            grad_out, gates, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell
         )
         return grad_gates, grad_weight, None if bias_n is None else grad_bias, None, None
 
@@ -117,7 +117,7 @@ class RecomputedRNN2D(torch.autograd.Function):
         cell: str,
     ) -> Tensor:
         gates = F.linear(x, weight_ih, bias)
-        out, cells, _ = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True, False)
+        out, cells = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True)
         ctx.save_for_backward(x, weight_ih, bias, weight_hh, bias_n, out, cells)
         ctx.scans, ctx.cell = scans, cell
         return out

@@ -16,12 +16,11 @@ from sequencer2d.ops import reference, vendor
 
 _LIBRARY = torch.library.Library("sequencer2d", "DEF")
 _LIBRARY.define(
-    "scan(Tensor gates, Tensor weight_hh, Tensor? bias_n, int[] scans, str cell, bool save_cells, bool save_gates) "
-    "-> (Tensor, Tensor, Tensor)"
+    "scan(Tensor gates, Tensor weight_hh, Tensor? bias_n, int[] scans, str cell, bool save_cells) -> (Tensor, Tensor)"
 )
 _LIBRARY.define(
     "scan_backward(Tensor grad_out, Tensor gates, Tensor weight_hh, Tensor? bias_n, Tensor out, Tensor cells, "
-    "int[] scans, str cell, bool recompute) -> (Tensor, Tensor, Tensor)"
+    "int[] scans, str cell) -> (Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
     "rnn2d_recomputing_backward(Tensor grad_out, Tensor x, Tensor weight_ih, Tensor? bias, Tensor weight_hh, "
@@ -39,18 +38,9 @@ _LIBRARY.define("linear_gelu(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 
 
 def scan_triton(
-    gates: Tensor,
-    weight_hh: Tensor,
-    bias_n: Tensor | None,
-    scans: Sequence[int],
-    cell: str,
-    save_cells: bool,
-    save_gates: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The fused forward: gates (B, H, W, S*G*D) to h and c, each (B, H, W, S*D), and pre-activations shaped as gates.
-
-    c exists for the LSTM alone, pre-activations for all but the GRU; they are empty where not saved.
-    """
+    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, save_cells: bool
+) -> tuple[Tensor, Tensor]:
+    """The fused forward: gates (B, H, W, S*G*D) to (h, c), each (B, H, W, S*D); c is empty unless it is saved."""
     from sequencer2d.ops import triton_forward, tuning
 
     gates, weight_hh = gates.contiguous(), weight_hh.contiguous()
@@ -62,7 +52,6 @@ def scan_triton(
             scans=tuple(scans),
             cell=cell,
             save_cells=save_cells and cell == "lstm",
-            save_gates=save_gates and cell != "gru",
             launch=tuning.choose("forward", gates, weight_hh, tuple(scans)),
             fast=_fast(gates),
             precision=_precision(),
@@ -78,9 +67,8 @@ def scan_backward_triton(
     cells: Tensor,
     scans: Sequence[int],
     cell: str,
-    recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of gates, weight_hh and bias_n (empty but for the GRU); `recompute` if gates hold the input's part only."""
+    """Gradients of gates, weight_hh and bias_n (empty but for the GRU)."""
     from sequencer2d.ops import triton_backward, tuning
 
     gates, weight_hh, scans = gates.contiguous(), weight_hh.contiguous(), tuple(scans)
@@ -96,7 +84,6 @@ def scan_backward_triton(
             cells,
             scans=scans,
             cell=cell,
-            recompute=recompute or cell == "gru",
             launch=launch,
             fast=_fast(gates),
             precision=_precision(),
@@ -129,7 +116,7 @@ def _recomputing_backward(
     """
     gates = F.linear(x, weight_ih, bias)
     grad_gates, grad_weight_hh, grad_bias_n = torch.ops.sequencer2d.scan_backward(
-        grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, True
+        grad_out, gates, weight_hh, bias_n, out, cells, scans, cell
     )
     flat = grad_gates.flatten(0, -2)
     grad_bias = x.new_empty(0) if bias is None else flat.sum(0)
@@ -137,20 +124,13 @@ def _recomputing_backward(
 
 
 def _scan_cpu(
-    gates: Tensor,
-    weight_hh: Tensor,
-    bias_n: Tensor | None,
-    scans: Sequence[int],
-    cell: str,
-    save_cells: bool,
-    save_gates: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, save_cells: bool
+) -> tuple[Tensor, Tensor]:
     if _interpreting():
-        return scan_triton(gates, weight_hh, bias_n, scans, cell, save_cells, save_gates)
+        return scan_triton(gates, weight_hh, bias_n, scans, cell, save_cells)
     out = reference.scan_gates(gates, weight_hh, _gru_bias(bias_n), scans=scans, cell=cell)
-    # Backward of the reference starts from the gates as they came; c only keeps the operator's promise of a shape.
-    cells = torch.zeros_like(out) if save_cells and cell == "lstm" else gates.new_empty(0)
-    return out, cells, gates.clone() if save_gates and cell != "gru" else gates.new_empty(0)
+    # The reference's backward starts from the gates alone; the placeholder keeps the operator's promise of a shape.
+    return out, torch.zeros_like(out) if save_cells and cell == "lstm" else gates.new_empty(0)
 
 
 def _scan_backward_cpu(
@@ -162,19 +142,14 @@ def _scan_backward_cpu(
     cells: Tensor,
     scans: Sequence[int],
     cell: str,
-    recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if _interpreting():
-        return scan_backward_triton(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, recompute)
+        return scan_backward_triton(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell)
     inputs = [gates, weight_hh, bias_n]
-    grads = _differentiate(functools.partial(_scan_reference, scans=scans, cell=cell), inputs, grad_out)
+    grads = _differentiate(
+        lambda g, w, b: reference.scan_gates(g, w, _gru_bias(b), scans=scans, cell=cell), inputs, grad_out
+    )
     return tuple(gates.new_empty(0) if grad is None else grad for grad in grads)  # type: ignore[return-value]
-
-
-def _scan_reference(
-    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, *, scans: Sequence[int], cell: str
-) -> Tensor:
-    return reference.scan_gates(gates, weight_hh, _gru_bias(bias_n), scans=scans, cell=cell)
 
 
 def _rnn2d(
@@ -219,13 +194,12 @@ def _gru_bias(bias_n: Tensor | None) -> Tensor | None:
     return None if bias_n is None else F.pad(bias_n, (2 * bias_n.shape[-1], 0))
 
 
-def _fake_scan(gates, weight_hh, bias_n, scans, cell, save_cells, save_gates):  # type: ignore[no-untyped-def]
+def _fake_scan(gates, weight_hh, bias_n, scans, cell, save_cells):  # type: ignore[no-untyped-def]
     out = gates.new_empty(*gates.shape[:-1], len(scans) * weight_hh.shape[-1])
-    cells = torch.empty_like(out) if save_cells and cell == "lstm" else gates.new_empty(0)
-    return out, cells, gates.new_empty(gates.shape) if save_gates and cell != "gru" else gates.new_empty(0)
+    return out, torch.empty_like(out) if save_cells and cell == "lstm" else gates.new_empty(0)
 
 
-def _fake_scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, recompute):  # type: ignore[no-untyped-def]
+def _fake_scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell):  # type: ignore[no-untyped-def]
     grad_gates = gates.new_empty(gates.shape)
     return grad_gates, weight_hh.new_empty(weight_hh.shape), _like(bias_n, gates)
 

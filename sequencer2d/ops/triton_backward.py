@@ -71,11 +71,9 @@ def backward_kernel(
     grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
     CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr, PREFETCH: tl.constexpr,
-    RECOMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of
-    the recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU. RECOMPUTE: gates hold the input's part
-    of the pre-activations alone, and the recurrent part is computed again; else they hold the sum.
+    the recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
     """
     G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
     STATE: tl.constexpr = CELL != common.RNN
@@ -113,15 +111,13 @@ def backward_kernel(
                 ahead = tl.where(valid, tl.minimum(PREFETCH, steps - 1 - t), 0) * hop
                 common.prefetch_rows(gates + gate_row + ahead * (S * G * D), G * BYTES, R)
                 common.prefetch_rows(grad_out + unit_row + ahead * (S * D), BYTES, R)
-                if RECOMPUTE:
-                    common.prefetch_rows(out + unit_row + ahead * (S * D), BYTES, R)
+                common.prefetch_rows(out + unit_row + ahead * (S * D), BYTES, R)
                 if CELL == common.LSTM:
                     common.prefetch_rows(states + unit_row + ahead * (S * D), BYTES, R)
             h = ()
-            if RECOMPUTE:
-                for k in tl.static_range(NC):
-                    column = k * DC + tl.arange(0, DC)[None, :]
-                    h = h + (common.load_chunk(out + unit_row + hop * (S * D), column, valid & inner, D, DC),)
+            for k in tl.static_range(NC):
+                column = k * DC + tl.arange(0, DC)[None, :]
+                h = h + (common.load_chunk(out + unit_row + hop * (S * D), column, valid & inner, D, DC),)
             dh_new = ()
             for _ in tl.static_range(NC):
                 dh_new = dh_new + (zero,)
@@ -132,10 +128,7 @@ def backward_kernel(
                     gates + gate_row, states + unit_row + hop * (S * D), grad_out + unit_row,
                     n, valid, inner, D, DC, G, STATE,
                 )  # fmt: skip
-                if RECOMPUTE:
-                    rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, NC, G, PRECISION)
-                else:
-                    rec = common.nothing(zero, G)
+                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, NC, G, PRECISION)
                 bias = zero
                 if CELL == common.GRU:
                     bias = tl.load(bias_n + slot * D + column, mask=column < D, other=0.0).to(tl.float32)
@@ -219,7 +212,6 @@ def launch_backward(
     *,
     scans: tuple[int, ...],
     cell: str,
-    recompute: bool,
     launch: Launch,
     fast: bool,
     precision: str,
@@ -236,7 +228,7 @@ def launch_backward(
         cells if cell == "lstm" else out, grad_gates, grad_rec, batch, height, width,
         SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
         R=launch.rows, CELL=CELL_CODES[cell], FAST=fast, PRECISION=precision, RESIDENT=launch.resident,
-        PREFETCH=launch.prefetch if gates.is_cuda else 0, RECOMPUTE=recompute, num_warps=launch.warps, num_stages=1,
+        PREFETCH=launch.prefetch if gates.is_cuda else 0, num_warps=launch.warps, num_stages=1,
     )  # fmt: skip
     return grad_gates, grad_rec
 

@@ -158,15 +158,6 @@ def recurrent_products(
 
 
 @triton.jit
-def nothing(zero, G: tl.constexpr):
-    """A tuple of G zeros, in place of recurrent products that are part of the gates already."""
-    zeros = ()
-    for _ in tl.static_range(G):
-        zeros = zeros + (zero,)
-    return zeros
-
-
-@triton.jit
 def side_by_side(parts, R: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
     """The inverse of the split: G tensors (R, DC) to one (R, GP*DC), gates side by side."""
     if G == 1:

@@ -40,14 +40,12 @@ def cell_forward(x, rec, h_old, c_old, bias_n, CELL: tl.constexpr, FAST: tl.cons
 
 @triton.jit
 def forward_kernel(
-    gates, weight, bias_n, out, cells, summed, B, H, W,
+    gates, weight, bias_n, out, cells, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
-    CELL: tl.constexpr, SAVE_CELLS: tl.constexpr, SAVE_GATES: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
+    CELL: tl.constexpr, SAVE: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
     PREFETCH: tl.constexpr,
 ):  # fmt: skip
-    """gates (B, H, W, S*G*D), weight (S, G*D, D), bias_n (S, D) for GRU, out (B, H, W, S*D), cells as out if SAVE_CELLS.
-
-    summed, as gates, is written if SAVE_GATES: both parts of the pre-activations, for a backward that need not sum them.
+    """gates (B, H, W, S*G*D), weight (S, G*D, D), bias_n (S, D) for GRU, out (B, H, W, S*D), cells as out if SAVE.
 
     The fp32 state next to h is c for the LSTM; for the GRU it is h itself, unrounded. SCANS packs two bits a slot.
     """
@@ -66,9 +64,9 @@ def forward_kernel(
         stride = tl.where(axis == 0, W, 1)
         token = common.row_tokens(rows, axis, H, W) + tl.where(backward == 1, (steps - 1) * stride, 0)
         hop = tl.where(backward == 1, -stride, stride).to(tl.int64)
-        # Two offsets serve all tensors, to spare registers.
-        gate_row = token[:, None] * (S * G * D) + slot * (G * D)
-        unit_row = token[:, None] * (S * D) + slot * D
+        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D)
+        out_rows = out + token[:, None] * (S * D) + slot * D
+        cell_rows = cells + token[:, None] * (S * D) + slot * D
 
         dtype = gates.dtype.element_ty
         zero = tl.zeros((R, DC), tl.float32)
@@ -78,20 +76,20 @@ def forward_kernel(
             h = h + (zero.to(dtype),)
             c = c + (zero,)
         tiles = common.weight_tiles(weight, slot, D, DC, NC, G, RESIDENT)
-        x_next = common.chunk_gates(gates + gate_row, 0, valid, D, DC, G)
+        x_next = common.chunk_gates(gate_rows, 0, valid, D, DC, G)
         for t in range(steps):
             if PREFETCH > 0:
                 ahead = tl.where(valid, tl.minimum(PREFETCH, steps - 1 - t), 0) * hop * (S * G * D)
-                common.prefetch_rows(gates + gate_row + ahead, G * D * dtype.primitive_bitwidth // 8, R)
+                common.prefetch_rows(gate_rows + ahead, G * D * dtype.primitive_bitwidth // 8, R)
             h_new = ()
             c_new = ()
             for n in tl.static_range(NC):
                 x = x_next
                 if n + 1 < NC:
-                    x_next = common.chunk_gates(gates + gate_row, n + 1, valid, D, DC, G)
+                    x_next = common.chunk_gates(gate_rows, n + 1, valid, D, DC, G)
                 else:
                     more = valid & (t + 1 < steps)
-                    x_next = common.chunk_gates(gates + gate_row + hop * (S * G * D), 0, more, D, DC, G)
+                    x_next = common.chunk_gates(gate_rows + hop * (S * G * D), 0, more, D, DC, G)
                 rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, NC, G, PRECISION)
                 column = n * DC + tl.arange(0, DC)[None, :]
                 bias = zero
@@ -99,19 +97,16 @@ def forward_kernel(
                     bias = tl.load(bias_n + slot * D + column, mask=column < D, other=0.0).to(tl.float32)
                 h_chunk, c_chunk = cell_forward(x, rec, h[n], c[n], bias, CELL, FAST)
                 h_chunk = h_chunk.to(dtype)
-                common.store_chunk(out + unit_row, column, h_chunk, valid, D, DC)
-                if SAVE_GATES:
-                    for gate in tl.static_range(G):
-                        total = (x[gate].to(tl.float32) + rec[gate]).to(dtype)
-                        common.store_chunk(summed + gate_row + gate * D, column, total, valid, D, DC)
-                if SAVE_CELLS:
-                    common.store_chunk(cells + unit_row, column, c_chunk.to(dtype), valid, D, DC)
+                common.store_chunk(out_rows, column, h_chunk, valid, D, DC)
+                if SAVE:
+                    common.store_chunk(cell_rows, column, c_chunk.to(dtype), valid, D, DC)
                 h_new = h_new + (h_chunk,)
                 c_new = c_new + (c_chunk,)
             h = h_new
             c = c_new
-            gate_row += hop * (S * G * D)
-            unit_row += hop * (S * D)
+            gate_rows += hop * (S * G * D)
+            out_rows += hop * (S * D)
+            cell_rows += hop * (S * D)
 
 
 def launch_forward(
@@ -122,31 +117,25 @@ def launch_forward(
     scans: tuple[int, ...],
     cell: str,
     save_cells: bool,
-    save_gates: bool,
     launch: Launch,
     fast: bool,
     precision: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the kernel.
-
-    Returns out (B, H, W, S*D), the cell states, of the same shape if saved, and the pre-activations (B, H, W, S*G*D) if
-    saved; what is not saved is empty.
-    """
+) -> tuple[Tensor, Tensor]:
+    """Run the kernel. Returns out (B, H, W, S*D) and the cell states, of the same shape if saved, else empty."""
     batch, height, width, _ = gates.shape
     hidden = weight_hh.shape[-1]
     out = gates.new_empty(batch, height, width, len(scans) * hidden)
     cells = torch.empty_like(out) if save_cells else gates.new_empty(0)
-    summed = torch.empty_like(gates) if save_gates else gates.new_empty(0)
     longest = max(batch * (width if scan < 2 else height) for scan in scans)
     grid = (triton.cdiv(longest, launch.rows), len(scans))
     forward_kernel[grid](
-        gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, summed, batch, height, width,
+        gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
         SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
-        R=launch.rows, CELL=CELL_CODES[cell], SAVE_CELLS=save_cells, SAVE_GATES=save_gates, FAST=fast, PRECISION=precision,
+        R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
         RESIDENT=launch.resident, PREFETCH=launch.prefetch if gates.is_cuda else 0,
         num_warps=launch.warps, num_stages=1,
     )  # fmt: skip
-    return out, cells, summed
+    return out, cells
 
 
 def pack_scans(scans: tuple[int, ...]) -> int:

@@ -135,10 +135,10 @@ def test_opcheck(device):
     gates = torch.nn.functional.linear(x, weight_ih.flatten(0, 1))
     kinds = ("test_schema", "test_faketensor")
     torch.library.opcheck(
-        torch.ops.sequencer2d.scan, (gates, weight_hh, None, [0, 1, 2, 3], "lstm", True, True), test_utils=kinds
+        torch.ops.sequencer2d.scan, (gates, weight_hh, None, [0, 1, 2, 3], "lstm", True), test_utils=kinds
     )
-    out, cells, summed = torch.ops.sequencer2d.scan(gates, weight_hh, None, [0, 1, 2, 3], "lstm", True, True)
-    arguments = (problem.grad, summed, weight_hh, None, out, cells, [0, 1, 2, 3], "lstm", False)
+    out, cells = torch.ops.sequencer2d.scan(gates, weight_hh, None, [0, 1, 2, 3], "lstm", True)
+    arguments = (problem.grad, gates, weight_hh, None, out, cells, [0, 1, 2, 3], "lstm")
     torch.library.opcheck(torch.ops.sequencer2d.scan_backward, arguments, test_utils=kinds)
     torch.library.opcheck(torch.ops.sequencer2d.rnn2d, (*problem.arguments, [0, 1, 2, 3], "lstm"), test_utils=kinds)
 
@@ -166,7 +166,7 @@ def test_offsets_beyond_two_to_the_31(device):
     generator = torch.Generator(device).manual_seed(0)
     weight = torch.randn(4, 384, 96, device=device, generator=generator).div(10).half()
     gates = torch.randn(batch, 64, 64, 1536, device=device, dtype=torch.float16, generator=generator)
-    scan = lambda g: torch.ops.sequencer2d.scan(g, weight, None, [0, 1, 2, 3], "lstm", False, False)[0]  # noqa: E731
+    scan = lambda g: torch.ops.sequencer2d.scan(g, weight, None, [0, 1, 2, 3], "lstm", False)[0]  # noqa: E731
     assert gates.numel() > 2**31
     torch.testing.assert_close(scan(gates)[-1:], scan(gates[-1:].clone()), rtol=0, atol=2e-3)
 
