@@ -6,7 +6,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.models.fusing import fuse
 from sequencer2d.nn.frozen import freeze
 from sequencer2d.nn.rnn2d import RNN2D
@@ -29,8 +29,8 @@ def optimize(
 
     Args:
         model: on the device it shall run on; it is not changed.
-        dtype: of weights and computation; default bfloat16 on CUDA, float32 on a CPU. Images of any dtype are
-            converted.
+        dtype: of weights and computation; default bfloat16 on CUDA, float32 on a CPU. Images of any floating dtype are
+            converted. In 16 bits on CUDA the GELU takes its tanh form, which differs by at most 5e-4.
         compile: whether to use torch.compile, or the name of its mode.
         graph: whether to replay CUDA graphs; default on CUDA. What a call returns is its own: the next call does not
             overwrite it.
@@ -67,6 +67,11 @@ class Optimized(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
+        # Before the conversion, which would let images of bytes pass unnormalised.
+        if not images.is_floating_point():
+            raise InputError(
+                f"images have dtype {images.dtype}; expected floating point: scale and normalise them first"
+            )
         if not self.graph:
             return self._run(images.to(self.dtype))
         shape = tuple(images.shape)

@@ -7,6 +7,24 @@ from torch.nn import functional as F
 from sequencer2d.errors import InputError
 
 
+def check_images(x: Tensor, in_chans: int, least: int) -> None:
+    """Raise `InputError` unless x is a batch (B, in_chans, H, W), floating, of at least `least` pixels a side."""
+    if x.ndim != 4:
+        raise InputError(f"images have shape {tuple(x.shape)}; expected 4 axes (batch, channels, height, width)")
+    if x.shape[1] != in_chans:
+        raise InputError(
+            f"images have {x.shape[1]} channels (shape {tuple(x.shape)}); this model takes {in_chans}: "
+            "create it with in_chans= for another number"
+        )
+    if not x.is_floating_point():
+        raise InputError(f"images have dtype {x.dtype}; expected floating point: scale and normalise them first")
+    if x.shape[2] < least or x.shape[3] < least:
+        raise InputError(
+            f"images of {x.shape[2]}×{x.shape[3]} pixels are too small; this model needs {least}×"
+            f"{least} or more: enlarge them, or create the model with smaller patch_sizes"
+        )
+
+
 def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
     """Zero-pad (B, C, H, W) at the bottom and the right until H and W are multiples of `multiple` pixels.
 
@@ -51,26 +69,10 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        self._check(x_BCHW)
+        check_images(x_BCHW, self.in_chans, self.multiple)
         x_BCHW = self.proj(pad_to_multiple(x_BCHW, self.multiple))
         # Left as a permuted view, the layout would survive the residual sums and slow every block of the stage.
         return x_BCHW.permute(0, 2, 3, 1).contiguous()
-
-    def _check(self, x: Tensor) -> None:
-        if x.ndim != 4:
-            raise InputError(f"images have shape {tuple(x.shape)}; expected 4 axes (batch, channels, height, width)")
-        if x.shape[1] != self.in_chans:
-            raise InputError(
-                f"images have {x.shape[1]} channels (shape {tuple(x.shape)}); this model takes {self.in_chans}: "
-                "create it with in_chans= for another number"
-            )
-        if not x.is_floating_point():
-            raise InputError(f"images have dtype {x.dtype}; expected floating point: scale and normalise them first")
-        if x.shape[2] < self.multiple or x.shape[3] < self.multiple:
-            raise InputError(
-                f"images of {x.shape[2]}×{x.shape[3]} pixels are too small; this model needs {self.multiple}×"
-                f"{self.multiple} or more: enlarge them, or create the model with smaller patch_sizes"
-            )
 
 
 class Downsample(nn.Module):

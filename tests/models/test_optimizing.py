@@ -111,3 +111,19 @@ def test_on_a_gpu_every_shape_has_its_graph_and_outputs_are_kept():
     with torch.no_grad():
         for x, output in zip(inputs, outputs, strict=True):
             torch.testing.assert_close(output, model(x), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(1, 3, 28, 28, dtype=torch.uint8), "dtype"),
+        (torch.zeros(1, 1, 28, 28), "channels"),
+        (torch.zeros(1, 3, 8, 28), "too small"),
+        (torch.zeros(3, 28, 28), "4 axes"),
+    ],
+)
+def test_refuses_the_images_that_the_model_refuses(images, message):
+    model = sequencer2d.create_model("sequencer2d_n", depths=(1, 1, 1, 1))
+    for refusing in (model, sequencer2d.optimize(model, compile=False)):
+        with pytest.raises(InputError, match=message):
+            refusing(images)
