@@ -1,6 +1,6 @@
-"""What happens to a whole batch on the training device: policies, normalisation, random erasing, mixup and cutmix.
+"""What happens to a whole batch: a policy in the workers; normalisation, erasing, mixup and cutmix on the device.
 
-Everything random here is a function of (seed, step, rank), so a resumed run draws what the uninterrupted one drew.
+Everything random here comes from a seed, so a resumed run draws what the uninterrupted one drew.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 _ATTEMPTS = 10
 
-_ERASING_STREAM, _MIXUP_STREAM, _POLICY_STREAM = 1, 2, 3
+_ERASING_STREAM, _MIXUP_STREAM = 1, 2
 
 
 class BatchTransform:
     """uint8 batches from a training loader → what the model and the loss take.
 
     Args:
-        config: policy on the device, mean, std, erasing, mixup and cutmix.
+        config: mean, std, erasing, mixup and cutmix.
         num_classes: of the targets.
         seed: of the run.
         rank: this process; each draws its own.
@@ -54,9 +54,6 @@ class BatchTransform:
             images in `dtype` of the same shape, and targets: int64 (B,), or float32 (B, classes) that sum to 1 if mixup
             or cutmix is on. Label smoothing is the loss's.
         """
-        if self.config.device_policy:
-            seed = _seed_of(self.seed, _POLICY_STREAM, self.rank, step)
-            images = augment(images, self.config.device_policy, draws=self.config.device_policy_draws, seed=seed)
         images = normalize(images, self.config.mean, self.config.std, dtype=dtype)
         if self.config.erasing > 0:
             seed = _seed_of(self.seed, _ERASING_STREAM, self.rank, step)
@@ -83,8 +80,10 @@ def normalize(
 def augment(images: Tensor, policy: str, *, draws: int = 8, seed: int = 0) -> Tensor:
     """Run a policy of torchvision's on parts of a batch, each part with a draw of its own.
 
+    On the CPU: on a GPU its many small operations, some of which the host waits for, take longer than a training step.
+
     Args:
-        images: uint8 (B, 3, H, W), on any device.
+        images: uint8 (B, 3, H, W).
         policy: "rand" (RandAugment, two operations of magnitude 9 of 31) or "trivial" (TrivialAugmentWide).
         draws: parts of the batch, at most B.
         seed: of the operations drawn.

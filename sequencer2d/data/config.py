@@ -59,11 +59,11 @@ class DataConfig:
     """Probability of a horizontal flip."""
     auto_augment: str = "rand-m9-mstd0.5-inc1"
     """RandAugment (or another policy) in timm's notation; empty: none."""
-    device_policy: Literal["", "rand", "trivial"] = ""
-    """torchvision's RandAugment or TrivialAugmentWide, run on the training device on parts of a batch; empty: none. For
-    small images, where `auto_augment` keeps every core busier than the device; leave that empty then."""
-    device_policy_draws: int = 8
-    """Parts of a batch, each with its own draw of `device_policy`: more are more varied and slower."""
+    batch_policy: Literal["", "rand", "trivial"] = ""
+    """torchvision's RandAugment or TrivialAugmentWide, run by the workers on parts of a batch; empty: none. For small
+    images, where `auto_augment`, image by image, leaves the device waiting; leave that empty then."""
+    batch_policy_draws: int = 8
+    """Parts of a batch, each with its own draw of `batch_policy`: more are more varied and slower."""
     color_jitter: float = 0.0
     """Strength of brightness, contrast and saturation changes; used where `auto_augment` is empty."""
     erasing: float = 0.25
@@ -110,7 +110,7 @@ _LOWEST = {
     "prefetch": 1,
     "max_broken": 0,
     "crop_padding": 0,
-    "device_policy_draws": 1,
+    "batch_policy_draws": 1,
     "color_jitter": 0,
     "mixup": 0,
     "cutmix": 0,
@@ -120,7 +120,7 @@ _CHOICES = {
     "interpolation": ("random", "nearest", "bilinear", "bicubic", "lanczos"),
     "eval_interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
     "erasing_mode": ("pixel", "color", "constant"),
-    "device_policy": ("", "rand", "trivial"),
+    "batch_policy": ("", "rand", "trivial"),
 }
 
 

@@ -39,7 +39,7 @@ def cifar10() -> TrainConfig:
             crop="pad",
             crop_padding=4,
             auto_augment="",
-            device_policy="rand",
+            batch_policy="rand",
             erasing=0.1,
             mixup=0.5,
             cutmix=1.0,

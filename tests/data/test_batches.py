@@ -103,7 +103,7 @@ def test_mixing_needs_pairs_and_may_be_off() -> None:
 
 
 @pytest.mark.parametrize("policy", ["rand", "trivial"])
-def test_policy_on_the_device_is_drawn_from_its_seed_and_differs_between_parts(policy: str) -> None:
+def test_policy_is_drawn_from_its_seed_and_differs_between_parts(policy: str) -> None:
     image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     images = image.expand(16, -1, -1, -1).contiguous()
     before = torch.get_rng_state()
@@ -116,15 +116,3 @@ def test_policy_on_the_device_is_drawn_from_its_seed_and_differs_between_parts(p
     # Two images a part: those of one part are treated alike, not all parts are.
     assert torch.equal(first[0::2], first[1::2])
     assert len({part.numpy().tobytes() for part in first[0::2]}) > 1
-
-
-def test_policy_on_the_device_is_part_of_the_batch_transform() -> None:
-    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    targets = torch.zeros(4, dtype=torch.int64)
-    plain = PLAIN
-    drawn = [
-        BatchTransform(dataclasses.replace(plain, device_policy=policy), 2, seed=1)(images, targets, step=5)[0]
-        for policy in ("", "trivial", "trivial")
-    ]
-    assert torch.equal(drawn[1], drawn[2])
-    assert not torch.equal(drawn[0], drawn[1])

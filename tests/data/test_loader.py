@@ -78,6 +78,18 @@ def test_resumed_epoch_is_bitwise_the_tail_of_the_whole_one() -> None:
     assert not equal(whole[:3], images_of(build_loader(DIGITS, train=True, seed=12))[:3])
 
 
+def test_a_batch_policy_is_drawn_anew_in_training_alone_whatever_the_workers() -> None:
+    plain = dataclasses.replace(DIGITS, auto_augment="", hflip=0.0, crop_padding=0)
+    with_policy = dataclasses.replace(plain, batch_policy="trivial")
+    here = build_loader(with_policy, train=True)
+    first, second = images_of(here), images_of(here)
+    assert not equal(first, images_of(build_loader(plain, train=True)))
+    assert not equal(first, second)
+    assert equal(first, images_of(build_loader(dataclasses.replace(with_policy, workers=2), train=True)))
+    evaluated = images_of(build_loader(with_policy, train=False))
+    assert equal(evaluated, images_of(build_loader(plain, train=False)))
+
+
 def test_an_epoch_left_early_goes_on_where_it_stopped() -> None:
     config = dataclasses.replace(DIGITS, workers=2)
     loader, whole = build_loader(config, train=True, seed=1), images_of(build_loader(DIGITS, train=True, seed=1))
