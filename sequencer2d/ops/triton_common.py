@@ -20,10 +20,11 @@ def tanh(x, FAST: tl.constexpr):
     """tanh in fp32. FAST takes one special-function instruction, exact to 2^-11; else to fp32 rounding, absolutely."""
     if FAST:
         return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
-    # The exponent is never positive, so nothing overflows at any x.
-    e = tl.exp(-2.0 * tl.abs(x))
-    magnitude = (1.0 - e) / (1.0 + e)
-    return tl.where(x < 0.0, -magnitude, magnitude)
+    else:
+        # The exponent is never positive, so nothing overflows at any x.
+        e = tl.exp(-2.0 * tl.abs(x))
+        magnitude = (1.0 - e) / (1.0 + e)
+        return tl.where(x < 0.0, -magnitude, magnitude)
 
 
 @triton.jit
@@ -31,8 +32,9 @@ def sigmoid(x, FAST: tl.constexpr):
     """The logistic function in fp32."""
     if FAST:
         return 0.5 * tanh(0.5 * x, FAST) + 0.5
-    e = tl.exp(-tl.abs(x))
-    return tl.where(x < 0.0, e, 1.0) / (1.0 + e)
+    else:
+        e = tl.exp(-tl.abs(x))
+        return tl.where(x < 0.0, e, 1.0) / (1.0 + e)
 
 
 @triton.jit
@@ -62,7 +64,8 @@ def weight_tile(
     # A volatile load stays where it stands; any other would be moved out of the loop, and all tiles be kept.
     if D % DC == 0 and GP == G:
         return tl.load(pointers, volatile=AGAIN)
-    return tl.load(pointers, mask=(unit < D) & (source < D) & (gate < G), other=0.0, volatile=AGAIN)
+    else:
+        return tl.load(pointers, mask=(unit < D) & (source < D) & (gate < G), other=0.0, volatile=AGAIN)
 
 
 @triton.jit
@@ -114,7 +117,8 @@ def load_chunk(pointers, column, valid, D: tl.constexpr, DC: tl.constexpr):
     """Values (R, DC) at `pointers` (R, 1) + column (1, DC); 0 for rows that do not exist and units past D."""
     if D % DC == 0:
         return tl.load(pointers + column, mask=valid, other=0.0)
-    return tl.load(pointers + column, mask=valid & (column < D), other=0.0)
+    else:
+        return tl.load(pointers + column, mask=valid & (column < D), other=0.0)
 
 
 @triton.jit
@@ -147,14 +151,16 @@ def recurrent_products(
         product = tl.dot(h[k], get_tile(tiles, weight, slot, n, k, D, DC, NC, G), product, input_precision=PRECISION)
     if G == 1:
         return (product,)
-    # Splitting off the gates renames registers: a thread holds the same unit of every gate.
-    by_gate = tl.permute(tl.reshape(product, (R, 2, 2, DC)), (0, 3, 1, 2))
-    even, odd = tl.split(by_gate)
-    first, third = tl.split(even)
-    second, fourth = tl.split(odd)
-    if G == 3:
-        return first, second, third
-    return first, second, third, fourth
+    else:
+        # Splitting off the gates renames registers: a thread holds the same unit of every gate.
+        by_gate = tl.permute(tl.reshape(product, (R, 2, 2, DC)), (0, 3, 1, 2))
+        even, odd = tl.split(by_gate)
+        first, third = tl.split(even)
+        second, fourth = tl.split(odd)
+        if G == 3:
+            return first, second, third
+        else:
+            return first, second, third, fourth
 
 
 @triton.jit
@@ -162,10 +168,11 @@ def side_by_side(parts, R: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
     """The inverse of the split: G tensors (R, DC) to one (R, GP*DC), gates side by side."""
     if G == 1:
         return parts[0]
-    last = parts[2]
-    if G == 4:
-        last = parts[3]
     else:
-        last = tl.zeros_like(last)
-    joined = tl.join(tl.join(parts[0], parts[2]), tl.join(parts[1], last))
-    return tl.reshape(tl.permute(joined, (0, 2, 3, 1)), (R, 4 * DC))
+        last = parts[2]
+        if G == 4:
+            last = parts[3]
+        else:
+            last = tl.zeros_like(last)
+        joined = tl.join(tl.join(parts[0], parts[2]), tl.join(parts[1], last))
+        return tl.reshape(tl.permute(joined, (0, 2, 3, 1)), (R, 4 * DC))
