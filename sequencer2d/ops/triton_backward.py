@@ -57,20 +57,20 @@ def fetch(
     G: tl.constexpr, STATE: tl.constexpr,
 ):  # fmt: skip
     """What a step of chunk n reads: gate slices, gradient of h, and the state before (0 at the first step)."""
-    column = n * DC + tl.arange(0, DC)[None, :]
     x = common.chunk_gates(gate_rows, n, valid, D, DC, G)
-    grad = common.load_chunk(grad_rows, column, valid, D, DC)
+    grad = common.load_chunk(grad_rows, n, valid, D, DC)
     state = grad
     if STATE:
-        state = common.load_chunk(state_rows, column, valid & has_state, D, DC)
+        state = common.load_chunk(state_rows, n, valid & has_state, D, DC)
     return x, grad, state
 
 
 @triton.jit
 def backward_kernel(
-    grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, B, H, W,
-    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
-    CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr, PREFETCH: tl.constexpr,
+    grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, one, B, H, W,
+    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
+    NK: tl.constexpr, R: tl.constexpr, CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr,
+    RESIDENT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of
     the recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
@@ -93,46 +93,40 @@ def backward_kernel(
         token = common.row_tokens(rows, axis, H, W) + tl.where(backward == 1, 0, (steps - 1) * stride)
         hop = tl.where(backward == 1, stride, -stride).to(tl.int64)
         # Two offsets serve all tensors: registers are what this kernel is short of.
-        gate_row = token[:, None] * (S * G * D) + slot * (G * D)
-        unit_row = token[:, None] * (S * D) + slot * D
-
+        column = tl.arange(0, DC)[None, :]
+        bias_rows = bias_n + slot * D + column
+        gate_row = token[:, None] * (S * G * D) + slot * (G * D) + column
+        unit_row = token[:, None] * (S * D) + slot * D + column
+        wide_row = token[:, None] * (S * D) + slot * D + tl.arange(0, KC)[None, :]
         dtype = gates.dtype.element_ty
         zero = tl.zeros((R, DC), tl.float32)
+        wide_zero = tl.zeros((R, KC), tl.float32)
         dh = ()
         dc = ()
+        for _ in tl.static_range(NK):
+            dh = dh + (wide_zero,)
         for _ in tl.static_range(NC):
-            dh = dh + (zero,)
             dc = dc + (zero,)
-        tiles = common.weight_tiles(weight, slot, D, DC, NC, G, RESIDENT)
-        for t in range(steps):
+        tiles = common.weight_tiles(weight, slot, D, DC, KC, NC, NK, G, RESIDENT)
+        for t in tl.range(0, steps, num_stages=STAGES):
             inner = t + 1 < steps
-            if PREFETCH > 0:
-                BYTES: tl.constexpr = D * dtype.primitive_bitwidth // 8
-                ahead = tl.where(valid, tl.minimum(PREFETCH, steps - 1 - t), 0) * hop
-                common.prefetch_rows(gates + gate_row + ahead * (S * G * D), G * BYTES, R)
-                common.prefetch_rows(grad_out + unit_row + ahead * (S * D), BYTES, R)
-                common.prefetch_rows(out + unit_row + ahead * (S * D), BYTES, R)
-                if CELL == common.LSTM:
-                    common.prefetch_rows(states + unit_row + ahead * (S * D), BYTES, R)
             h = ()
-            for k in tl.static_range(NC):
-                column = k * DC + tl.arange(0, DC)[None, :]
-                h = h + (common.load_chunk(out + unit_row + hop * (S * D), column, valid & inner, D, DC),)
+            for k in tl.static_range(NK):
+                h = h + (common.load_chunk(out + wide_row + hop * (S * D), k, valid & inner, D, KC),)
             dh_new = ()
-            for _ in tl.static_range(NC):
-                dh_new = dh_new + (zero,)
+            for _ in tl.static_range(NK):
+                dh_new = dh_new + (wide_zero,)
             dc_new = ()
             for n in tl.static_range(NC):
-                column = n * DC + tl.arange(0, DC)[None, :]
                 x, grad, state = fetch(
                     gates + gate_row, states + unit_row + hop * (S * D), grad_out + unit_row,
                     n, valid, inner, D, DC, G, STATE,
                 )  # fmt: skip
-                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, NC, G, PRECISION)
+                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, KC, NK, G, PRECISION)
                 bias = zero
                 if CELL == common.GRU:
-                    bias = tl.load(bias_n + slot * D + column, mask=column < D, other=0.0).to(tl.float32)
-                dh_n = dh[n] + grad.to(tl.float32)
+                    bias = tl.load(bias_rows + n * DC, mask=common.exists(n, True, D, DC), other=0.0).to(tl.float32)
+                dh_n = common.chunk_of(dh, n, R, DC, KC) + grad.to(tl.float32)
                 if CELL == common.GRU:
                     dh_n += dc[n]
                 d_x, d_rec, d_state = cell_backward(x, rec, state.to(tl.float32), dh_n, dc[n], bias, CELL, FAST)
@@ -140,19 +134,24 @@ def backward_kernel(
                 rounded = ()
                 for gate in tl.static_range(G):
                     rounded = rounded + (d_rec[gate].to(dtype),)
-                    common.store_chunk(grad_gates + gate_row + gate * D, column, d_x[gate].to(dtype), valid, D, DC)
+                    common.store_chunk(grad_gates + gate_row + gate * D, n, d_x[gate].to(dtype), valid, D, DC)
                     if CELL == common.GRU:
-                        common.store_chunk(grad_rec + gate_row + gate * D, column, rounded[gate], valid, D, DC)
+                        common.store_chunk(grad_rec + gate_row + gate * D, n, rounded[gate], valid, D, DC)
                 d_all = common.side_by_side(rounded, R, DC, G)
                 dh_sum = ()
-                for k in tl.static_range(NC):
-                    tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, NC, G))
+                for k in tl.static_range(NK):
+                    tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G))
                     dh_sum = dh_sum + (tl.dot(d_all, tile, dh_new[k], input_precision=PRECISION),)
                 dh_new = dh_sum
-            dh = dh_new
+            # Times 1, which the compiler cannot know: were the products' own registers carried into the next step, it
+            # would see them read while products run, and make all of those wait for each other.
+            dh = ()
+            for k in tl.static_range(NK):
+                dh = dh + (dh_new[k] * one,)
             dc = dc_new
             gate_row += hop * (S * G * D)
             unit_row += hop * (S * D)
+            wide_row += hop * (S * D)
 
 
 @triton.jit
@@ -221,14 +220,16 @@ def launch_backward(
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(gates)
     grad_rec = torch.empty_like(gates) if cell == "gru" else grad_gates
+    inner = launch.inner or launch.chunk
     longest = max(batch * (width if scan < 2 else height) for scan in scans)
     grid = (triton.cdiv(longest, launch.rows), len(scans))
     backward_kernel[grid](
         grad_out, gates, weight_hh, weight_hh if bias_n is None else bias_n, out,
-        cells if cell == "lstm" else out, grad_gates, grad_rec, batch, height, width,
+        cells if cell == "lstm" else out, grad_gates, grad_rec, 1.0, batch, height, width,
         SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
-        R=launch.rows, CELL=CELL_CODES[cell], FAST=fast, PRECISION=precision, RESIDENT=launch.resident,
-        PREFETCH=launch.prefetch if gates.is_cuda else 0, num_warps=launch.warps, num_stages=1,
+        KC=inner, NK=triton.cdiv(hidden, inner), R=launch.rows, CELL=CELL_CODES[cell], FAST=fast,
+        PRECISION=precision, RESIDENT=launch.resident,
+        STAGES=launch.stages, num_warps=launch.warps, num_stages=1,
     )  # fmt: skip
     return grad_gates, grad_rec
 

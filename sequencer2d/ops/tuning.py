@@ -16,24 +16,30 @@ _RESIDENT_BYTES = 160 * 1024
 class Launch:
     """How a kernel is launched.
 
-    rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; how many
-    steps ahead inputs are asked for (0: not at all).
+    rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; stages of
+    the pipeline that copies a step's inputs to shared memory (1: none); for backward, inputs of a product with W_hh: a
+    power of two times the chunk, or none for the chunk.
     """
 
     rows: int
     chunk: int
     warps: int
     resident: bool = True
-    prefetch: int = 2
+    stages: int = 2
+    inner: int | None = None
 
 
 # (kernel, hidden units): launches by the least number of rows that they are for, largest first. Measured on an H200 in
 # bf16 by benchmarks/recurrence.py. Few rows want small tiles, so that every multiprocessor gets one.
 _TABLE = {
-    ("forward", 96): ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4))),
-    ("forward", 48): ((8192, Launch(64, 16, 2)), (1024, Launch(32, 16, 2)), (0, Launch(16, 64, 4))),
-    ("backward", 96): ((1024, Launch(64, 32, 4)), (0, Launch(16, 32, 4))),
-    ("backward", 48): ((1024, Launch(64, 16, 4)), (0, Launch(16, 64, 4))),
+    ("forward", 96): ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4, stages=3))),
+    ("forward", 48): (
+        (8192, Launch(64, 16, 2)),
+        (1024, Launch(32, 16, 2, stages=3)),
+        (0, Launch(16, 64, 4, stages=3)),
+    ),
+    ("backward", 96): ((1024, Launch(64, 32, 4)), (0, Launch(16, 32, 4, stages=3))),
+    ("backward", 48): ((1024, Launch(64, 16, 4, stages=3)), (0, Launch(16, 64, 4, stages=3))),
 }
 _OTHERS = {
     "forward": ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4))),
@@ -52,7 +58,9 @@ def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]
     entries = _TABLE.get((kernel, hidden), _OTHERS[kernel])
     launch = next(entry for least, entry in entries if rows >= least)
     if (kernel, hidden) not in _TABLE:
-        launch = replace(launch, chunk=chunk)
+        # One product over all inputs instead of one a chunk: what a product costs is its latency.
+        inner = 1 << (hidden - 1).bit_length() if kernel == "backward" and launch.rows == 64 else None
+        launch = replace(launch, chunk=chunk, inner=inner)
     padded = -(-hidden // launch.chunk) * launch.chunk
     if width // hidden * padded * padded * gates.element_size() > _RESIDENT_BYTES:
         return Launch(16, chunk, 4, resident=False)
