@@ -156,12 +156,13 @@ def backward_kernel(
 
 @triton.jit
 def weight_gradient_kernel(
-    grad_rec, out, partial, tokens, per_program, H, W,
+    grad_rec, out, partial, partial_bias, tokens, per_program, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr,
     ROWS: tl.constexpr, TOKENS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """partial (programs, S, G*D, D) fp32: sums over a range of tokens of grad_rec (tokens, S*G*D) times the hidden
-    state before, out (tokens, S*D) one step back in scan order, which is 0 at a scan's first step.
+    state before, out (tokens, S*D) one step back in scan order, which is 0 at a scan's first step. partial_bias
+    (programs, S, G*D) fp32: the sums of grad_rec alone, which is read here anyway.
     """
     slot = tl.program_id(1)
     scan = (SCANS >> (2 * slot)) & 3
@@ -175,6 +176,7 @@ def weight_gradient_kernel(
     sums = ()
     for _ in tl.static_range(NC):
         sums = sums + (tl.zeros((ROWS, DC), tl.float32),)
+    bias = tl.zeros((TOKENS, ROWS), tl.float32)
     begin = tl.program_id(0) * per_program
     end = tl.minimum(begin + per_program, tokens)
     for start in range(begin, end, TOKENS):
@@ -186,6 +188,7 @@ def weight_gradient_kernel(
             grad_rec + wide[:, None] * (S * G * D) + slot * (G * D) + row[None, :],
             mask=real[:, None] & (row[None, :] < G * D), other=0.0,
         )  # fmt: skip
+        bias += grads.to(tl.float32)
         added = ()
         for n in tl.static_range(NC):
             column = n * DC + tl.arange(0, DC)
@@ -195,7 +198,9 @@ def weight_gradient_kernel(
             )  # fmt: skip
             added = added + (tl.dot(tl.trans(grads), hidden, sums[n], input_precision=PRECISION),)
         sums = added
-    base = partial + ((tl.program_id(0) * S + slot) * (G * D) + row[:, None]).to(tl.int64) * D
+    first_sum = (tl.program_id(0) * S + slot) * (G * D)
+    tl.store(partial_bias + first_sum + row, tl.sum(bias, 0), mask=row < G * D)
+    base = partial + (first_sum + row[:, None]).to(tl.int64) * D
     for n in tl.static_range(NC):
         column = n * DC + tl.arange(0, DC)[None, :]
         tl.store(base + column, sums[n], mask=(row[:, None] < G * D) & (column < D))
@@ -236,18 +241,19 @@ def launch_backward(
 
 def launch_weight_gradient(
     grad_rec: Tensor, out: Tensor, *, scans: tuple[int, ...], hidden: int, cell: str, chunk: int, precision: str
-) -> Tensor:
-    """Gradient of W_hh, fp32: (S, G*D, D)."""
+) -> tuple[Tensor, Tensor]:
+    """Gradients of W_hh, (S, G*D, D), and of a bias inside the recurrent product, (S, G*D); fp32."""
     batch, height, width, _ = out.shape
     tokens, gates = batch * height * width, gate_count(cell)
     per_program = max(triton.cdiv(tokens, WEIGHT_SPLITS), WEIGHT_TOKENS)
     per_program = triton.cdiv(per_program, WEIGHT_TOKENS) * WEIGHT_TOKENS
     programs = triton.cdiv(tokens, per_program)
     partial = out.new_empty(programs, len(scans), gates * hidden, hidden, dtype=torch.float32)
+    partial_bias = out.new_empty(programs, len(scans), gates * hidden, dtype=torch.float32)
     grid = (programs, len(scans), triton.cdiv(gates * hidden, WEIGHT_ROWS))
     weight_gradient_kernel[grid](
-        grad_rec, out, partial, tokens, per_program, height, width,
+        grad_rec, out, partial, partial_bias, tokens, per_program, height, width,
         SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
         ROWS=WEIGHT_ROWS, TOKENS=WEIGHT_TOKENS, PRECISION=precision, num_warps=4, num_stages=3,
     )  # fmt: skip
-    return partial.sum(0)
+    return partial.sum(0), partial_bias.sum(0)
