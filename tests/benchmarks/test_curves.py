@@ -6,7 +6,7 @@ from benchmarks import curves
 
 
 def test_pairs_with_the_same_seed_or_implementation_are_compared() -> None:
-    flat = {step: 1.0 for step in range(8)}
+    flat = dict.fromkeys(range(8), 1.0)
     found = curves.compare(
         {
             ("triton", 0): flat,
