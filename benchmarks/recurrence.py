@@ -74,13 +74,13 @@ def options(dtype: torch.dtype) -> dict:
 
 def run_forward(p: dict, launch: Launch, dtype: torch.dtype, save: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return triton_forward.launch_forward(
-        p["gates"], p["weight"], None, save_cells=save, launch=launch, **options(dtype)
+        p["gates"], p["weight"], None, save_cells=save, launches=(launch,), **options(dtype)
     )
 
 
 def run_backward(p: dict, launch: Launch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     return triton_backward.launch_backward(
-        p["grad"], p["gates"], p["weight"], None, p["out"], p["cells"], launch=launch, **options(dtype)
+        p["grad"], p["gates"], p["weight"], None, p["out"], p["cells"], launches=(launch,), **options(dtype)
     )
 
 

@@ -52,7 +52,7 @@ def scan_triton(
             scans=tuple(scans),
             cell=cell,
             save_cells=save_cells and cell == "lstm",
-            launch=tuning.choose("forward", gates, weight_hh, tuple(scans)),
+            launches=tuning.choose("forward", gates, weight_hh, tuple(scans)),
             fast=_fast(gates),
             precision=_precision(),
         )
@@ -77,7 +77,6 @@ def scan_backward_triton(
     gates, weight_hh, scans = gates.contiguous(), weight_hh.contiguous(), tuple(scans)
     hidden = weight_hh.shape[-1]
     with _on(gates):
-        launch = tuning.choose("backward", gates, weight_hh, scans)
         grad_gates, grad_rec = triton_backward.launch_backward(
             grad_out.contiguous(),
             gates,
@@ -87,12 +86,12 @@ def scan_backward_triton(
             cells,
             scans=scans,
             cell=cell,
-            launch=launch,
+            launches=tuning.choose("backward", gates, weight_hh, scans),
             fast=_fast(gates),
             precision=_precision(),
         )
         grad_weight, grad_bias = triton_backward.launch_weight_gradient(
-            grad_rec, out, scans=scans, hidden=hidden, cell=cell, chunk=launch.chunk, precision=_precision()
+            grad_rec, out, scans=scans, hidden=hidden, cell=cell, precision=_precision()
         )
     return grad_gates, grad_weight.to(weight_hh.dtype), grad_bias
 

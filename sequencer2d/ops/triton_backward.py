@@ -78,20 +78,9 @@ def backward_kernel(
     G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
     STATE: tl.constexpr = CELL != common.RNN
     slot = tl.program_id(1)
-    scan = (SCANS >> (2 * slot)) & 3
-    axis = scan // 2
-    backward = scan % 2
-    steps = tl.where(axis == 0, H, W)
-    rows_total = B * tl.where(axis == 0, W, H)
-    first_row = tl.program_id(0) * R
-    if first_row < rows_total:
-        rows = first_row + tl.arange(0, R)
-        valid = (rows < rows_total)[:, None]
-        rows = tl.minimum(rows, rows_total - 1)
-        stride = tl.where(axis == 0, W, 1)
-        # The scan's last step comes first; `hop` leads to the step before in scan order.
-        token = common.row_tokens(rows, axis, H, W) + tl.where(backward == 1, 0, (steps - 1) * stride)
-        hop = tl.where(backward == 1, stride, -stride).to(tl.int64)
+    # `hop` leads to the step before in scan order.
+    any_rows, steps, valid, token, hop = common.place_rows(slot, B, H, W, SCANS, R, True)
+    if any_rows:
         # Two offsets serve all tensors: registers are what this kernel is short of.
         column = tl.arange(0, DC)[None, :]
         bias_rows = bias_n + slot * D + column
@@ -165,14 +154,10 @@ def weight_gradient_kernel(
     (programs, S, G*D) fp32: the sums of grad_rec alone, which is read here anyway.
     """
     slot = tl.program_id(1)
-    scan = (SCANS >> (2 * slot)) & 3
-    axis = scan // 2
-    backward = scan % 2
+    axis, backward, steps, stride = common.scan_steps(slot, H, W, SCANS)
     row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
-    stride = tl.where(axis == 0, W, 1)
-    hop = tl.where(backward == 1, stride, -stride)
-    length = tl.where(axis == 0, H, W)
-    first = tl.where(backward == 1, length - 1, 0)
+    hop = tl.where(backward, stride, -stride)
+    first = tl.where(backward, steps - 1, 0)
     sums = ()
     for _ in tl.static_range(NC):
         sums = sums + (tl.zeros((ROWS, DC), tl.float32),)
@@ -216,7 +201,7 @@ def launch_backward(
     *,
     scans: tuple[int, ...],
     cell: str,
-    launch: Launch,
+    launches: tuple[Launch, ...],
     fast: bool,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
@@ -225,22 +210,24 @@ def launch_backward(
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(gates)
     grad_rec = torch.empty_like(gates) if cell == "gru" else grad_gates
-    inner = launch.inner or launch.chunk
     longest = max(batch * (width if scan < 2 else height) for scan in scans)
-    grid = (triton.cdiv(longest, launch.rows), len(scans))
-    backward_kernel[grid](
-        grad_out, gates, weight_hh, weight_hh if bias_n is None else bias_n, out,
-        cells if cell == "lstm" else out, grad_gates, grad_rec, 1.0, batch, height, width,
-        SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
-        KC=inner, NK=triton.cdiv(hidden, inner), R=launch.rows, CELL=CELL_CODES[cell], FAST=fast,
-        PRECISION=precision, RESIDENT=launch.resident,
-        STAGES=launch.stages, num_warps=launch.warps, num_stages=1,
-    )  # fmt: skip
+
+    def start(launch: Launch) -> None:
+        inner = launch.inner or launch.chunk
+        backward_kernel[triton.cdiv(longest, launch.rows), len(scans)](
+            grad_out, gates, weight_hh, weight_hh if bias_n is None else bias_n, out,
+            cells if cell == "lstm" else out, grad_gates, grad_rec, 1.0, batch, height, width,
+            SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
+            KC=inner, NK=triton.cdiv(hidden, inner), R=launch.rows, CELL=CELL_CODES[cell], FAST=fast,
+            PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, num_warps=launch.warps, num_stages=1,
+        )  # fmt: skip
+
+    common.first_that_fits(("backward", hidden, len(scans), cell, gates.dtype, gates.device), launches, start)
     return grad_gates, grad_rec
 
 
 def launch_weight_gradient(
-    grad_rec: Tensor, out: Tensor, *, scans: tuple[int, ...], hidden: int, cell: str, chunk: int, precision: str
+    grad_rec: Tensor, out: Tensor, *, scans: tuple[int, ...], hidden: int, cell: str, precision: str
 ) -> tuple[Tensor, Tensor]:
     """Gradients of W_hh, (S, G*D, D), and of a bias inside the recurrent product, (S, G*D); fp32."""
     batch, height, width, _ = out.shape
@@ -251,9 +238,14 @@ def launch_weight_gradient(
     partial = out.new_empty(programs, len(scans), gates * hidden, hidden, dtype=torch.float32)
     partial_bias = out.new_empty(programs, len(scans), gates * hidden, dtype=torch.float32)
     grid = (programs, len(scans), triton.cdiv(gates * hidden, WEIGHT_ROWS))
-    weight_gradient_kernel[grid](
-        grad_rec, out, partial, partial_bias, tokens, per_program, height, width,
-        SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
-        ROWS=WEIGHT_ROWS, TOKENS=WEIGHT_TOKENS, PRECISION=precision, num_warps=4, num_stages=3,
-    )  # fmt: skip
+    chunk = 16 if hidden <= 16 or 32 < hidden <= 48 else 32
+
+    def start(stages: int) -> None:
+        weight_gradient_kernel[grid](
+            grad_rec, out, partial, partial_bias, tokens, per_program, height, width,
+            SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
+            ROWS=WEIGHT_ROWS, TOKENS=WEIGHT_TOKENS, PRECISION=precision, num_warps=4, num_stages=stages,
+        )  # fmt: skip
+
+    common.first_that_fits(("weight", hidden, len(scans), cell, out.dtype, out.device), (3, 2, 1), start)
     return partial.sum(0), partial_bias.sum(0)

@@ -8,12 +8,37 @@ D is cut into NC chunks of DC units, a power of two, because 48 and 96 are not: 
 padding to 64 or 128 would cost 1.8 times the products.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
 import triton
 import triton.language as tl
+from triton.runtime.errors import OutOfResources
+
+Candidate = TypeVar("Candidate")
 
 LSTM = tl.constexpr(0)
 GRU = tl.constexpr(1)
 RNN = tl.constexpr(2)
+
+_TOO_LARGE: set[tuple[Any, ...]] = set()
+
+
+def first_that_fits(key: tuple[Any, ...], candidates: Sequence[Candidate], start: Callable[[Candidate], None]) -> None:
+    """Start a kernel by the first of `candidates` whose shared memory and registers the device has.
+
+    What a kernel takes is known once it is compiled; the table of launches is one device's. `key`: what a kernel is
+    compiled for apart from the candidate, and the device. What did not fit is not tried again.
+    """
+    for candidate in candidates[:-1]:
+        if (*key, candidate) not in _TOO_LARGE:
+            try:
+                start(candidate)
+            except OutOfResources:
+                _TOO_LARGE.add((*key, candidate))
+            else:
+                return
+    start(candidates[-1])
 
 
 @triton.jit
@@ -39,11 +64,30 @@ def sigmoid(x, FAST: tl.constexpr):
 
 
 @triton.jit
-def row_tokens(rows, axis, H, W):
-    """Index of the first token (t = 0) of each row in the flattened (B, H, W) grid, as int64."""
-    inner = tl.where(axis == 0, W, 1)
+def scan_steps(slot, H, W, SCANS: tl.constexpr):
+    """The scan in a slot: (axis, whether it runs backward, its steps, tokens between them). SCANS: two bits a slot."""
+    scan = (SCANS >> (2 * slot)) & 3
+    axis = scan // 2
+    return axis, scan % 2 == 1, tl.where(axis == 0, H, W), tl.where(axis == 0, W, 1)
+
+
+@triton.jit
+def place_rows(slot, B, H, W, SCANS: tl.constexpr, R: tl.constexpr, REVERSED: tl.constexpr):
+    """The rows of a program in the flattened (B, H, W) grid. REVERSED: the scan's last step comes first.
+
+    Returns (whether there are any, steps, which of them exist (R, 1), their first tokens (R,), distance from there to
+    the next step's); tokens are int64.
+    """
+    axis, backward, steps, stride = scan_steps(slot, H, W, SCANS)
+    total = B * tl.where(axis == 0, W, H)
+    first = tl.program_id(0) * R
+    rows = first + tl.arange(0, R)
+    valid = (rows < total)[:, None]
+    rows = tl.minimum(rows, total - 1)
     outer = tl.where(axis == 0, H * W, W)
-    return (rows // inner).to(tl.int64) * outer + rows % inner
+    from_end = backward != REVERSED
+    token = (rows // stride).to(tl.int64) * outer + rows % stride + tl.where(from_end, (steps - 1) * stride, 0)
+    return first < total, steps, valid, token, tl.where(from_end, -stride, stride).to(tl.int64)
 
 
 @triton.jit

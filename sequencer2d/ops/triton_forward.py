@@ -51,19 +51,8 @@ def forward_kernel(
     """
     G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
     slot = tl.program_id(1)
-    scan = (SCANS >> (2 * slot)) & 3
-    axis = scan // 2
-    backward = scan % 2
-    steps = tl.where(axis == 0, H, W)
-    rows_total = B * tl.where(axis == 0, W, H)
-    first_row = tl.program_id(0) * R
-    if first_row < rows_total:
-        rows = first_row + tl.arange(0, R)
-        valid = (rows < rows_total)[:, None]
-        rows = tl.minimum(rows, rows_total - 1)
-        stride = tl.where(axis == 0, W, 1)
-        token = common.row_tokens(rows, axis, H, W) + tl.where(backward == 1, (steps - 1) * stride, 0)
-        hop = tl.where(backward == 1, -stride, stride).to(tl.int64)
+    any_rows, steps, valid, token, hop = common.place_rows(slot, B, H, W, SCANS, R, False)
+    if any_rows:
         column = tl.arange(0, DC)[None, :]
         bias_rows = bias_n + slot * D + column
         gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D) + column
@@ -109,7 +98,7 @@ def launch_forward(
     scans: tuple[int, ...],
     cell: str,
     save_cells: bool,
-    launch: Launch,
+    launches: tuple[Launch, ...],
     fast: bool,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
@@ -119,14 +108,17 @@ def launch_forward(
     out = gates.new_empty(batch, height, width, len(scans) * hidden)
     cells = torch.empty_like(out) if save_cells else gates.new_empty(0)
     longest = max(batch * (width if scan < 2 else height) for scan in scans)
-    grid = (triton.cdiv(longest, launch.rows), len(scans))
-    forward_kernel[grid](
-        gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
-        SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
-        R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
-        RESIDENT=launch.resident, STAGES=launch.stages,
-        num_warps=launch.warps, num_stages=1,
-    )  # fmt: skip
+
+    def start(launch: Launch) -> None:
+        forward_kernel[triton.cdiv(longest, launch.rows), len(scans)](
+            gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
+            SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
+            R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
+            RESIDENT=launch.resident, STAGES=launch.stages, num_warps=launch.warps, num_stages=1,
+        )  # fmt: skip
+
+    key = ("forward", hidden, len(scans), cell, save_cells, gates.dtype, gates.device)
+    common.first_that_fits(key, launches, start)
     return out, cells
 
 

@@ -53,28 +53,37 @@ _OTHERS = {
 }
 
 
-def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]) -> Launch:
-    """The launch of `kernel` ("forward" or "backward") for gates (B, H, W, S*G*D) and weight_hh (S, G*D, D)."""
+def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]) -> tuple[Launch, ...]:
+    """Launches of `kernel` ("forward" or "backward") for gates (B, H, W, S*G*D) and weight_hh (S, G*D, D), best first.
+
+    Behind the table's come those for fewer rows, and last one that reads W_hh again at each step, for a device whose
+    shared memory does not hold the others.
+    """
     _, width, hidden = weight_hh.shape
     batch, height, columns, _ = gates.shape
     rows = max(batch * (columns if scan < 2 else height) for scan in scans)
     chunk = _chunk(hidden)
+    last = Launch(16, chunk, 4, resident=False, stages=1)
     if gates.dtype == torch.float32:
-        return Launch(16, chunk, 4, resident=False)
-    entries = _TABLE.get((kernel, hidden), _OTHERS[kernel])
-    launch = next(entry for least, entry in entries if rows >= least)
-    if (kernel, hidden) not in _TABLE:
-        # One product over all inputs instead of one a chunk: what a product costs is its latency.
-        inner = 1 << (hidden - 1).bit_length() if kernel == "backward" and launch.rows == 64 else None
-        launch = replace(launch, chunk=chunk, inner=inner)
-    padded = -(-hidden // launch.chunk) * launch.chunk
-    if width // hidden * padded * padded * gates.element_size() > _RESIDENT_BYTES:
-        return Launch(16, chunk, 4, resident=False)
-    return launch
+        return replace(last, stages=2), last
+    found = []
+    for least, entry in _TABLE.get((kernel, hidden), _OTHERS[kernel]):
+        launch = entry if (kernel, hidden) in _TABLE else _adapted(entry, kernel, hidden, chunk)
+        padded = -(-hidden // launch.chunk) * launch.chunk
+        if rows >= least and width // hidden * padded * padded * gates.element_size() <= _RESIDENT_BYTES:
+            found += [launch, replace(launch, stages=1)]
+    return *found, last
+
+
+def _adapted(launch: Launch, kernel: str, hidden: int, chunk: int) -> Launch:
+    """A launch of no certain size for `hidden` units."""
+    # One product over all inputs instead of one a chunk: what a product costs is its latency.
+    inner = 1 << (hidden - 1).bit_length() if kernel == "backward" and launch.rows == 64 else None
+    return replace(launch, chunk=chunk, inner=inner)
 
 
 def _chunk(hidden: int) -> int:
     """Hidden units of a chunk: 64 where many would be needed, else of 32 and 16 what pads `hidden` least."""
     if hidden > 128:
         return 64
-    return min((32, 16), key=lambda chunk: -(-hidden // chunk) * chunk)
+    return 16 if hidden <= 16 or 32 < hidden <= 48 else 32
