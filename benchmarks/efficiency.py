@@ -3,10 +3,12 @@
     python -m benchmarks.efficiency                                  all plans, on one GPU: hours
     python -m benchmarks.efficiency --plans peers latency --gpus 8   the models spread over the GPUs, one process each
     python -m benchmarks.efficiency --time-limit 540 …               stops cleanly; the same command goes on
+    python -m benchmarks.efficiency --warm-up 16 …                   compiles with 16 processes before it measures
 
 Each process writes a part, `--parts` (a folder) holds them; after every run the parts are merged into
 `benchmarks/results/efficiency.json`, from which the tables (`./dev bench-tables`) and the figures
-(`python -m benchmarks.efficiency_plots`) are made. A comparison within one workload on one GPU needs --gpus 1.
+(`python -m benchmarks.efficiency_plots`) are made. Models are compared on one GPU: a workload is not divided, unless
+there are more GPUs than workloads.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.parts.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     codes = []
+    for plan in options.plans if options.warm_up else ():
+        warm_up(plan, options)
     for plan in options.plans:
         left = options.time_limit - (time.monotonic() - begin) if options.time_limit else None
         if left is None or left > 0:
@@ -40,6 +45,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=DEFAULT_PLANS, metavar="PLAN")
     parser.add_argument("--gpus", type=int, default=1, help="processes, one GPU each (default: 1)")
+    parser.add_argument(
+        "--warm-up", type=int, default=0, metavar="PROCESSES", help="fill the compilers' caches first (default: no)"
+    )
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for all plans together")
     parser.add_argument("--parts", type=Path, default=Path("benchmark-parts"), metavar="FOLDER")
     parser.add_argument("--output", type=Path, default=RESULTS / "efficiency.json", metavar="FILE")
@@ -60,6 +68,32 @@ def run_plan(plan: str, options: argparse.Namespace, time_limit: float | None) -
     return [process.wait() for process in processes]
 
 
+def warm_up(plan: str, options: argparse.Namespace) -> None:
+    """Compile everything of a plan in parallel and throw the measurements away.
+
+    What the compiler finds by timing kernels is not kept: it is found again, undisturbed, when a row is measured.
+    """
+    environment = os.environ | {"TORCHINDUCTOR_AUTOTUNE_LOCAL_CACHE": "0", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+    with tempfile.TemporaryDirectory() as folder:
+        processes = []
+        for index in range(options.warm_up):
+            command = [sys.executable, "-m", "sequencer2d", "bench", "--plan", plan, "--seconds", "0.01"]
+            command += ["--output", f"{folder}/{index}.json", "--shard", f"{index + 1}/{options.warm_up}"]
+            command += passed_on(options)
+            environment = {**environment, "CUDA_VISIBLE_DEVICES": str(index % options.gpus)}
+            processes.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+        print(f"warming up {plan}: {options.warm_up} processes", flush=True)
+        for process in processes:
+            process.wait()
+
+
+def passed_on(options: argparse.Namespace) -> list[str]:
+    """What stands after `--` on the command line."""
+    return [option for option in options.rest if option != "--"]
+
+
 def bench_command(plan: str, index: int, options: argparse.Namespace, time_limit: float | None) -> list[str]:
     """The command line of one process."""
     command = [sys.executable, "-m", "sequencer2d", "bench", "--plan", plan]
@@ -68,7 +102,7 @@ def bench_command(plan: str, index: int, options: argparse.Namespace, time_limit
         command += ["--shard", f"{index + 1}/{options.gpus}"]
     if time_limit is not None:
         command += ["--time-limit", f"{time_limit:.0f}"]
-    return command + [option for option in options.rest if option != "--"]
+    return command + passed_on(options)
 
 
 def merge_parts(folder: Path, output: Path) -> None:

@@ -36,8 +36,11 @@ COMPARISONS = (
     Comparison("sequencer2d_s", "convnext_tiny", "inference", 16, 896),
     Comparison("sequencer2d_s", "deit_small", "inference", 16, 896),
     Comparison("timm:sequencer2d_s@fuse", "sequencer2d_s", "inference", 256),
+    Comparison("timm:sequencer2d_s@fuse", "sequencer2d_s", "training", 128),
+    Comparison("sequencer2d_s@recompute", "convnext_tiny", "training", 128),
     Comparison("sequencer2d_s", "convnext_tiny", "training", 128, 224, MEMORY),
-    Comparison("sequencer2d_s", "deit_small", "training", 128, 224, MEMORY),
+    Comparison("sequencer2d_s@recompute", "convnext_tiny", "training", 128, 224, MEMORY),
+    Comparison("sequencer2d_s@recompute", "deit_small", "training", 128, 224, MEMORY),
 )
 
 

@@ -28,30 +28,31 @@ STAGES = {96: 16, 48: 32, 64: 16, 32: 32, 128: 16, 24: 32, 192: 16}
 SCANS = (0, 1, 2, 3)
 
 
-# (rows, chunk, warps) that came within 1.5 times the best of an exhaustive sweep of rows 16-128, warps 2-8.
+# (rows, chunk, warps, inner) worth timing: from an exhaustive sweep of rows 16-128 and warps 2-8 without a pipeline,
+# and from what the compiler says of spilled registers.
 CANDIDATES = {
     ("forward", 96): [(32, 32, 4), (64, 32, 4), (16, 32, 4)],
     ("forward", 48): [(64, 16, 2), (32, 16, 2), (64, 16, 4), (16, 64, 4)],
-    ("backward", 96): [(64, 32, 4), (16, 32, 4)],
-    ("backward", 48): [(64, 16, 4), (32, 16, 2), (16, 64, 4)],
+    ("backward", 96): [(64, 32, 4), (64, 32, 4, 128), (64, 16, 4, 128), (16, 32, 4)],
+    ("backward", 48): [(64, 16, 4), (64, 16, 4, 64), (32, 16, 2), (16, 64, 4)],
     ("forward", 64): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
     ("forward", 32): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
     ("forward", 24): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
     ("forward", 128): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
-    ("backward", 64): [(64, 32, 4), (16, 32, 4)],
+    ("backward", 64): [(64, 32, 4), (64, 32, 4, 64), (16, 32, 4)],
     ("backward", 32): [(64, 32, 4), (16, 32, 4)],
     ("backward", 24): [(64, 32, 4), (16, 32, 4)],
     ("backward", 128): [(64, 32, 4), (16, 32, 4)],
 }
 
 
-def candidates(kernel: str, hidden: int, prefetch: list[int]) -> list[Launch]:
-    """Configurations worth compiling, at each number of steps that inputs are asked for ahead."""
+def candidates(kernel: str, hidden: int, stages: list[int]) -> list[Launch]:
+    """Configurations worth compiling, at each depth of the pipeline."""
     launches = []
-    for rows, chunk, warps in CANDIDATES[kernel, hidden]:
+    for rows, chunk, warps, *inner in CANDIDATES[kernel, hidden]:
         padded = -(-hidden // chunk) * chunk
         resident = 4 * padded * padded * 2 <= 160 * 1024
-        launches += [Launch(rows, chunk, warps, resident, ahead) for ahead in prefetch]
+        launches += [Launch(rows, chunk, warps, resident, depth, *inner) for depth in stages]
     return launches
 
 
@@ -73,13 +74,13 @@ def options(dtype: torch.dtype) -> dict:
 
 def run_forward(p: dict, launch: Launch, dtype: torch.dtype, save: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return triton_forward.launch_forward(
-        p["gates"], p["weight"], None, save_cells=save, launch=launch, **options(dtype)
+        p["gates"], p["weight"], None, save_cells=save, launches=(launch,), **options(dtype)
     )
 
 
 def run_backward(p: dict, launch: Launch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     return triton_backward.launch_backward(
-        p["grad"], p["gates"], p["weight"], None, p["out"], p["cells"], launch=launch, **options(dtype)
+        p["grad"], p["gates"], p["weight"], None, p["out"], p["cells"], launches=(launch,), **options(dtype)
     )
 
 
@@ -160,13 +161,13 @@ def main() -> None:
     parser.add_argument("--only", choices=("forward", "backward"))
     parser.add_argument("--hidden", type=int, nargs="+", default=[96, 48])
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 16, 1], help="images")
-    parser.add_argument("--prefetch", type=int, nargs="+", default=[2], help="steps")
+    parser.add_argument("--stages", type=int, nargs="+", default=[2], help="of the pipeline")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1))
     args = parser.parse_args()
     kernels = [args.only] if args.only else ["forward", "backward"]
     sizes = [(kernel, hidden) for kernel in kernels for hidden in args.hidden]
-    jobs = [(*size, launch, args.dtype) for size in sizes for launch in candidates(*size, args.prefetch)]
+    jobs = [(*size, launch, args.dtype) for size in sizes for launch in candidates(*size, args.stages)]
     with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         failures = list(pool.map(compile_one, jobs))
     rows = []

@@ -190,7 +190,19 @@ def _shard_spec(text: str) -> tuple[int, int]:
 
 
 def _shard(cases: list[Case], shard: tuple[int, int] | None) -> list[Case]:
-    return cases if shard is None else cases[shard[0] - 1 :: shard[1]]
+    """The cases of a shard: whole workloads if there are enough of them, as its models are compared with each other."""
+    if shard is None:
+        return cases
+    index, count = shard
+    workloads = list(dict.fromkeys(map(_workload, cases)))
+    if len(workloads) < count:
+        return cases[index - 1 :: count]
+    mine = set(workloads[index - 1 :: count])
+    return [case for case in cases if _workload(case) in mine]
+
+
+def _workload(case: Case) -> tuple[str, str, int, int]:
+    return case.mode, case.dtype, case.batch, case.size
 
 
 def _measure(arguments: argparse.Namespace, cases: list[Case], results: ResultFile, device: torch.device) -> bool:

@@ -76,18 +76,34 @@ def rnn2d_fused(
     if training and recompute:
         bias = None if bias is None else bias.to(dtype)
         return RecomputedRNN2D.apply(x.to(dtype), weight.to(dtype), bias, recurrent, bias_n, tuple(scans), cell)
+    if training and cell != "gru":
+        # The scans' backward has the bias's gradient as a by-product, so the product's need not sum it up again.
+        gates = F.linear(x, weight, None if bias is None else bias.detach())
+        return FusedScan.apply(gates, bias, recurrent, None, tuple(scans), cell)
     gates = F.linear(x, weight, bias)
     if training:
-        return FusedScan.apply(gates, recurrent, bias_n, tuple(scans), cell)
+        return FusedScan.apply(gates, None, recurrent, bias_n, tuple(scans), cell)
     return torch.ops.sequencer2d.scan(gates, recurrent, bias_n, tuple(scans), cell, False)[0]
 
 
 class FusedScan(torch.autograd.Function):
-    """The scans over gates (B, H, W, S*G*D), which it keeps for backward, with h and c."""
+    """The scans over gates (B, H, W, S*G*D), which it keeps for backward, with h and c.
+
+    `bias` (S*G*D,) is in the gates already, cut off from its gradient, and gets it here. Not for the GRU.
+    """
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Any, cell: str) -> Tensor:
+    def forward(
+        ctx: Any,
+        gates: Tensor,
+        bias: Tensor | None,
+        weight_hh: Tensor,
+        bias_n: Tensor | None,
+        scans: Any,
+        cell: str,
+    ) -> Tensor:
         out, cells = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True)
+        ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.save_for_backward(gates, weight_hh, bias_n, out, cells)
         ctx.scans, ctx.cell = scans, cell
         return out
@@ -99,7 +115,8 @@ class FusedScan(torch.autograd.Function):
         grad_gates, grad_weight, grad_bias = torch.ops.sequencer2d.scan_backward(
             grad_out, gates, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell
         )
-        return grad_gates, grad_weight, None if bias_n is None else grad_bias, None, None
+        grad_outer = None if ctx.bias_dtype is None else grad_bias.flatten().to(ctx.bias_dtype)
+        return grad_gates, grad_outer, grad_weight, _of_bias_n(grad_bias, bias_n), None, None
 
 
 class RecomputedRNN2D(torch.autograd.Function):
@@ -129,16 +146,21 @@ class RecomputedRNN2D(torch.autograd.Function):
         grads = torch.ops.sequencer2d.rnn2d_recomputing_backward(
             grad_out, x, weight_ih, bias, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell
         )
-        grad_x, grad_weight_ih, grad_bias, grad_weight_hh, grad_bias_n = grads
+        grad_x, grad_weight_ih, grad_bias, grad_weight_hh, grad_bias_hh = grads
         return (
             grad_x,
             grad_weight_ih,
-            None if bias is None else grad_bias,
+            None if bias is None else grad_bias.to(bias.dtype),
             grad_weight_hh,
-            None if bias_n is None else grad_bias_n,
+            _of_bias_n(grad_bias_hh, bias_n),
             None,
             None,
         )
+
+
+def _of_bias_n(grad_bias: Tensor, bias_n: Tensor | None) -> Tensor | None:
+    """The gradient of the GRU's bias_n (S, D), the last of three gates in (S, 3*D)."""
+    return None if bias_n is None else grad_bias[:, 2 * bias_n.shape[1] :].to(bias_n.dtype)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

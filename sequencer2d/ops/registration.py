@@ -52,7 +52,7 @@ def scan_triton(
             scans=tuple(scans),
             cell=cell,
             save_cells=save_cells and cell == "lstm",
-            launch=tuning.choose("forward", gates, weight_hh, tuple(scans)),
+            launches=tuning.choose("forward", gates, weight_hh, tuple(scans)),
             fast=_fast(gates),
             precision=_precision(),
         )
@@ -68,13 +68,15 @@ def scan_backward_triton(
     scans: Sequence[int],
     cell: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of gates, weight_hh and bias_n (empty but for the GRU)."""
+    """Gradients of gates, of weight_hh, and of a bias beside the recurrent product: (S, G*D) in fp32.
+
+    For the LSTM and the RNN the last is that of a bias beside the input product, too.
+    """
     from sequencer2d.ops import triton_backward, tuning
 
     gates, weight_hh, scans = gates.contiguous(), weight_hh.contiguous(), tuple(scans)
     hidden = weight_hh.shape[-1]
     with _on(gates):
-        launch = tuning.choose("backward", gates, weight_hh, scans)
         grad_gates, grad_rec = triton_backward.launch_backward(
             grad_out.contiguous(),
             gates,
@@ -84,18 +86,14 @@ def scan_backward_triton(
             cells,
             scans=scans,
             cell=cell,
-            launch=launch,
+            launches=tuning.choose("backward", gates, weight_hh, scans),
             fast=_fast(gates),
             precision=_precision(),
         )
-        grad_weight = triton_backward.launch_weight_gradient(
-            grad_rec, out, scans=scans, hidden=hidden, cell=cell, chunk=launch.chunk, precision=_precision()
-        ).to(weight_hh.dtype)
-    grad_bias = gates.new_empty(0)
-    if bias_n is not None:
-        by_gate = grad_rec.view(-1, len(scans), 3, hidden)[:, :, 2]
-        grad_bias = by_gate.sum(0, dtype=torch.float32).to(bias_n.dtype)
-    return grad_gates, grad_weight, grad_bias
+        grad_weight, grad_bias = triton_backward.launch_weight_gradient(
+            grad_rec, out, scans=scans, hidden=hidden, cell=cell, precision=_precision()
+        )
+    return grad_gates, grad_weight.to(weight_hh.dtype), grad_bias
 
 
 def _recomputing_backward(
@@ -110,17 +108,17 @@ def _recomputing_backward(
     scans: Sequence[int],
     cell: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight_ih, bias, weight_hh, bias_n, with the input product done again.
+    """Gradients of x, weight_ih, bias, weight_hh, and as `scan_backward`'s third, with the input product done again.
 
     One operator, because a compiler that sees the second product merges it with the first and stores its result.
     """
     gates = F.linear(x, weight_ih, bias)
-    grad_gates, grad_weight_hh, grad_bias_n = torch.ops.sequencer2d.scan_backward(
+    grad_gates, grad_weight_hh, grad_bias_hh = torch.ops.sequencer2d.scan_backward(
         grad_out, gates, weight_hh, bias_n, out, cells, scans, cell
     )
     flat = grad_gates.flatten(0, -2)
-    grad_bias = x.new_empty(0) if bias is None else flat.sum(0)
-    return grad_gates @ weight_ih, flat.T @ x.flatten(0, -2), grad_bias, grad_weight_hh, grad_bias_n
+    grad_bias = flat.sum(0, dtype=torch.float32) if cell == "gru" else grad_bias_hh.flatten()
+    return grad_gates @ weight_ih, flat.T @ x.flatten(0, -2), grad_bias, grad_weight_hh, grad_bias_hh
 
 
 def _scan_cpu(
@@ -146,10 +144,15 @@ def _scan_backward_cpu(
     if _interpreting():
         return scan_backward_triton(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell)
     inputs = [gates, weight_hh, bias_n]
-    grads = _differentiate(
+    grad_gates, grad_weight, grad_bias_n = _differentiate(
         lambda g, w, b: reference.scan_gates(g, w, _gru_bias(b), scans=scans, cell=cell), inputs, grad_out
     )
-    return tuple(gates.new_empty(0) if grad is None else grad for grad in grads)  # type: ignore[return-value]
+    assert grad_gates is not None
+    assert grad_weight is not None
+    sums = grad_gates.flatten(0, -2).sum(0).view(len(scans), -1)
+    if grad_bias_n is not None:
+        sums = torch.cat([sums[:, : -grad_bias_n.shape[1]], grad_bias_n], 1)
+    return grad_gates, grad_weight, sums.float()
 
 
 def _rnn2d(
@@ -200,18 +203,21 @@ def _fake_scan(gates, weight_hh, bias_n, scans, cell, save_cells):  # type: igno
 
 
 def _fake_scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell):  # type: ignore[no-untyped-def]
-    grad_gates = gates.new_empty(gates.shape)
-    return grad_gates, weight_hh.new_empty(weight_hh.shape), _like(bias_n, gates)
+    return gates.new_empty(gates.shape), weight_hh.new_empty(weight_hh.shape), _fake_sums(weight_hh)
 
 
 def _fake_recomputing_backward(grad_out, x, weight_ih, bias, weight_hh, bias_n, out, cells, scans, cell):  # type: ignore[no-untyped-def]
     return (
         x.new_empty(x.shape),
         weight_ih.new_empty(weight_ih.shape),
-        _like(bias, x),
+        _fake_sums(weight_hh).flatten(),
         weight_hh.new_empty(weight_hh.shape),
-        _like(bias_n, x),
+        _fake_sums(weight_hh),
     )
+
+
+def _fake_sums(weight_hh: Tensor) -> Tensor:
+    return weight_hh.new_empty(weight_hh.shape[:-1], dtype=torch.float32)
 
 
 def _fake_rnn2d(x, weight_ih, weight_hh, bias_ih, bias_hh, scans, cell):  # type: ignore[no-untyped-def]

@@ -57,20 +57,20 @@ def fetch(
     G: tl.constexpr, STATE: tl.constexpr,
 ):  # fmt: skip
     """What a step of chunk n reads: gate slices, gradient of h, and the state before (0 at the first step)."""
-    column = n * DC + tl.arange(0, DC)[None, :]
     x = common.chunk_gates(gate_rows, n, valid, D, DC, G)
-    grad = common.load_chunk(grad_rows, column, valid, D, DC)
+    grad = common.load_chunk(grad_rows, n, valid, D, DC)
     state = grad
     if STATE:
-        state = common.load_chunk(state_rows, column, valid & has_state, D, DC)
+        state = common.load_chunk(state_rows, n, valid & has_state, D, DC)
     return x, grad, state
 
 
 @triton.jit
 def backward_kernel(
-    grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, B, H, W,
-    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
-    CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr, PREFETCH: tl.constexpr,
+    grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, one, B, H, W,
+    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
+    NK: tl.constexpr, R: tl.constexpr, CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr,
+    RESIDENT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of
     the recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
@@ -78,61 +78,44 @@ def backward_kernel(
     G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
     STATE: tl.constexpr = CELL != common.RNN
     slot = tl.program_id(1)
-    scan = (SCANS >> (2 * slot)) & 3
-    axis = scan // 2
-    backward = scan % 2
-    steps = tl.where(axis == 0, H, W)
-    rows_total = B * tl.where(axis == 0, W, H)
-    first_row = tl.program_id(0) * R
-    if first_row < rows_total:
-        rows = first_row + tl.arange(0, R)
-        valid = (rows < rows_total)[:, None]
-        rows = tl.minimum(rows, rows_total - 1)
-        stride = tl.where(axis == 0, W, 1)
-        # The scan's last step comes first; `hop` leads to the step before in scan order.
-        token = common.row_tokens(rows, axis, H, W) + tl.where(backward == 1, 0, (steps - 1) * stride)
-        hop = tl.where(backward == 1, stride, -stride).to(tl.int64)
+    # `hop` leads to the step before in scan order.
+    any_rows, steps, valid, token, hop = common.place_rows(slot, B, H, W, SCANS, R, True)
+    if any_rows:
         # Two offsets serve all tensors: registers are what this kernel is short of.
-        gate_row = token[:, None] * (S * G * D) + slot * (G * D)
-        unit_row = token[:, None] * (S * D) + slot * D
-
+        column = tl.arange(0, DC)[None, :]
+        bias_rows = bias_n + slot * D + column
+        gate_row = token[:, None] * (S * G * D) + slot * (G * D) + column
+        unit_row = token[:, None] * (S * D) + slot * D + column
+        wide_row = token[:, None] * (S * D) + slot * D + tl.arange(0, KC)[None, :]
         dtype = gates.dtype.element_ty
         zero = tl.zeros((R, DC), tl.float32)
+        wide_zero = tl.zeros((R, KC), tl.float32)
         dh = ()
         dc = ()
+        for _ in tl.static_range(NK):
+            dh = dh + (wide_zero,)
         for _ in tl.static_range(NC):
-            dh = dh + (zero,)
             dc = dc + (zero,)
-        tiles = common.weight_tiles(weight, slot, D, DC, NC, G, RESIDENT)
-        for t in range(steps):
+        tiles = common.weight_tiles(weight, slot, D, DC, KC, NC, NK, G, RESIDENT)
+        for t in tl.range(0, steps, num_stages=STAGES):
             inner = t + 1 < steps
-            if PREFETCH > 0:
-                BYTES: tl.constexpr = D * dtype.primitive_bitwidth // 8
-                ahead = tl.where(valid, tl.minimum(PREFETCH, steps - 1 - t), 0) * hop
-                common.prefetch_rows(gates + gate_row + ahead * (S * G * D), G * BYTES, R)
-                common.prefetch_rows(grad_out + unit_row + ahead * (S * D), BYTES, R)
-                common.prefetch_rows(out + unit_row + ahead * (S * D), BYTES, R)
-                if CELL == common.LSTM:
-                    common.prefetch_rows(states + unit_row + ahead * (S * D), BYTES, R)
             h = ()
-            for k in tl.static_range(NC):
-                column = k * DC + tl.arange(0, DC)[None, :]
-                h = h + (common.load_chunk(out + unit_row + hop * (S * D), column, valid & inner, D, DC),)
+            for k in tl.static_range(NK):
+                h = h + (common.load_chunk(out + wide_row + hop * (S * D), k, valid & inner, D, KC),)
             dh_new = ()
-            for _ in tl.static_range(NC):
-                dh_new = dh_new + (zero,)
+            for _ in tl.static_range(NK):
+                dh_new = dh_new + (wide_zero,)
             dc_new = ()
             for n in tl.static_range(NC):
-                column = n * DC + tl.arange(0, DC)[None, :]
                 x, grad, state = fetch(
                     gates + gate_row, states + unit_row + hop * (S * D), grad_out + unit_row,
                     n, valid, inner, D, DC, G, STATE,
                 )  # fmt: skip
-                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, NC, G, PRECISION)
+                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, KC, NK, G, PRECISION)
                 bias = zero
                 if CELL == common.GRU:
-                    bias = tl.load(bias_n + slot * D + column, mask=column < D, other=0.0).to(tl.float32)
-                dh_n = dh[n] + grad.to(tl.float32)
+                    bias = tl.load(bias_rows + n * DC, mask=common.exists(n, True, D, DC), other=0.0).to(tl.float32)
+                dh_n = common.chunk_of(dh, n, R, DC, KC) + grad.to(tl.float32)
                 if CELL == common.GRU:
                     dh_n += dc[n]
                 d_x, d_rec, d_state = cell_backward(x, rec, state.to(tl.float32), dh_n, dc[n], bias, CELL, FAST)
@@ -140,42 +123,45 @@ def backward_kernel(
                 rounded = ()
                 for gate in tl.static_range(G):
                     rounded = rounded + (d_rec[gate].to(dtype),)
-                    common.store_chunk(grad_gates + gate_row + gate * D, column, d_x[gate].to(dtype), valid, D, DC)
+                    common.store_chunk(grad_gates + gate_row + gate * D, n, d_x[gate].to(dtype), valid, D, DC)
                     if CELL == common.GRU:
-                        common.store_chunk(grad_rec + gate_row + gate * D, column, rounded[gate], valid, D, DC)
+                        common.store_chunk(grad_rec + gate_row + gate * D, n, rounded[gate], valid, D, DC)
                 d_all = common.side_by_side(rounded, R, DC, G)
                 dh_sum = ()
-                for k in tl.static_range(NC):
-                    tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, NC, G))
+                for k in tl.static_range(NK):
+                    tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G))
                     dh_sum = dh_sum + (tl.dot(d_all, tile, dh_new[k], input_precision=PRECISION),)
                 dh_new = dh_sum
-            dh = dh_new
+            # Times 1, which the compiler cannot know: were the products' own registers carried into the next step, it
+            # would see them read while products run, and make all of those wait for each other.
+            dh = ()
+            for k in tl.static_range(NK):
+                dh = dh + (dh_new[k] * one,)
             dc = dc_new
             gate_row += hop * (S * G * D)
             unit_row += hop * (S * D)
+            wide_row += hop * (S * D)
 
 
 @triton.jit
 def weight_gradient_kernel(
-    grad_rec, out, partial, tokens, per_program, H, W,
+    grad_rec, out, partial, partial_bias, tokens, per_program, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr,
     ROWS: tl.constexpr, TOKENS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """partial (programs, S, G*D, D) fp32: sums over a range of tokens of grad_rec (tokens, S*G*D) times the hidden
-    state before, out (tokens, S*D) one step back in scan order, which is 0 at a scan's first step.
+    state before, out (tokens, S*D) one step back in scan order, which is 0 at a scan's first step. partial_bias
+    (programs, S, G*D) fp32: the sums of grad_rec alone, which is read here anyway.
     """
     slot = tl.program_id(1)
-    scan = (SCANS >> (2 * slot)) & 3
-    axis = scan // 2
-    backward = scan % 2
+    axis, backward, steps, stride = common.scan_steps(slot, H, W, SCANS)
     row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
-    stride = tl.where(axis == 0, W, 1)
-    hop = tl.where(backward == 1, stride, -stride)
-    length = tl.where(axis == 0, H, W)
-    first = tl.where(backward == 1, length - 1, 0)
+    hop = tl.where(backward, stride, -stride)
+    first = tl.where(backward, steps - 1, 0)
     sums = ()
     for _ in tl.static_range(NC):
         sums = sums + (tl.zeros((ROWS, DC), tl.float32),)
+    bias = tl.zeros((TOKENS, ROWS), tl.float32)
     begin = tl.program_id(0) * per_program
     end = tl.minimum(begin + per_program, tokens)
     for start in range(begin, end, TOKENS):
@@ -187,6 +173,7 @@ def weight_gradient_kernel(
             grad_rec + wide[:, None] * (S * G * D) + slot * (G * D) + row[None, :],
             mask=real[:, None] & (row[None, :] < G * D), other=0.0,
         )  # fmt: skip
+        bias += grads.to(tl.float32)
         added = ()
         for n in tl.static_range(NC):
             column = n * DC + tl.arange(0, DC)
@@ -196,7 +183,9 @@ def weight_gradient_kernel(
             )  # fmt: skip
             added = added + (tl.dot(tl.trans(grads), hidden, sums[n], input_precision=PRECISION),)
         sums = added
-    base = partial + ((tl.program_id(0) * S + slot) * (G * D) + row[:, None]).to(tl.int64) * D
+    first_sum = (tl.program_id(0) * S + slot) * (G * D)
+    tl.store(partial_bias + first_sum + row, tl.sum(bias, 0), mask=row < G * D)
+    base = partial + (first_sum + row[:, None]).to(tl.int64) * D
     for n in tl.static_range(NC):
         column = n * DC + tl.arange(0, DC)[None, :]
         tl.store(base + column, sums[n], mask=(row[:, None] < G * D) & (column < D))
@@ -212,7 +201,7 @@ def launch_backward(
     *,
     scans: tuple[int, ...],
     cell: str,
-    launch: Launch,
+    launches: tuple[Launch, ...],
     fast: bool,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
@@ -222,31 +211,41 @@ def launch_backward(
     grad_gates = torch.empty_like(gates)
     grad_rec = torch.empty_like(gates) if cell == "gru" else grad_gates
     longest = max(batch * (width if scan < 2 else height) for scan in scans)
-    grid = (triton.cdiv(longest, launch.rows), len(scans))
-    backward_kernel[grid](
-        grad_out, gates, weight_hh, weight_hh if bias_n is None else bias_n, out,
-        cells if cell == "lstm" else out, grad_gates, grad_rec, batch, height, width,
-        SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
-        R=launch.rows, CELL=CELL_CODES[cell], FAST=fast, PRECISION=precision, RESIDENT=launch.resident,
-        PREFETCH=launch.prefetch if gates.is_cuda else 0, num_warps=launch.warps, num_stages=1,
-    )  # fmt: skip
+
+    def start(launch: Launch) -> None:
+        inner = launch.inner or launch.chunk
+        backward_kernel[triton.cdiv(longest, launch.rows), len(scans)](
+            grad_out, gates, weight_hh, weight_hh if bias_n is None else bias_n, out,
+            cells if cell == "lstm" else out, grad_gates, grad_rec, 1.0, batch, height, width,
+            SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
+            KC=inner, NK=triton.cdiv(hidden, inner), R=launch.rows, CELL=CELL_CODES[cell], FAST=fast,
+            PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, num_warps=launch.warps, num_stages=1,
+        )  # fmt: skip
+
+    common.first_that_fits(("backward", hidden, len(scans), cell, gates.dtype, gates.device), launches, start)
     return grad_gates, grad_rec
 
 
 def launch_weight_gradient(
-    grad_rec: Tensor, out: Tensor, *, scans: tuple[int, ...], hidden: int, cell: str, chunk: int, precision: str
-) -> Tensor:
-    """Gradient of W_hh, fp32: (S, G*D, D)."""
+    grad_rec: Tensor, out: Tensor, *, scans: tuple[int, ...], hidden: int, cell: str, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Gradients of W_hh, (S, G*D, D), and of a bias inside the recurrent product, (S, G*D); fp32."""
     batch, height, width, _ = out.shape
     tokens, gates = batch * height * width, gate_count(cell)
     per_program = max(triton.cdiv(tokens, WEIGHT_SPLITS), WEIGHT_TOKENS)
     per_program = triton.cdiv(per_program, WEIGHT_TOKENS) * WEIGHT_TOKENS
     programs = triton.cdiv(tokens, per_program)
     partial = out.new_empty(programs, len(scans), gates * hidden, hidden, dtype=torch.float32)
+    partial_bias = out.new_empty(programs, len(scans), gates * hidden, dtype=torch.float32)
     grid = (programs, len(scans), triton.cdiv(gates * hidden, WEIGHT_ROWS))
-    weight_gradient_kernel[grid](
-        grad_rec, out, partial, tokens, per_program, height, width,
-        SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
-        ROWS=WEIGHT_ROWS, TOKENS=WEIGHT_TOKENS, PRECISION=precision, num_warps=4, num_stages=3,
-    )  # fmt: skip
-    return partial.sum(0)
+    chunk = 16 if hidden <= 16 or 32 < hidden <= 48 else 32
+
+    def start(stages: int) -> None:
+        weight_gradient_kernel[grid](
+            grad_rec, out, partial, partial_bias, tokens, per_program, height, width,
+            SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
+            ROWS=WEIGHT_ROWS, TOKENS=WEIGHT_TOKENS, PRECISION=precision, num_warps=4, num_stages=stages,
+        )  # fmt: skip
+
+    common.first_that_fits(("weight", hidden, len(scans), cell, out.dtype, out.device), (3, 2, 1), start)
+    return partial.sum(0), partial_bias.sum(0)

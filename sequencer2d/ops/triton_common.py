@@ -1,18 +1,44 @@
 """What the Triton kernels share: activations, cells, weight tiles and the addressing of scans.
 
 Imported only when a kernel runs. Suffixes: R rows of a tile, S scans, G gates, D hidden units, DC hidden units of a
-chunk, NC chunks. A row is one sequence: a column of the grid for vertical scans, a line for horizontal ones.
+chunk, NC chunks, KC inputs of a product with W_hh, NK such parts. A row is one sequence: a column of the grid for
+vertical scans, a line for horizontal ones.
 
 D is cut into NC chunks of DC units, a power of two, because 48 and 96 are not: three chunks of 16 or 32 waste nothing,
 padding to 64 or 128 would cost 1.8 times the products.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
 import triton
 import triton.language as tl
+from triton.runtime.errors import OutOfResources
+
+Candidate = TypeVar("Candidate")
 
 LSTM = tl.constexpr(0)
 GRU = tl.constexpr(1)
 RNN = tl.constexpr(2)
+
+_TOO_LARGE: set[tuple[Any, ...]] = set()
+
+
+def first_that_fits(key: tuple[Any, ...], candidates: Sequence[Candidate], start: Callable[[Candidate], None]) -> None:
+    """Start a kernel by the first of `candidates` whose shared memory and registers the device has.
+
+    What a kernel takes is known once it is compiled; the table of launches is one device's. `key`: what a kernel is
+    compiled for apart from the candidate, and the device. What did not fit is not tried again.
+    """
+    for candidate in candidates[:-1]:
+        if (*key, candidate) not in _TOO_LARGE:
+            try:
+                start(candidate)
+            except OutOfResources:
+                _TOO_LARGE.add((*key, candidate))
+            else:
+                return
+    start(candidates[-1])
 
 
 @triton.jit
@@ -38,19 +64,38 @@ def sigmoid(x, FAST: tl.constexpr):
 
 
 @triton.jit
-def row_tokens(rows, axis, H, W):
-    """Index of the first token (t = 0) of each row in the flattened (B, H, W) grid, as int64."""
-    inner = tl.where(axis == 0, W, 1)
+def scan_steps(slot, H, W, SCANS: tl.constexpr):
+    """The scan in a slot: (axis, whether it runs backward, its steps, tokens between them). SCANS: two bits a slot."""
+    scan = (SCANS >> (2 * slot)) & 3
+    axis = scan // 2
+    return axis, scan % 2 == 1, tl.where(axis == 0, H, W), tl.where(axis == 0, W, 1)
+
+
+@triton.jit
+def place_rows(slot, B, H, W, SCANS: tl.constexpr, R: tl.constexpr, REVERSED: tl.constexpr):
+    """The rows of a program in the flattened (B, H, W) grid. REVERSED: the scan's last step comes first.
+
+    Returns (whether there are any, steps, which of them exist (R, 1), their first tokens (R,), distance from there to
+    the next step's); tokens are int64.
+    """
+    axis, backward, steps, stride = scan_steps(slot, H, W, SCANS)
+    total = B * tl.where(axis == 0, W, H)
+    first = tl.program_id(0) * R
+    rows = first + tl.arange(0, R)
+    valid = (rows < total)[:, None]
+    rows = tl.minimum(rows, total - 1)
     outer = tl.where(axis == 0, H * W, W)
-    return (rows // inner).to(tl.int64) * outer + rows % inner
+    from_end = backward != REVERSED
+    token = (rows // stride).to(tl.int64) * outer + rows % stride + tl.where(from_end, (steps - 1) * stride, 0)
+    return first < total, steps, valid, token, tl.where(from_end, -stride, stride).to(tl.int64)
 
 
 @triton.jit
 def weight_tile(
-    weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr,
-    AGAIN: tl.constexpr,
+    weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr,
+    G: tl.constexpr, AGAIN: tl.constexpr,
 ):  # fmt: skip
-    """W_hh of all gates, units of chunk n by inputs of chunk k, as (inputs, gates * units): (DC, GP*DC).
+    """W_hh of all gates, units of chunk n by inputs of part k, as (inputs, gates * units): (KC, GP*DC).
 
     The gates stand side by side, padded to a power of two GP, so that one product serves them all: what a product costs
     here is its latency, not its arithmetic. AGAIN: read it here each time, where all tiles together do not fit.
@@ -59,10 +104,10 @@ def weight_tile(
     column = tl.arange(0, GP * DC)[None, :]
     gate = column // DC
     unit = n * DC + column % DC
-    source = k * DC + tl.arange(0, DC)[:, None]
+    source = k * KC + tl.arange(0, KC)[:, None]
     pointers = weight + slot * (G * D * D) + (gate * D + unit) * D + source
     # A volatile load stays where it stands; any other would be moved out of the loop, and all tiles be kept.
-    if D % DC == 0 and GP == G:
+    if D % DC == 0 and D % KC == 0 and GP == G:
         return tl.load(pointers, volatile=AGAIN)
     else:
         return tl.load(pointers, mask=(unit < D) & (source < D) & (gate < G), other=0.0, volatile=AGAIN)
@@ -70,85 +115,94 @@ def weight_tile(
 
 @triton.jit
 def weight_tiles(
-    weight, slot, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr, RESIDENT: tl.constexpr,
+    weight, slot, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr, NC: tl.constexpr, NK: tl.constexpr,
+    G: tl.constexpr, RESIDENT: tl.constexpr,
 ):  # fmt: skip
-    """All tiles of a scan's W_hh, a flat tuple: tile (n, k) at n * NC + k; empty if they are read at each step."""
+    """All tiles of a scan's W_hh, a flat tuple: tile (n, k) at n * NK + k; empty if they are read at each step."""
     tiles = ()
     if RESIDENT:
         for n in tl.static_range(NC):
-            for k in tl.static_range(NC):
-                tiles = tiles + (weight_tile(weight, slot, n, k, D, DC, G, False),)
+            for k in tl.static_range(NK):
+                tiles = tiles + (weight_tile(weight, slot, n, k, D, DC, KC, G, False),)
     return tiles
 
 
 @triton.jit
 def get_tile(
-    tiles, weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr,
-    G: tl.constexpr,
+    tiles, weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr,
+    NK: tl.constexpr, G: tl.constexpr,
 ):  # fmt: skip
     """Tile (n, k), from `tiles` or from memory."""
     if len(tiles) > 0:
-        return tiles[n * NC + k]
+        return tiles[n * NK + k]
     else:
-        return weight_tile(weight, slot, n, k, D, DC, G, True)
+        return weight_tile(weight, slot, n, k, D, DC, KC, G, True)
 
 
 @triton.jit
-def prefetch_rows(pointers, BYTES: tl.constexpr, R: tl.constexpr):
-    """Ask for rows of BYTES bytes at `pointers` (R, 1) to come to L2: costs no register until they are loaded.
-
-    A step that waits for device memory at each of its chunks takes several times what its arithmetic does.
-    """
-    LINES: tl.constexpr = (BYTES + 127) // 128
-    WIDTH: tl.constexpr = triton.next_power_of_2(LINES)
-    line = tl.minimum(tl.arange(0, WIDTH), LINES - 1)[None, :]
-    tl.inline_asm_elementwise(
-        "{ prefetch.global.L2 [$1]; mov.b32 $0, 0; }",
-        "=r,l",
-        [pointers.to(tl.uint64) + tl.broadcast_to(line * 128, (R, WIDTH)).to(tl.uint64)],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )
+def half(x, upper: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
+    """The lower or the upper half of the columns of x (R, C): registers change their names, nothing moves."""
+    low, high = tl.split(tl.permute(tl.reshape(x, (R, 2, C // 2)), (0, 2, 1)))
+    if upper:
+        return high
+    else:
+        return low
 
 
 @triton.jit
-def load_chunk(pointers, column, valid, D: tl.constexpr, DC: tl.constexpr):
-    """Values (R, DC) at `pointers` (R, 1) + column (1, DC); 0 for rows that do not exist and units past D."""
+def chunk_of(parts, n: tl.constexpr, R: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr):
+    """Chunk n (R, DC) of `parts`, a tuple of (R, KC) with KC one, two, four or eight times DC."""
+    SHARE: tl.constexpr = KC // DC
+    x = parts[n // SHARE]
+    if SHARE == 8:
+        x = half(x, n % 8 >= 4, R, 8 * DC)
+    if SHARE >= 4:
+        x = half(x, n % 4 >= 2, R, 4 * DC)
+    if SHARE >= 2:
+        x = half(x, n % 2 == 1, R, 2 * DC)
+    return x
+
+
+@triton.jit
+def exists(n: tl.constexpr, valid, D: tl.constexpr, DC: tl.constexpr):
+    """Mask of chunk n: `valid` (R, 1) rows, units before D."""
     if D % DC == 0:
-        return tl.load(pointers + column, mask=valid, other=0.0)
+        return valid
     else:
-        return tl.load(pointers + column, mask=valid & (column < D), other=0.0)
+        return valid & ((n * DC + tl.arange(0, DC)[None, :]) < D)
 
 
 @triton.jit
-def store_chunk(pointers, column, value, valid, D: tl.constexpr, DC: tl.constexpr):
-    """Store (R, DC) where rows and units exist."""
-    if D % DC == 0:
-        tl.store(pointers + column, value, mask=valid)
-    else:
-        tl.store(pointers + column, value, mask=valid & (column < D))
+def load_chunk(pointers, n: tl.constexpr, valid, D: tl.constexpr, DC: tl.constexpr):
+    """Values (R, DC) of chunk n, `pointers` (R, DC) being chunk 0's; 0 where a row or a unit does not exist."""
+    return tl.load(pointers + n * DC, mask=exists(n, valid, D, DC), other=0.0)
+
+
+@triton.jit
+def store_chunk(pointers, n: tl.constexpr, value, valid, D: tl.constexpr, DC: tl.constexpr):
+    """Store (R, DC) as chunk n where rows and units exist."""
+    tl.store(pointers + n * DC, value, mask=exists(n, valid, D, DC))
 
 
 @triton.jit
 def chunk_gates(pointers, n: tl.constexpr, valid, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
-    """The G gate slices (R, DC) of chunk n from rows of G*D values."""
-    column = n * DC + tl.arange(0, DC)[None, :]
+    """The G gate slices (R, DC) of chunk n, `pointers` (R, DC) being chunk 0's of the first gate."""
     slices = ()
     for gate in tl.static_range(G):
-        slices = slices + (load_chunk(pointers + gate * D, column, valid, D, DC),)
+        slices = slices + (load_chunk(pointers + gate * D, n, valid, D, DC),)
     return slices
 
 
 @triton.jit
 def recurrent_products(
-    h, tiles, weight, slot, n: tl.constexpr, R: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr,
-    G: tl.constexpr, PRECISION: tl.constexpr,
+    h, tiles, weight, slot, n: tl.constexpr, R: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr,
+    NK: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Chunk n of W_hh·h for every gate, fp32: a tuple of G tensors (R, DC)."""
-    product = tl.dot(h[0], get_tile(tiles, weight, slot, n, 0, D, DC, NC, G), input_precision=PRECISION)
-    for k in tl.static_range(1, NC):
-        product = tl.dot(h[k], get_tile(tiles, weight, slot, n, k, D, DC, NC, G), product, input_precision=PRECISION)
+    product = tl.dot(h[0], get_tile(tiles, weight, slot, n, 0, D, DC, KC, NK, G), input_precision=PRECISION)
+    for k in tl.static_range(1, NK):
+        tile = get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G)
+        product = tl.dot(h[k], tile, product, input_precision=PRECISION)
     if G == 1:
         return (product,)
     else:

@@ -2,7 +2,7 @@
 
 A program runs one scan over a tile of R rows from its first step to its last. W_hh stays on the chip, h in registers in
 the dtype of the gates, c in fp32; each step reads its gates once and writes h into its slot of the concatenated output.
-The next chunk's gates are fetched before the current chunk is computed.
+Gates are copied to shared memory STAGES - 1 steps ahead: what a step costs is else the wait for memory.
 """
 
 import torch
@@ -43,7 +43,7 @@ def forward_kernel(
     gates, weight, bias_n, out, cells, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
     CELL: tl.constexpr, SAVE: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
-    PREFETCH: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """gates (B, H, W, S*G*D), weight (S, G*D, D), bias_n (S, D) for GRU, out (B, H, W, S*D), cells as out if SAVE.
 
@@ -51,22 +51,13 @@ def forward_kernel(
     """
     G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
     slot = tl.program_id(1)
-    scan = (SCANS >> (2 * slot)) & 3
-    axis = scan // 2
-    backward = scan % 2
-    steps = tl.where(axis == 0, H, W)
-    rows_total = B * tl.where(axis == 0, W, H)
-    first_row = tl.program_id(0) * R
-    if first_row < rows_total:
-        rows = first_row + tl.arange(0, R)
-        valid = (rows < rows_total)[:, None]
-        rows = tl.minimum(rows, rows_total - 1)
-        stride = tl.where(axis == 0, W, 1)
-        token = common.row_tokens(rows, axis, H, W) + tl.where(backward == 1, (steps - 1) * stride, 0)
-        hop = tl.where(backward == 1, -stride, stride).to(tl.int64)
-        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D)
-        out_rows = out + token[:, None] * (S * D) + slot * D
-        cell_rows = cells + token[:, None] * (S * D) + slot * D
+    any_rows, steps, valid, token, hop = common.place_rows(slot, B, H, W, SCANS, R, False)
+    if any_rows:
+        column = tl.arange(0, DC)[None, :]
+        bias_rows = bias_n + slot * D + column
+        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D) + column
+        out_rows = out + token[:, None] * (S * D) + slot * D + column
+        cell_rows = cells + token[:, None] * (S * D) + slot * D + column
 
         dtype = gates.dtype.element_ty
         zero = tl.zeros((R, DC), tl.float32)
@@ -75,31 +66,21 @@ def forward_kernel(
         for _ in tl.static_range(NC):
             h = h + (zero.to(dtype),)
             c = c + (zero,)
-        tiles = common.weight_tiles(weight, slot, D, DC, NC, G, RESIDENT)
-        x_next = common.chunk_gates(gate_rows, 0, valid, D, DC, G)
-        for t in range(steps):
-            if PREFETCH > 0:
-                ahead = tl.where(valid, tl.minimum(PREFETCH, steps - 1 - t), 0) * hop * (S * G * D)
-                common.prefetch_rows(gate_rows + ahead, G * D * dtype.primitive_bitwidth // 8, R)
+        tiles = common.weight_tiles(weight, slot, D, DC, DC, NC, NC, G, RESIDENT)
+        for _ in tl.range(0, steps, num_stages=STAGES):
             h_new = ()
             c_new = ()
             for n in tl.static_range(NC):
-                x = x_next
-                if n + 1 < NC:
-                    x_next = common.chunk_gates(gate_rows, n + 1, valid, D, DC, G)
-                else:
-                    more = valid & (t + 1 < steps)
-                    x_next = common.chunk_gates(gate_rows + hop * (S * G * D), 0, more, D, DC, G)
-                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, NC, G, PRECISION)
-                column = n * DC + tl.arange(0, DC)[None, :]
+                x = common.chunk_gates(gate_rows, n, valid, D, DC, G)
+                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, DC, NC, G, PRECISION)
                 bias = zero
                 if CELL == common.GRU:
-                    bias = tl.load(bias_n + slot * D + column, mask=column < D, other=0.0).to(tl.float32)
+                    bias = tl.load(bias_rows + n * DC, mask=common.exists(n, True, D, DC), other=0.0).to(tl.float32)
                 h_chunk, c_chunk = cell_forward(x, rec, h[n], c[n], bias, CELL, FAST)
                 h_chunk = h_chunk.to(dtype)
-                common.store_chunk(out_rows, column, h_chunk, valid, D, DC)
+                common.store_chunk(out_rows, n, h_chunk, valid, D, DC)
                 if SAVE:
-                    common.store_chunk(cell_rows, column, c_chunk.to(dtype), valid, D, DC)
+                    common.store_chunk(cell_rows, n, c_chunk.to(dtype), valid, D, DC)
                 h_new = h_new + (h_chunk,)
                 c_new = c_new + (c_chunk,)
             h = h_new
@@ -117,7 +98,7 @@ def launch_forward(
     scans: tuple[int, ...],
     cell: str,
     save_cells: bool,
-    launch: Launch,
+    launches: tuple[Launch, ...],
     fast: bool,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
@@ -127,14 +108,17 @@ def launch_forward(
     out = gates.new_empty(batch, height, width, len(scans) * hidden)
     cells = torch.empty_like(out) if save_cells else gates.new_empty(0)
     longest = max(batch * (width if scan < 2 else height) for scan in scans)
-    grid = (triton.cdiv(longest, launch.rows), len(scans))
-    forward_kernel[grid](
-        gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
-        SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
-        R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
-        RESIDENT=launch.resident, PREFETCH=launch.prefetch if gates.is_cuda else 0,
-        num_warps=launch.warps, num_stages=1,
-    )  # fmt: skip
+
+    def start(launch: Launch) -> None:
+        forward_kernel[triton.cdiv(longest, launch.rows), len(scans)](
+            gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
+            SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
+            R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
+            RESIDENT=launch.resident, STAGES=launch.stages, num_warps=launch.warps, num_stages=1,
+        )  # fmt: skip
+
+    key = ("forward", hidden, len(scans), cell, save_cells, gates.dtype, gates.device)
+    common.first_that_fits(key, launches, start)
     return out, cells
 
 

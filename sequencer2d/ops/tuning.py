@@ -16,24 +16,36 @@ _RESIDENT_BYTES = 160 * 1024
 class Launch:
     """How a kernel is launched.
 
-    rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; how many
-    steps ahead inputs are asked for (0: not at all).
+    rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; stages of
+    the pipeline that copies a step's inputs to shared memory (1: none); for backward, inputs of a product with W_hh: a
+    power of two times the chunk, or none for the chunk.
     """
 
     rows: int
     chunk: int
     warps: int
     resident: bool = True
-    prefetch: int = 2
+    stages: int = 2
+    inner: int | None = None
 
 
 # (kernel, hidden units): launches by the least number of rows that they are for, largest first. Measured on an H200 in
 # bf16 by benchmarks/recurrence.py. Few rows want small tiles, so that every multiprocessor gets one.
 _TABLE = {
-    ("forward", 96): ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4))),
-    ("forward", 48): ((8192, Launch(64, 16, 2)), (1024, Launch(32, 16, 2)), (0, Launch(16, 64, 4))),
-    ("backward", 96): ((1024, Launch(64, 32, 4)), (0, Launch(16, 32, 4))),
-    ("backward", 48): ((1024, Launch(64, 16, 4)), (0, Launch(16, 64, 4))),
+    ("forward", 96): (
+        (2048, Launch(32, 32, 4)),
+        (1024, Launch(32, 32, 4, stages=3)),
+        (0, Launch(16, 32, 4, stages=3)),
+    ),
+    ("forward", 64): ((1024, Launch(32, 32, 4, stages=3)), (0, Launch(16, 32, 4, stages=3))),
+    ("forward", 48): (
+        (8192, Launch(64, 16, 2)),
+        (1024, Launch(32, 16, 2, stages=3)),
+        (0, Launch(16, 64, 4, stages=3)),
+    ),
+    ("backward", 96): ((1024, Launch(64, 16, 4, inner=128)), (0, Launch(16, 32, 4, stages=3))),
+    ("backward", 64): ((1024, Launch(64, 32, 4, stages=3, inner=64)), (0, Launch(16, 32, 4, stages=3))),
+    ("backward", 48): ((1024, Launch(64, 16, 4, inner=64)), (0, Launch(16, 64, 4, stages=3))),
 }
 _OTHERS = {
     "forward": ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4))),
@@ -41,26 +53,37 @@ _OTHERS = {
 }
 
 
-def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]) -> Launch:
-    """The launch of `kernel` ("forward" or "backward") for gates (B, H, W, S*G*D) and weight_hh (S, G*D, D)."""
+def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]) -> tuple[Launch, ...]:
+    """Launches of `kernel` ("forward" or "backward") for gates (B, H, W, S*G*D) and weight_hh (S, G*D, D), best first.
+
+    Behind the table's come those for fewer rows, and last one that reads W_hh again at each step, for a device whose
+    shared memory does not hold the others.
+    """
     _, width, hidden = weight_hh.shape
     batch, height, columns, _ = gates.shape
     rows = max(batch * (columns if scan < 2 else height) for scan in scans)
     chunk = _chunk(hidden)
+    last = Launch(16, chunk, 4, resident=False, stages=1)
     if gates.dtype == torch.float32:
-        return Launch(16, chunk, 4, resident=False)
-    entries = _TABLE.get((kernel, hidden), _OTHERS[kernel])
-    launch = next(entry for least, entry in entries if rows >= least)
-    if (kernel, hidden) not in _TABLE:
-        launch = replace(launch, chunk=chunk)
-    padded = -(-hidden // launch.chunk) * launch.chunk
-    if width // hidden * padded * padded * gates.element_size() > _RESIDENT_BYTES:
-        return Launch(16, chunk, 4, resident=False)
-    return launch
+        return replace(last, stages=2), last
+    found = []
+    for least, entry in _TABLE.get((kernel, hidden), _OTHERS[kernel]):
+        launch = entry if (kernel, hidden) in _TABLE else _adapted(entry, kernel, hidden, chunk)
+        padded = -(-hidden // launch.chunk) * launch.chunk
+        if rows >= least and width // hidden * padded * padded * gates.element_size() <= _RESIDENT_BYTES:
+            found += [launch, replace(launch, stages=1)]
+    return *found, last
+
+
+def _adapted(launch: Launch, kernel: str, hidden: int, chunk: int) -> Launch:
+    """A launch of no certain size for `hidden` units."""
+    # One product over all inputs instead of one a chunk: what a product costs is its latency.
+    inner = 1 << (hidden - 1).bit_length() if kernel == "backward" and launch.rows == 64 else None
+    return replace(launch, chunk=chunk, inner=inner)
 
 
 def _chunk(hidden: int) -> int:
     """Hidden units of a chunk: 64 where many would be needed, else of 32 and 16 what pads `hidden` least."""
     if hidden > 128:
         return 64
-    return min((32, 16), key=lambda chunk: -(-hidden // chunk) * chunk)
+    return 16 if hidden <= 16 or 32 < hidden <= 48 else 32

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
 from sequencer2d.ops import rnn2d
+from sequencer2d.ops.fused import MAX_HIDDEN_FP32
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
 ON_GPU = torch.cuda.is_available()
@@ -40,7 +41,7 @@ def test_hidden_sizes(device, hidden):
 @pytest.mark.parametrize("hidden", [24, 32, 48, 64, 96, 128, 192])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_sizes_of_the_models_on_a_gpu(device, hidden, cell):
-    for dtype in DTYPES:
+    for dtype in DTYPES if hidden <= MAX_HIDDEN_FP32 else DTYPES[1:]:
         check(device, dtype, hidden=hidden, cell=cell, batch=5, height=16, width=14, channels=4 * hidden)
 
 
@@ -81,8 +82,10 @@ def test_non_contiguous_input_and_gradient(device):
     assert not x.is_contiguous()
     expected = problem.solve("triton")
     strided = type(problem)((x, *problem.arguments[1:]), grad, problem.scans, problem.cell).solve("triton")
-    for name in NAMES:
-        assert torch.equal(strided[name], expected[name]), name
+    # Bitwise where all products are ours; cuBLAS may take another kernel for another layout of its input.
+    tolerance = 1e-5 if ON_GPU else 0
+    for name, error in relative_errors(strided, {name: value.double() for name, value in expected.items()}).items():
+        assert error <= tolerance, name
 
 
 def test_ten_runs_are_bitwise_equal(device):

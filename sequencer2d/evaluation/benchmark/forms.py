@@ -74,11 +74,14 @@ class Form:
         step: runs everything once; in inference it returns the logits (B, classes).
         forward: images to logits, differentiable in training.
         peak_mib: peak memory, where the step itself no longer shows it (a graph allocates while it is captured).
+        captured: what a graph was captured from. Held because it holds tensors that the graph writes to, which lie
+            outside the graph's memory: the optimizer's states.
     """
 
     step: Callable[[], Any]
     forward: Forward
     peak_mib: float | None = None
+    captured: Callable[[], Any] | None = None
 
 
 def workload(model: nn.Module, mode: str, dtype: torch.dtype, batch: int, size: int, device: torch.device) -> Workload:
@@ -175,7 +178,7 @@ def _captured(work: Workload, compiled: Forward) -> Form:
         graph.replay()
         return output
 
-    return Form(step, compiled, peak_mib)
+    return Form(step, compiled, peak_mib, captured=run)
 
 
 def _capture(

@@ -55,7 +55,17 @@ _LARGE_BATCH = (
 _LATENCY = Sweep((*OURS, *THEIRS, *PEERS), batches=(1,))
 _RESOLUTIONS = Sweep(SMALL, batches=(16,), sizes=(224, 448, 672, 896))
 
+_FUSED = ("timm:sequencer2d_s", "timm:sequencer2d_s@fuse")
+_HEADLINE = (
+    Sweep(("sequencer2d_s", "convnext_tiny", "deit_small", *_FUSED), batches=(256,)),
+    Sweep(("sequencer2d_s", "sequencer2d_s@recompute", "convnext_tiny", "deit_small", *_FUSED), ("training",), (128,)),
+    Sweep(("sequencer2d_s", "timm:sequencer2d_s", "convnext_tiny"), batches=(1,)),
+    Sweep(("sequencer2d_m", "swin_small", "sequencer2d_l", "convnext_small"), batches=(256,)),
+    Sweep(("sequencer2d_s", "convnext_tiny", "deit_small"), batches=(16,), sizes=(448, 896)),
+)
+
 PLANS: dict[str, Plan] = {
+    "headline": Plan("is it as fast as its peers, where it counts: half an hour on a GPU", _HEADLINE),
     "quick": Plan("the small models, one image and many: a few minutes on a GPU", (QUICK,)),
     "peers": Plan("every model of comparable size at a large batch, inference and training", _LARGE_BATCH),
     "latency": Plan("one image at a time", (_LATENCY,)),

@@ -4,6 +4,7 @@ A subject is written as NAME, NAME@IMPLEMENTATION, timm:NAME or timm:NAME@fuse:
 
     sequencer2d_s              ours, with implementation "auto"
     sequencer2d_s@cudnn        ours, with a named implementation of the recurrence
+    sequencer2d_s@recompute    ours, "auto", the gates computed again in backward (gates="recomputed")
     timm:sequencer2d_s         timm's own module
     timm:sequencer2d_s@fuse    timm's module after `sequencer2d.fuse`
     convnext_tiny              a peer: any model name of timm's
@@ -25,6 +26,7 @@ from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation
 SEED = 0
 HEAD_STD = 0.02
 FUSE = "fuse"
+RECOMPUTE = "recompute"
 TIMM = "timm"
 
 PEERS = (
@@ -71,7 +73,7 @@ class Subject:
     Attributes:
         model: its name in our table or in timm's.
         library: "sequencer2d" or "timm".
-        implementation: of our recurrence; for timm's models "timm", or "fuse" after `sequencer2d.fuse`.
+        implementation: of our recurrence, or "recompute"; for timm's models "timm", or "fuse" after `sequencer2d.fuse`.
     """
 
     model: str
@@ -110,8 +112,9 @@ def parse_subject(text: str) -> Subject:
         return _timm_subject(name.removeprefix(PREFIX), implementation)
     if name in list_models():
         implementation = implementation or "auto"
-        if implementation not in IMPLEMENTATIONS:
-            raise ConfigError(f"{text!r}: no implementation {implementation!r}; there are {', '.join(IMPLEMENTATIONS)}")
+        known = (*IMPLEMENTATIONS, RECOMPUTE)
+        if implementation not in known:
+            raise ConfigError(f"{text!r}: no implementation {implementation!r}; there are {', '.join(known)}")
         return Subject(name, "sequencer2d", implementation)
     return _timm_subject(name, implementation)
 
@@ -125,8 +128,9 @@ def build(subject: Subject, size: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         if subject.library == "sequencer2d":
-            model = create_model(subject.model)
-            model.set_implementation(subject.implementation)
+            recompute = subject.implementation == RECOMPUTE
+            model = create_model(subject.model, gates="recomputed" if recompute else "stored")
+            model.set_implementation("auto" if recompute else subject.implementation)
         else:
             model = create_peer(PREFIX + subject.model, img_size=size, drop_path_rate=0.0)
         if subject.is_sequencer:

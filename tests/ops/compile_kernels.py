@@ -1,0 +1,109 @@
+"""Compiles the fused kernels for a GPU that need not be there.
+
+    echo '{"capability": 90, "shared": 232448, "cases": [{"hidden": 96, ...}]}' | python -m tests.ops.compile_kernels
+
+A program of its own, because Triton decides while kernels are imported whether they are compiled or interpreted. Each
+case runs the launches of one problem up to the point where a GPU would be needed; the answer is a JSON list.
+"""
+
+import json
+import sys
+from typing import Any
+
+import torch
+import triton
+from torch._subclasses.fake_tensor import FakeTensorMode
+from triton.backends.compiler import GPUTarget
+from triton.runtime.errors import OutOfResources
+
+from sequencer2d.ops import CELLS, triton_backward, triton_forward, tuning
+from sequencer2d.ops import triton_common as common
+
+SCANS = (0, 1, 2, 3)
+KERNELS = {
+    "forward_kernel": triton_forward,
+    "backward_kernel": triton_backward,
+    "weight_gradient_kernel": triton_backward,
+}
+
+
+class OfflineDriver:
+    """What Triton asks of a GPU in order to compile for it."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.capability, 32)
+
+
+class CompileOnly:
+    """Stands for a kernel: a launch compiles it and, as on a GPU, is refused if it takes too much shared memory."""
+
+    def __init__(self, kernel: Any, limit: int) -> None:
+        self.kernel, self.limit, self.refused = kernel, limit, 0
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launch(*arguments: Any, **options: Any) -> None:
+            values = [a.dtype if isinstance(a, torch.Tensor) else a for a in arguments]
+            shared = self.kernel.warmup(*values, grid=grid, **options).metadata.shared
+            if shared > self.limit:
+                self.refused += 1
+                raise OutOfResources(shared, self.limit, "shared memory")
+
+        return launch
+
+
+def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> dict[str, int]:
+    """Compile the three kernels for tokens (B, H, W); how many launches of each were refused before one fitted."""
+    for name in KERNELS:
+        _kernel(name).refused = 0
+    dtype, gates_count = getattr(torch, dtype_name), CELLS[cell].gates
+    cell_options = {"scans": SCANS, "cell": cell, "precision": "tf32x3"}
+    options = {**cell_options, "fast": dtype is torch.bfloat16}
+    gates = torch.empty(*grid, len(SCANS) * gates_count * hidden, dtype=dtype, device="cuda:0")
+    weight = gates.new_empty(len(SCANS), gates_count * hidden, hidden)
+    bias_n = gates.new_empty(len(SCANS), hidden) if cell == "gru" else None
+    launches = {kernel: tuning.choose(kernel, gates, weight, SCANS) for kernel in ("forward", "backward")}
+    common._TOO_LARGE.clear()
+    out, cells = triton_forward.launch_forward(
+        gates, weight, bias_n, save_cells=cell == "lstm", launches=launches["forward"], **options
+    )
+    _, grad_rec = triton_backward.launch_backward(
+        torch.empty_like(out), gates, weight, bias_n, out, cells, launches=launches["backward"], **options
+    )
+    triton_backward.launch_weight_gradient(grad_rec, out, hidden=hidden, **cell_options)
+    return {name: _kernel(name).refused for name in KERNELS}
+
+
+def _kernel(name: str) -> Any:
+    return getattr(KERNELS[name], name)
+
+
+def main() -> None:
+    order = json.load(sys.stdin)
+    capability = order["capability"]
+    triton.runtime.driver.set_active(OfflineDriver(capability))
+    for name, module in KERNELS.items():
+        setattr(module, name, CompileOnly(_kernel(name), order["shared"]))
+    results = []
+    with FakeTensorMode():
+        for case in order["cases"]:
+            try:
+                results.append(compile_case(**case))
+            except Exception as error:
+                cause = error
+                while cause.__cause__ is not None:
+                    cause = cause.__cause__
+                results.append({"error": f"{type(cause).__name__}: {cause}"})
+    json.dump(results, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

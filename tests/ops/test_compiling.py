@@ -1,0 +1,71 @@
+"""Every kernel compiles for GPUs that are not here and fits their shared memory: the interpreter shows neither."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FEW, MANY, LINE = (1, 14, 14), (1024, 14, 14), (1, 1, 196)
+# (compute capability, bytes of shared memory that a program can have) and (tokens (B, H, W), D, cell, dtype): chosen so
+# that both GPUs take a minute on one core.
+GPUS = {
+    "A100": (
+        (80, 163 * 1024),
+        [
+            (MANY, 96, "lstm", "bfloat16"),
+            (LINE, 192, "lstm", "bfloat16"),
+            (FEW, 48, "gru", "bfloat16"),
+            (FEW, 24, "gru", "float32"),
+            (MANY, 192, "rnn", "bfloat16"),
+            (FEW, 24, "rnn", "float32"),
+        ],
+    ),
+    "H200": (
+        (90, 227 * 1024),
+        [
+            (MANY, 48, "lstm", "bfloat16"),
+            (FEW, 128, "lstm", "bfloat16"),
+            (FEW, 24, "lstm", "float32"),
+            (MANY, 96, "gru", "bfloat16"),
+            (MANY, 128, "rnn", "bfloat16"),
+        ],
+    ),
+}
+
+
+def missing_compiler() -> str | None:
+    spec = importlib.util.find_spec("triton")
+    if spec is None or spec.origin is None:
+        return "Triton is not installed"
+    bundled = Path(spec.origin).parent / "backends/nvidia/bin/ptxas"
+    if not (bundled.exists() or os.environ.get("TRITON_PTXAS_PATH") or shutil.which("ptxas")):
+        return "Triton has no ptxas here, which it compiles for CUDA with"
+    return None
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_kernels_compile_and_fit(gpu):
+    reason = missing_compiler()
+    if reason:
+        pytest.skip(reason)
+    (capability, shared), cases = GPUS[gpu]
+    names = ("grid", "hidden", "cell", "dtype_name")
+    order = {"capability": capability, "shared": shared}
+    order["cases"] = [dict(zip(names, case, strict=True)) for case in cases]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ops.compile_kernels"],
+        input=json.dumps(order), env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = dict(zip(cases, json.loads(done.stdout), strict=True))
+    errors = {case: result["error"] for case, result in results.items() if "error" in result}
+    assert not errors, errors
+    if gpu == "H200":  # which the table of launches is for: none of its own is refused
+        refused = {case: result for case, result in results.items() if case[1] in (48, 96) and any(result.values())}
+        assert not refused, refused
