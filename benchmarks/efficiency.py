@@ -74,6 +74,8 @@ def warm_up(plan: str, options: argparse.Namespace) -> None:
     What the compiler finds by timing kernels is not kept: it is found again, undisturbed, when a row is measured.
     """
     environment = os.environ | {"TORCHINDUCTOR_AUTOTUNE_LOCAL_CACHE": "0", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+    # Else each process would take every core for what runs on the CPU, and wait for the others.
+    environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // options.warm_up, 1))
     with tempfile.TemporaryDirectory() as folder:
         processes = []
         for index in range(options.warm_up):

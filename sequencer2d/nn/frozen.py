@@ -69,7 +69,8 @@ class FusedMlp(nn.Module):
 class PatchLinear(nn.Module):
     """A convolution whose kernel is its stride, as the matrix product it is.
 
-    Takes an NCHW image (`from_image`, padded to `multiple` pixels) or an NHWC map; returns NHWC.
+    Takes an NCHW image (`from_image`, padded to `multiple` pixels) or an NHWC map; returns NHWC. What is left of a
+    size that is no multiple of the patch is cut off, as the convolution does.
     """
 
     weight: Tensor
@@ -96,11 +97,13 @@ class PatchLinear(nn.Module):
         if self.from_image:
             check_images(x, self.in_channels, self.multiple)
             x = pad_to_multiple(x, self.multiple)
+            x = x[..., : x.shape[2] // p * p, : x.shape[3] // p * p]
             batch, channels, height, width = x.shape
             x = x.reshape(batch, channels, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
             return x.reshape(batch, height // p, width // p, channels * p * p)
         if p == 1:
             return x
+        x = x[:, : x.shape[1] // p * p, : x.shape[2] // p * p]
         batch, height, width, channels = x.shape
         x = x.reshape(batch, height // p, p, width // p, p, channels).transpose(2, 3)
         return x.reshape(batch, height // p, width // p, p * p * channels)
@@ -114,11 +117,43 @@ def freeze(module: nn.Module) -> nn.Module:
         return PackedRNN2D(module)
     if isinstance(module, PatchEmbed):
         return PatchLinear(module.proj, from_image=True, multiple=module.multiple)
-    if isinstance(module, Downsample):
-        return PatchLinear(module.down, from_image=False)
+    if isinstance(module, Downsample) or _is_downsample(module):
+        return PatchLinear(module.get_submodule("down"), from_image=False)  # type: ignore[arg-type]
+    if _is_stem(module):
+        return PatchLinear(module.get_submodule("proj"), from_image=True)  # type: ignore[arg-type]
     if _is_gelu_mlp(module):
         return FusedMlp(module)
     return module
+
+
+def _is_downsample(module: nn.Module) -> bool:
+    """timm's and the authors' downsampling of NHWC maps, which permutes around its convolution."""
+    return type(module).__name__.lower() == "downsample2d" and _only_patches(getattr(module, "down", None))
+
+
+def _is_stem(module: nn.Module) -> bool:
+    """timm's patch embedding of images of any size to NHWC maps, without a norm."""
+    return (
+        type(module).__name__ == "PatchEmbed"
+        and _only_patches(getattr(module, "proj", None))
+        and isinstance(getattr(module, "norm", None), nn.Identity)
+        and getattr(module, "img_size", 0) is None
+        and not getattr(module, "flatten", True)
+        and not getattr(module, "dynamic_img_pad", True)
+        and getattr(getattr(module, "output_fmt", None), "value", None) == "NHWC"
+    )
+
+
+def _only_patches(conv: object) -> bool:
+    """Whether it is a convolution of square patches side by side."""
+    return (
+        isinstance(conv, nn.Conv2d)
+        and conv.kernel_size == conv.stride
+        and conv.kernel_size[0] == conv.kernel_size[1]
+        and conv.padding == (0, 0)
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+    )
 
 
 def _is_gelu_mlp(module: nn.Module) -> bool:

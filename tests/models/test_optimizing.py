@@ -84,7 +84,9 @@ def test_timms_models_are_fused_on_the_way():
     fast = eager(model)
     assert any(isinstance(module, PackedRNN2D) for module in fast.modules())
     assert any(isinstance(module, nn.LSTM) for module in model.modules())
+    assert not any(isinstance(module, nn.Conv2d) for module in fast.modules()), "stem and downsampling are products"
     assert_same_function(model, fast, images(28, 42))
+    assert_same_function(model, fast, images(33, 45))
 
 
 def test_models_without_a_mixer_are_refused():
