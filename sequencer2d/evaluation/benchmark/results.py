@@ -10,6 +10,7 @@ from typing import Any
 
 from sequencer2d.errors import ConfigError
 from sequencer2d.evaluation.benchmark.provenance import now
+from sequencer2d.evaluation.benchmark.subjects import RECOMPUTE
 from sequencer2d.files import read_json, write_json
 
 KEY = ("model", "implementation", "form", "mode", "dtype", "batch", "size", "sources")
@@ -107,7 +108,8 @@ def merge(results: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:
 def label(row: Mapping[str, Any]) -> str:
     """How a row's model is named in tables: ours with the implementation, timm's Sequencer as timm's."""
     if row["library"] == "sequencer2d":
-        return f"{row['model']} ({row.get('resolved') or row['implementation']})"
+        again = ", gates recomputed" if row["implementation"] == RECOMPUTE else ""
+        return f"{row['model']} ({row.get('resolved') or row['implementation']}{again})"
     short = row["model"].split("_patch")[0].removesuffix("_224")
     if row["family"] != "Seq.":
         return short
