@@ -78,7 +78,7 @@ def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]
 def _adapted(launch: Launch, kernel: str, hidden: int, chunk: int) -> Launch:
     """A launch of no certain size for `hidden` units."""
     # One product over all inputs instead of one a chunk: what a product costs is its latency.
-    inner = 1 << (hidden - 1).bit_length() if kernel == "backward" and launch.rows == 64 else None
+    inner = max(chunk, 1 << (hidden - 1).bit_length()) if kernel == "backward" and launch.rows == 64 else None
     return replace(launch, chunk=chunk, inner=inner)
 
 

@@ -1,0 +1,70 @@
+"""Launches that a device does not hold give way to the next, once; every size has launches of a form that compiles."""
+
+import pytest
+import torch
+
+from sequencer2d.ops import CELLS, tuning
+from sequencer2d.ops.fused import MAX_HIDDEN
+
+
+def choose(kernel, rows, hidden, cell="lstm", dtype=torch.bfloat16):
+    width = CELLS[cell].gates * hidden
+    gates = torch.empty(rows, 1, 1, 4 * width, dtype=dtype, device="meta")
+    return tuning.choose(kernel, gates, torch.empty(4, width, hidden, device="meta"), (0, 1, 2, 3))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_every_size_has_launches_that_compile_and_one_for_small_memories(cell, dtype):
+    for hidden in range(1, MAX_HIDDEN + 1):
+        for kernel in ("forward", "backward"):
+            for rows in (1, 1023, 1024, 2048, 8192):
+                launches = choose(kernel, rows, hidden, cell, dtype)
+                for launch in launches:
+                    inner = launch.inner or launch.chunk
+                    # A product takes at least 16 inputs, and a part of them holds whole chunks: 1, 2, 4 or 8.
+                    assert launch.chunk >= 16, (kernel, rows, hidden)
+                    assert inner // launch.chunk in (1, 2, 4, 8), (kernel, rows, hidden)
+                assert not launches[-1].resident, (kernel, rows, hidden)
+                assert (launches[-1].rows, launches[-1].stages) == (16, 1), (kernel, rows, hidden)
+
+
+def test_few_rows_get_small_tiles_and_many_rows_large_ones_first():
+    few, many = choose("backward", 16, 96), choose("backward", 4096, 96)
+    assert few[0].rows == 16
+    assert many[0].rows == 64
+    assert set(few) < set(many)
+
+
+class Device:
+    """Starts kernels of at most `size`, which stands for shared memory, and notes what was tried."""
+
+    def __init__(self, size):
+        self.size, self.tried = size, []
+
+    def start(self, candidate):
+        from triton.runtime.errors import OutOfResources
+
+        self.tried.append(candidate)
+        if candidate > self.size:
+            raise OutOfResources(candidate, self.size, "shared memory")
+
+
+@pytest.fixture
+def first_that_fits(monkeypatch):
+    common = pytest.importorskip("sequencer2d.ops.triton_common", reason="Triton is not installed")
+    monkeypatch.setattr(common, "_TOO_LARGE", set())
+    return common.first_that_fits
+
+
+def test_what_did_not_fit_is_tried_once_for_each_device(first_that_fits):
+    small, large = Device(2), Device(9)
+    for device, key in ((small, ("small",)), (large, ("large",)), (small, ("small",))):
+        first_that_fits(key, (8, 4, 2, 1), device.start)
+    assert small.tried == [8, 4, 2, 2]
+    assert large.tried == [8]
+
+
+def test_when_nothing_fits_the_error_is_tritons(first_that_fits):
+    with pytest.raises(Exception, match="out of resource"):
+        first_that_fits((), (8, 4), Device(1).start)
