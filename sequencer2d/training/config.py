@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError
 
+_GRAPH_MODES = ("reduce-overhead", "max-autotune")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
@@ -115,7 +116,8 @@ class RunConfig:
     keep: int = 2
     """How many of the newest checkpoints stay."""
     compile: bool | str = False
-    """torch.compile: false, true, or its mode (`COMPILE_MODES`)."""
+    """torch.compile: false, true, or its mode (`COMPILE_MODES`). "reduce-overhead" replays CUDA graphs: for steps so
+    short that the GPU waits for launches."""
     channels_last: bool = False
     """Images in channels-last memory format; the model is NHWC inside in any case."""
     tf32: bool = True
@@ -174,6 +176,11 @@ def validate(config: TrainConfig, world_size: int = 1) -> None:
     _require(
         isinstance(config.run.compile, bool) or config.run.compile in COMPILE_MODES,
         f"run.compile must be true, false or one of {', '.join(COMPILE_MODES)}, got {config.run.compile!r}",
+    )
+    _require(
+        config.run.compile not in _GRAPH_MODES or config.optimizer.accumulation == 1,
+        f"run.compile={config.run.compile} captures CUDA graphs, which overwrite the gradients that "
+        f"optimizer.accumulation={config.optimizer.accumulation} adds up: set run.compile=true, or no accumulation",
     )
     _require(
         config.model.in_chans == 3,

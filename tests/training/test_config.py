@@ -42,3 +42,10 @@ def test_learning_rate_scales_with_the_batch_unless_absolute():
     config = with_overrides(TrainConfig(), {"optimizer.lr": 5e-4, "data.batch_size": 2048})
     assert config.peak_lr == pytest.approx(2e-3)
     assert with_overrides(config, {"optimizer.lr_reference_batch": None}).peak_lr == 5e-4
+
+
+def test_gradients_in_a_graphs_memory_cannot_be_accumulated():
+    config = with_overrides(TrainConfig(), {"run.compile": "reduce-overhead", "optimizer.accumulation": 2})
+    with pytest.raises(ConfigError, match=r"optimizer\.accumulation=2"):
+        validate(config)
+    validate(with_overrides(config, {"run.compile": "default"}))
