@@ -14,18 +14,19 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
+from torch._functorch import config as functorch_config
 
 from benchmarks.record import provenance, write_result
 
 
-def build(name: str, implementation: str) -> torch.nn.Module:
+def build(name: str, implementation: str, gates: str) -> torch.nn.Module:
     if name.startswith("timm/"):
         import timm
 
         return timm.create_model(name.removeprefix("timm/")).cuda()
     import sequencer2d
 
-    model = sequencer2d.create_model(name).cuda()
+    model = sequencer2d.create_model(name, gates=gates).cuda()
     model.set_implementation(implementation)
     return model
 
@@ -111,10 +112,11 @@ def measure(name: str, args: argparse.Namespace) -> dict:
     """One row: time of a step, in inference as a CUDA graph too, peak memory, and GPU time by kernel."""
     make = inference_step if args.mode == "inference" else training_step
     torch._dynamo.reset()
-    step = make(build(name, args.implementation), args.batch, args.size, args.compile)
+    step = make(build(name, args.implementation, args.gates), args.batch, args.size, args.compile)
     torch.cuda.reset_peak_memory_stats()
     ms = milliseconds(step)
     row = {"model": name, "mode": args.mode, "form": args.compile, "implementation": args.implementation}
+    row |= {"gates": args.gates, "memory_budget": args.memory_budget}
     row |= {"batch": args.batch, "size": args.size, "ms": ms, "images_per_s": args.batch / ms * 1000}
     row["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
     row["graph_ms"] = milliseconds(graphed(step)) if args.mode == "inference" else None
@@ -130,9 +132,20 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--compile", default="default", help="eager, default, optimized, or torch.compile's mode")
     parser.add_argument("--implementation", default="auto")
+    parser.add_argument(
+        "--gates", choices=("stored", "recomputed"), default="stored", help="of our models, in training"
+    )
+    parser.add_argument(
+        "--memory-budget",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of the activations that the compiler may keep for backward; it computes the others again",
+    )
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/profile.json")
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True
+    functorch_config.activation_memory_budget = args.memory_budget
     rows = []
     for name in args.models:
         rows.append(measure(name, args))

@@ -81,7 +81,7 @@ def backward_kernel(
     # `hop` leads to the step before in scan order.
     any_rows, steps, valid, token, hop = common.place_rows(slot, B, H, W, SCANS, R, True)
     if any_rows:
-        # Two offsets serve all tensors: registers are what this kernel is short of.
+        # Three offsets serve all tensors: registers are what this kernel is short of.
         column = tl.arange(0, DC)[None, :]
         bias_rows = bias_n + slot * D + column
         gate_row = token[:, None] * (S * G * D) + slot * (G * D) + column

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-# Of the 227 KiB of shared memory a program can have, what W_hh may take beside the layout conversions' scratch space.
+# What W_hh may take of the 227 KiB of shared memory that a program can have, for a launch to be tried at all.
 _RESIDENT_BYTES = 160 * 1024
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.ops import rnn2d
+from sequencer2d.ops import rnn2d, tuning
 from sequencer2d.ops.fused import MAX_HIDDEN_FP32
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
@@ -35,6 +35,14 @@ def test_output_and_every_gradient(device, dtype, cell, gates):
 def test_hidden_sizes(device, hidden):
     for dtype in DTYPES[1:] if hidden > 24 else DTYPES:
         check(device, dtype, hidden=hidden, batch=1)
+
+
+@pytest.mark.parametrize("hidden", [48, 64, 96])
+def test_launches_for_many_rows_on_few(device, hidden, monkeypatch):
+    """What the table gives for many rows, which the interpreter could not compute, is right on few as well."""
+    launches = {name: (tuning._TABLE[name, hidden][0][1],) for name in ("forward", "backward")}
+    monkeypatch.setattr(tuning, "choose", lambda kernel, *_: launches[kernel])
+    check(device, torch.float16, hidden=hidden, batch=1)
 
 
 @gpu
