@@ -33,7 +33,8 @@ def tiny_imagenet() -> TrainConfig:
             cache=True,
             crop="random-resized",
             crop_scale=(0.25, 1.0),
-            auto_augment="rand-m7-mstd0.5-inc1",
+            auto_augment="",
+            batch_policy="rand",
             erasing=0.0,
             mixup=0.2,
             cutmix=1.0,
@@ -45,7 +46,12 @@ def tiny_imagenet() -> TrainConfig:
         regularization=RegularizationConfig(label_smoothing=0.1, ema_decay=0.999),
         precision="bf16",
         run=RunConfig(
-            output="runs/tiny_imagenet", epochs=39, log_interval=100, eval_interval=5, checkpoint_interval_s=120.0
+            output="runs/tiny_imagenet",
+            epochs=39,
+            log_interval=195,
+            eval_interval=10,
+            checkpoint_interval_s=120.0,
+            compile="reduce-overhead",
         ),
     )
 
