@@ -3,6 +3,7 @@
 A table beats autotuning here: the batch is part of an autotuner's key, so each new one would stall for a retune.
 """
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -62,15 +63,20 @@ def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]
     _, width, hidden = weight_hh.shape
     batch, height, columns, _ = gates.shape
     rows = max(batch * (columns if scan < 2 else height) for scan in scans)
+    return _launches(kernel, hidden, width // hidden, rows, gates.dtype)
+
+
+@functools.lru_cache(maxsize=1024)  # a recurrence is launched often, and small batches wait for the host
+def _launches(kernel: str, hidden: int, gates: int, rows: int, dtype: torch.dtype) -> tuple[Launch, ...]:
     chunk = _chunk(hidden)
     last = Launch(16, chunk, 4, resident=False, stages=1)
-    if gates.dtype == torch.float32:
+    if dtype == torch.float32:
         return replace(last, stages=2), last
     found = []
     for least, entry in _TABLE.get((kernel, hidden), _OTHERS[kernel]):
         launch = entry if (kernel, hidden) in _TABLE else _adapted(entry, kernel, hidden, chunk)
         padded = -(-hidden // launch.chunk) * launch.chunk
-        if rows >= least and width // hidden * padded * padded * gates.element_size() <= _RESIDENT_BYTES:
+        if rows >= least and gates * padded * padded * dtype.itemsize <= _RESIDENT_BYTES:
             found += [launch, replace(launch, stages=1)]
     return *found, last
 
