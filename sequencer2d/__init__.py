@@ -5,8 +5,9 @@
 Names are imported when they are first used, so that `sequencer2d --help` answers without loading torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sequencer2d.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sequencer2d.models import create_model, fuse, list_models, load_model, model_config, optimize, register_timm
@@ -25,23 +26,16 @@ __all__ = [
     "rnn2d",
 ]
 
-_HOME = {
-    "create_model": "models",
-    "fuse": "models",
-    "optimize": "models",
-    "list_models": "models",
-    "load_model": "models",
-    "model_config": "models",
-    "register_timm": "models",
-    "rnn2d": "ops",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "create_model": "models",
+        "fuse": "models",
+        "optimize": "models",
+        "list_models": "models",
+        "load_model": "models",
+        "model_config": "models",
+        "register_timm": "models",
+        "rnn2d": "ops",
+    },
+)

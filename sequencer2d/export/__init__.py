@@ -1,7 +1,8 @@
 """Leaving Python: exported artefacts for other runtimes."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sequencer2d.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sequencer2d.export.artifacts import Artifact, is_artifact, load_artifact
@@ -17,21 +18,14 @@ __all__ = [
     "load_artifact",
 ]
 
-_HOME = {
-    "FORMATS": "formats",
-    "Artifact": "artifacts",
-    "Exported": "exporting",
-    "export_model": "exporting",
-    "is_artifact": "artifacts",
-    "load_artifact": "artifacts",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "FORMATS": "formats",
+        "Artifact": "artifacts",
+        "Exported": "exporting",
+        "export_model": "exporting",
+        "is_artifact": "artifacts",
+        "load_artifact": "artifacts",
+    },
+)

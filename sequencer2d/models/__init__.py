@@ -4,8 +4,9 @@ Names are imported when they are first used: the table answers without loading t
 of them, or importing it would hide the name.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sequencer2d.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sequencer2d.models.checkpoints import load_model, load_weights, read_checkpoint, save_weights
@@ -34,28 +35,21 @@ __all__ = [
     "save_weights",
 ]
 
-_HOME = {
-    "ModelConfig": "config",
-    "Sequencer2D": "sequencer2d",
-    "Sequencer2DFeatures": "features",
-    "create_model": "factory",
-    "fuse": "fusing",
-    "list_models": "variants",
-    "load_model": "checkpoints",
-    "load_weights": "checkpoints",
-    "model_config": "variants",
-    "optimize": "optimizing",
-    "read_checkpoint": "checkpoints",
-    "register_timm": "timm_registry",
-    "save_weights": "checkpoints",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "ModelConfig": "config",
+        "Sequencer2D": "sequencer2d",
+        "Sequencer2DFeatures": "features",
+        "create_model": "factory",
+        "fuse": "fusing",
+        "list_models": "variants",
+        "load_model": "checkpoints",
+        "load_weights": "checkpoints",
+        "model_config": "variants",
+        "optimize": "optimizing",
+        "read_checkpoint": "checkpoints",
+        "register_timm": "timm_registry",
+        "save_weights": "checkpoints",
+    },
+)
