@@ -20,6 +20,8 @@ from sequencer2d.files import atomic_write
 FORMATS = ("pdf", "svg", "png")
 FIELD_COLOURS, STATE_COLOURS = "magma", "RdBu_r"
 CELL = 1.75  # inches of a small map
+ARROWS = "↓↑→←"  # of the scans 0 to 3
+VISIBLE = 6  # levels of 255 by which a colour may be off unseen
 
 
 def receptive_field_grid(models: Sequence[Sequence[ReceptiveField]]) -> Any:
@@ -69,7 +71,7 @@ def hidden_state_figure(states: HiddenStates, channels: Sequence[int] | None = N
             picture = axis.imshow(
                 maps[..., channel], cmap=STATE_COLOURS, vmin=-limit, vmax=limit, interpolation="nearest"
             )
-            axis.set_title(f"channel {channel}", fontsize=7)
+            axis.set_title(f"channel {channel}{_arrow(states, title, channel)}", fontsize=7)
         for axis in line:
             axis.set_xticks([])
             axis.set_yticks([])
@@ -78,9 +80,8 @@ def hidden_state_figure(states: HiddenStates, channels: Sequence[int] | None = N
     _caption(
         figure,
         f"{states.model}, {states.block}: the {which} channels of what the vertical and the horizontal LSTMs put "
-        f"out (both "
-        "directions) and of their fusion by the linear layer. One token a cell; red positive, blue negative, one "
-        "scale a row.",
+        f"out (arrows: the way the scan ran) and of their fusion by the linear layer. One token a cell; red positive, "
+        "blue negative, one scale a row.",
     )
     return figure
 
@@ -98,7 +99,10 @@ def memory_figure(reach: MemoryReach) -> Any:
         top.errorbar(x, middle, [middle - low, high - middle], fmt="o", ms=4, capsize=2, lw=1, label=SCAN_NAMES[kind])
     length = reach.scans[0].tokens * reach.scans[0].stride
     top.axhline(length, color="0.5", lw=0.8, ls="--")
-    top.text(len(blocks) - 0.5, length, "side of the scan ", ha="right", va="bottom", fontsize=7, color="0.4")
+    # Beside the axes: inside, late blocks' bars reach that far.
+    top.text(
+        1.005, length, "side of\nthe scan", va="center", fontsize=7, color="0.4", transform=top.get_yaxis_transform()
+    )
     top.set_yscale("log", base=2)
     top.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for axis in (top, bottom):
@@ -113,12 +117,14 @@ def memory_figure(reach: MemoryReach) -> Any:
         origin="lower",
         aspect="auto",
         cmap="viridis",
+        norm=_square_root(None),
         extent=(-0.5, len(blocks) - 0.5, 0, 1),
     )
+    bottom.set_xlabel("block", fontsize=8)
     bottom.set_ylabel("forget gate", fontsize=8)
     bottom.set_xticks(range(len(blocks)), [_short(block) for block in blocks], fontsize=7, rotation=45)
     top.set_xlim(-0.5, len(blocks) - 0.5)
-    _colour_bar(figure, picture, [bottom], "density")
+    _colour_bar(figure, picture, [bottom], "density (√ scale)")
     _caption(
         figure,
         "Top: pixels after which half of what a unit remembers is left (points: median over units; bars: 10 % to 90 "
@@ -166,7 +172,8 @@ def attribution_figure(result: Attribution, class_names: Sequence[str], count: i
     _colour_bar(figure, picture, axes, "relevance")
     _caption(
         figure,
-        f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for the class above.",
+        f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for the class above, "
+        "relative to the strongest region of the same image.",
     )
     return figure
 
@@ -198,7 +205,7 @@ def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 112, m
             shades = (colours((np.nan_to_num(values) / limits[slot] + 1) / 2)[..., :3] * 255).astype(np.uint8)
             shades[np.isnan(values)] = grey
             panels += [gap, shades.repeat(scale, axis=0).repeat(scale, axis=1)]
-        frames.append(Image.fromarray(np.concatenate(panels, axis=1)).quantize(48))
+        frames.append(Image.fromarray(np.concatenate(panels, axis=1)).quantize(256, Image.Quantize.MAXCOVERAGE))
     later = frames[1:] + [frames[-1]] * 6
     frames[0].save(file, format="GIF", save_all=True, append_images=later, duration=milliseconds, loop=0)
 
@@ -226,7 +233,8 @@ def save_figure(figure: Any, path: str | Path, formats: Sequence[str] = FORMATS,
 
 
 def figure_bytes(figure: Any, name: str = "png", dpi: int = 130) -> bytes:
-    """A figure as a file of the format `name`; PNGs with 256 colours, a third of the size."""
+    """A figure as a file of the format `name`; PNGs with 256 colours, a third of the size, where no pixel tells them
+    from the true ones."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -234,8 +242,12 @@ def figure_bytes(figure: Any, name: str = "png", dpi: int = 130) -> bytes:
     figure.savefig(buffer, format=name, dpi=dpi, bbox_inches="tight", metadata=metadata)
     if name != "png":
         return buffer.getvalue()
+    full = Image.open(buffer).convert("RGB")
+    # The default method spends its colours on large areas and leaves bands in a colour bar.
+    reduced = full.quantize(256, Image.Quantize.MAXCOVERAGE)
+    differs = np.abs(np.asarray(reduced.convert("RGB"), dtype=np.int16) - np.asarray(full)).max()
     small = io.BytesIO()
-    Image.open(buffer).convert("RGB").quantize(256).save(small, format="PNG", optimize=True)
+    (reduced if differs <= VISIBLE else full).save(small, format="PNG", optimize=True)
     return small.getvalue()
 
 
@@ -248,11 +260,11 @@ def readable(class_name: str) -> str:
     return str(ImageNetInfo("imagenet-22k").label_name_to_description(class_name)).split(",")[0]
 
 
-def _square_root() -> Any:
-    """From 0 to 1, so that a field's weak arms show beside its strong middle."""
+def _square_root(largest: float | None = 1.0) -> Any:
+    """From 0 to `largest` (none: the largest value), so that a field's weak arms show beside its strong middle."""
     from matplotlib.colors import PowerNorm
 
-    return PowerNorm(0.5, vmin=0, vmax=1)
+    return PowerNorm(0.5, vmin=0, vmax=largest)
 
 
 def _figure(width: float, height: float) -> Any:
@@ -278,6 +290,14 @@ def _field_note(field: ReceptiveField) -> str:
     shape = field.shape
     arms = "–" if np.isnan(shape.arm_ratio) else "∞" if np.isinf(shape.arm_ratio) else f"{shape.arm_ratio:.1f}"
     return f"cross {shape.cross_share:.0%}, arms {arms}\n50 %: {shape.side_50:.0f} px, 90 %: {shape.side_90:.0f} px"
+
+
+def _arrow(states: HiddenStates, row: str, channel: int) -> str:
+    """Which way the scan of a channel ran; nothing for the fusion, which takes them all."""
+    if row == "fusion":
+        return ""
+    scans = [scan for scan in states.scans if scan in ((0, 1) if row == "vertical" else (2, 3))]
+    return " " + ARROWS[scans[channel // states.states.shape[-1]]]
 
 
 def _short(block: str) -> str:

@@ -1,0 +1,66 @@
+"""Figures: what stands in them, and colours that mean what their colour bar says."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("matplotlib")
+
+from sequencer2d.analysis.attribution import Attribution
+from sequencer2d.analysis.figures import (
+    VISIBLE,
+    attribution_figure,
+    figure_bytes,
+    hidden_state_figure,
+    memory_figure,
+    write_animation,
+)
+from sequencer2d.analysis.hidden_states import hidden_states
+from sequencer2d.analysis.memory import memory_reach
+from tests.analysis.test_hidden_states import image, subject
+
+
+def photographs_under_maps():
+    """Grad-CAM of noise: far more colours than a palette holds."""
+    generator = np.random.default_rng(0)
+    maps = generator.random((4, 32, 32), dtype=np.float32)
+    pixels = generator.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    return attribution_figure(Attribution("m", "b", maps, pixels, np.zeros(4, dtype=int), np.ones(4)), ["a"], count=4)
+
+
+@pytest.mark.parametrize(
+    "draw", [photographs_under_maps, lambda: memory_figure(memory_reach(subject(), image()[None]))]
+)
+def test_a_small_png_has_the_colours_of_the_figure(draw):
+    full = io.BytesIO()
+    draw().savefig(full, format="png", dpi=60, bbox_inches="tight")
+    small = np.asarray(Image.open(io.BytesIO(figure_bytes(draw(), "png", 60))).convert("RGB"), dtype=int)
+    assert np.abs(small - np.asarray(Image.open(full).convert("RGB"))).max() <= VISIBLE
+
+
+def test_the_animation_keeps_the_colours_of_the_image(tmp_path):
+    states = hidden_states(subject(), image())
+    smooth = np.stack(np.broadcast_arrays(*np.meshgrid(np.arange(24) * 10, np.arange(24) * 10), 90), axis=-1)
+    states = type(states)(**{**vars(states), "image": smooth.astype(np.uint8)})
+    write_animation(states, file := io.BytesIO())
+    frames = Image.open(file)
+    frames.seek(frames.n_frames - 1)
+    shown = np.asarray(frames.convert("RGB"), dtype=int)
+    side = shown.shape[0]
+    expected = np.asarray(Image.fromarray(states.image).resize((side, side)), dtype=int)
+    assert np.abs(shown[:, :side] - expected).mean() < 8
+
+
+def test_channels_of_the_states_say_which_way_their_scan_ran():
+    axes = hidden_state_figure(hidden_states(subject(), image()), channels=[0, 7]).axes
+    titles = [axis.get_title() for axis in axes if axis.get_title().startswith("channel")]
+    assert titles == ["channel 0 ↓", "channel 7 ↑", "channel 0 →", "channel 7 ←", "channel 0", "channel 7"]
+
+
+def test_the_line_of_the_memory_is_named_outside_the_bars():
+    top = memory_figure(memory_reach(subject(), image()[None])).axes[0]
+    (text,) = [text for text in top.texts if "side of" in text.get_text()]
+    assert text.get_transform() == top.get_yaxis_transform()
+    assert text.get_position()[0] > 1
