@@ -2,12 +2,13 @@
 
 For a block, the features of its middle token are summed over the channels and differentiated with respect to the
 normalised image: g(y, x, c). The energy E(y, x) is the mean over images of Σ_c g², its root is what figures show. The
-    shape is measured on E.
+shape is measured on E.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +35,7 @@ class Shape:
         row_share, column_share: energy in the pixel rows (columns) of the middle token, 0 to 1.
         cross_share: energy in either.
         arm_ratio: energy per pixel on the cross, outside the middle token, over the energy per pixel elsewhere at the
-            same
-            distance from the centre: 1 for a round field; nan if all energy is inside the middle token.
+            same distance from the centre: 1 for a round field; nan if all energy is inside the middle token.
         area_50, area_90: share of the image's pixels, the strongest first, that holds 50 % and 90 % of the energy.
         side_50, side_90: side in pixels of a square of that area.
     """
@@ -84,6 +84,22 @@ class ReceptiveField:
     def shape(self) -> Shape:
         """The measured form."""
         return measure(self.energy, self.centre)
+
+    def row(self) -> dict[str, Any]:
+        """The form as a row of a table: energies in percent, areas in pixels."""
+        shape, pixels = self.shape, self.energy.size
+        return {
+            "model": self.model,
+            "block": self.block,
+            "layout": f"{self.layout.kind} ({self.layout.found})",
+            "row, %": 100 * shape.row_share,
+            "column, %": 100 * shape.column_share,
+            "cross, %": 100 * shape.cross_share,
+            "arms over rest": shape.arm_ratio,
+            "50 % within, px²": shape.area_50 * pixels,
+            "90 % within, px²": shape.area_90 * pixels,
+            "cross?": "yes" if shape.cruciform else "no",
+        }
 
     def save(self, path: str | Path) -> None:
         """Write energy, centre, layout and shape as `.npz`."""

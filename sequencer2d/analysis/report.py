@@ -15,8 +15,8 @@ from sequencer2d import __version__
 from sequencer2d.analysis import charts, figures
 from sequencer2d.analysis.attribution import grad_cam
 from sequencer2d.analysis.cka import similarity
-from sequencer2d.analysis.erf import ReceptiveField, receptive_fields
-from sequencer2d.analysis.hidden_states import hidden_states, mixers
+from sequencer2d.analysis.erf import receptive_fields
+from sequencer2d.analysis.hidden_states import SCAN_NAMES, hidden_states, mixers
 from sequencer2d.analysis.memory import memory_reach
 from sequencer2d.data.sources import Source
 from sequencer2d.errors import ConfigError, UserError
@@ -56,9 +56,14 @@ def write_report(
     *,
     limits: Limits | None = None,
     common_only: bool = False,
+    on_part: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Analyze the first model, beside the others, and write the report.
+
+    Args:
+        on_part: called with the title of each part before it is made.
+        progress: called with the number of images that a part has done since the last call.
 
     A part that cannot be done for a model (no recurrences, a missing library, one input size only) says why in its
     place.
@@ -68,14 +73,18 @@ def write_report(
         DataError: an image that cannot be read.
     """
     limits = limits or Limits()
-    sections = [_part(build, subjects, source, limits, common_only, progress) for build in PARTS]
-    document = render(subjects, source, sections)
+    sections = []
+    for build in PARTS:
+        if on_part:
+            on_part(TITLES[build.__name__])
+        sections.append(_part(build, subjects, source, limits, common_only, progress))
+    document = render(subjects, source, sections, limits)
     with atomic_write(path, "w") as file:
         file.write(document)
     return Path(path)
 
 
-def render(subjects: Sequence[Subject], source: Source, sections: Sequence[Section]) -> str:
+def render(subjects: Sequence[Subject], source: Source, sections: Sequence[Section], limits: Limits) -> str:
     """The sections as one HTML document."""
     first = subjects[0]
     links = "".join(f'<a href="#s{i}">{html.escape(s.title)}</a>' for i, s in enumerate(sections))
@@ -85,7 +94,8 @@ def render(subjects: Sequence[Subject], source: Source, sections: Sequence[Secti
     summary = (
         f"{html.escape(first.name)}: {parameters / 1e6:.1f} M parameters, {len(first.class_names)} classes, images of "
         f"{first.data.size[0]}×{first.data.size[1]} pixels{'; beside ' + html.escape(beside) if beside else ''}. "
-        f"Images: {len(source)} in {len(source.class_names)} classes. sequencer2d {__version__}."
+        f"Measured on {min(limits.labelled, len(source))}, drawn with {min(limits.images, len(source))} of "
+        f"{len(source)} images in {len(source.class_names)} classes. sequencer2d {__version__}."
     )
     return PAGE.format(
         title=f"How {html.escape(first.name)} sees", style=STYLE, links=links, summary=summary, body=body
@@ -101,8 +111,10 @@ def _part(build: Callable[..., Section], *arguments: Any) -> Section:
         return Section(TITLES[build.__name__], f"Not done: {error}")
 
 
-def _fields(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any) -> Section:
-    models = [receptive_fields(subject, _pixels(subject, source, limits)) for subject in subjects]
+def _fields(
+    subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None
+) -> Section:
+    models = [receptive_fields(subject, _pixels(subject, source, limits), progress=progress) for subject in subjects]
     cross = [field for field in models[0] if field.shape.cruciform]
     text = (
         f"Which pixels move the token in the middle of a block's output. Of {len(models[0])} blocks of "
@@ -110,24 +122,8 @@ def _fields(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any
         f"{len(cross)} see a cross: their middle row and column hold at least twice the energy per pixel of other "
         f"directions."
     )
-    rows = tuple(_field_row(field) for fields in models for field in fields)
+    rows = tuple(field.row() for fields in models for field in fields)
     return Section(TITLES["_fields"], text, (_png(figures.receptive_field_grid(models)),), rows)
-
-
-def _field_row(field: ReceptiveField) -> dict[str, Any]:
-    shape = field.shape
-    return {
-        "model": field.model,
-        "block": field.block,
-        "layout": f"{field.layout.kind} ({field.layout.found})",
-        "row, %": 100 * shape.row_share,
-        "column, %": 100 * shape.column_share,
-        "cross, %": 100 * shape.cross_share,
-        "arms over rest": shape.arm_ratio,
-        "50 % within, px²": shape.side_50**2,
-        "90 % within, px²": shape.side_90**2,
-        "cross?": "yes" if shape.cruciform else "no",
-    }
 
 
 def _states(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any) -> Section:
@@ -135,24 +131,29 @@ def _states(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any
     buffer = _animation(states)
     text = (
         "What the vertical and the horizontal LSTMs hand on at each token, and what the linear layer makes of them. "
-        "Below, the recurrences at work: each scan's most active channel, uncovered as the scan runs over the image."
+        "Below, the recurrences at work: the image, then each scan's most active channel, uncovered as the scan runs: "
+        f"{', '.join(SCAN_NAMES[scan] for scan in states.scans)}."
     )
     return Section(TITLES["_states"], text, (_png(figures.hidden_state_figure(states)), ("image/gif", buffer)))
 
 
-def _memory(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any) -> Section:
+def _memory(
+    subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None
+) -> Section:
     ours = [subject for subject in subjects if _has_mixers(subject)]
     if not ours:
         mixers(subjects[0].model)
-    reaches = [memory_reach(subject, _pixels(subject, source, limits)) for subject in ours]
+    reaches = [memory_reach(subject, _pixels(subject, source, limits), progress=progress) for subject in ours]
     text = "After how many pixels half of what a unit remembers is gone, by block, axis and direction."
     return Section(TITLES["_memory"], text, tuple(_png(figures.memory_figure(reach)) for reach in reaches))
 
 
-def _similarity(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any) -> Section:
+def _similarity(
+    subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None
+) -> Section:
     images = [_pixels(subject, source, limits, limits.labelled) for subject in subjects]
     results = [
-        similarity(subjects[0], subject, images[0], None if index == 0 else images[index])
+        similarity(subjects[0], subject, images[0], None if index == 0 else images[index], progress=progress)
         for index, subject in enumerate(subjects)
     ]
     text = "Which blocks put out the same information: of this model, and between it and the others."
@@ -188,7 +189,8 @@ def _corruptions(
     ]  # fmt: skip
     rows = tuple(
         {"model": r.model, "clean error, %": 100 * r.clean_error, "mean error, %": 100 * r.mean_error,
-         "clean calibration error, %": 100 * r.clean_calibration, "mean, %": 100 * float(r.calibration.mean())}
+         "clean calibration error, %": 100 * r.clean_calibration,
+         "mean calibration error, %": 100 * float(r.calibration.mean())}
         for r in results
     )  # fmt: skip
     text = "Errors under noise, blur, weather and digital damage, and whether the model knows when it errs."
@@ -261,11 +263,16 @@ def _section_html(index: int, section: Section) -> str:
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
-    head = "".join(f"<th>{html.escape(key)}</th>" for key in rows[0])
+    head = "".join(f"<th{_class(value)}>{html.escape(key)}</th>" for key, value in rows[0].items())
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row.values()) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td{_class(value)}>{html.escape(_cell(value))}</td>" for value in row.values()) + "</tr>"
+        for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _class(value: Any) -> str:
+    return ' class="number"' if isinstance(value, float) else ""
 
 
 def _cell(value: Any) -> str:
@@ -276,8 +283,8 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;border-top:1px solid #ddd;padding-top:1rem;margin-top:2rem}
 nav a{margin-right:1rem;color:#26c;text-decoration:none}img{display:block;max-width:100%;height:auto;margin:1rem 0}
-table{border-collapse:collapse;font-size:12px}td,th{padding:.2rem .6rem;border-bottom:1px solid #eee;text-align:right}
-td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}
+table{border-collapse:collapse;font-size:12px}td,th{padding:.2rem .6rem;border-bottom:1px solid #eee;text-align:left}
+.number{text-align:right}td{white-space:nowrap}.wide{overflow-x:auto}
 """
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">

@@ -1,13 +1,17 @@
 """`sequencer2d analyze`: files and tables from a small checkpoint, and a clear sentence for each mistake."""
 
 import importlib.util
+import itertools
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sequencer2d.analysis.report import PARTS, Limits, write_report
 from sequencer2d.cli.main import main
+from sequencer2d.data.sources import open_source
+from sequencer2d.evaluation.subject import load_subject
 from sequencer2d.models.checkpoints import save_weights
 from tests.analysis.test_hidden_states import subject
 
@@ -37,7 +41,9 @@ def analyze(*arguments):
 def test_receptive_fields_and_memory(folder, tmp_path, capsys):
     out = ("--images", folder / "data", "--output", tmp_path, "--formats", "png,svg")
     assert analyze("erf", folder / "m.safetensors", *out) == 0
-    assert "NHWC (probed)" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "NHWC (probed)" in table
+    assert "50 % within, px²" in table
     assert (tmp_path / "erf.png").exists()
     assert (tmp_path / "erf.svg").exists()
     assert len(list(tmp_path.glob("erf-*.npz"))) == 2
@@ -77,6 +83,22 @@ def test_the_report_holds_everything_in_one_file(folder, tmp_path):
     assert "http://" not in text
     assert "https://" not in text
     assert "Not done" not in text
+    assert "Measured on 8, drawn with 8 of 9 images in 3 classes" in text
+    assert '<th class="number">clean error, %</th>' in text
+
+
+def test_the_report_says_which_part_is_being_made(folder, tmp_path):
+    heard = []
+    limits = Limits(images=4, labelled=4, severities=(1,), epsilons=(1 / 255,), attack_steps=1)
+    source = open_source(str(folder / "data"), "")
+    model = load_subject(folder / "m.safetensors")
+    write_report([model], source, tmp_path / "r.html", limits=limits, on_part=heard.append, progress=heard.append)
+    parts = [entry for entry in heard if isinstance(entry, str)]
+    assert parts[:3] == ["Receptive fields", "Hidden states", "Reach of the memory"]
+    assert len(parts) == len(PARTS)
+    for title in ("Receptive fields", "Reach of the memory", "Similarity of layers"):
+        after = heard[heard.index(title) + 1 :]
+        assert sum(itertools.takewhile(lambda entry: isinstance(entry, int), after)) == 4
 
 
 def mistakes(folder, tmp_path):
@@ -97,6 +119,7 @@ def mistakes(folder, tmp_path):
         "NCHW was stated": ("erf", model, "--images", data, "--layout", "NCHW"),
         "no corruption 'rain'": ("corruptions", model, "--data", data, "--split", "", "--corruptions", "rain"),
         "no figure format 'jpg'": ("cka", model, "--images", data, "--formats", "jpg", "--output", tmp_path / "o"),
+        "2 models are called 'sequencer2d_n'": ("memory", model, model, "--images", data),
         "is not imagenet-a": ("shifted", model, "--set", "imagenet-a", "--data", data),
     }
 

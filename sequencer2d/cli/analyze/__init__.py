@@ -8,8 +8,8 @@ from sequencer2d.cli.analyze import pages, robust, seeing
 
 EPILOG = """\
 MODEL is a checkpoint of ours (file, run folder, hf-hub:owner/name), timm:NAME (timm's published weights),
-timm:NAME=FILE
-(weights from a file) or random:NAME (untrained, ours or timm's); LABEL@MODEL names it in tables and figures.
+timm:NAME=FILE (weights from a file) or random:NAME (untrained, ours or timm's); LABEL@MODEL names it in tables,
+figures and file names.
 
 examples:
   sequencer2d analyze erf runs/tiny timm:resnet50 --images photos/ --output out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,6 +101,12 @@ def subjects(arguments: argparse.Namespace) -> list[Subject]:
     device = resolve_device(arguments.device)
     specs = arguments.models if "models" in arguments else [arguments.model]
     loaded = [load_subject(spec, num_classes=getattr(arguments, "random_classes", None)).to(device) for spec in specs]
+    names = [subject.name for subject in loaded]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(
+            f"{len(twice)} models are called {twice[0]!r}, and their files would be, too; name them, for example "
+            f"first@{specs[names.index(twice[0])]}"
+        )
     return [subject.resized(arguments.image_size) if arguments.image_size else subject for subject in loaded]
 
 
@@ -123,6 +130,19 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     with progress_bar("images") as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextlib.contextmanager
+def parts_progress(description: str, parts: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
+    """A bar on standard error for work in parts of unknown size: two functions, to call with the title of each part
+    and with images that it has done."""
+    with progress_bar("images") as bar:
+        task, titles = bar.add_task(description, total=None), itertools.count(1)
+
+        def on_part(title: str) -> None:
+            bar.reset(task, description=f"{description} {next(titles)}/{parts}: {title}", total=None)
+
+        yield on_part, lambda count: bar.advance(task, count)
 
 
 def output_path(arguments: argparse.Namespace, suffix: str, part: str = "") -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sequencer2d.cli.analyze.common import Kinds, add_data, new_parser, progress, say, source_of, subjects
+from sequencer2d.cli.analyze.common import Kinds, add_data, new_parser, parts_progress, say, source_of, subjects
 from sequencer2d.cli.common import need, positive
 
 
@@ -24,18 +24,19 @@ def add_parsers(kinds: Kinds) -> None:
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    from sequencer2d.analysis.report import Limits, write_report
+    from sequencer2d.analysis.report import PARTS, Limits, write_report
 
     source = source_of(arguments)
     models = subjects(arguments)
     limits = Limits(images=min(arguments.limit, 50), labelled=arguments.limit)
-    with progress("report", 0) as advance:
+    with parts_progress("report", len(PARTS)) as (on_part, advance):
         path = write_report(
             models,
             source,
             Path(arguments.output),
             limits=limits,
             common_only=arguments.common_classes,
+            on_part=on_part,
             progress=advance,
         )
     say(path)

@@ -29,7 +29,11 @@ def add_parsers(kinds: Kinds) -> None:
         kinds, "resolution", "accuracy from half to double the input size, without fine-tuning", run_resolution
     )
     parser.add_argument(
-        "--sizes", nargs="+", type=positive, metavar="PIXELS", help="sides (default: 28 or 32 pixels apart)"
+        "--sizes",
+        nargs="+",
+        type=positive,
+        metavar="PIXELS",
+        help="sides (default: half to double the model's own, about an eighth of it apart)",
     )
     add_data(parser, None)
     add_output(parser, "resolution")

@@ -71,10 +71,7 @@ def run_erf(arguments: argparse.Namespace) -> int:
         path = output_path(arguments, ".npz", f"{field.model}-{field.block}")
         field.save(path)
         say(path)
-        rows.append({"model": field.model, "block": field.block,
-             "layout": f"{field.layout.kind} ({field.layout.found})",
-                     **{key: float(value) for key, value in vars(field.shape).items()}, "cross?":
-                     field.shape.cruciform})  # fmt: skip
+        rows.append(field.row())
     write_figure(receptive_field_grid(models), arguments)
     print_rows(rows)
     return 0
@@ -116,8 +113,8 @@ def run_memory(arguments: argparse.Namespace) -> int:
         for scan in reach.scans:
             low, middle, high = (float(value) for value in scan.quantiles())
             rows.append({"model": reach.model, "block": scan.block, "direction": scan.direction,
-                 "half-life, tokens": middle,
-                         "10 %": low, "90 %": high, "in pixels": middle * scan.stride})  # fmt: skip
+                         "half-life, tokens": middle, "10 % of units, tokens": low, "90 %, tokens": high,
+                         "half-life, pixels": middle * scan.stride})  # fmt: skip
     print_rows(rows)
     return 0
 
