@@ -146,7 +146,7 @@ def corruption_errors(
         seed: of the sample and of the corruptions.
         workers: processes that corrupt; 0: this one.
         common_only: leave out classes of the data that the model does not have.
-        progress: called with the number of images done, clean and corrupted ones.
+        progress: called with the number of corrupted images done.
 
     Raises:
         ConfigError: an unknown corruption or severity, or classes that do not match.

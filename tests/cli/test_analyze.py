@@ -67,6 +67,13 @@ def test_measurements_as_json(folder, tmp_path, capsys):
     assert [row["attack"] for row in json.loads(capsys.readouterr().out)] == ["fgsm", "pgd"]
 
 
+def test_shape_and_texture_say_how_often_either_was_named(folder, capsys):
+    assert analyze("shape-texture", folder / "m.safetensors", "--data", folder / "data", "--split", "", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["images"] == 9
+    assert row["either cue, %"] == pytest.approx(100 * (row["shape"] + row["texture"]) / 9)
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("imagecorruptions") is None, reason="imagecorruptions-imaug is not installed"
 )

@@ -125,8 +125,8 @@ def source_of(arguments: argparse.Namespace) -> Source:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar of images on standard error."""
+def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar of images on standard error; without a total it only counts."""
     with progress_bar("images") as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)

@@ -204,16 +204,20 @@ def run_shape_texture(arguments: argparse.Namespace) -> int:
             "give --images (a folder of cue-conflict images) or --data (labelled images to mix), one of them"
         )
     rows = []
+    categories = read_json(arguments.categories) if arguments.categories else None
+    source = source_of(arguments) if arguments.data else None
+    total = min(arguments.limit, len(source)) if source else None
     for subject in subjects(arguments):
-        if arguments.images:
-            categories = read_json(arguments.categories) if arguments.categories else None
-            result = cue_conflict(subject, arguments.images, categories=categories)
-        else:
-            result = spectral_conflict(
-                subject, source_of(arguments), limit=arguments.limit, common_only=arguments.common_classes
-            )
+        with progress(f"shape and texture by {subject.name}", total) as advance:
+            if source is None:
+                result = cue_conflict(subject, arguments.images, categories=categories, progress=advance)
+            else:
+                result = spectral_conflict(
+                    subject, source, limit=arguments.limit, common_only=arguments.common_classes, progress=advance
+                )
         bias = result.shape_bias
         rows.append({"model": result.model, "images": result.count, "shape": result.shape, "texture": result.texture,
-                     "other": result.other, "shape bias, %": None if bias is None else 100 * bias})  # fmt: skip
+                     "other": result.other, "either cue, %": 100 * result.cue_accuracy,
+                     "shape bias, %": None if bias is None else 100 * bias})  # fmt: skip
     print_rows(rows, arguments.json)
     return 0
