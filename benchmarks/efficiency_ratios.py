@@ -1,17 +1,25 @@
-"""Sequencer against the peer of its class, workload by workload: the rates at each one's best, and their ratio."""
+"""Sequencer against the peer of its class, workload by workload: rates and memory of both, and their ratio.
+
+Each side stands at its best; a comparison that names Sequencer's form shows it beside the peer's same form or best one.
+"""
 
 from typing import NamedTuple
 
 from benchmarks.columns import Column, Row, View, fixed
-from sequencer2d.evaluation.benchmark import Subject, best_rows, label, parse_subject
+from sequencer2d.evaluation.benchmark import LEAN, best_rows, label, latest, parse_subject
 
 DTYPE = "bf16"
 RATE = "images_per_s"
 MEMORY = "lowest_memory_mib"
+PEAK = "peak_memory_mib"
 
 
 class Comparison(NamedTuple):
-    """Two subjects on one workload; `quantity` is images/s or the least peak memory (MiB)."""
+    """Two subjects on one workload.
+
+    `quantity`: images/s, the least peak memory of any usual form, or the peak memory of the form that is shown (MiB).
+    `form` is ours, `peer_form` the peer's; none: the fastest.
+    """
 
     ours: str
     peer: str
@@ -19,6 +27,8 @@ class Comparison(NamedTuple):
     batch: int
     size: int = 224
     quantity: str = RATE
+    form: str | None = None
+    peer_form: str | None = None
 
 
 COMPARISONS = (
@@ -41,15 +51,22 @@ COMPARISONS = (
     Comparison("sequencer2d_s", "convnext_tiny", "training", 128, 224, MEMORY),
     Comparison("sequencer2d_s@recompute", "convnext_tiny", "training", 128, 224, MEMORY),
     Comparison("sequencer2d_s@recompute", "deit_small", "training", 128, 224, MEMORY),
+    Comparison("sequencer2d_s@recompute", "convnext_tiny", "training", 128, 224, RATE, LEAN),
+    Comparison("sequencer2d_s@recompute", "convnext_tiny", "training", 128, 224, PEAK, LEAN),
+    Comparison("sequencer2d_s@recompute", "convnext_tiny", "training", 128, 224, PEAK, LEAN, LEAN),
+    Comparison("sequencer2d_s@recompute", "deit_small", "training", 128, 224, PEAK, LEAN),
+    Comparison("sequencer2d_s@recompute", "deit_small", "training", 128, 224, PEAK, LEAN, LEAN),
 )
 
 
 def ratios(rows: list[Row]) -> list[Row]:
     """The comparisons for which both sides were measured."""
-    best = {_key(row): row for row in best_rows(rows)}
+    shown = {(*_key(row), row["form"]): row for row in latest(rows) if row.get(RATE)}
+    shown |= {(*_key(row), None): row for row in best_rows(rows)}
     found = []
     for comparison in COMPARISONS:
-        ours, peer = (best.get(_wanted(parse_subject(name), comparison)) for name in comparison[:2])
+        ours = shown.get(_wanted(comparison.ours, comparison.form, comparison))
+        peer = shown.get(_wanted(comparison.peer, comparison.peer_form, comparison))
         if ours is not None and peer is not None and ours[comparison.quantity] and peer[comparison.quantity]:
             found.append(_entry(comparison, ours, peer))
     return found
@@ -60,9 +77,9 @@ def _entry(comparison: Comparison, ours: Row, peer: Row) -> Row:
     return {
         "workload": f"{comparison.mode}, batch {comparison.batch}, {comparison.size}²",
         "quantity": "images/s" if comparison.quantity == RATE else "peak memory, MiB",
-        "ours": f"{label(ours)}, {ours['form']}" if comparison.quantity == RATE else label(ours),
+        "ours": label(ours) if comparison.quantity == MEMORY else f"{label(ours)}, {ours['form']}",
         "value": value,
-        "peer": f"{label(peer)}, {peer['form']}" if comparison.quantity == RATE else label(peer),
+        "peer": label(peer) if comparison.quantity == MEMORY else f"{label(peer)}, {peer['form']}",
         "other": other,
         "ratio": value / other,
     }
@@ -73,8 +90,9 @@ def _key(row: Row) -> tuple[object, ...]:
     return *identity, row["mode"], row["dtype"], row["batch"], row["size"]
 
 
-def _wanted(subject: Subject, at: Comparison) -> tuple[object, ...]:
-    return subject.model, subject.library, subject.implementation, at.mode, DTYPE, at.batch, at.size
+def _wanted(name: str, form: str | None, at: Comparison) -> tuple[object, ...]:
+    subject = parse_subject(name)
+    return subject.model, subject.library, subject.implementation, at.mode, DTYPE, at.batch, at.size, form
 
 
 RATIO_TABLES = {

@@ -4,16 +4,18 @@ import functools
 from collections.abc import Sequence
 
 from benchmarks.columns import Column, Row, View, fixed, millions
-from sequencer2d.evaluation.benchmark import best_rows, label, latest, with_ratio
+from sequencer2d.evaluation.benchmark import LEAN, best_rows, label, latest, with_ratio
 
 PEER = "convnext_tiny"
-FORMS = ("eager", "compile", "graph", "optimized")
+FORMS = {
+    "inference": ("eager", "compile", "graph", "optimized"),
+    "training": ("eager", "compile", "graph", LEAN),
+}
 SIZES = (224, 448, 672, 896)
 BATCHES = (1, 4, 16, 64, 256)
 DTYPE = "bf16"
 
 _MODEL = (Column("label", "model"), Column("parameters", "parameters", millions), Column("gmacs", "GMACs", fixed(1)))
-_FORMS = tuple(Column(form, form, fixed(0)) for form in FORMS)
 _RATIO = Column("ratio", "best, × ConvNeXt-T's", fixed(2))
 _MEMORY = Column("lowest_memory_mib", "peak memory, MiB", fixed(0))
 
@@ -60,7 +62,8 @@ def _model(row: Row) -> tuple[str, str, str]:
 
 
 def _forms_view(mode: str, batch: int, *more: Column) -> View:
-    columns = (*_MODEL, *_FORMS, _RATIO, *more)
+    forms = (Column(form, form, fixed(0)) for form in FORMS[mode])
+    columns = (*_MODEL, *forms, _RATIO, *more)
     return View("efficiency", columns, functools.partial(by_form, mode=mode, batch=batch))
 
 

@@ -122,7 +122,8 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "--forms",
         type=_names,
         metavar="A,B",
-        help="eager, compile, graph (compiled, captured), autotune, optimized (default: all but autotune; CPU: eager)",
+        help="eager, compile, graph (compiled, captured), autotune, optimized (inference), lean (training: a graph "
+        "that keeps fewer activations); default: all but autotune and lean; CPU: eager",
     )
     parser.add_argument("--shard", type=_shard_spec, metavar="I/N", help="measure the Ith of N parts only, from 1")
     parser.add_argument(

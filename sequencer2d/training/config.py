@@ -118,6 +118,9 @@ class RunConfig:
     compile: bool | str = False
     """torch.compile: false, true, or its mode (`COMPILE_MODES`). "reduce-overhead" replays CUDA graphs: for steps so
     short that the GPU waits for launches."""
+    memory_budget: float = 1.0
+    """Share of the activations that the compiled model keeps for backward, above 0; it computes the others again, those
+    first that cost least. 1 keeps everything that backward needs; below 1 needs `compile`."""
     channels_last: bool = False
     """Images in channels-last memory format; the model is NHWC inside in any case."""
     tf32: bool = True
@@ -181,6 +184,13 @@ def validate(config: TrainConfig, world_size: int = 1) -> None:
         config.run.compile not in _GRAPH_MODES or config.optimizer.accumulation == 1,
         f"run.compile={config.run.compile} captures CUDA graphs, which overwrite the gradients that "
         f"optimizer.accumulation={config.optimizer.accumulation} adds up: set run.compile=true, or no accumulation",
+    )
+    budget = config.run.memory_budget
+    _require(0 < budget <= 1, f"run.memory_budget must be above 0 and at most 1, got {budget}")
+    _require(
+        budget == 1 or bool(config.run.compile),
+        f"run.memory_budget={budget} is for the compiler, which decides what to compute again: set run.compile=true, "
+        "or leave the budget at 1",
     )
     _require(
         config.model.in_chans == 3,

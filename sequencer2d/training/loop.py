@@ -18,6 +18,7 @@ from sequencer2d.files import read_json, write_json
 from sequencer2d.models import Sequencer2D
 from sequencer2d.models.checkpoints import save_weights
 from sequencer2d.training import assemble, checkpoint
+from sequencer2d.training.budget import memory_budget
 from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.curves import plot_curves
 from sequencer2d.training.distributed import Agreement, Processes, processes, world_size
@@ -48,7 +49,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     validate(config, world_size())
     with StopSignals() as signals, processes(config.distributed, config.run.device) as here:
         check_precision(config.precision, here.device)
-        with numerics(config.run, here.device):
+        with numerics(config.run, here.device), memory_budget(config.run.memory_budget):
             return _Run(config, here, signals).train()
 
 

@@ -15,7 +15,7 @@ RATES = {"sequencer2d_s": 20.0, "timm:sequencer2d_s": 5.0, "convnext_tiny": 10.0
 
 def row(name: str, mode: str, batch: int, size: int, form: str = "eager", **more: Any) -> dict[str, Any]:
     subject = parse_subject(name)
-    rate = RATES[name] * batch * (224 / size) ** 2
+    rate = RATES[name.removesuffix("@recompute")] * batch * (224 / size) ** 2
     found = {"model": subject.model, "library": subject.library, "implementation": subject.implementation}
     found |= {"family": subject.family, "form": form, "mode": mode, "dtype": "bf16", "batch": batch, "size": size}
     found |= {"sources": "", "images_per_s": rate, "latency_ms": 1e3 * batch / rate, "peak_memory_mib": 3.0 * batch}
@@ -67,6 +67,26 @@ def test_comparisons_name_both_sides_at_their_best(result: dict[str, Any]) -> No
     assert "| sequencer2d_s (auto), eager | 5,120 | convnext_tiny, graph | 5,120 | 1.00 |" in text
     assert "| training, batch 128, 224² | images/s | sequencer2d_s (auto), eager | 2,560 | timm sequencer2d_s" in text
     assert "swin" not in text  # not measured
+
+
+def test_the_lean_forms_memory_is_compared_with_the_peers_same_and_fastest_form(result: dict[str, Any]) -> None:
+    at = ("training", 128, 224)
+    result["rows"] += [
+        row("sequencer2d_s@recompute", *at, "graph", peak_memory_mib=400.0),
+        row("sequencer2d_s@recompute", *at, "lean", images_per_s=1280.0, peak_memory_mib=200.0),
+        row("convnext_tiny", *at, "lean", images_per_s=640.0, peak_memory_mib=250.0),
+    ]
+    lines = shown("efficiency-ratios", result).splitlines()
+    ours = "sequencer2d_s (recompute, gates recomputed)"
+    memory = [line.split(" MiB | ")[1] for line in lines if "MiB" in line and "gates recomputed" in line]
+    assert memory == [
+        f"{ours} | 400 | convnext_tiny | 384 | 1.04 |",
+        f"{ours} | 400 | deit_small | 384 | 1.04 |",
+        f"{ours}, lean | 200 | convnext_tiny, eager | 384 | 0.52 |",
+        f"{ours}, lean | 200 | convnext_tiny, lean | 250 | 0.80 |",
+        f"{ours}, lean | 200 | deit_small, eager | 384 | 0.52 |",
+    ]
+    assert any(f"images/s | {ours}, lean | 1,280 | convnext_tiny, eager | 1,280 | 1.00 |" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", [name for name in tables.TABLES if name.startswith("efficiency")])

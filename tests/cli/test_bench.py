@@ -55,6 +55,15 @@ def test_a_plan_is_listed_and_its_parts_cover_it(command: Callable[..., Any]) ->
     assert sorted(whole) == sorted(line for part in parts for line in part.out.splitlines())
 
 
+def test_the_lean_form_of_the_headline_is_measured_in_training_only(command: Callable[..., Any]) -> None:
+    out = command("bench", "--device", "cpu", "--plan", "headline", "--forms", "graph,lean", "--dry-run").out
+    lean = [line for line in out.splitlines() if "lean" in line]
+    assert all("training" in line for line in lean)
+    for name in ("sequencer2d_s@recompute", "convnext_tiny", "deit_small_patch16_224"):
+        assert f"{name}, training, fp32, batch 128, 224²: graph, lean" in lean
+    assert "lean" not in command("bench", "--device", "cpu", "--plan", "headline", "--dry-run").out
+
+
 def test_options_replace_what_a_plan_says(command: Callable[..., Any]) -> None:
     out = command("bench", "--device", "cpu", "--plan", "table1", "--models", "resnet18", "--dry-run").out
     assert out.splitlines() == [
@@ -71,7 +80,7 @@ def test_options_replace_what_a_plan_says(command: Callable[..., Any]) -> None:
         (("--plan", "table2"), "table1"),
         (("--mode", "test"), "inference, training"),
         (("--dtype", "int8"), "bf16"),
-        (("--forms", "fast"), "compile"),
+        (("--forms", "fast"), "lean"),
         (("--batch", "0"), "at least 1"),
         (("--shard", "3/2"), "I/N"),
         (("--merge", "nowhere.json"), "nowhere.json"),

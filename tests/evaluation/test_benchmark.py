@@ -155,6 +155,36 @@ def test_the_optimised_form_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> N
     assert Gate(subject, work).check(forms.prepare(work, "optimized")).passed
 
 
+def test_the_lean_form_is_for_training_of_every_model() -> None:
+    everything = Plan("?", (Sweep(("sequencer2d_n", "resnet18"), modes=("inference", "training"), batches=(2,)),))
+    with_it = [case for case in everything.cases(["bf16"], ["eager", "lean"]) if "lean" in case.forms]
+    assert [str(case) for case in with_it] == [
+        f"{name}, training, bf16, batch 2, 224²" for name in ("sequencer2d_n@auto", "resnet18")
+    ]
+    assert "lean" not in forms.available_forms(torch.device("cuda"))
+    with pytest.raises(ImplementationError, match="for training"):
+        forms.prepare(workload()[1], "lean")
+
+
+def test_the_lean_forms_code_is_its_own_keeps_less_and_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    partitioned = torch._dynamo.lookup_backend("aot_eager_decomp_partition")  # as inductor, without its code
+    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: partitioned)
+    monkeypatch.setattr(forms, "MEMORY_BUDGET", 0.1)
+    subject, work = workload("training")
+    gate = Gate(subject, work)
+    kept: dict[str, list[int]] = {"usual": [], "lean": []}
+    for name, backend in (("usual", partitioned), ("lean", forms.compile_lean)):
+        forward = torch.compile(work.model, dynamic=False, backend=backend)
+
+        def pack(x: torch.Tensor, sizes: list[int] = kept[name]) -> torch.Tensor:
+            sizes.append(x.numel())
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            assert gate.check(forms.Form(lambda: None, forward)).passed
+    assert 0 < sum(kept["lean"]) < sum(kept["usual"])
+
+
 def test_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     first, started = measure(cases("sequencer2d_n@reference", "resnet18"), path)
@@ -312,6 +342,12 @@ def test_the_best_form_counts_and_is_compared_with_the_peers_best() -> None:
     assert best["convnext_tiny", 2]["ratio"] == 1.0
 
 
+def test_the_memory_of_the_lean_form_stands_beside_no_other_forms_rate() -> None:
+    graph, lean = a_row("x", "graph", 3.0), a_row("x", "lean", 2.0, peak_memory_mib=5.0)
+    assert benchmark.best_rows([graph, lean])[0]["lowest_memory_mib"] == 10.0
+    assert benchmark.best_rows([lean])[0]["lowest_memory_mib"] == 5.0
+
+
 def test_of_rows_for_other_sources_the_latest_counts_even_if_slower() -> None:
     rows = [
         a_row("sequencer2d_n", "eager", 9.0, "2", sources="b"),
@@ -337,7 +373,7 @@ def cuda_form() -> Callable[[nn.Module, str, str], forms.Form]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["inference", "training"])
-@pytest.mark.parametrize("form", ["eager", "compile", "graph", "optimized"])
+@pytest.mark.parametrize("form", ["eager", "compile", "graph", "optimized", "lean"])
 def test_on_a_gpu_every_form_passes_the_gate_and_counts_memory(mode: str, form: str, tmp_path: Path) -> None:
     results = ResultFile(tmp_path / "a.json", HEADER)
     rows: list[dict[str, Any]] = []

@@ -15,6 +15,8 @@ from sequencer2d.training.fields import with_overrides
         ("run.epochs", 0),
         ("run.keep", 0),
         ("run.log_interval", 0),
+        ("run.memory_budget", 0.0),
+        ("run.memory_budget", 1.1),
         ("schedule.warmup_epochs", -1),
         ("regularization.label_smoothing", 1.0),
         ("regularization.ema_decay", -0.1),
@@ -42,6 +44,13 @@ def test_learning_rate_scales_with_the_batch_unless_absolute():
     config = with_overrides(TrainConfig(), {"optimizer.lr": 5e-4, "data.batch_size": 2048})
     assert config.peak_lr == pytest.approx(2e-3)
     assert with_overrides(config, {"optimizer.lr_reference_batch": None}).peak_lr == 5e-4
+
+
+def test_a_memory_budget_is_for_the_compiler():
+    config = with_overrides(TrainConfig(), {"run.memory_budget": 0.5})
+    with pytest.raises(ConfigError, match=r"run\.compile=true"):
+        validate(config)
+    validate(with_overrides(config, {"run.compile": True}))
 
 
 def test_gradients_in_a_graphs_memory_cannot_be_accumulated():

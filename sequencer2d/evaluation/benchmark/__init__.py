@@ -8,7 +8,7 @@ graph needs no copy; training is forward, cross entropy, backward and fused Adam
 without stochastic depth.
 """
 
-from sequencer2d.evaluation.benchmark.forms import DTYPES, FORMS, MODES, available_forms
+from sequencer2d.evaluation.benchmark.forms import DTYPES, FORMS, LEAN, MODES, available_forms
 from sequencer2d.evaluation.benchmark.loop import Case, make_cases, result_header, run
 from sequencer2d.evaluation.benchmark.plans import PLANS, Plan, Sweep
 from sequencer2d.evaluation.benchmark.results import (
@@ -26,6 +26,7 @@ from sequencer2d.evaluation.benchmark.timing import ceilings
 __all__ = [
     "DTYPES",
     "FORMS",
+    "LEAN",
     "MODES",
     "PEERS",
     "PLANS",

@@ -5,17 +5,20 @@ compile     through torch.compile, specialised to the shape
 graph       the compiled step captured in a CUDA graph
 autotune    the same with inductor's mode "max-autotune": minutes of compilation; only measured where it is named
 optimized   ours, through `sequencer2d.optimize`; inference only
+lean        as `graph`, compiled to keep MEMORY_BUDGET of the activations for backward and to compute the others again;
+            training only, and only measured where it is named
 
 A workload is a model on its device with its inputs; a form turns it into a step without arguments that can be timed.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 from torch.nn import functional as F
 
 from sequencer2d.errors import ImplementationError
@@ -23,8 +26,11 @@ from sequencer2d.models.optimizing import optimize
 
 MODES = ("inference", "training")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-FORMS = ("eager", "compile", "graph", "autotune", "optimized")
-NEED_CUDA = ("graph", "autotune")
+LEAN = "lean"
+FORMS = ("eager", "compile", "graph", "autotune", "optimized", LEAN)
+NEED_CUDA = ("graph", "autotune", LEAN)
+MEMORY_BUDGET = 0.8
+"""Share of the activations that the form `lean` keeps: torch._functorch.config.activation_memory_budget."""
 CLASSES = 1000
 LEARNING_RATE = 1e-5  # small, so that hundreds of steps on random labels leave the activations as they are
 CAPTURE_WARMUP = 3
@@ -117,16 +123,26 @@ def prepare(work: Workload, form: str) -> Form:
     """
     if form == "optimized":
         return _optimized(work)
+    if form == LEAN and work.mode == "inference":
+        raise ImplementationError(f"form {LEAN!r} is for training: inference keeps no activations")
     if form in NEED_CUDA and work.device.type != "cuda":
         raise ImplementationError(f"form {form!r} needs a CUDA device, the images are on {work.device}")
     if form == "graph":
         return _captured(work, work.compiled)
+    if form == LEAN:
+        return _captured(work, torch.compile(work.model, dynamic=False, backend=compile_lean))
     if form == "autotune":
         return _captured(work, torch.compile(work.model, dynamic=False, mode="max-autotune-no-cudagraphs"))
     forward = work.model if form == "eager" else work.compiled
     if work.mode == "inference":
         return Form(_inference_step(forward, work.images), forward)
     return Form(_training_step(work, forward), forward)
+
+
+def compile_lean(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """Inductor under MEMORY_BUDGET; a backend of its own, as torch reuses the other forms' code whatever the budget."""
+    with functorch_config.patch(activation_memory_budget=MEMORY_BUDGET):
+        return torch._dynamo.lookup_backend("inductor")(graph, list(inputs))
 
 
 def _optimized(work: Workload) -> Form:

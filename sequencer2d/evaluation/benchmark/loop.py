@@ -117,6 +117,8 @@ def run(
 
 
 def _applies(form: str, mode: str, subject: Subject) -> bool:
+    if form == forms.LEAN:
+        return mode == "training"
     return form != "optimized" or (subject.runs_our_code and mode == "inference")
 
 
