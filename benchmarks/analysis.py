@@ -1,10 +1,10 @@
 """Every figure and table of docs/analysis.md, from trained models and a data set.
 
 python -m benchmarks.analysis runs/tiny_imagenet --peers runs/tiny_imagenet_convnext runs/tiny_imagenet_vit \
-    --data /data/tiny-imagenet --device cuda
+    --data /data/tiny-imagenet --device cuda --workers 16
 
-Writes docs/figures/analysis-*.png (and .svg for charts), benchmarks/results/analysis-*.json and a report beside the
-runs.
+Writes docs/figures/analysis-*.png (and a .gif), benchmarks/results/analysis-*.json and, with --report, an HTML report.
+A part that fails does not stop the others; the exit code is then 1, as where --time-limit left parts out.
 """
 
 import argparse
@@ -12,19 +12,23 @@ import math
 import re
 import shlex
 import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.record import RESULTS, provenance, write_result
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "docs" / "figures"
 LARGEST = 200 * 1024  # bytes of a figure
+BATCH = 256  # small images in short steps: a GPU would wait for each launch
 FIGURE = re.compile(r"(<!-- figure: (\S+) \((.*?)\) -->\n)(?:!\[.*\n)?")
 
 
 def main(argv: list[str] | None = None) -> int:
+    begun = time.monotonic()
     arguments = parse(argv)
     from sequencer2d.cli.common import resolve_device
     from sequencer2d.data.sources import open_source
@@ -33,18 +37,37 @@ def main(argv: list[str] | None = None) -> int:
     device = resolve_device(arguments.device)
     subjects = [load_subject(spec).to(device) for spec in (arguments.model, *arguments.peers)]
     source = open_source(arguments.data, arguments.split)
-    run = Run(arguments, subjects, source)
-    for part in (erf, hidden, memory, cka, cam, resolution, corruptions, attacks, shape_texture):
-        if arguments.only and part.__name__ not in arguments.only:
+    print(f"loaded in {time.monotonic() - begun:.1f} s", flush=True)
+    chosen = [part for part in PARTS if part.__name__ in (arguments.only or NAMES)]
+    if not arguments.report:
+        chosen = [part for part in chosen if part is not report]
+    deadline = math.inf if arguments.time_limit is None else begun + arguments.time_limit
+    return run_parts(chosen, Run(arguments, subjects, source), deadline)
+
+
+def run_parts(parts: Sequence[Callable[["Run"], None]], run: "Run", deadline: float) -> int:
+    """Run each part that can begin before `deadline` (of `time.monotonic`); 1 if one failed or was left out, else 0."""
+    failed, left_out = [], []
+    for part in parts:
+        begun = time.monotonic()
+        if begun >= deadline:
+            left_out.append(part.__name__)
             continue
         print(f"{part.__name__} …", flush=True)
-        part(run)
-    link_figures(ROOT / "docs" / "analysis.md")
-    if arguments.report:
-        from sequencer2d.analysis.report import Limits, write_report
-
-        print(write_report(subjects, source, arguments.report, limits=Limits(labelled=arguments.limit)))
-    return 0
+        try:
+            part(run)
+        except Exception:  # the parts are independent of each other, and all results before this one are written
+            traceback.print_exc()
+            failed.append(part.__name__)
+        if run.arguments.figures.resolve() == FIGURES:
+            link_figures(ROOT / "docs" / "analysis.md")
+        outcome = "FAILED after" if part.__name__ in failed else "done in"
+        print(f"{part.__name__} {outcome} {time.monotonic() - begun:.1f} s", flush=True)
+    if left_out:
+        print(f"not begun, the time limit had passed: {', '.join(left_out)} (run them with --only)", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", flush=True)
+    return 1 if failed or left_out else 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -59,10 +82,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--images", type=int, default=200, help="images for receptive fields, memory, CKA (default: 200)"
     )
     parser.add_argument("--workers", type=int, default=0, help="processes that corrupt images (default: 0)")
-    parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "figures")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--figures", type=Path, default=FIGURES)
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--report", type=Path, help="also write the HTML report to this file")
-    parser.add_argument("--only", nargs="*", help="some parts only, by name")
+    parser.add_argument(
+        "--only", nargs="*", choices=NAMES, metavar="PART", help=f"some parts only, of: {', '.join(NAMES)}"
+    )
+    parser.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="begin no part later than this; parts go by importance"
+    )
     parsed = parser.parse_args(argv)
     parsed.command = "python -m benchmarks.analysis " + shlex.join(argv if argv is not None else sys.argv[1:])
     return parsed
@@ -79,7 +107,7 @@ def link_figures(document: Path) -> None:
 
 
 class Run:
-    """The models, the images of each, and where results go."""
+    """The models, the images of each, and where results go. Parts write rows before figures: numbers cost more."""
 
     def __init__(self, arguments: argparse.Namespace, subjects: list[Any], source: Any) -> None:
         self.arguments, self.subjects, self.source = arguments, subjects, source
@@ -105,6 +133,8 @@ class Run:
 
     def rows(self, name: str, rows: list[dict[str, Any]]) -> None:
         """benchmarks/results/analysis-NAME.json."""
+        from benchmarks.record import provenance, write_result
+
         full = f"analysis-{name.replace('_', '-')}"
         result = {**provenance(full), "command": self.arguments.command, "rows": [_plain(row) for row in rows]}
         write_result(result, self.arguments.results / f"{full}.json")
@@ -115,12 +145,12 @@ def erf(run: Run) -> None:
     from sequencer2d.analysis.figures import receptive_field_grid
 
     models = [receptive_fields(subject, run.pixels(subject)) for subject in run.subjects]
-    run.figure(receptive_field_grid(models), "erf")
     run.rows("erf", [
         {"model": field.model, "block": field.block, "layout": field.layout.kind, "layout_found": field.layout.found,
          "images": field.images, **vars(field.shape), "cruciform": field.shape.cruciform}
         for fields in models for field in fields
     ])  # fmt: skip
+    run.figure(receptive_field_grid(models), "erf")
 
 
 def hidden(run: Run) -> None:
@@ -137,7 +167,6 @@ def memory(run: Run) -> None:
     from sequencer2d.analysis.memory import memory_reach
 
     reach = memory_reach(run.subjects[0], run.pixels(run.subjects[0]))
-    run.figure(memory_figure(reach), "memory")
     rows = []
     for scan in reach.scans:
         low, middle, high = scan.quantiles()
@@ -146,6 +175,7 @@ def memory(run: Run) -> None:
                      "half_life_tokens": middle, "half_life_tokens_10": low, "half_life_tokens_90": high,
                      "half_life_pixels": middle * scan.stride, "images": reach.images})  # fmt: skip
     run.rows("memory", rows)
+    run.figure(memory_figure(reach), "memory")
 
 
 def cka(run: Run) -> None:
@@ -157,13 +187,13 @@ def cka(run: Run) -> None:
     results = [
         similarity(first, other, images, None if other is first else run.pixels(other, count)) for other in run.subjects
     ]
-    run.figure(similarity_figure(results), "cka")
     run.rows("cka", [
         {"first": result.models[0], "second": result.models[1], "first_block": row, "second_block": column,
          "cka": result.values[i, j], "images": result.images}
         for result in results
         for i, row in enumerate(result.blocks[0]) for j, column in enumerate(result.blocks[1])
     ])  # fmt: skip
+    run.figure(similarity_figure(results), "cka")
 
 
 def cam(run: Run) -> None:
@@ -171,15 +201,16 @@ def cam(run: Run) -> None:
     from sequencer2d.analysis.figures import attribution_figure
 
     subject = run.subjects[0]
-    run.figure(attribution_figure(grad_cam(subject, run.pixels(subject)[:8]), subject.class_names), "grad-cam")
+    run.figure(attribution_figure(grad_cam(subject, run.pixels(subject)[:6]), subject.class_names), "grad-cam")
 
 
 def resolution(run: Run) -> None:
     from sequencer2d.analysis.charts import resolution_chart
     from sequencer2d.evaluation.resolution import resolution_sweep
 
-    results = [resolution_sweep(subject, run.source, limit=run.arguments.limit) for subject in run.subjects]
-    run.figure(resolution_chart(results), "resolution")
+    results = [
+        resolution_sweep(subject, run.source, limit=run.arguments.limit, batch_size=BATCH) for subject in run.subjects
+    ]
     run.rows("resolution", [
         {"model": result.model, "size_pixels": int(size), "top1_percent": 100 * top1,
              "relative_percent": 100 * relative,
@@ -187,18 +218,16 @@ def resolution(run: Run) -> None:
         for result in results
         for size, top1, relative in zip(result.sizes, result.top1, result.relative, strict=True)
     ])  # fmt: skip
+    run.figure(resolution_chart(results), "resolution")
 
 
 def corruptions(run: Run) -> None:
     from sequencer2d.analysis.charts import calibration_chart, corruption_chart
-    from sequencer2d.evaluation.robustness import corruption_errors
+    from sequencer2d.evaluation.robustness import compare_corruption_errors
 
-    results = [
-        corruption_errors(subject, run.source, limit=run.arguments.limit, workers=run.arguments.workers)
-        for subject in run.subjects
-    ]
-    run.figure(corruption_chart(results), "corruptions")
-    run.figure(calibration_chart(results), "calibration")
+    results = compare_corruption_errors(
+        run.subjects, run.source, limit=run.arguments.limit, workers=run.arguments.workers, batch_size=2 * BATCH
+    )
     run.rows("corruptions", [
         {"model": r.model, "corruption": name, "images": r.count, "clean_error_percent": 100 * r.clean_error,
          "error_percent": 100 * r.error[i].mean(), "calibration_error_percent": 100 * r.calibration[i].mean(),
@@ -211,6 +240,8 @@ def corruptions(run: Run) -> None:
          "mean_calibration_percent": 100 * r.calibration.mean()}
         for r in results
     ])  # fmt: skip
+    run.figure(corruption_chart(results), "corruptions")
+    run.figure(calibration_chart(results), "calibration")
 
 
 def attacks(run: Run) -> None:
@@ -219,16 +250,18 @@ def attacks(run: Run) -> None:
 
     radii = (0.5 / 255, 1 / 255, 2 / 255, 4 / 255)
     results = [
-        attack_accuracy(subject, run.source, attack, epsilons=radii, limit=min(run.arguments.limit, 1000))
+        attack_accuracy(
+            subject, run.source, attack, epsilons=radii, limit=min(run.arguments.limit, 1000), batch_size=BATCH
+        )
         for subject in run.subjects
         for attack in ("fgsm", "pgd")
     ]
-    run.figure(attack_chart(results), "attacks")
     run.rows("attacks", [
         {"model": r.model, "attack": r.attack, "steps": r.steps, "images": r.count, "epsilon_levels": 255 * epsilon,
          "top1_percent": 100 * accuracy, "clean_top1_percent": 100 * r.clean_accuracy}
         for r in results for epsilon, accuracy in zip(r.epsilons, r.accuracy, strict=True)
     ])  # fmt: skip
+    run.figure(attack_chart(results), "attacks")
 
 
 def shape_texture(run: Run) -> None:
@@ -240,6 +273,23 @@ def shape_texture(run: Run) -> None:
          "shape_bias_percent": None if r.shape_bias is None else 100 * r.shape_bias}
         for r in results
     ])  # fmt: skip
+
+
+def report(run: Run) -> None:
+    from sequencer2d.analysis.report import Limits, write_report
+
+    limits = Limits(labelled=run.arguments.limit, workers=run.arguments.workers)
+    print(
+        write_report(
+            run.subjects, run.source, run.arguments.report, limits=limits,
+            on_part=lambda title: print(f"  {title} …", flush=True),
+        )
+    )  # fmt: skip
+
+
+PARTS = (erf, hidden, memory, cka, resolution, shape_texture, cam, corruptions, attacks, report)
+"""What docs/analysis.md is about comes first, the report, which repeats it for readers without the repository, last."""
+NAMES = tuple(part.__name__ for part in PARTS)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -163,10 +163,13 @@ def attribution_figure(result: Attribution, class_names: Sequence[str], count: i
     axes = figure.subplots(2, shown, squeeze=False)
     for index in range(shown):
         for row in (0, 1):
-            axes[row, index].imshow(result.pixels[index])
+            # Smoothed, small images make files of several times the size.
+            axes[row, index].imshow(result.pixels[index], interpolation="nearest")
             axes[row, index].set_xticks([])
             axes[row, index].set_yticks([])
-        picture = axes[1, index].imshow(result.maps[index], cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+        picture = axes[1, index].imshow(
+            result.maps[index], cmap="inferno", alpha=0.6, vmin=0, vmax=1, interpolation="nearest"
+        )
         name = readable(class_names[int(result.classes[index])])
         axes[0, index].set_title(f"{name[:18]}\n{result.probabilities[index]:.0%}", fontsize=7)
     _colour_bar(figure, picture, axes, "relevance")

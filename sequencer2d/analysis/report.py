@@ -4,6 +4,7 @@ it."""
 import base64
 import html
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +24,22 @@ from sequencer2d.errors import ConfigError, UserError
 from sequencer2d.evaluation.attacks import attack_accuracy
 from sequencer2d.evaluation.pixels import Progress, choose, read_batches
 from sequencer2d.evaluation.resolution import resolution_sweep
-from sequencer2d.evaluation.robustness import corruption_errors
+from sequencer2d.evaluation.robustness import compare_corruption_errors
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.files import atomic_write
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many images each part takes: `images` for what is drawn, `labelled` for what is measured on labels."""
+    """How many images each part takes, `images` for what is drawn, `labelled` for what is measured on labels, and how
+    many processes corrupt them (0: this one)."""
 
     images: int = 50
     labelled: int = 200
     severities: tuple[int, ...] = (1, 3, 5)
     epsilons: tuple[float, ...] = (1 / 255, 4 / 255)
     attack_steps: int = 5
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,11 +185,10 @@ def _resolution(
 def _corruptions(
     subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None
 ) -> Section:
-    results = [
-        corruption_errors(subject, source, severities=limits.severities, limit=limits.labelled,
-        common_only=common_only, progress=progress)
-        for subject in subjects
-    ]  # fmt: skip
+    results = compare_corruption_errors(
+        subjects, source, severities=limits.severities, limit=limits.labelled, workers=limits.workers,
+        common_only=common_only, progress=progress,
+    )  # fmt: skip
     rows = tuple(
         {"model": r.model, "clean error, %": 100 * r.clean_error, "mean error, %": 100 * r.mean_error,
          "clean calibration error, %": 100 * r.clean_calibration,
@@ -276,7 +278,9 @@ def _class(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.1f}" if math.isfinite(value) else "–"
+    return str(value)
 
 
 STYLE = """

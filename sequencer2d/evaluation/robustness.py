@@ -1,29 +1,40 @@
-"""The 15 corruptions of ImageNet-C at 5 severities (Hendrycks and Dietterich 2019), made on the fly for any data set.
+"""Errors under the 15 corruptions of ImageNet-C at 5 severities (Hendrycks and Dietterich 2019), made on the fly for
+any data set.
 
 The corruptions are those of the library imagecorruptions-imaug, whose strengths are tuned for images of 224 pixels: on
 much smaller ones the same severity destroys more. They are applied after resizing and cropping, as for ImageNet-C
 itself; unlike there, the result is not compressed as JPEG once more.
 """
 
-from collections.abc import Callable, Sequence
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from sequencer2d.data.sources import Source
-from sequencer2d.errors import ConfigError, InputError, UserError
+from sequencer2d.errors import ConfigError
 from sequencer2d.evaluation.classify import Outcomes, calibration_error, concatenate
+from sequencer2d.evaluation.corruptions import (
+    CORRUPTIONS,
+    LEAST_PIXELS,
+    SEVERITIES,
+    corrupt_versions,
+    require_library,
+    start_worker,
+)
 from sequencer2d.evaluation.outcomes import logits_of, outcomes_of
 from sequencer2d.evaluation.pixels import Progress, check_size, choose, match_classes, read_batches
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.files import atomic_write
 
-SEVERITIES = (1, 2, 3, 4, 5)
-LEAST_PIXELS = 32
+Item = TypeVar("Item")
 
 # Mean error of AlexNet over the five severities of each corruption on ImageNet-C, which mCE divides by.
 ALEXNET_ERRORS: dict[str, float] = {
@@ -43,9 +54,6 @@ ALEXNET_ERRORS: dict[str, float] = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-CORRUPTIONS = tuple(ALEXNET_ERRORS)
-# Share of pixels that impulse noise sets to black or white, per severity, as in ImageNet-C.
-IMPULSE_AMOUNTS = (0.03, 0.06, 0.09, 0.17, 0.27)
 
 
 @dataclass(frozen=True)
@@ -100,32 +108,6 @@ def mean_corruption_error(error: np.ndarray, corruptions: Sequence[str] = CORRUP
     return float(100 * (np.asarray(error).mean(axis=1) / alexnet).mean())
 
 
-def corrupt(pixels: np.ndarray, name: str, severity: int, seed: int = 0) -> np.ndarray:
-    """One image, uint8 (H, W, 3), corrupted: the same result for the same seed.
-
-    Raises:
-        ConfigError: an unknown corruption or severity.
-        InputError: an image with fewer than 32 pixels along a side.
-        UserError: the library is not installed.
-    """
-    if name not in CORRUPTIONS:
-        raise ConfigError(f"no corruption {name!r}; there are: {', '.join(CORRUPTIONS)}")
-    if severity not in SEVERITIES:
-        raise ConfigError(f"severity {severity}; expected 1 to 5")
-    if min(pixels.shape[:2]) < LEAST_PIXELS:
-        raise InputError(f"corruptions need images of at least 32×32 pixels, got {pixels.shape[0]}×{pixels.shape[1]}")
-    library = _library()
-    if name == "impulse_noise":
-        return _impulse_noise(pixels, IMPULSE_AMOUNTS[severity - 1], seed)
-    state = np.random.get_state()
-    np.random.seed(seed)  # the library draws from numpy's global generator
-    try:
-        options = {"seed": seed} if name == "glass_blur" else {}
-        return np.asarray(library(np.ascontiguousarray(pixels), severity=severity, corruption_name=name, **options))
-    finally:
-        np.random.set_state(state)
-
-
 def corruption_errors(
     subject: Subject,
     source: Source,
@@ -135,7 +117,7 @@ def corruption_errors(
     limit: int | None = None,
     seed: int = 0,
     workers: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 128,
     common_only: bool = False,
     progress: Progress | None = None,
 ) -> CorruptionResult:
@@ -145,6 +127,7 @@ def corruption_errors(
         limit: at most so many images, a random sample; the same ones under every corruption.
         seed: of the sample and of the corruptions.
         workers: processes that corrupt; 0: this one.
+        batch_size: images, corrupted ones included, in a pass through the model; at least all versions of one.
         common_only: leave out classes of the data that the model does not have.
         progress: called with the number of corrupted images done.
 
@@ -152,42 +135,108 @@ def corruption_errors(
         ConfigError: an unknown corruption or severity, or classes that do not match.
         DataError: an image that cannot be read.
         InputError: a model whose images are smaller than 32 pixels.
+        UserError: the library that corrupts is not installed.
+    """
+    return compare_corruption_errors(
+        [subject], source, corruptions=corruptions, severities=severities, limit=limit, seed=seed, workers=workers,
+        batch_size=batch_size, common_only=common_only, progress=progress,
+    )[0]  # fmt: skip
+
+
+def compare_corruption_errors(
+    subjects: Sequence[Subject],
+    source: Source,
+    *,
+    corruptions: Sequence[str] = CORRUPTIONS,
+    severities: Sequence[int] = SEVERITIES,
+    limit: int | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    batch_size: int = 128,
+    common_only: bool = False,
+    progress: Progress | None = None,
+) -> list[CorruptionResult]:
+    """`corruption_errors` of several models. Those that take images of one size and crop share the corrupted ones.
+
+    Corrupting costs more than classifying, so that a second such model is almost free. `progress` counts shared images
+    once.
     """
     _check_names(corruptions, severities)
-    check_size(subject.data, LEAST_PIXELS, "corrupting")
-    _library()
-    classes = match_classes(subject, source, common_only=common_only)
+    for subject in subjects:
+        check_size(subject.data, LEAST_PIXELS, "corrupting")
+    require_library()
+    classes = [match_classes(subject, source, common_only=common_only) for subject in subjects]
     cells = [(name, severity) for name in corruptions for severity in severities]
-    parts: dict[Any, list[Outcomes]] = {cell: [] for cell in [None, *cells]}
+    indices = choose(len(source), limit, seed)
+    answers: list[list[Outcomes]] = [[] for _ in subjects]
     with ExitStack() as stack:
-        run = _runner(stack, workers)
-        for batch in read_batches(
-            source, subject.data, batch_size=batch_size, indices=choose(len(source), limit, seed)
-        ):
-            keep = classes[batch.targets] >= 0
-            pixels, targets, indices = batch.pixels[keep], classes[batch.targets[keep]], batch.indices[keep]
-            if len(pixels) == 0:
-                continue
-            parts[None].append(outcomes_of(logits_of(subject, pixels), targets))
-            for name, severity in cells:
-                changed = run(
-                    [
-                        (image, name, severity, _seed(seed, int(i), name, severity))
-                        for image, i in zip(pixels, indices, strict=True)
-                    ]
-                )
-                parts[name, severity].append(outcomes_of(logits_of(subject, np.stack(changed)), targets))
+        submit = _submitter(stack, workers)
+        for group in _sharing(subjects):
+            batches = read_batches(
+                source, subjects[group[0]].data, batch_size=max(1, batch_size // (1 + len(cells))), indices=indices
+            )
+            asked = (b for b in batches if any((classes[i][b.targets] >= 0).any() for i in group))
+            pending = ((b.targets, submit(b.pixels, b.indices, cells, seed)) for b in asked)
+            for targets, versions in _ahead(pending, 2 * workers):
+                images = versions()
+                for i in group:
+                    answers[i] += _classify(subjects[i], images, classes[i][targets])
                 if progress:
-                    progress(len(pixels))
-    return _result(subject, parts, tuple(corruptions), tuple(severities))
+                    progress(len(images) * len(cells))
+    return [
+        _result(subject, concatenate(outcomes), tuple(corruptions), tuple(severities))
+        for subject, outcomes in zip(subjects, answers, strict=True)
+    ]
+
+
+def _sharing(subjects: Sequence[Subject]) -> list[list[int]]:
+    """Positions of the models, those together whose evaluation makes the same pixels of an image."""
+    groups: dict[Any, list[int]] = {}
+    for index, subject in enumerate(subjects):
+        data = subject.data
+        groups.setdefault((data.size, data.eval_interpolation, data.crop_pct), []).append(index)
+    return list(groups.values())
+
+
+def _submitter(stack: ExitStack, workers: int) -> Callable[..., Callable[[], np.ndarray]]:
+    """A function that begins `corrupt_versions` and returns one that waits for the result."""
+    if workers <= 0:
+        return lambda *arguments: partial(corrupt_versions, *arguments)
+    # Forked children of a process with threads can hang; spawned ones start slowly, once.
+    context = multiprocessing.get_context("spawn")
+    pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker))
+    stack.callback(pool.shutdown, cancel_futures=True)  # after an error there is no use in what still waits
+    return lambda *arguments: pool.submit(corrupt_versions, *arguments).result
+
+
+def _ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
+    """The items in order, each made when the one `count` places before it is handed out."""
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _classify(subject: Subject, versions: np.ndarray, targets: np.ndarray) -> list[Outcomes]:
+    """Outcomes of all versions (B, V, H, W, 3) of the images whose target (B,) is not −1, image by image."""
+    kept = versions[targets >= 0]
+    if len(kept) == 0:
+        return []
+    pixels = kept.reshape(-1, *kept.shape[2:])
+    logits = logits_of(subject, pixels, batch_size=len(pixels))
+    return [outcomes_of(logits, np.repeat(targets[targets >= 0], kept.shape[1]))]
 
 
 def _result(
-    subject: Subject, parts: dict[Any, list[Outcomes]], names: tuple[str, ...], severities: tuple[int, ...]
+    subject: Subject, outcomes: Outcomes, names: tuple[str, ...], severities: tuple[int, ...]
 ) -> CorruptionResult:
-    figures = {cell: _figures(concatenate(outcomes)) for cell, outcomes in parts.items()}
-    table = np.asarray([[figures[name, severity] for severity in severities] for name in names])
-    clean = figures[None]
+    shape = (-1, 1 + len(names) * len(severities))
+    hits = (outcomes.predictions == outcomes.targets).reshape(shape)
+    confidences = outcomes.confidences.reshape(shape)
+    figures = np.asarray([_figures(h, c) for h, c in zip(hits.T, confidences.T, strict=True)])
+    clean, table = figures[0], figures[1:].reshape(len(names), len(severities), 3)
     return CorruptionResult(
         model=subject.name,
         corruptions=names,
@@ -195,42 +244,16 @@ def _result(
         error=table[..., 0],
         confidence=table[..., 1],
         calibration=table[..., 2],
-        clean_error=clean[0],
-        clean_confidence=clean[1],
-        clean_calibration=clean[2],
-        count=sum(len(outcomes.targets) for outcomes in parts[None]),
+        clean_error=float(clean[0]),
+        clean_confidence=float(clean[1]),
+        clean_calibration=float(clean[2]),
+        count=len(hits),
         imagenet=len(subject.class_names) == 1000,
     )
 
 
-def _figures(outcomes: Outcomes) -> tuple[float, float, float]:
-    hits = outcomes.predictions == outcomes.targets
-    return 1 - float(hits.mean()), float(outcomes.confidences.mean()), calibration_error(outcomes.confidences, hits)
-
-
-def _runner(stack: ExitStack, workers: int) -> Callable[[list[tuple[Any, ...]]], list[np.ndarray]]:
-    if workers <= 0:
-        return lambda tasks: [corrupt(*task) for task in tasks]
-    import multiprocessing
-
-    # Forked children of a process with threads can hang; spawned ones start slowly, once.
-    pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")))
-    return lambda tasks: list(pool.map(_corrupt_task, tasks, chunksize=max(1, len(tasks) // (4 * workers))))
-
-
-def _impulse_noise(pixels: np.ndarray, amount: float, seed: int) -> np.ndarray:
-    """The library's own call, with a seed: it lets the noise draw from a generator that nobody can set."""
-    from skimage.util import random_noise
-
-    return np.rint(random_noise(pixels / 255, mode="s&p", amount=amount, rng=seed) * 255).astype(np.uint8)
-
-
-def _corrupt_task(task: tuple[Any, ...]) -> np.ndarray:
-    return corrupt(*task)
-
-
-def _seed(seed: int, index: int, name: str, severity: int) -> int:
-    return int(np.random.SeedSequence([seed, index, CORRUPTIONS.index(name), severity]).generate_state(1)[0])
+def _figures(hits: np.ndarray, confidences: np.ndarray) -> tuple[float, float, float]:
+    return 1 - float(hits.mean()), float(confidences.mean()), calibration_error(confidences, hits)
 
 
 def _check_names(corruptions: Sequence[str], severities: Sequence[int]) -> None:
@@ -242,13 +265,3 @@ def _check_names(corruptions: Sequence[str], severities: Sequence[int]) -> None:
         raise ConfigError(
             f"severities {tuple(severities)} of corruptions {tuple(corruptions)}: expected some of each, 1 to 5"
         )
-
-
-def _library() -> Callable[..., Any]:
-    try:
-        from imagecorruptions import corrupt as library
-    except ImportError as error:
-        raise UserError(
-            f"corruptions need the library imagecorruptions-imaug: pip install 'sequencer2d[analysis]' ({error})"
-        ) from error
-    return library  # type: ignore[no-any-return]

@@ -3,12 +3,13 @@
 import importlib.util
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sequencer2d.analysis.report import PARTS, Limits, write_report
+from sequencer2d.analysis.report import PARTS, Limits, _table, write_report
 from sequencer2d.cli.main import main
 from sequencer2d.data.sources import open_source
 from sequencer2d.evaluation.subject import load_subject
@@ -92,6 +93,12 @@ def test_the_report_holds_everything_in_one_file(folder, tmp_path):
     assert "Not done" not in text
     assert "Measured on 8, drawn with 8 of 9 images in 3 classes" in text
     assert '<th class="number">clean error, %</th>' in text
+
+
+def test_numbers_that_do_not_exist_are_dashes_in_the_report():
+    table = _table(({"model": "m", "arms over rest": math.nan},))
+    assert '<td class="number">–</td>' in table
+    assert "nan" not in table
 
 
 def test_the_report_says_which_part_is_being_made(folder, tmp_path):

@@ -1,6 +1,9 @@
 """Corruptions, attacks, resolution, shifted sets, shape and texture: against references and worked examples."""
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +14,14 @@ from torch import nn
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.sources import FolderSource
 from sequencer2d.errors import ConfigError, DataError, InputError
+from sequencer2d.evaluation import corruptions
 from sequencer2d.evaluation.attacks import attack_accuracy, fgsm, pgd
+from sequencer2d.evaluation.corruptions import CORRUPTIONS, corrupt
 from sequencer2d.evaluation.pixels import match_classes, read_batches, read_images
 from sequencer2d.evaluation.resolution import default_sizes, resolution_sweep
 from sequencer2d.evaluation.robustness import (
     ALEXNET_ERRORS,
-    CORRUPTIONS,
-    corrupt,
+    compare_corruption_errors,
     corruption_errors,
     mean_corruption_error,
 )
@@ -127,6 +131,44 @@ def test_worker_processes_give_the_same(colours):
     here = corruption_errors(colours_subject(), colours, **options)
     there = corruption_errors(colours_subject(), colours, workers=1, **options)
     np.testing.assert_array_equal(here.confidence, there.confidence)
+
+
+@needs_corruptions
+def test_models_of_one_image_size_share_the_corrupted_images(colours, monkeypatch):
+    """Each gets what it gets alone; only the one of another size has images of its own corrupted."""
+    options = {"corruptions": ("shot_noise", "contrast"), "severities": (1, 3)}
+    subjects = [colours_subject(32), colours_subject(40), small()]
+    subjects[2] = replace(subjects[2], data=subjects[0].data)
+    alone = [corruption_errors(subject, colours, **options) for subject in subjects]
+    sizes = []
+
+    def counting(image, *cell, seed):
+        sizes.append(len(image))
+        return corrupt(image, *cell, seed=seed)
+
+    monkeypatch.setattr(corruptions, "corrupt", counting)
+    counted = []
+    together = compare_corruption_errors(subjects, colours, progress=counted.append, **options)
+    assert (sizes.count(32), sizes.count(40)) == (6 * 4, 6 * 4)
+    assert sum(counted) == 2 * 6 * 4
+    assert [result.model for result in together] == ["colours", "colours", "small"]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.confidence, other.confidence)
+        np.testing.assert_array_equal(one.error, other.error)
+
+
+@needs_corruptions
+def test_a_corrupted_image_does_not_depend_on_the_others(colours):
+    """Nor on how many go through the model at once."""
+    options = {"corruptions": ("gaussian_noise", "fog"), "severities": (2, 4)}
+    one, many = (corruption_errors(colours_subject(), colours, batch_size=size, **options) for size in (1, 64))
+    np.testing.assert_allclose(one.confidence, many.confidence, rtol=1e-6)
+
+
+def test_processes_that_corrupt_start_without_torch():
+    """They start with every analysis, one for each core: importing torch and timm takes longer than the work."""
+    code = "import sys, sequencer2d.evaluation.corruptions; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @needs_corruptions

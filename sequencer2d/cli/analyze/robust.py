@@ -118,7 +118,8 @@ def run_resolution(arguments: argparse.Namespace) -> int:
 
 def run_corruptions(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.charts import calibration_chart, corruption_chart
-    from sequencer2d.evaluation.robustness import CORRUPTIONS, SEVERITIES, corruption_errors
+    from sequencer2d.evaluation.corruptions import CORRUPTIONS, SEVERITIES
+    from sequencer2d.evaluation.robustness import corruption_errors
 
     source = source_of(arguments)
     names, severities = tuple(arguments.corruptions or CORRUPTIONS), tuple(arguments.severities or SEVERITIES)
