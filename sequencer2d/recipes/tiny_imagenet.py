@@ -14,7 +14,7 @@ from sequencer2d.training.config import (
 
 
 def tiny_imagenet() -> TrainConfig:
-    """Sequencer2D-N on Tiny-ImageNet (200 classes, 64² pixels) from scratch, 40 epochs.
+    """Sequencer2D-N on Tiny-ImageNet (200 classes, 64² pixels) from scratch, 30 epochs.
 
     The stem has stride 4 and the second stage 2 more: 16×16 tokens, then 8×8. data.root holds train/<class>/* and
     val/<class>/*; the images are decoded once and kept in memory (1.4 GB).
@@ -47,7 +47,7 @@ def tiny_imagenet() -> TrainConfig:
         precision="bf16",
         run=RunConfig(
             output="runs/tiny_imagenet",
-            epochs=39,
+            epochs=29,
             log_interval=195,
             eval_interval=10,
             checkpoint_interval_s=120.0,
