@@ -8,7 +8,6 @@ in parallel processes first, because it takes longer than everything else.
 
 import argparse
 import dataclasses
-import functools
 import json
 import multiprocessing
 import os
@@ -45,26 +44,15 @@ CANDIDATES = {
     ("backward", 24): [(64, 32, 4), (16, 32, 4)],
     ("backward", 128): [(64, 32, 4), (16, 32, 4)],
 }
-# The same with units before rows, for GPUs with wgmma.
-_ONE_PRODUCT = [(32, 32, 4, 64), (16, 32, 4, 64), (64, 32, 4, 64)]
-BY_UNITS = {
-    ("forward", 96): [(32, 32, 4), (16, 32, 4), (64, 32, 4), (32, 32, 4, 128), (16, 32, 4, 128), (64, 32, 4, 128)],
-    ("forward", 64): [*_ONE_PRODUCT, (32, 64, 4), (16, 64, 4)],
-    ("forward", 48): [*_ONE_PRODUCT, (32, 64, 4), (16, 64, 4)],
-    ("backward", 96): [(32, 32, 4, 128), (16, 32, 4, 128), (64, 32, 4, 128), (64, 64, 8, 128)],
-    ("backward", 64): [*_ONE_PRODUCT, (32, 64, 4), (16, 64, 4)],
-    ("backward", 48): [*_ONE_PRODUCT, (32, 64, 4), (16, 64, 4)],
-}
 
 
 def candidates(kernel: str, hidden: int, stages: list[int]) -> list[Launch]:
     """Configurations worth compiling, at each depth of the pipeline."""
     launches = []
-    for by_units, table in ((False, CANDIDATES), (True, BY_UNITS)):
-        for rows, chunk, warps, *inner in table.get((kernel, hidden), ()):
-            padded = -(-hidden // chunk) * chunk
-            resident = 4 * padded * padded * 2 <= 160 * 1024
-            launches += [Launch(rows, chunk, warps, resident, depth, *inner, by_units=by_units) for depth in stages]
+    for rows, chunk, warps, *inner in CANDIDATES[kernel, hidden]:
+        padded = -(-hidden // chunk) * chunk
+        resident = 4 * padded * padded * 2 <= 160 * 1024
+        launches += [Launch(rows, chunk, warps, resident, depth, *inner) for depth in stages]
     return launches
 
 
@@ -96,13 +84,11 @@ def run_backward(p: dict, launch: Launch, dtype: torch.dtype) -> tuple[torch.Ten
     )
 
 
-@functools.lru_cache
-def small_problem(hidden: int, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """A problem of three images with its h and the gates' gradient in float64."""
-    p = problem(hidden, 3, dtype)
+def oracle(p: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """h and the gates' gradient in float64."""
     gates = p["gates"].double().requires_grad_()
     out = reference.scan_gates(gates, p["weight"].double(), None, scans=SCANS, cell="lstm")
-    return p, out.detach(), torch.autograd.grad(out, gates, p["grad"].double())[0]
+    return out.detach(), torch.autograd.grad(out, gates, p["grad"].double())[0]
 
 
 def error(value: torch.Tensor, expected: torch.Tensor) -> float:
@@ -148,12 +134,13 @@ def compile_one(job: tuple[str, int, Launch, str]) -> str:
 
 def measure(kernel: str, hidden: int, launch: Launch, dtype: torch.dtype, batches: list[int]) -> dict:
     row = {"kernel": kernel, "hidden": hidden, **dataclasses.asdict(launch), "dtype": str(dtype).split(".")[-1]}
-    small, expected_out, expected_grad = small_problem(hidden, dtype)
+    small = problem(hidden, 3, dtype)
+    expected_out, expected_grad = oracle(small)
     out, cells = registration.scan_triton(small["gates"], small["weight"], None, SCANS, "lstm", True)
     if kernel == "forward":
         row["error"] = error(run_forward(small, launch, dtype, False)[0], expected_out)
     else:
-        small = {**small, "out": out, "cells": cells}
+        small |= {"out": out, "cells": cells}
         row["error"] = error(run_backward(small, launch, dtype)[0], expected_grad)
     if not row["error"] < 0.02:
         return row

@@ -54,16 +54,15 @@ def cell_backward(x, rec, state, dh, dc, bias_n, CELL: tl.constexpr, FAST: tl.co
 @triton.jit
 def fetch(
     gate_rows, state_rows, grad_rows, n: tl.constexpr, valid, has_state, D: tl.constexpr, DC: tl.constexpr,
-    G: tl.constexpr, STATE: tl.constexpr, BY_UNITS: tl.constexpr,
+    G: tl.constexpr, STATE: tl.constexpr,
 ):  # fmt: skip
     """What a step of chunk n reads: gate slices, gradient of h, and the state before (0 at the first step)."""
-    x = common.units_first(common.chunk_gates(gate_rows, n, valid, D, DC, G), BY_UNITS)
+    x = common.chunk_gates(gate_rows, n, valid, D, DC, G)
     grad = common.load_chunk(grad_rows, n, valid, D, DC)
     state = grad
     if STATE:
         state = common.load_chunk(state_rows, n, valid & has_state, D, DC)
-    rest = common.units_first((grad, state), BY_UNITS)
-    return x, rest[0], rest[1]
+    return x, grad, state
 
 
 @triton.jit
@@ -71,7 +70,7 @@ def backward_kernel(
     grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, one, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
     NK: tl.constexpr, R: tl.constexpr, CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr,
-    RESIDENT: tl.constexpr, STAGES: tl.constexpr, BY_UNITS: tl.constexpr,
+    RESIDENT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of
     the recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
@@ -87,36 +86,22 @@ def backward_kernel(
         bias_rows = bias_n + slot * D + column
         gate_row = token[:, None] * (S * G * D) + slot * (G * D) + column
         unit_row = token[:, None] * (S * D) + slot * D + column
-        wide_column = tl.arange(0, KC)[None, :]
-        if BY_UNITS:
-            chunk, unit = common.unit_of(wide_column, DC, KC // DC)
-            wide_column = chunk * DC + unit
-            zero = tl.zeros((DC, R), tl.float32)
-            wide_zero = tl.zeros((KC, R), tl.float32)
-        else:
-            zero = tl.zeros((R, DC), tl.float32)
-            wide_zero = tl.zeros((R, KC), tl.float32)
-        wide_row = token[:, None] * (S * D) + slot * D + wide_column
+        wide_row = token[:, None] * (S * D) + slot * D + tl.arange(0, KC)[None, :]
         dtype = gates.dtype.element_ty
+        zero = tl.zeros((R, DC), tl.float32)
+        wide_zero = tl.zeros((R, KC), tl.float32)
         dh = ()
         dc = ()
         for _ in tl.static_range(NK):
             dh = dh + (wide_zero,)
         for _ in tl.static_range(NC):
             dc = dc + (zero,)
-        tiles = common.weight_tiles(weight, slot, D, DC, KC, NC, NK, G, RESIDENT, BY_UNITS)
+        tiles = common.weight_tiles(weight, slot, D, DC, KC, NC, NK, G, RESIDENT)
         for t in tl.range(0, steps, num_stages=STAGES):
             inner = t + 1 < steps
             h = ()
             for k in tl.static_range(NK):
-                exists = valid & inner
-                if BY_UNITS or D % KC != 0:
-                    exists = exists & (k * KC + wide_column < D)
-                h = h + (tl.load(out + wide_row + hop * (S * D) + k * KC, mask=exists, other=0.0),)
-            h = common.units_first(h, BY_UNITS)
-            dh_parts = dh
-            if BY_UNITS:
-                dh_parts = common.apart(dh[0], R, DC, KC // DC)
+                h = h + (common.load_chunk(out + wide_row + hop * (S * D), k, valid & inner, D, KC),)
             dh_new = ()
             for _ in tl.static_range(NK):
                 dh_new = dh_new + (wide_zero,)
@@ -124,20 +109,13 @@ def backward_kernel(
             for n in tl.static_range(NC):
                 x, grad, state = fetch(
                     gates + gate_row, states + unit_row + hop * (S * D), grad_out + unit_row,
-                    n, valid, inner, D, DC, G, STATE, BY_UNITS,
+                    n, valid, inner, D, DC, G, STATE,
                 )  # fmt: skip
+                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, KC, NK, G, PRECISION)
                 bias = zero
                 if CELL == common.GRU:
                     bias = tl.load(bias_rows + n * DC, mask=common.exists(n, True, D, DC), other=0.0).to(tl.float32)
-                if BY_UNITS:
-                    rec = common.recurrent_products_by_units(h, tiles, n, R, DC, NK)
-                    dh_n = dh_parts[n]
-                    if CELL == common.GRU:
-                        bias = tl.trans(bias)
-                else:
-                    rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, KC, NK, G, PRECISION)
-                    dh_n = common.chunk_of(dh, n, R, DC, KC)
-                dh_n += grad.to(tl.float32)
+                dh_n = common.chunk_of(dh, n, R, DC, KC) + grad.to(tl.float32)
                 if CELL == common.GRU:
                     dh_n += dc[n]
                 d_x, d_rec, d_state = cell_backward(x, rec, state.to(tl.float32), dh_n, dc[n], bias, CELL, FAST)
@@ -145,21 +123,15 @@ def backward_kernel(
                 rounded = ()
                 for gate in tl.static_range(G):
                     rounded = rounded + (d_rec[gate].to(dtype),)
-                    written = common.rows_first(d_x[gate].to(dtype), BY_UNITS)
-                    common.store_chunk(grad_gates + gate_row + gate * D, n, written, valid, D, DC)
+                    common.store_chunk(grad_gates + gate_row + gate * D, n, d_x[gate].to(dtype), valid, D, DC)
                     if CELL == common.GRU:
-                        written = common.rows_first(rounded[gate], BY_UNITS)
-                        common.store_chunk(grad_rec + gate_row + gate * D, n, written, valid, D, DC)
-                if BY_UNITS:
-                    d_all = common.together(rounded, R, DC, 4)
-                    dh_new = (tl.dot(tl.trans(tiles[n]), d_all, dh_new[0]),)
-                else:
-                    d_all = common.side_by_side(rounded, R, DC, G)
-                    dh_sum = ()
-                    for k in tl.static_range(NK):
-                        tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G))
-                        dh_sum = dh_sum + (tl.dot(d_all, tile, dh_new[k], input_precision=PRECISION),)
-                    dh_new = dh_sum
+                        common.store_chunk(grad_rec + gate_row + gate * D, n, rounded[gate], valid, D, DC)
+                d_all = common.side_by_side(rounded, R, DC, G)
+                dh_sum = ()
+                for k in tl.static_range(NK):
+                    tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G))
+                    dh_sum = dh_sum + (tl.dot(d_all, tile, dh_new[k], input_precision=PRECISION),)
+                dh_new = dh_sum
             # Times 1, which the compiler cannot know: were the products' own registers carried into the next step, it
             # would see them read while products run, and make all of those wait for each other.
             dh = ()
@@ -250,8 +222,7 @@ def launch_backward(
             cells if cell == "lstm" else out, grad_gates, grad_rec, 1.0, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             KC=inner, NK=triton.cdiv(hidden, inner), R=launch.rows, CELL=CELL_CODES[cell], FAST=fast,
-            PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, BY_UNITS=launch.by_units,
-            num_warps=launch.warps, num_stages=1,
+            PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 
     common.first_that_fits(("backward", hidden, len(scans), cell, gates.dtype, gates.device), launches, start)

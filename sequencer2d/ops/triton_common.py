@@ -116,17 +116,14 @@ def weight_tile(
 @triton.jit
 def weight_tiles(
     weight, slot, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr, NC: tl.constexpr, NK: tl.constexpr,
-    G: tl.constexpr, RESIDENT: tl.constexpr, BY_UNITS: tl.constexpr,
+    G: tl.constexpr, RESIDENT: tl.constexpr,
 ):  # fmt: skip
     """All tiles of a scan's W_hh, a flat tuple: tile (n, k) at n * NK + k; empty if they are read at each step."""
     tiles = ()
     if RESIDENT:
         for n in tl.static_range(NC):
             for k in tl.static_range(NK):
-                if BY_UNITS:
-                    tiles = tiles + (weight_tile_by_units(weight, slot, n, k, D, DC, KC, G),)
-                else:
-                    tiles = tiles + (weight_tile(weight, slot, n, k, D, DC, KC, G, False),)
+                tiles = tiles + (weight_tile(weight, slot, n, k, D, DC, KC, G, False),)
     return tiles
 
 
@@ -218,105 +215,6 @@ def recurrent_products(
             return first, second, third
         else:
             return first, second, third, fourth
-
-
-@triton.jit
-def unit_of(row, DC: tl.constexpr, PARTS: tl.constexpr):
-    """(part, unit) of a row among PARTS * DC, so ordered that a thread of wgmma holds the same unit of every part.
-
-    Of a product's rows a thread holds those that differ in bit 3 and in bits 6 and up, so the part's bits stand in bit
-    3 and in the highest. PARTS: 1, 2 or 4.
-    """
-    if PARTS == 1:
-        return row * 0, row
-    elif PARTS == 2:
-        return row // 8 % 2, row // 16 * 8 + row % 8
-    else:
-        return row // (2 * DC) * 2 + row // 8 % 2, row // 16 % (DC // 8) * 8 + row % 8
-
-
-@triton.jit
-def weight_tile_by_units(
-    weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr,
-    G: tl.constexpr,
-):  # fmt: skip
-    """W_hh of all gates, units of chunk n by inputs of part k, as (gates * units, inputs): (4*DC, KC).
-
-    Gates and units are in the order of `unit_of`; so are the chunks of the inputs, if KC is several.
-    """
-    gate, unit = unit_of(tl.arange(0, 4 * DC)[:, None], DC, 4)
-    unit += n * DC
-    chunk, source = unit_of(tl.arange(0, KC)[None, :], DC, KC // DC)
-    source += k * KC + chunk * DC
-    pointers = weight + slot * (G * D * D) + (gate * D + unit) * D + source
-    if D % DC == 0 and D % KC == 0 and G == 4:
-        return tl.load(pointers)
-    else:
-        return tl.load(pointers, mask=(unit < D) & (source < D) & (gate < G), other=0.0)
-
-
-@triton.jit
-def apart(joined, R: tl.constexpr, DC: tl.constexpr, PARTS: tl.constexpr):
-    """The parts (DC, R) of (PARTS * DC, R) in the order of `unit_of`: a product's registers only change their names."""
-    if PARTS == 1:
-        return (joined,)
-    elif PARTS == 2:
-        pair = tl.permute(tl.reshape(joined, (DC // 8, 2, 8, R)), (0, 2, 3, 1))
-        first, second = tl.split(tl.reshape(pair, (DC, R, 2)))
-        return first, second
-    else:
-        four = tl.permute(tl.reshape(joined, (2, DC // 8, 2, 8, R)), (1, 3, 4, 0, 2))
-        even, odd = tl.split(tl.reshape(four, (DC, R, 2, 2)))
-        first, third = tl.split(even)
-        second, fourth = tl.split(odd)
-        return first, second, third, fourth
-
-
-@triton.jit
-def together(parts, R: tl.constexpr, DC: tl.constexpr, PARTS: tl.constexpr):
-    """The inverse of `apart`, for up to PARTS parts; those that are missing are 0."""
-    if PARTS == 1:
-        return parts[0]
-    elif PARTS == 2:
-        pair = tl.reshape(tl.join(parts[0], parts[1]), (DC // 8, 8, R, 2))
-        return tl.reshape(tl.permute(pair, (0, 3, 1, 2)), (2 * DC, R))
-    else:
-        if len(parts) == 4:
-            last = parts[3]
-        else:
-            last = tl.zeros_like(parts[2])
-        four = tl.join(tl.join(parts[0], parts[2]), tl.join(parts[1], last))
-        return tl.reshape(tl.permute(tl.reshape(four, (DC // 8, 8, R, 2, 2)), (3, 0, 4, 1, 2)), (4 * DC, R))
-
-
-@triton.jit
-def recurrent_products_by_units(inputs, tiles, n: tl.constexpr, R: tl.constexpr, DC: tl.constexpr, NK: tl.constexpr):
-    """Chunk n of W_hh·h for every gate, fp32: a tuple of four (DC, R); inputs: h, a tuple of (KC, R)."""
-    product = tl.dot(tiles[n * NK], inputs[0])
-    for k in tl.static_range(1, NK):
-        product = tl.dot(tiles[n * NK + k], inputs[k], product)
-    return apart(product, R, DC, 4)
-
-
-@triton.jit
-def rows_first(x, BY_UNITS: tl.constexpr):
-    """x as (rows, units)."""
-    if BY_UNITS:
-        return tl.trans(x)
-    else:
-        return x
-
-
-@triton.jit
-def units_first(parts, BY_UNITS: tl.constexpr):
-    """A tuple of (rows, units) as the kernel holds them."""
-    if BY_UNITS:
-        result = ()
-        for i in tl.static_range(len(parts)):
-            result = result + (tl.trans(parts[i]),)
-        return result
-    else:
-        return parts
 
 
 @triton.jit

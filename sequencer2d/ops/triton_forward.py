@@ -3,10 +3,6 @@
 A program runs one scan over a tile of R rows from its first step to its last. W_hh stays on the chip, h in registers in
 the dtype of the gates, c in fp32; each step reads its gates once and writes h into its slot of the concatenated output.
 Gates are copied to shared memory STAGES - 1 steps ahead: what a step costs is else the wait for memory.
-
-On Hopper tensors lie BY_UNITS, (units, rows) instead of (rows, units), which gives W_hh·h of any number of rows to
-wgmma: 64 is what that wants of a product's first dimension. Rows first, a tile of less than 64 rows falls back on
-mma.sync, at half the rate, and reads all of W_hh into registers at each step.
 """
 
 import torch
@@ -45,9 +41,9 @@ def cell_forward(x, rec, h_old, c_old, bias_n, CELL: tl.constexpr, FAST: tl.cons
 @triton.jit
 def forward_kernel(
     gates, weight, bias_n, out, cells, B, H, W,
-    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
-    NK: tl.constexpr, R: tl.constexpr, CELL: tl.constexpr, SAVE: tl.constexpr, FAST: tl.constexpr,
-    PRECISION: tl.constexpr, RESIDENT: tl.constexpr, STAGES: tl.constexpr, BY_UNITS: tl.constexpr,
+    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
+    CELL: tl.constexpr, SAVE: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """gates (B, H, W, S*G*D), weight (S, G*D, D), bias_n (S, D) for GRU, out (B, H, W, S*D), cells as out if SAVE.
 
@@ -64,38 +60,27 @@ def forward_kernel(
         cell_rows = cells + token[:, None] * (S * D) + slot * D + column
 
         dtype = gates.dtype.element_ty
-        if BY_UNITS:
-            zero = tl.zeros((DC, R), tl.float32)
-        else:
-            zero = tl.zeros((R, DC), tl.float32)
+        zero = tl.zeros((R, DC), tl.float32)
         h = ()
         c = ()
         for _ in tl.static_range(NC):
             h = h + (zero.to(dtype),)
             c = c + (zero,)
-        tiles = common.weight_tiles(weight, slot, D, DC, KC, NC, NK, G, RESIDENT, BY_UNITS)
+        tiles = common.weight_tiles(weight, slot, D, DC, DC, NC, NC, G, RESIDENT)
         for _ in tl.range(0, steps, num_stages=STAGES):
             h_new = ()
             c_new = ()
-            inputs = h
-            if BY_UNITS and KC > DC:
-                inputs = (common.together(h, R, DC, KC // DC),)
             for n in tl.static_range(NC):
-                x = common.units_first(common.chunk_gates(gate_rows, n, valid, D, DC, G), BY_UNITS)
+                x = common.chunk_gates(gate_rows, n, valid, D, DC, G)
+                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, DC, NC, G, PRECISION)
                 bias = zero
                 if CELL == common.GRU:
                     bias = tl.load(bias_rows + n * DC, mask=common.exists(n, True, D, DC), other=0.0).to(tl.float32)
-                if BY_UNITS:
-                    rec = common.recurrent_products_by_units(inputs, tiles, n, R, DC, NK)
-                    if CELL == common.GRU:
-                        bias = tl.trans(bias)
-                else:
-                    rec = common.recurrent_products(inputs, tiles, weight, slot, n, R, D, DC, KC, NK, G, PRECISION)
                 h_chunk, c_chunk = cell_forward(x, rec, h[n], c[n], bias, CELL, FAST)
                 h_chunk = h_chunk.to(dtype)
-                common.store_chunk(out_rows, n, common.rows_first(h_chunk, BY_UNITS), valid, D, DC)
+                common.store_chunk(out_rows, n, h_chunk, valid, D, DC)
                 if SAVE:
-                    common.store_chunk(cell_rows, n, common.rows_first(c_chunk.to(dtype), BY_UNITS), valid, D, DC)
+                    common.store_chunk(cell_rows, n, c_chunk.to(dtype), valid, D, DC)
                 h_new = h_new + (h_chunk,)
                 c_new = c_new + (c_chunk,)
             h = h_new
@@ -125,13 +110,11 @@ def launch_forward(
     longest = max(batch * (width if scan < 2 else height) for scan in scans)
 
     def start(launch: Launch) -> None:
-        inner = launch.inner or launch.chunk
         forward_kernel[triton.cdiv(longest, launch.rows), len(scans)](
             gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
-            KC=inner, NK=triton.cdiv(hidden, inner), R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast,
-            PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, BY_UNITS=launch.by_units,
-            num_warps=launch.warps, num_stages=1,
+            R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
+            RESIDENT=launch.resident, STAGES=launch.stages, num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 
     key = ("forward", hidden, len(scans), cell, save_cells, gates.dtype, gates.device)

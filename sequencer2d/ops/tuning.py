@@ -18,8 +18,8 @@ class Launch:
     """How a kernel is launched.
 
     rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; stages of
-    the pipeline that copies a step's inputs to shared memory (1: none); inputs of a product with W_hh: a
-    power of two times the chunk, or none for the chunk; whether units come before rows.
+    the pipeline that copies a step's inputs to shared memory (1: none); for backward, inputs of a product with W_hh: a
+    power of two times the chunk, or none for the chunk.
     """
 
     rows: int
@@ -28,7 +28,6 @@ class Launch:
     resident: bool = True
     stages: int = 2
     inner: int | None = None
-    by_units: bool = False
 
 
 # (kernel, hidden units): launches by the least number of rows that they are for, largest first. Measured on an H200 in
@@ -49,22 +48,6 @@ _TABLE = {
     ("backward", 64): ((1024, Launch(64, 32, 4, stages=3, inner=64)), (0, Launch(16, 32, 4, stages=3))),
     ("backward", 48): ((1024, Launch(64, 16, 4, inner=64)), (0, Launch(16, 64, 4, stages=3))),
 }
-# On a GPU with wgmma: units first, in chunks of at least 32, so that a thread has all gates of its units. Backward's
-# products with the transposed W_hh take all units at once, for their first dimension to be at least 64.
-_BY_UNITS = {
-    ("forward", 96): ((2048, Launch(32, 32, 4, by_units=True)), (0, Launch(16, 32, 4, stages=3, by_units=True))),
-    ("forward", 64): (
-        (2048, Launch(32, 32, 4, inner=64, by_units=True)),
-        (0, Launch(16, 64, 4, stages=3, by_units=True)),
-    ),
-    ("forward", 48): (
-        (2048, Launch(32, 32, 4, inner=64, by_units=True)),
-        (0, Launch(16, 64, 4, stages=3, by_units=True)),
-    ),
-    ("backward", 96): ((0, Launch(32, 32, 4, inner=128, by_units=True)),),
-    ("backward", 64): ((0, Launch(32, 32, 4, inner=64, by_units=True)),),
-    ("backward", 48): ((0, Launch(32, 32, 4, inner=64, by_units=True)),),
-}
 _OTHERS = {
     "forward": ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4))),
     "backward": ((1024, Launch(64, 32, 4)), (0, Launch(16, 32, 4))),
@@ -80,31 +63,18 @@ def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]
     _, width, hidden = weight_hh.shape
     batch, height, columns, _ = gates.shape
     rows = max(batch * (columns if scan < 2 else height) for scan in scans)
-    wgmma = gates.is_cuda and capability(gates.device)[0] == 9
-    return _launches(kernel, hidden, width // hidden, rows, gates.dtype, wgmma)
-
-
-@functools.lru_cache
-def capability(device: torch.device) -> tuple[int, int]:
-    """The compute capability of a CUDA device."""
-    return torch.cuda.get_device_capability(device)
+    return _launches(kernel, hidden, width // hidden, rows, gates.dtype)
 
 
 @functools.lru_cache(maxsize=1024)  # a recurrence is launched often, and small batches wait for the host
-def _launches(kernel: str, hidden: int, gates: int, rows: int, dtype: torch.dtype, wgmma: bool) -> tuple[Launch, ...]:
+def _launches(kernel: str, hidden: int, gates: int, rows: int, dtype: torch.dtype) -> tuple[Launch, ...]:
     chunk = _chunk(hidden)
     last = Launch(16, chunk, 4, resident=False, stages=1)
     if dtype == torch.float32:
         return replace(last, stages=2), last
-    entries: list[tuple[int, Launch]] = []
-    if wgmma and gates > 1:
-        entries += _BY_UNITS.get((kernel, hidden), ())
-    if (kernel, hidden) in _TABLE:
-        entries += _TABLE[kernel, hidden]
-    else:
-        entries += [(least, _adapted(launch, kernel, hidden, chunk)) for least, launch in _OTHERS[kernel]]
     found = []
-    for least, launch in entries:
+    for least, entry in _TABLE.get((kernel, hidden), _OTHERS[kernel]):
+        launch = entry if (kernel, hidden) in _TABLE else _adapted(entry, kernel, hidden, chunk)
         padded = -(-hidden // launch.chunk) * launch.chunk
         if rows >= least and gates * padded * padded * dtype.itemsize <= _RESIDENT_BYTES:
             found += [launch, replace(launch, stages=1)]

@@ -12,7 +12,6 @@ from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 ON_GPU = torch.cuda.is_available()
 # The interpreter computes bf16 products wrongly, so a CPU tests fp16 and fp32.
 DTYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if ON_GPU else [])
-KERNELS = ("forward", "backward")
 gpu = pytest.mark.skipif(not ON_GPU, reason="needs a CUDA device: too large for the interpreter")
 
 
@@ -41,20 +40,9 @@ def test_hidden_sizes(device, hidden):
 @pytest.mark.parametrize("hidden", [48, 64, 96])
 def test_launches_for_many_rows_on_few(device, hidden, monkeypatch):
     """What the table gives for many rows, which the interpreter could not compute, is right on few as well."""
-    launches = {name: (tuning._TABLE[name, hidden][0][1],) for name in KERNELS}
+    launches = {name: (tuning._TABLE[name, hidden][0][1],) for name in ("forward", "backward")}
     monkeypatch.setattr(tuning, "choose", lambda kernel, *_: launches[kernel])
     check(device, torch.float16, hidden=hidden, batch=1)
-
-
-@pytest.mark.parametrize("rows", [0, 1 << 20], ids=["few rows", "many rows"])
-@pytest.mark.parametrize(("hidden", "cell"), [(48, "lstm"), (64, "gru"), (96, "lstm")])
-def test_launches_of_gpus_with_wgmma(device, hidden, cell, rows, monkeypatch):
-    """Units before rows, as on a Hopper GPU, is right everywhere."""
-    gates = 3 if cell == "gru" else 4
-    launches = {name: tuning._launches(name, hidden, gates, rows, torch.float16, True)[:1] for name in KERNELS}
-    assert all(launch.by_units for (launch,) in launches.values())
-    monkeypatch.setattr(tuning, "choose", lambda kernel, *_: launches[kernel])
-    check(device, torch.float16, hidden=hidden, cell=cell, batch=1)
 
 
 @gpu
