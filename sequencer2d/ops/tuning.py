@@ -41,12 +41,16 @@ _TABLE = {
     ("forward", 64): ((1024, Launch(32, 32, 4, stages=3)), (0, Launch(16, 32, 4, stages=3))),
     ("forward", 48): (
         (8192, Launch(64, 16, 2)),
-        (1024, Launch(32, 16, 2, stages=3)),
+        (2048, Launch(32, 16, 2, stages=3)),
         (0, Launch(16, 64, 4, stages=3)),
     ),
-    ("backward", 96): ((1024, Launch(64, 16, 4, inner=128)), (0, Launch(16, 32, 4, stages=3))),
+    ("backward", 96): ((2048, Launch(64, 16, 4, inner=128)), (0, Launch(16, 32, 4, stages=3))),
     ("backward", 64): ((1024, Launch(64, 32, 4, stages=3, inner=64)), (0, Launch(16, 32, 4, stages=3))),
-    ("backward", 48): ((1024, Launch(64, 16, 4, inner=64)), (0, Launch(16, 64, 4, stages=3))),
+    ("backward", 48): (
+        (4096, Launch(64, 16, 4, inner=64)),
+        (2048, Launch(64, 16, 4, stages=3, inner=64)),
+        (0, Launch(16, 64, 4, stages=3)),
+    ),
 }
 _OTHERS = {
     "forward": ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4))),
