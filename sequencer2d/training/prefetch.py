@@ -1,5 +1,6 @@
 """Batches from the loader to the device, one ahead of the step that uses them."""
 
+import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -18,7 +19,7 @@ def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
     if device.type != "cuda":
         yield from ((images.to(device), targets.to(device)) for images, targets in batches)
         return
-    stream = torch.cuda.Stream(device)
+    stream = _copy_stream(device)
     waiting: deque[tuple[Batch, torch.cuda.Event]] = deque()
     for images, targets in batches:
         with torch.cuda.stream(stream):
@@ -28,6 +29,12 @@ def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
             yield _deliver(*waiting.popleft())
     while waiting:
         yield _deliver(*waiting.popleft())
+
+
+@functools.cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all epochs: torch keeps freed memory for the stream it was taken on, so a new one takes more."""
+    return torch.cuda.Stream(device)
 
 
 class RunAhead:
