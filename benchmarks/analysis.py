@@ -140,6 +140,24 @@ class Run:
         write_result(result, self.arguments.results / f"{full}.json")
 
 
+def models(run: Run) -> None:
+    """How the models came about, where they are run folders."""
+    import json
+
+    folders = [Path(spec.rpartition("@")[2]) for spec in (run.arguments.model, *run.arguments.peers)]
+    summaries = [
+        json.loads(path.read_text(encoding="utf-8")) for f in folders if (path := f / "summary.json").is_file()
+    ]
+    run.rows("models", [
+        {"model": summary["model"], "parameters": summary["parameters"], "epochs": summary["epochs"],
+         "top1_percent": summary["final"]["top1"], "top5_percent": summary["final"]["top5"],
+         "seconds": summary["duration_s"], "images_per_second": summary["images_per_s"],
+         "trained_on": summary["device"],
+         "seed": summary["config"]["run"]["seed"]}
+        for summary in summaries
+    ])  # fmt: skip
+
+
 def erf(run: Run) -> None:
     from sequencer2d.analysis.erf import receptive_fields
     from sequencer2d.analysis.figures import receptive_field_grid
@@ -287,7 +305,7 @@ def report(run: Run) -> None:
     )  # fmt: skip
 
 
-PARTS = (erf, hidden, memory, cka, resolution, shape_texture, cam, corruptions, attacks, report)
+PARTS = (models, erf, hidden, memory, cka, resolution, shape_texture, cam, corruptions, attacks, report)
 """What docs/analysis.md is about comes first, the report, which repeats it for readers without the repository, last."""
 NAMES = tuple(part.__name__ for part in PARTS)
 

@@ -30,6 +30,40 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+BATCHES = (256, 128, 64, 32, 16, 1)  # images, of the comparison of orders
+BY_UNITS_COLUMNS = (
+    Column("kernel", "kernel"),
+    Column("hidden", "D"),
+    Column("first", "first"),
+    *(Column(f"ms_{batch}", f"{batch} images, ms", fixed(3)) for batch in BATCHES),
+)
+CURVE_COLUMNS = (
+    Column("implementation", "implementation"),
+    Column("seed", "seed"),
+    *(Column(str(step), f"step {step}", fixed(3)) for step in (60, 120, 180, 240, 300)),
+    Column("memory_mib", "memory reserved, MiB", fixed(0)),
+)
+
+
+def best_of_each_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The fastest launch at each batch, by kernel, hidden size and what comes first in a tile."""
+    found: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for row in rows:
+        first = "units" if row["by_units"] else "rows"
+        entry = found.setdefault(
+            (row["kernel"], row["hidden"], first), {"kernel": row["kernel"], "hidden": row["hidden"], "first": first}
+        )
+        for key in (f"ms_{batch}" for batch in BATCHES):
+            if key in row:
+                entry[key] = min(entry.get(key, row[key]), row[key])
+    return list(found.values())
+
+
+def curve_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each run's losses by step."""
+    return [{**row, **{str(entry["step"]): entry["loss"] for entry in row["log"]}} for row in rows]
+
+
 TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **RATIO_TABLES,
     **EFFICIENCY_TABLES,
@@ -57,16 +91,28 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
         Column("ms_saving_128", "128, c saved, ms", fixed(3)),
         Column("ms_16", "16, ms", fixed(3)),
     ),
+    "recurrence-by-units": View("recurrence-by-units", BY_UNITS_COLUMNS, best_of_each_order),
+    "curves": View("curves", CURVE_COLUMNS, curve_rows),
     "profile": (
         Column("run", "run"),
         Column("model", "model"),
         Column("mode", "mode"),
         Column("form", "form"),
+        Column("gates", "gates"),
+        Column("memory_budget", "memory budget"),
         Column("batch", "batch"),
         Column("ms", "a step, ms", fixed(2)),
         Column("graph_ms", "as a CUDA graph, ms", fixed(2)),
         Column("images_per_s", "images/s", fixed(0)),
         Column("peak_mib", "peak, MiB", fixed(0)),
+    ),
+    "analysis-models": (
+        Column("model", "model"),
+        Column("parameters", "parameters", millions),
+        Column("epochs", "epochs"),
+        Column("top1_percent", "val top-1, %", fixed(2)),
+        Column("top5_percent", "top-5, %", fixed(2)),
+        Column("seconds", "time, evaluation included", minutes),
     ),
     "analysis-erf": (
         Column("model", "model"),
