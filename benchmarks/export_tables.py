@@ -1,4 +1,4 @@
-"""The tables of exported models: differences from PyTorch, int8, speed on a CPU."""
+"""The tables of exported models and of low precision: differences from PyTorch, int8, fp8, speed on a CPU."""
 
 from benchmarks.columns import Column, fixed
 
@@ -32,6 +32,44 @@ EXPORT_TABLES = {
         Column("size_mib", "file, MiB", fixed(1)),
         Column("speedup_1", "speed-up, batch 1", fixed(2)),
         Column("speedup_8", "speed-up, batch 8", fixed(2)),
+    ),
+    "fp8": (
+        Column("form", "form"),
+        Column("arithmetic", "arithmetic"),
+        Column("in_fp8", "products in fp8"),
+        Column("macs_share", "of all MACs", fixed(2)),
+        Column("ms", "ms", fixed(2)),
+        Column("images_per_second", "images/s", fixed(0)),
+        Column("over_bf16", "over bf16", fixed(2)),
+        Column("over_optimize", "over optimize, bf16", fixed(2)),
+        Column("relative_difference", "difference from optimize, bf16", scientific),
+        Column("error", "error"),
+    ),
+    "fp8-products": (
+        Column("product", "product"),
+        Column("layers", "layers"),
+        Column("m", "M, tokens"),
+        Column("k", "K"),
+        Column("n", "N"),
+        Column("macs_share", "of all MACs", fixed(2)),
+        Column("bf16_ms", "bf16, ms", fixed(3)),
+        Column("rows_ms", "fp8 by rows, ms", fixed(3)),
+        Column("rows_quantizing_ms", "quantizing, ms", fixed(3)),
+        Column("tensor_ms", "fp8 by tensor, ms", fixed(3)),
+        Column("tensor_quantizing_ms", "quantizing, ms", fixed(3)),
+        Column("rows_speedup", "by rows over bf16", fixed(2)),
+        Column("rows_quantizing_speedup", "quantizing", fixed(2)),
+    ),
+    "fp8-accuracy": (
+        Column("model", "model"),
+        Column("images", "images"),
+        Column("form", "form"),
+        Column("arithmetic", "arithmetic"),
+        Column("in_fp8", "products in fp8"),
+        Column("top1_percent", "top-1, %", fixed(2)),
+        Column("top1_change_points", "change from bf16, points", fixed(2)),
+        Column("cross_entropy", "cross entropy, nats", fixed(4)),
+        Column("largest_difference", "largest difference from fp32", scientific),
     ),
     "cpu": (
         Column("model", "model"),
