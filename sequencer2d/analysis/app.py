@@ -1,5 +1,7 @@
 """A local web page (Gradio): drop an image, see what a model predicts, what its blocks see, what its LSTMs hand on."""
 
+import base64
+import io
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,12 @@ from sequencer2d.data.images import to_rgb
 from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ConfigError, InputError, UserError
 from sequencer2d.evaluation.outcomes import logits_of
+from sequencer2d.evaluation.pixels import check_photo
 from sequencer2d.evaluation.subject import Subject
 
 EXPLANATION = (
-    "**Receptive field**: how strongly each pixel moves the token in the middle of the block's output; Sequencers "
-    "see a cross. "
+    "**Receptive field**: how strongly each pixel moves the token in the middle of the block's output (a token is one "
+    "cell of the block's map; *energy* is that strength squared); Sequencers see a cross. "
     "**Hidden states**: the most active channels of the vertical and the horizontal LSTMs and of their fusion."
 )
 
@@ -29,14 +32,15 @@ def look(
 
     Returns:
         probabilities of the five best classes, a picture of the receptive field of `block`, one of its hidden states
-        (None
-        for models without recurrences), and a sentence on the field's shape.
+        (None for models without recurrences), and a sentence on the field's shape.
 
     Raises:
-        InputError: no image. ConfigError: no such block.
+        InputError: no image, or one too small for the model.
+        ConfigError: no such block.
     """
     if image is None:
         raise InputError("drop an image first")
+    check_photo(image, subject.data, "the image")
     pixels = np.asarray(eval_transform(subject.data)(to_rgb(image)))
     probabilities = logits_of(subject, pixels[None]).softmax(dim=-1)[0]
     top = probabilities.topk(min(5, len(probabilities)))
@@ -69,9 +73,10 @@ def build_app(subject: Subject) -> Any:
 
     def show(image: Image.Image | None, block: str) -> tuple[Any, ...]:
         try:
-            return look(subject, image, block)
+            classes, field, states, sentence = look(subject, image, block)
         except UserError as error:
             raise gradio.Error(str(error)) from error
+        return classes, _html(field, "effective receptive field"), _html(states, "hidden states"), sentence
 
     names = _blocks(subject)
     with gradio.Blocks(title=f"How {subject.name} sees", analytics_enabled=False) as page:
@@ -80,11 +85,12 @@ def build_app(subject: Subject) -> Any:
             with gradio.Column():
                 image = gradio.Image(type="pil", label="image", elem_id="image")
                 block = gradio.Dropdown(list(names), value=names[0], label="block", elem_id="block")
-            classes = gradio.Label(num_top_classes=5, label="prediction", elem_id="prediction")
-        shape = gradio.Markdown(elem_id="shape")
-        with gradio.Row():
-            field = gradio.Image(label="effective receptive field", elem_id="field", interactive=False)
-            states = gradio.Image(label="hidden states", elem_id="states", interactive=False)
+                classes = gradio.Label(num_top_classes=5, label="prediction", elem_id="prediction")
+            with gradio.Column():
+                # gradio.Image would lay its label and buttons, one of which uploads, over the figures' titles.
+                field = gradio.HTML(elem_id="field")
+                shape = gradio.Markdown(elem_id="shape")
+        states = gradio.HTML(elem_id="states")
         gradio.Markdown(EXPLANATION)
         outputs = [classes, field, states, shape]
         gradio.on([image.upload, block.input], show, [image, block], outputs)
@@ -98,7 +104,14 @@ def _blocks(subject: Subject) -> tuple[str, ...]:
         return block_names(subject.model)
 
 
-def _picture(figure: Any) -> Image.Image:
-    import io
+def _html(picture: Image.Image | None, title: str) -> str:
+    """A picture as an element of the page, as wide as there is room; nothing for none."""
+    if picture is None:
+        return ""
+    picture.save(buffer := io.BytesIO(), format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{title}" style="max-width:100%;height:auto" src="data:image/png;base64,{data}">'
 
+
+def _picture(figure: Any) -> Image.Image:
     return Image.open(io.BytesIO(figure_bytes(figure, "png", 110))).convert("RGB")

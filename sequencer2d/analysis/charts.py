@@ -80,8 +80,8 @@ def calibration_chart(results: Sequence[CorruptionResult]) -> Any:
     _caption(
         figure,
         "Calibration under shift: where the dashed confidence lies above the accuracy, the model is too sure of "
-        "itself. "
-        f"Means over {len(results[0].corruptions)} corruptions.",
+        "itself. Calibration error: how far the two lie apart, mean over bins of equal confidence. "
+        f"Means over {len(results[0].corruptions)} corruptions, {results[0].count} images.",
     )
     return figure
 
@@ -96,8 +96,10 @@ def attack_chart(results: Sequence[AttackResult]) -> Any:
         y = 100 * np.concatenate([[result.clean_accuracy], result.accuracy])
         label = f"{result.model}, {result.attack.upper()}" + (f" ({result.steps} steps)" if result.steps > 1 else "")
         style = "-" if result.attack == "pgd" else "--"
-        axis.plot(x, y, color=f"C{models.index(result.model)}", ls=style, marker="o", ms=3, lw=1.2, label=label)
-    axis.set_xlabel("ε in L∞, levels of 255", fontsize=8)
+        # Where the two attacks do the same, both still show: rings around points.
+        marker = {"marker": "o", "ms": 3} if result.attack == "pgd" else {"marker": "o", "ms": 6, "mfc": "none"}
+        axis.plot(x, y, color=f"C{models.index(result.model)}", ls=style, lw=1.2, label=label, **marker)
+    axis.set_xlabel("ε: largest change of a pixel, levels of 255", fontsize=8)
     axis.set_ylabel("top-1 accuracy, %", fontsize=8)
     axis.set_ylim(bottom=0)
     axis.tick_params(labelsize=7)
@@ -105,6 +107,7 @@ def attack_chart(results: Sequence[AttackResult]) -> Any:
     axis.legend(fontsize=7, frameon=False)
     _caption(
         figure,
-        f"Accuracy on images changed by at most ε in every pixel so as to fool the model, {results[0].count} images.",
+        "Accuracy on images changed by at most ε in every pixel so as to fool the model, by one step along the "
+        f"gradient (FGSM) or several (PGD), {results[0].count} images.",
     )
     return figure

@@ -86,8 +86,8 @@ class ReceptiveField:
         return measure(self.energy, self.centre)
 
     def row(self) -> dict[str, Any]:
-        """The form as a row of a table: energies in percent, areas in pixels."""
-        shape, pixels = self.shape, self.energy.size
+        """The form as a row of a table: energies in percent, sides of squares in pixels."""
+        shape = self.shape
         return {
             "model": self.model,
             "block": self.block,
@@ -96,8 +96,8 @@ class ReceptiveField:
             "column, %": 100 * shape.column_share,
             "cross, %": 100 * shape.cross_share,
             "arms over rest": shape.arm_ratio,
-            "50 % within, px²": shape.area_50 * pixels,
-            "90 % within, px²": shape.area_90 * pixels,
+            "50 % in a square of, px": shape.side_50,
+            "90 %, px": shape.side_90,
             "cross?": "yes" if shape.cruciform else "no",
         }
 

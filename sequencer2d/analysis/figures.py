@@ -47,7 +47,8 @@ def receptive_field_grid(models: Sequence[Sequence[ReceptiveField]]) -> Any:
         "Effective receptive field: how strongly each pixel moves the token in the middle of the block's output. "
         f"Input {size} pixels, mean over images: {models[0][0].images}. cross: energy in the middle token's row and "
         f"column; "
-        "arms: energy per pixel on them over that elsewhere at the same distance (1: round, above 2: a cross); "
+        "arms: energy per pixel on them over that elsewhere at the same distance (1: round, above 2: a cross, –: the "
+        "token is too large to tell); "
         "50/90 %: side of a square holding that much of the energy.",
     )
     return figure
@@ -120,8 +121,8 @@ def memory_figure(reach: MemoryReach) -> Any:
         norm=_square_root(None),
         extent=(-0.5, len(blocks) - 0.5, 0, 1),
     )
-    bottom.set_xlabel("block", fontsize=8)
-    bottom.set_ylabel("forget gate", fontsize=8)
+    bottom.set_xlabel("block, as stage.block", fontsize=8)
+    bottom.set_ylabel("forget gate\n(0: forgets, 1: keeps)", fontsize=8)
     bottom.set_xticks(range(len(blocks)), [_short(block) for block in blocks], fontsize=7, rotation=45)
     top.set_xlim(-0.5, len(blocks) - 0.5)
     _colour_bar(figure, picture, [bottom], "density (√ scale)")
@@ -129,7 +130,8 @@ def memory_figure(reach: MemoryReach) -> Any:
         figure,
         "Top: pixels after which half of what a unit remembers is left (points: median over units; bars: 10 % to 90 "
         "%). "
-        f"Bottom: distribution of the forget gates of all directions. Mean over {reach.images} images.",
+        "Bottom: how often the forget gates, of all directions, take each value: by that factor a unit's memory "
+        f"shrinks at each token. Mean over {reach.images} images.",
     )
     return figure
 
@@ -144,8 +146,8 @@ def similarity_figure(results: Sequence[Similarity]) -> Any:
             step = max(1, len(names) // 12)
             set_ticks(range(0, len(names), step), [_short(name) for name in names[::step]], fontsize=6)
         axis.tick_params(axis="x", rotation=90)
-        axis.set_ylabel(f"{result.models[0]}, block", fontsize=8)
-        axis.set_xlabel(f"{result.models[1]}, block", fontsize=8)
+        axis.set_ylabel(f"{result.models[0]}, block as stage.block", fontsize=8)
+        axis.set_xlabel(f"{result.models[1]}, block as stage.block", fontsize=8)
     _colour_bar(figure, picture, axes, "linear CKA")
     _caption(
         figure,
@@ -171,12 +173,14 @@ def attribution_figure(result: Attribution, class_names: Sequence[str], count: i
             result.maps[index], cmap="inferno", alpha=0.6, vmin=0, vmax=1, interpolation="nearest"
         )
         name = readable(class_names[int(result.classes[index])])
-        axes[0, index].set_title(f"{name[:18]}\n{result.probabilities[index]:.0%}", fontsize=7)
+        lines = textwrap.wrap(name, 20, max_lines=2, placeholder="…")
+        axes[0, index].set_title("\n".join([*lines, f"{result.probabilities[index]:.0%}"]), fontsize=7)
     _colour_bar(figure, picture, axes, "relevance")
     _caption(
         figure,
-        f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for the class above, "
-        "relative to the strongest region of the same image.",
+        f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for the class named "
+        "above, relative to the strongest region of the same image. Beside the class, right or wrong, the probability "
+        "that the model gives it.",
     )
     return figure
 
@@ -187,9 +191,9 @@ def running_animation(states: HiddenStates, path: str | Path) -> None:
         write_animation(states, file)
 
 
-def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 112, milliseconds: int = 160) -> None:
-    """The image, and beside it each scan's most active channel, uncovered as the scan goes, as a GIF of `side`
-    pixels' height."""
+def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 160, milliseconds: int = 160) -> None:
+    """The image, and beside it each scan's most active channel, uncovered as the scan goes, as a GIF; panels of about
+    `side` pixels' height under their titles."""
     import matplotlib as mpl
     from PIL import Image
 
@@ -200,6 +204,8 @@ def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 112, m
     size = (states.states.shape[2] * scale, states.states.shape[1] * scale)
     image = np.asarray(Image.fromarray(states.image).resize(size))
     gap = np.full((size[1], 6, 3), 255, dtype=np.uint8)
+    titles = ["image", *(f"{SCAN_NAMES[scan]}, {c}" for scan, c in zip(states.scans, picks, strict=True))]
+    head = _titles(titles, size[0], gap.shape[1])
     frames = []
     for frame in running_states(states):
         panels = [image]
@@ -208,9 +214,37 @@ def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 112, m
             shades = (colours((np.nan_to_num(values) / limits[slot] + 1) / 2)[..., :3] * 255).astype(np.uint8)
             shades[np.isnan(values)] = grey
             panels += [gap, shades.repeat(scale, axis=0).repeat(scale, axis=1)]
-        frames.append(Image.fromarray(np.concatenate(panels, axis=1)).quantize(256, Image.Quantize.MAXCOVERAGE))
+        picture = np.concatenate([head, np.concatenate(panels, axis=1)])
+        frames.append(_with_exact(Image.fromarray(picture).quantize(256, Image.Quantize.MAXCOVERAGE), picture, grey))
     later = frames[1:] + [frames[-1]] * 6
     frames[0].save(file, format="GIF", save_all=True, append_images=later, duration=milliseconds, loop=0)
+
+
+def _with_exact(reduced: Any, picture: np.ndarray, colour: np.ndarray) -> Any:
+    """A picture of few colours in which the neutral `colour` of `picture` (rows, columns, 3) has no tinge."""
+    places = np.argwhere((picture == colour).all(axis=-1))
+    if len(places):
+        entry = np.asarray(reduced)[tuple(places[0])]
+        palette = np.asarray(reduced.getpalette()).reshape(-1, 3)
+        palette[entry] = colour
+        reduced.putpalette(palette.ravel().tolist())
+    return reduced
+
+
+def _titles(texts: Sequence[str], width: int, gap: int) -> np.ndarray:
+    """A white strip (rows, columns, 3) with a text over each of several panels, as large as the widest one allows."""
+    import matplotlib as mpl
+    from PIL import Image, ImageDraw, ImageFont
+
+    # The font of the figures: Pillow's own is not scalable everywhere.
+    file = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    sizes = (ImageFont.truetype(str(file), points) for points in range(12, 5, -1))
+    font = next((f for f in sizes if max(map(f.getlength, texts)) <= width), ImageFont.truetype(str(file), 6))
+    strip = Image.new("RGB", (len(texts) * width + (len(texts) - 1) * gap, 20), "white")
+    draw = ImageDraw.Draw(strip)
+    for index, text in enumerate(texts):
+        draw.text((index * (width + gap), 3), text, fill="black", font=font)
+    return np.asarray(strip)
 
 
 def save_figure(figure: Any, path: str | Path, formats: Sequence[str] = FORMATS, dpi: int = 130) -> list[Path]:

@@ -17,14 +17,15 @@ from sequencer2d.analysis import charts, figures
 from sequencer2d.analysis.attribution import grad_cam
 from sequencer2d.analysis.cka import similarity
 from sequencer2d.analysis.erf import receptive_fields
-from sequencer2d.analysis.hidden_states import SCAN_NAMES, hidden_states, mixers
+from sequencer2d.analysis.hidden_states import hidden_states, mixers
 from sequencer2d.analysis.memory import memory_reach
 from sequencer2d.data.sources import Source
-from sequencer2d.errors import ConfigError, UserError
+from sequencer2d.errors import ConfigError, DataError, UserError
 from sequencer2d.evaluation.attacks import attack_accuracy
 from sequencer2d.evaluation.pixels import Progress, choose, read_batches
 from sequencer2d.evaluation.resolution import resolution_sweep
 from sequencer2d.evaluation.robustness import compare_corruption_errors
+from sequencer2d.evaluation.shape_texture import spectral_conflict
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.files import atomic_write
 
@@ -73,14 +74,18 @@ def write_report(
 
     Raises:
         ConfigError: classes that do not match.
-        DataError: an image that cannot be read.
+        DataError: an image that cannot be read, or too few of them.
+        UserError: no part can be done; the reason of the first one.
     """
     limits = limits or Limits()
-    sections = []
+    sections: list[Section] = []
+    failures: list[UserError] = []
     for build in PARTS:
         if on_part:
             on_part(TITLES[build.__name__])
-        sections.append(_part(build, subjects, source, limits, common_only, progress))
+        sections.append(_part(build, subjects, source, limits, common_only, progress, failures=failures))
+    if len(failures) == len(PARTS):
+        raise failures[0]
     document = render(subjects, source, sections, limits)
     with atomic_write(path, "w") as file:
         file.write(document)
@@ -98,19 +103,28 @@ def render(subjects: Sequence[Subject], source: Source, sections: Sequence[Secti
         f"{html.escape(first.name)}: {parameters / 1e6:.1f} M parameters, {len(first.class_names)} classes, images of "
         f"{first.data.size[0]}×{first.data.size[1]} pixels{'; beside ' + html.escape(beside) if beside else ''}. "
         f"Measured on {min(limits.labelled, len(source))}, drawn with {min(limits.images, len(source))} of "
-        f"{len(source)} images in {len(source.class_names)} classes. sequencer2d {__version__}."
+        f"{len(source)} images in {len(source.class_names)} classes: a share of so many images is uncertain by up to "
+        f"±{_uncertainty(min(limits.labelled, len(source))):.0f} points. sequencer2d {__version__}."
     )
     return PAGE.format(
         title=f"How {html.escape(first.name)} sees", style=STYLE, links=links, summary=summary, body=body
     )
 
 
-def _part(build: Callable[..., Section], *arguments: Any) -> Section:
+def _uncertainty(count: int) -> float:
+    """Half the width of the 95 % interval of a share of `count` images, at its widest (a share of one half), in
+    percent."""
+    return 100 * 1.96 * math.sqrt(0.25 / count)
+
+
+def _part(build: Callable[..., Section], *arguments: Any, failures: list[UserError]) -> Section:
+    """One section, or why there is none, which is added to `failures`."""
     try:
         return build(*arguments)
     except UserError as error:
-        if isinstance(error, ConfigError) and "classes" in str(error):
+        if isinstance(error, DataError) or (isinstance(error, ConfigError) and "classes" in str(error)):
             raise
+        failures.append(error)
         return Section(TITLES[build.__name__], f"Not done: {error}")
 
 
@@ -120,12 +134,16 @@ def _fields(
     models = [receptive_fields(subject, _pixels(subject, source, limits), progress=progress) for subject in subjects]
     cross = [field for field in models[0] if field.shape.cruciform]
     text = (
-        f"Which pixels move the token in the middle of a block's output. Of {len(models[0])} blocks of "
-        f"{subjects[0].name}, "
-        f"{len(cross)} see a cross: their middle row and column hold at least twice the energy per pixel of other "
-        f"directions."
+        "Which pixels move the token (one cell of the map) in the middle of a block's output. A field's energy is the "
+        f"squared gradient, mean over images. Of {len(models[0])} blocks of {subjects[0].name}, {len(cross)} see a "
+        "cross: their middle row and column hold at least twice the energy per pixel of other directions. In the "
+        "table, row, column and cross: the share of the energy in the middle token's row, column and both; arms over "
+        "rest: energy per pixel on them over that elsewhere at the same distance; then the square that half, and nine "
+        "tenths, of the energy would fill."
     )
-    rows = tuple(field.row() for fields in models for field in fields)
+    rows = tuple(
+        {key: value for key, value in field.row().items() if key != "layout"} for fields in models for field in fields
+    )
     return Section(TITLES["_fields"], text, (_png(figures.receptive_field_grid(models)),), rows)
 
 
@@ -134,8 +152,8 @@ def _states(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any
     buffer = _animation(states)
     text = (
         "What the vertical and the horizontal LSTMs hand on at each token, and what the linear layer makes of them. "
-        "Below, the recurrences at work: the image, then each scan's most active channel, uncovered as the scan runs: "
-        f"{', '.join(SCAN_NAMES[scan] for scan in states.scans)}."
+        "Below, the recurrences at work: the image, then each scan's most active channel (its number behind the "
+        "scan's name), uncovered as the scan runs."
     )
     return Section(TITLES["_states"], text, (_png(figures.hidden_state_figure(states)), ("image/gif", buffer)))
 
@@ -147,7 +165,10 @@ def _memory(
     if not ours:
         mixers(subjects[0].model)
     reaches = [memory_reach(subject, _pixels(subject, source, limits), progress=progress) for subject in ours]
-    text = "After how many pixels half of what a unit remembers is gone, by block, axis and direction."
+    text = (
+        "After how many pixels half of what a unit remembers is gone, by block and direction of the scan. "
+        + " ".join(f"{subject.name} has no recurrences." for subject in subjects if subject not in ours)
+    )
     return Section(TITLES["_memory"], text, tuple(_png(figures.memory_figure(reach)) for reach in reaches))
 
 
@@ -159,14 +180,17 @@ def _similarity(
         similarity(subjects[0], subject, images[0], None if index == 0 else images[index], progress=progress)
         for index, subject in enumerate(subjects)
     ]
-    text = "Which blocks put out the same information: of this model, and between it and the others."
+    text = (
+        "Which blocks put out the same information, early and late ones (left and right, bottom and top): of "
+        f"{subjects[0].name} with itself, and with each other model."
+    )
     return Section(TITLES["_similarity"], text, (_png(figures.similarity_figure(results)),))
 
 
 def _attribution(subjects: Sequence[Subject], source: Source, limits: Limits, *_: Any) -> Section:
     pixels = _pixels(subjects[0], source, limits)[:8]
     result = grad_cam(subjects[0], pixels)
-    text = "Where in the image the evidence for the predicted class lies (Grad-CAM)."
+    text = f"Where in the image the evidence for the class lies that {subjects[0].name} predicts (Grad-CAM)."
     return Section(TITLES["_attribution"], text, (_png(figures.attribution_figure(result, subjects[0].class_names)),))
 
 
@@ -177,8 +201,8 @@ def _resolution(
         resolution_sweep(subject, source, limit=limits.labelled, common_only=common_only, progress=progress)
         for subject in subjects
     ]
-    refusals = [f"{r.model} does not take {len(r.refused)} of the sizes" for r in results if r.refused]
-    text = "Accuracy when images are smaller or larger than in training. " + "; ".join(refusals)
+    refusals = (f"{r.model} does not take {size} pixels: {why}." for r in results for size, why in r.refused.items())
+    text = " ".join(["Accuracy when images are smaller or larger than in training.", *refusals])
     return Section(TITLES["_resolution"], text, (_png(charts.resolution_chart(results)),))
 
 
@@ -195,7 +219,11 @@ def _corruptions(
          "mean calibration error, %": 100 * float(r.calibration.mean())}
         for r in results
     )  # fmt: skip
-    text = "Errors under noise, blur, weather and digital damage, and whether the model knows when it errs."
+    text = (
+        "Errors under noise, blur, weather and digital damage at several severities, and whether the model knows when "
+        "it errs. Calibration error: how far its confidence lies from its accuracy; few images overstate it. The table "
+        "holds means over corruptions and severities, clean: without any."
+    )
     pictures = (_png(charts.corruption_chart(results)), _png(charts.calibration_chart(results)))
     return Section(TITLES["_corruptions"], text, pictures, rows)
 
@@ -213,9 +241,29 @@ def _attacks(
     ]  # fmt: skip
     return Section(
         TITLES["_attacks"],
-        "Accuracy on images changed, invisibly, so as to fool the model.",
+        "Accuracy on images changed, invisibly, so as to fool the model that sees them.",
         (_png(charts.attack_chart(results)),),
     )
+
+
+def _shape_texture(
+    subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None
+) -> Section:
+    results = [
+        spectral_conflict(subject, source, limit=limits.labelled, common_only=common_only, progress=progress)
+        for subject in subjects
+    ]
+    rows = tuple(
+        {"model": r.model, "images": r.count, "named the shape's class": r.shape, "the texture's": r.texture,
+         "neither": r.other, "shape bias, %": math.nan if r.shape_bias is None else 100 * r.shape_bias}
+        for r in results
+    )  # fmt: skip
+    text = (
+        "Images with the outlines of one class (phases of its spectrum) and the texture of another (amplitudes): which "
+        "of the two does the model name? Shape bias: how often the shape's class where it named either; where it named "
+        "neither nearly always, this says little."
+    )
+    return Section(TITLES["_shape_texture"], text, rows=rows)
 
 
 TITLES = {
@@ -227,8 +275,11 @@ TITLES = {
     "_resolution": "Other resolutions",
     "_corruptions": "Corruptions and calibration",
     "_attacks": "Attacks",
+    "_shape_texture": "Shape or texture",
 }
-PARTS = (_fields, _states, _memory, _similarity, _attribution, _resolution, _corruptions, _attacks)
+PARTS = (
+    _fields, _states, _memory, _similarity, _attribution, _resolution, _corruptions, _attacks, _shape_texture,
+)  # fmt: skip
 
 
 def _pixels(subject: Subject, source: Source, limits: Limits, count: int | None = None) -> np.ndarray:
@@ -274,7 +325,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _class(value: Any) -> str:
-    return ' class="number"' if isinstance(value, float) else ""
+    return ' class="number"' if isinstance(value, (int, float)) else ""
 
 
 def _cell(value: Any) -> str:

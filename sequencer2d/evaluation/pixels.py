@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from sequencer2d.data.config import DataConfig
@@ -19,6 +20,8 @@ from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ConfigError, DataError, InputError
 from sequencer2d.evaluation.predict import find_images
 from sequencer2d.evaluation.subject import Subject
+
+MOST_ENLARGED = 8  # times, from which on an image shows resampling, not what a model sees
 
 Progress = Callable[[int], None]
 """Called with the number of images that were done since the last call."""
@@ -67,10 +70,11 @@ def read_images(paths: Iterable[str | os.PathLike[str]], data: DataConfig, *, li
 
     Raises:
         DataError: nothing there, or an image that cannot be read, by its path.
+        InputError: an image too small for the model, see `check_photo`.
     """
     files = find_images(paths)
     transform = eval_transform(data)
-    return np.stack([_read(files[index], transform) for index in choose(len(files), limit)])
+    return np.stack([_read(files[index], transform, data) for index in choose(len(files), limit)])
 
 
 def normalised(pixels: np.ndarray | Tensor, subject: Subject) -> Tensor:
@@ -133,11 +137,23 @@ def check_size(data: DataConfig, least: int, what: str) -> None:
         )
 
 
-def _read(path: Path, transform: Callable[..., np.ndarray]) -> np.ndarray:
+def check_photo(image: Image, data: DataConfig, name: str) -> None:
+    """Raise `InputError` if an image would have to be enlarged eightfold or more."""
+    least = min(data.size) // MOST_ENLARGED + 1
+    if min(image.size) < least:
+        raise InputError(
+            f"{name} is too small: it has {image.height}×{image.width} pixels and would be enlarged to "
+            f"{data.size[0]}×{data.size[1]}; give images of {least}×{least} or more, or a smaller --image-size"
+        )
+
+
+def _read(path: Path, transform: Callable[..., np.ndarray], data: DataConfig) -> np.ndarray:
     try:
-        return np.asarray(transform(decode(path)))
+        image = decode(path)
     except BrokenImageError as error:
         raise DataError(_broken(str(path), error)) from error
+    check_photo(image, data, str(path))
+    return np.asarray(transform(image))
 
 
 def _broken(path: str, error: Exception) -> str:

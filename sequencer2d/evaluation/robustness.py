@@ -260,8 +260,8 @@ def _check_names(corruptions: Sequence[str], severities: Sequence[int]) -> None:
     for name in corruptions:
         if name not in CORRUPTIONS:
             raise ConfigError(f"no corruption {name!r}; there are: {', '.join(CORRUPTIONS)}")
-    wrong = [severity for severity in severities if severity not in SEVERITIES]
-    if wrong or not corruptions or not severities:
-        raise ConfigError(
-            f"severities {tuple(severities)} of corruptions {tuple(corruptions)}: expected some of each, 1 to 5"
-        )
+    for severity in severities:
+        if severity not in SEVERITIES:
+            raise ConfigError(f"no severity {severity}; there are 1 to 5")
+    if not corruptions or not severities:
+        raise ConfigError("no corruption or no severity to apply: name at least one of each")

@@ -1,6 +1,7 @@
 """The model under study, ours or timm's, with what must be known to feed it."""
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,7 +171,8 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
     try:
         model.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]]
+        # One line of these names every parameter of the model.
+        lines = [textwrap.shorten(line, 200, placeholder=" …") for line in str(error).splitlines()[1:4]]
         raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(lines)}") from error
 
 

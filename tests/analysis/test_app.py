@@ -39,6 +39,8 @@ def test_what_the_page_shows():
     assert sentence.endswith("A cross.")
     with pytest.raises(InputError, match="drop an image"):
         look(subject(), None, "stages.0.blocks.0")
+    with pytest.raises(InputError, match="the image is too small: it has 2×30 pixels"):
+        look(subject(), Image.fromarray(image(0, 2, 30)), "stages.0.blocks.0")
     with pytest.raises(ConfigError, match="no block 'stage9'"):
         look(subject(), Image.fromarray(image()), "stage9")
 

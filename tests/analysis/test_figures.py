@@ -48,9 +48,27 @@ def test_the_animation_keeps_the_colours_of_the_image(tmp_path):
     frames = Image.open(file)
     frames.seek(frames.n_frames - 1)
     shown = np.asarray(frames.convert("RGB"), dtype=int)
-    side = shown.shape[0]
+    side = states.states.shape[1] * (160 // states.states.shape[1])
+    assert shown.shape[1] == 5 * side + 4 * 6
+    head, panels = shown[:-side], shown[-side:]
     expected = np.asarray(Image.fromarray(states.image).resize((side, side)), dtype=int)
-    assert np.abs(shown[:, :side] - expected).mean() < 8
+    assert np.abs(panels[:, :side] - expected).mean() < 8
+    for panel in range(5):  # each has its title, within its own width
+        title = head[:, panel * (side + 6) : panel * (side + 6) + side]
+        assert (title < 100).any()
+    frames.seek(0)
+    first = np.asarray(frames.convert("RGB"), dtype=int)
+    assert (first[-1, side + 6 : 2 * side + 6] == 225).all()  # not yet reached by the scan from the top: plain grey
+    for gap in range(1, 5):
+        assert (head[:, gap * (side + 6) - 6 : gap * (side + 6)] > 240).all()
+
+
+def test_a_long_class_name_is_not_cut_in_a_word():
+    maps, pixels = np.zeros((1, 8, 8), np.float32), np.zeros((1, 8, 8, 3), np.uint8)
+    result = Attribution("m", "b", maps, pixels, np.zeros(1, dtype=int), np.ones(1))
+    assert attribution_figure(result, ["European fire salamander"]).axes[0].get_title() == (
+        "European fire\nsalamander\n100%"
+    )
 
 
 def test_channels_of_the_states_say_which_way_their_scan_ran():

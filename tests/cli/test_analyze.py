@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import math
+import socket
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_receptive_fields_and_memory(folder, tmp_path, capsys):
     assert analyze("erf", folder / "m.safetensors", *out) == 0
     table = capsys.readouterr().out
     assert "NHWC (probed)" in table
-    assert "50 % within, px²" in table
+    assert "50 % in a square of, px" in table
     assert (tmp_path / "erf.png").exists()
     assert (tmp_path / "erf.svg").exists()
     assert len(list(tmp_path.glob("erf-*.npz"))) == 2
@@ -91,7 +92,9 @@ def test_the_report_holds_everything_in_one_file(folder, tmp_path):
     assert "http://" not in text
     assert "https://" not in text
     assert "Not done" not in text
-    assert "Measured on 8, drawn with 8 of 9 images in 3 classes" in text
+    assert "Measured on 8, drawn with 8 of 9 images in 3 classes: a share of so many images" in text
+    assert "±35 points" in text  # 1.96 √(0.25 / 8)
+    assert '<th class="number">named the shape&#x27;s class</th>' in text
     assert '<th class="number">clean error, %</th>' in text
 
 
@@ -117,22 +120,54 @@ def test_the_report_says_which_part_is_being_made(folder, tmp_path):
 
 def mistakes(folder, tmp_path):
     model, data = folder / "m.safetensors", folder / "data"
-    empty, broken, other = tmp_path / "empty", tmp_path / "broken", tmp_path / "other"
-    for path in (empty, broken, other / "zebra"):
+    names = ("empty", "broken", "other", "mixed", "small", "damaged")
+    empty, broken, other, mixed, small, damaged = (tmp_path / name for name in names)
+    for path in (empty, broken, other / "zebra", mixed, small, damaged / "b"):
         path.mkdir(parents=True)
     (broken / "x.png").write_bytes(b"no image")
     Image.new("RGB", (32, 32)).save(other / "zebra" / "0.png")
+    photo = (data / "a" / "0.png").read_bytes()
+    for path in (mixed, damaged / "b"):
+        (path / "good.png").write_bytes(photo)
+        (path / "half.png").write_bytes(photo[: len(photo) // 2])
+    Image.new("RGB", (30, 4)).save(small / "tiny.png")
+    labelled = ("--data", data, "--split", "")
     return {
         "no images in": ("erf", model, "--images", empty),
-        "cannot read the image": ("erf", model, "--images", broken),
-        "has no block 'stages.7'": ("erf", model, "--images", data, "--blocks", "stages.7"),
+        f"cannot read the image {broken / 'x.png'}": ("erf", model, "--images", broken),
+        f"cannot read the image {mixed / 'half.png'}": ("grad-cam", model, "--images", mixed),
+        f"cannot read the image {damaged / 'b' / 'half.png'}": ("report", model, "--data", damaged, "--split", ""),
+        f"{small / 'tiny.png'} is too small: it has 4×30 pixels": ("memory", model, "--images", small),
+        "is a folder: give one image": ("hidden-states", model, "--image", data),
+        "has no block 'stages.7'; its blocks: stages.0.blocks.0, ": (
+            "erf",
+            model,
+            "--images",
+            data,
+            "--blocks",
+            "stages.7",
+        ),
+        "has no block 'stem.7'": ("hidden-states", model, "--image", data / "a" / "0.png", "--block", "stem.7"),
         "are not among the 3 of": ("resolution", model, "--data", other, "--split", ""),
-        "are too small": ("erf", model, "--images", data, "--image-size", 4),
+        "images of 4×4 pixels are too small": (
+            "hidden-states",
+            model,
+            "--image",
+            data / "a" / "0.png",
+            "--image-size",
+            4,
+        ),
+        "images of 3×3 pixels are too small": ("report", model, *labelled, "--image-size", 3),
         "no such checkpoint": ("erf", folder / "missing", "--images", data),
         "timm has no model 'resnot'": ("erf", "timm:resnot", "--images", data),
         "NCHW was stated": ("erf", model, "--images", data, "--layout", "NCHW"),
-        "no corruption 'rain'": ("corruptions", model, "--data", data, "--split", "", "--corruptions", "rain"),
+        "layout tokens was stated": ("grad-cam", model, "--images", data, "--layout", "tokens"),
+        "no corruption 'rain'": ("corruptions", model, *labelled, "--corruptions", "rain"),
+        "no severity 6": ("corruptions", model, *labelled, "--severities", 6),
+        "integer of at least 1, got '-1'": ("corruptions", model, *labelled, "--workers", -1),
+        "levels between 0 and 255 such as 1,4,8, got '1,-2'": ("attack", model, *labelled, "--epsilons=1,-2"),
         "no figure format 'jpg'": ("cka", model, "--images", data, "--formats", "jpg", "--output", tmp_path / "o"),
+        "expected a port from 1 to 65535": ("app", model, "--port", 70000),
         "2 models are called 'sequencer2d_n'": ("memory", model, model, "--images", data),
         "is not imagenet-a": ("shifted", model, "--set", "imagenet-a", "--data", data),
     }
@@ -144,3 +179,29 @@ def test_each_mistake_is_one_clear_sentence(folder, tmp_path, capsys):
         error = capsys.readouterr().err
         assert expected in error
         assert "Traceback" not in error
+        assert len(error) < 800, error
+    assert not (tmp_path / "o").exists()  # refused before anything was made
+
+
+def test_a_port_in_use_is_a_clear_sentence(folder, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        assert analyze("app", folder / "m.safetensors", "--port", other.getsockname()[1]) == 2
+    assert "choose another one with --port" in capsys.readouterr().err
+
+
+def test_weights_of_another_model_are_refused_in_a_short_sentence(folder, capsys):
+    spec = f"timm:convnext_atto={folder / 'm.safetensors'}"
+    assert analyze("erf", spec, "--images", folder / "data") == 2
+    error = capsys.readouterr().err
+    assert "does not fit ConvNeXt" in error
+    assert len(error) < 800
+
+
+def test_a_size_that_a_model_does_not_take_is_said_with_its_reason(folder, tmp_path, capsys):
+    options = ("--data", folder / "data", "--split", "", "--output", tmp_path, "--formats", "png", "--json")
+    assert analyze("resolution", folder / "m.safetensors", *options, "--sizes", 2) == 0
+    told = capsys.readouterr()
+    assert [row["top-1, %"] is None for row in json.loads(told.out)] == [False, True]
+    assert "sequencer2d_n does not take 2 pixels: images of 2×2 pixels are too small" in told.err

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sequencer2d.evaluation.subject import Subject
 
 Kinds = Any
+FORMATS = ("pdf", "svg", "png")
 
 
 def new_parser(
@@ -67,12 +68,20 @@ def add_data(parser: argparse.ArgumentParser, limit: int | None) -> None:
     parser.add_argument("--common-classes", action="store_true", help="leave out classes that the model does not have")
 
 
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """--workers: of what corrupts images."""
+    parser.add_argument(
+        "--workers", type=natural, default=0, metavar="N", help="processes that corrupt images (default: 0, this one)"
+    )
+
+
 def add_output(parser: argparse.ArgumentParser, default: str) -> None:
     """--output, --formats."""
     parser.add_argument("--output", default="analysis", metavar="FOLDER", help="where files go (default: analysis)")
     parser.add_argument("--name", default=default, help=f"what the files are called (default: {default})")
     parser.add_argument(
         "--formats",
+        type=figure_formats,
         default="pdf,svg,png",
         metavar="LIST",
         help="of the figure, among pdf, svg, png (default: all three)",
@@ -155,16 +164,18 @@ def write_figure(figure: Any, arguments: argparse.Namespace, part: str = "") -> 
     """Save a figure in the formats of --formats and say where."""
     from sequencer2d.analysis.figures import save_figure
 
-    formats = [name.strip() for name in arguments.formats.split(",") if name.strip()]
-    if not formats:
-        raise ConfigError("--formats names no format; choose among pdf, svg, png")
-    for path in save_figure(figure, output_path(arguments, ".png", part), formats):
+    for path in save_figure(figure, output_path(arguments, ".png", part), arguments.formats):
         say(path)
 
 
 def say(path: Path) -> None:
     """Name a file that was written."""
-    error_console().print(f"wrote {path}", markup=False, soft_wrap=True, highlight=False)
+    remark(f"wrote {path}")
+
+
+def remark(text: str) -> None:
+    """A line on standard error."""
+    error_console().print(text, markup=False, soft_wrap=True, highlight=False)
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool = False) -> None:
@@ -188,7 +199,25 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool = False) -> None:
 def epsilons(text: str) -> tuple[float, ...]:
     """ "1,4,8" levels of 255 as fractions."""
     try:
-        values = tuple(float(part) / 255 for part in text.split(","))
+        values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers of levels such as 1,4,8, got {text!r}") from None
-    return values
+        values = (-1.0,)
+    if not all(0 <= value <= 255 for value in values):
+        raise argparse.ArgumentTypeError(f"expected levels between 0 and 255 such as 1,4,8, got {text!r}")
+    return tuple(value / 255 for value in values)
+
+
+def figure_formats(text: str) -> tuple[str, ...]:
+    """ "pdf, png" as ("pdf", "png"); refused before the work is done, not after it."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    wrong = [name for name in names if name not in FORMATS]
+    if wrong or not names:
+        raise argparse.ArgumentTypeError(
+            f"no figure format {wrong[0] if wrong else text!r}; choose among {', '.join(FORMATS)}"
+        )
+    return names
+
+
+def natural(text: str) -> int:
+    """An argument that is an integer of at least 0."""
+    return 0 if text.strip() == "0" else positive(text)

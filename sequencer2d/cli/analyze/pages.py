@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import socket
 from pathlib import Path
 
-from sequencer2d.cli.analyze.common import Kinds, add_data, new_parser, parts_progress, say, source_of, subjects
+from sequencer2d.cli.analyze.common import (
+    Kinds,
+    add_data,
+    add_workers,
+    new_parser,
+    parts_progress,
+    say,
+    source_of,
+    subjects,
+)
 from sequencer2d.cli.common import need, positive
+from sequencer2d.errors import ConfigError
 
 
 def add_parsers(kinds: Kinds) -> None:
@@ -14,12 +25,13 @@ def add_parsers(kinds: Kinds) -> None:
         kinds, "report", "everything about one model, beside others, in one self-contained HTML file", run_report
     )
     parser.add_argument("--output", default="report.html", metavar="FILE", help="the file (default: report.html)")
+    add_workers(parser)
     add_data(parser, 200)
     parser = new_parser(
         kinds, "app", "a local web page: drop an image, see prediction, receptive field, states", run_app, several=False
     )
     parser.add_argument(
-        "--port", type=positive, default=7860, metavar="N", help="of the page, on this machine only (default: 7860)"
+        "--port", type=_port, default=7860, metavar="N", help="of the page, on this machine only (default: 7860)"
     )
 
 
@@ -28,7 +40,7 @@ def run_report(arguments: argparse.Namespace) -> int:
 
     source = source_of(arguments)
     models = subjects(arguments)
-    limits = Limits(images=min(arguments.limit, 50), labelled=arguments.limit)
+    limits = Limits(images=min(arguments.limit, 50), labelled=arguments.limit, workers=arguments.workers)
     with parts_progress("report", len(PARTS)) as (on_part, advance):
         path = write_report(
             models,
@@ -44,6 +56,7 @@ def run_report(arguments: argparse.Namespace) -> int:
 
 
 def run_app(arguments: argparse.Namespace) -> int:
+    _check_free(arguments.port)
     need("gradio", "app", "the page")
     from sequencer2d.analysis.app import build_app
 
@@ -51,3 +64,23 @@ def run_app(arguments: argparse.Namespace) -> int:
     print(f"http://127.0.0.1:{arguments.port} (Ctrl-C stops it)", flush=True)
     page.launch(server_name="127.0.0.1", server_port=arguments.port, share=False, quiet=True)
     return 0
+
+
+def _port(text: str) -> int:
+    value = positive(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return value
+
+
+def _check_free(port: int) -> None:
+    """Raise `ConfigError` before a model is loaded for a page that cannot be served."""
+    with socket.socket() as listener:
+        # As the server does: a port that was let go a moment ago is free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"no page at port {port} ({error.strerror}): stop what uses it, or choose another one with --port"
+            ) from error

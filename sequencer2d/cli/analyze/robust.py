@@ -8,11 +8,13 @@ from sequencer2d.cli.analyze.common import (
     Kinds,
     add_data,
     add_output,
+    add_workers,
     epsilons,
     new_parser,
     output_path,
     print_rows,
     progress,
+    remark,
     say,
     source_of,
     subjects,
@@ -43,9 +45,7 @@ def add_parsers(kinds: Kinds) -> None:
     )
     parser.add_argument("--corruptions", nargs="+", metavar="NAME", help="some of them (default: all 15)")
     parser.add_argument("--severities", nargs="+", type=int, metavar="N", help="1 to 5 (default: all)")
-    parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that corrupt (default: 0, this one)"
-    )
+    add_workers(parser)
     add_data(parser, None)
     add_output(parser, "corruptions")
     add_json(parser)
@@ -108,9 +108,9 @@ def run_resolution(arguments: argparse.Namespace) -> int:
                     "relative, %": 100 * float(relative),
                 }
             )
-        rows += [
-            {"model": result.model, "size": size, "top-1, %": None, "relative, %": None} for size in result.refused
-        ]
+        for size, why in result.refused.items():
+            rows.append({"model": result.model, "size": size, "top-1, %": None, "relative, %": None})
+            remark(f"{result.model} does not take {size} pixels: {why}")
     write_figure(resolution_chart(results), arguments)
     print_rows(rows, arguments.json)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from sequencer2d.cli.analyze.common import (
     Kinds,
@@ -18,6 +19,7 @@ from sequencer2d.cli.analyze.common import (
     subjects,
     write_figure,
 )
+from sequencer2d.errors import DataError
 
 
 def add_parsers(kinds: Kinds) -> None:
@@ -82,6 +84,10 @@ def run_hidden_states(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.hidden_states import check_channels, hidden_states
     from sequencer2d.evaluation.pixels import read_images
 
+    if Path(arguments.image).is_dir():
+        raise DataError(
+            f"{arguments.image} is a folder: give one image, such as {arguments.image.rstrip('/')}/photo.jpg"
+        )
     subject = subjects(arguments)[0]
     states = hidden_states(subject, read_images([arguments.image], subject.data)[0], arguments.block)
     if arguments.channels:
