@@ -100,8 +100,11 @@ def test_graphs_need_a_cuda_device():
 
 
 def test_compiled_logits_are_the_models():
-    model = small_model(depths=(1,), dims=(16,), hidden_dims=(4,), patch_sizes=(7,))
-    assert_same_function(model, sequencer2d.optimize(model), images(28, 28))
+    """Of any number of models: the compiler's limit of recompilations holds for each alone."""
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for classes in (3, 5):
+            model = small_model(depths=(1,), dims=(16,), hidden_dims=(4,), patch_sizes=(7,), num_classes=classes)
+            assert_same_function(model, sequencer2d.optimize(model), images(28, 28))
 
 
 @pytest.mark.gpu
