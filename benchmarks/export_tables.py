@@ -8,6 +8,20 @@ def scientific(value: float) -> str:
     return f"{value:.1e}" if value else "0"
 
 
+CPU_COLUMNS = (
+    Column("model", "model"),
+    Column("form", "form"),
+    Column("threads", "threads"),
+    Column("batch", "batch"),
+    Column("milliseconds", "ms", fixed(1)),
+    Column("images_per_second", "images/s", fixed(1)),
+    Column("rate_over_timm_eager", "over timm", fixed(2)),
+    Column("gmacs_per_second", "GMAC/s", fixed(1)),
+    Column("macs_over_peer", "MACs over ConvNeXt-T", fixed(2)),
+    Column("relative_difference", "difference from eager fp32", scientific),
+    Column("error", "error"),
+)
+
 EXPORT_TABLES = {
     "export": (
         Column("format", "format"),
@@ -71,17 +85,6 @@ EXPORT_TABLES = {
         Column("cross_entropy", "cross entropy, nats", fixed(4)),
         Column("largest_difference", "largest difference from fp32", scientific),
     ),
-    "cpu": (
-        Column("model", "model"),
-        Column("form", "form"),
-        Column("threads", "threads"),
-        Column("batch", "batch"),
-        Column("milliseconds", "ms", fixed(1)),
-        Column("images_per_second", "images/s", fixed(1)),
-        Column("rate_over_timm_eager", "over timm", fixed(2)),
-        Column("gmacs_per_second", "GMAC/s", fixed(1)),
-        Column("macs_over_peer", "MACs over ConvNeXt-T", fixed(2)),
-        Column("relative_difference", "difference from eager fp32", scientific),
-        Column("error", "error"),
-    ),
+    "cpu": CPU_COLUMNS,
+    "cpu-amx": CPU_COLUMNS,
 }
