@@ -10,12 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sequencer2d.nn.embed import Downsample, PatchEmbed, check_images, pad_to_multiple
+from sequencer2d.nn.embed import Downsample, PatchEmbed, PositionEmbedding, check_images, pad_to_multiple
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import rnn2d
 
 # Rows of a 16-bit operand must start at multiples of 16 bytes for the fast matrix kernels.
 _ALIGNMENT = 8
+# Of which we know in which order their layers run, and that nothing else reads what a block overwrites.
+_MODELS = (
+    "sequencer2d.models.sequencer2d.Sequencer2D",
+    "sequencer2d.models.features.Sequencer2DFeatures",
+    "timm.models.sequencer.Sequencer2d",
+)
+_STAGES = ("sequencer2d.models.sequencer2d.Stage", "timm.models.sequencer.Sequencer2dStage")
+_BLOCKS = ("sequencer2d.nn.blocks.SequencerBlock", "timm.models.sequencer.Sequencer2dBlock")
 
 
 class PackedRNN2D(nn.Module):
@@ -38,6 +46,10 @@ class PackedRNN2D(nn.Module):
         }
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.mix(x))
+
+    def mix(self, x: Tensor) -> Tensor:
+        """What the linear layer takes: (B, H, W, C) to (B, H, W, S·D), for "add" half the channels."""
         batch, height, width, channels = x.shape
         grid = x.reshape(batch, 1, height * width, channels) if self.axes == "flatten" else x
         hidden = rnn2d(grid, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, **self.options)
@@ -45,7 +57,7 @@ class PackedRNN2D(nn.Module):
         if self.fusion == "add":
             vertical, horizontal = hidden.chunk(2, dim=-1)
             hidden = vertical + horizontal
-        return self.fc(hidden)
+        return hidden
 
 
 class FusedMlp(nn.Module):
@@ -63,7 +75,45 @@ class FusedMlp(nn.Module):
         self.add_module("fc2", mlp.get_submodule("fc2"))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(torch.ops.sequencer2d.linear_gelu(x, self.fc1.weight, self.fc1.bias))
+        return self.fc2(self.expand(x))
+
+    def expand(self, x: Tensor) -> Tensor:
+        """What the second product takes, after the GELU: (..., C) to (..., hidden channels)."""
+        return torch.ops.sequencer2d.linear_gelu(x, self.fc1.weight, self.fc1.bias)
+
+
+class InPlaceBlock(nn.Module):
+    """A block whose branches add to its input in the epilogue of their second product: (B, H, W, C) to the same tensor.
+
+    That epilogue has no room for a bias. So the layer before the first block of a stage adds the biases of all its
+    blocks at once, and each norm takes off those that are still to come: `surplus1` and `surplus2`, (C,). After the
+    last block there are none, and the stage's output is what it was.
+
+    Args:
+        block: with `norm1`, `rnn_tokens`, `norm2` and `mlp_channels`, its mixer and its MLP frozen. The biases of their
+            last layers are not used.
+        surplus1, surplus2: these biases and all later ones of the stage, summed, before the mixer and before the MLP.
+    """
+
+    norm1: nn.Module
+    norm2: nn.Module
+    rnn_tokens: PackedRNN2D
+    mlp_channels: FusedMlp
+    surplus1: Tensor
+    surplus2: Tensor
+
+    def __init__(self, block: nn.Module, surplus1: Tensor, surplus2: Tensor) -> None:
+        super().__init__()
+        for name in ("norm1", "rnn_tokens", "norm2", "mlp_channels"):
+            self.add_module(name, block.get_submodule(name))
+        self.register_buffer("surplus1", surplus1)
+        self.register_buffer("surplus2", surplus2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixer, mlp, add_linear = self.rnn_tokens, self.mlp_channels, torch.ops.sequencer2d.add_linear_
+        add_linear(x, mixer.mix(self.norm1(x - self.surplus1)), mixer.fc.weight)
+        add_linear(x, mlp.expand(self.norm2(x - self.surplus2)), mlp.fc2.weight)
+        return x
 
 
 class PatchLinear(nn.Module):
@@ -109,10 +159,18 @@ class PatchLinear(nn.Module):
         return x.reshape(batch, height // p, width // p, p * p * channels)
 
 
-def freeze(module: nn.Module) -> nn.Module:
-    """Replace the layers of `module` by their inference forms, in place, and return it (or its own replacement)."""
+def freeze(module: nn.Module, in_place: bool = False) -> nn.Module:
+    """Replace the layers of `module` by their inference forms, and return it (or its own replacement).
+
+    Args:
+        module: in eval mode, without gradients; it is changed.
+        in_place: replace the blocks of our models' and timm's stages by `InPlaceBlock`, too. It pays where the sum
+            would be a kernel that waits for memory: in 16 bits on CUDA.
+    """
     for name, child in module.named_children():
-        setattr(module, name, freeze(child))
+        setattr(module, name, freeze(child, in_place))
+    if in_place:
+        _add_in_place(module)
     if isinstance(module, RNN2D):
         return PackedRNN2D(module)
     if isinstance(module, PatchEmbed):
@@ -124,6 +182,55 @@ def freeze(module: nn.Module) -> nn.Module:
     if _is_gelu_mlp(module):
         return FusedMlp(module)
     return module
+
+
+def _add_in_place(module: nn.Module) -> None:
+    """Let the blocks of a stage, and those of a model's first stage, write into what the layer before them returns."""
+    children = dict(module.named_modules())
+    if _is_one_of(module, _MODELS) and isinstance(children.get("stages.0.downsample"), nn.Identity):
+        if isinstance(children.get("pos_embed", nn.Identity()), (nn.Identity, PositionEmbedding)):
+            _give_biases(children["stages.0"], children["stem"])
+    elif _is_one_of(module, _STAGES) and "downsample" in children:
+        _give_biases(module, children["downsample"])
+
+
+def _is_one_of(module: nn.Module, names: tuple[str, ...]) -> bool:
+    """Whether its class has one of the full names: what inherits from one may run its layers in another order."""
+    return f"{type(module).__module__}.{type(module).__qualname__}" in names
+
+
+def _give_biases(stage: nn.Module, feed: nn.Module) -> None:
+    """Make the blocks of `stage` `InPlaceBlock`s and add their biases to that of `feed`, whose output they overwrite.
+
+    A stage with a feed or a block of another kind is left as it is.
+    """
+    blocks = stage.get_submodule("blocks")
+    if not (isinstance(feed, PatchLinear) and isinstance(blocks, nn.Sequential) and all(map(_ends_in_linear, blocks))):
+        return
+    # In 16 bits every sum of the many would be rounded.
+    surplus = feed.weight.new_zeros(feed.weight.shape[0], dtype=torch.promote_types(feed.weight.dtype, torch.float32))
+    replaced = []
+    for block in reversed(blocks):
+        surplus2 = surplus + _bias(block.get_submodule("mlp_channels.fc2"))
+        surplus = surplus2 + _bias(block.get_submodule("rnn_tokens.fc"))
+        replaced.append(InPlaceBlock(block, surplus.to(feed.weight), surplus2.to(feed.weight)))
+    feed.bias = (surplus + _bias(feed)).to(feed.weight)
+    stage.add_module("blocks", nn.Sequential(*reversed(replaced)))
+
+
+def _bias(layer: nn.Module) -> Tensor | float:
+    return layer.bias.detach() if isinstance(layer.bias, Tensor) else 0.0
+
+
+def _ends_in_linear(block: nn.Module) -> bool:
+    """Whether it is our block or timm's, frozen, with a linear layer at the end of both branches."""
+    return (
+        _is_one_of(block, _BLOCKS)
+        and isinstance(block.rnn_tokens, PackedRNN2D)
+        and type(block.rnn_tokens.fc) is nn.Linear
+        and isinstance(block.mlp_channels, FusedMlp)
+        and type(block.mlp_channels.fc2) is nn.Linear
+    )
 
 
 def _is_downsample(module: nn.Module) -> bool:

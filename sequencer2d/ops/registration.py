@@ -35,6 +35,7 @@ _LIBRARY.define(
     "int[] scans, str cell) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define("linear_gelu(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+_LIBRARY.define("add_linear_(Tensor(a!) total, Tensor x, Tensor weight) -> ()")
 
 
 def scan_triton(
@@ -251,6 +252,18 @@ def _fake_linear_gelu(x, weight, bias):  # type: ignore[no-untyped-def]
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
+def _add_linear(total: Tensor, x: Tensor, weight: Tensor) -> None:
+    """total (..., N) += x (..., K) @ weight.T, in place, for inference; total is contiguous.
+
+    The sum is the product's epilogue. torch gives that epilogue a bias or a matrix, not both: there is no bias here.
+    """
+    total.view(-1, total.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
+
+
+def _fake_add_linear(total, x, weight):  # type: ignore[no-untyped-def]
+    return None
+
+
 def _on(tensor: Tensor) -> torch.cuda.device:
     """Triton launches on the current device: make it the tensor's. Does nothing on a CPU (the interpreter)."""
     return torch.cuda.device(tensor.device.index if tensor.is_cuda else -1)
@@ -280,6 +293,7 @@ def _register() -> None:
         "rnn2d": (_rnn2d, _rnn2d, _fake_rnn2d),
         "rnn2d_backward": (_rnn2d_backward, _rnn2d_backward, _fake_rnn2d_backward),
         "linear_gelu": (_linear_gelu_cuda, _linear_gelu, _fake_linear_gelu),
+        "add_linear_": (_add_linear, _add_linear, _fake_add_linear),
     }
     for name, (cuda, cpu, fake) in implementations.items():
         _LIBRARY.impl(name, cuda, "CUDA")
