@@ -42,7 +42,7 @@ from sequencer2d.errors import ConfigError, UserError
 from sequencer2d.evaluation.benchmark import parse_subject
 from sequencer2d.evaluation.benchmark.subjects import build
 from sequencer2d.evaluation.benchmark.timing import free_memory, measure
-from sequencer2d.evaluation.classify import evaluate
+from sequencer2d.evaluation.classify import ClassificationResult, evaluate
 from sequencer2d.evaluation.efficiency import count_macs
 from sequencer2d.evaluation.predict import input_fields
 from sequencer2d.models import load_model
@@ -228,14 +228,24 @@ def open_layers(module: nn.Module, products: tuple[str, ...]) -> nn.Module:
 
 def quantize(network: nn.Module, arm: Arm) -> None:
     """Quantize the linear layers of the arm's products, in place."""
-    from torchao.quantization import quantize_
-
-    quantize_(network, float8_config(arm.scales), lambda module, name: _product(name) in arm.products)
+    to_fp8(network, arm.scales, lambda module, name: _product(name) in arm.products)
     found = {_product(name) for name, module in network.named_modules() if is_quantized(module)}
     if found != set(arm.products):
         # torchao passes over what it cannot take, widths that are no multiples of 16.
         left = ", ".join(PRODUCTS[key] for key in arm.products if key not in found)
         raise ConfigError(f"torchao left in bf16: {left}")
+
+
+def to_fp8(network: nn.Module, scales: str, chosen: Callable[[nn.Module, str], bool] | None = None) -> None:
+    """Quantize the linear layers of `network`, or those that `chosen` takes by module and name, in place."""
+    from torchao.quantization import quantize_
+
+    quantize_(network, float8_config(scales), chosen)
+    for module in network.modules():
+        if scales == TENSOR and is_quantized(module):
+            # torchao notes one scale a tensor as one block of the tensor's size, and takes a weight of 128 × 128 for
+            # one of many such blocks, another kind of product. -1 stands for the size, too.
+            module.weight.block_size = [-1, -1]  # type: ignore[union-attr]
 
 
 def float8_config(scales: str) -> Any:
@@ -313,26 +323,30 @@ def product_rows(arguments: argparse.Namespace, device: torch.device) -> list[di
         row |= {"product": PRODUCTS[shape.product], "layers": layers}
         row |= {"m": arguments.batch * shape.tokens, "k": shape.k, "n": shape.n}
         row["macs_share"] = share_in_fp8({shape: layers}, macs, tuple(PRODUCTS))
-        row |= time_product(row["m"], shape.k, shape.n, device)
+        try:
+            row |= time_product(row["m"], shape.k, shape.n, device)
+        except Exception as error:  # as in the whole model: one that fails does not take the others with it
+            row["error"] = in_short(error)
         rows.append(row)
         say(", ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, (int, float))))
+        if "error" in row:
+            say(row["error"])
         free_memory(device)
     return rows
 
 
 def time_product(m: int, k: int, n: int, device: torch.device) -> dict[str, float]:
     """Milliseconds and speed-ups: bf16, and for each kind of scales the product alone and after quantization."""
-    from torchao.quantization import Float8Tensor, quantize_
+    from torchao.quantization import Float8Tensor
 
     x = torch.randn(m, k, device=device, dtype=torch.bfloat16)
     linear = nn.Linear(k, n, device=device, dtype=torch.bfloat16).requires_grad_(False)
     found = {"bf16_ms": graph_ms(lambda: linear(x), device)}
     for scales in (ROWS, TENSOR):
         layer = nn.Sequential(copy.deepcopy(linear))
-        config = float8_config(scales)
-        quantize_(layer, config)
+        to_fp8(layer, scales)
         weight = layer[0].weight.t()
-        xq = Float8Tensor.from_hp(x, granularity=config.granularity[0])
+        xq = Float8Tensor.from_hp(x, granularity=float8_config(scales).granularity[0])
         alone = scaled_product(xq.qdata, xq.scale, weight.qdata, weight.scale, linear.bias)
         torch._dynamo.reset()  # else the shapes before would count against the limit of recompilations
         quantizing = torch.compile(layer, fullgraph=True, dynamic=False)
@@ -392,7 +406,7 @@ def speed_rows(arguments: argparse.Namespace, device: torch.device) -> list[dict
                 raise RuntimeError(f"logits differ from bf16's by {row['relative_difference']:.2g}")
         except Exception as error:
             # A library, a compiler and a driver are in play; the table says which arm failed, the others go on.
-            row["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            row["error"] = in_short(error)
             run = None
         row["prepare_s"] = time.monotonic() - begin
         rows.append(row)
@@ -406,6 +420,11 @@ def speed_rows(arguments: argparse.Namespace, device: torch.device) -> list[dict
     for arm, row in zip(ARMS, rows, strict=True):
         say(f"{arm}: " + (f"{row['images_per_second']:,.0f} images/s" if "ms" in row else row["error"]))
     return rows
+
+
+def in_short(error: Exception) -> str:
+    """Its type and the first line of its message, at most 200 characters."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def compiled(model: nn.Module, arm: Arm, images: Tensor) -> Callable[[], Tensor]:
@@ -484,23 +503,36 @@ def checkpoint_rows(model: Any, loader: Kept, device: torch.device) -> list[dict
     exact, bf16 = None, None
     rows = []
     for arm in (None, *ARMS):
-        network = model if arm is None else Optimized(prepare(model, arm), torch.bfloat16, compile=False, graph=False)
-        recorder = Recorder(network)
-        result = evaluate(recorder, loader, device=device)  # type: ignore[arg-type]
-        logits = torch.cat(recorder.logits)
-        exact = logits if exact is None else exact
-        row = {"model": model.variant, "classes": len(loader.class_names), "images": result.count}
+        row = {"model": model.variant, "classes": len(loader.class_names)}
         row |= {"form": "eager", "arithmetic": "fp32", "in_fp8": "–"} if arm is None else arm.said
-        row |= {"top1_percent": result.top1, "cross_entropy": result.cross_entropy}
+        rows.append(row)
+        try:
+            result, logits = judge(model, arm, loader, device)
+        except Exception as error:
+            if arm is None or arm == BASELINE:  # what the others are compared with
+                raise
+            row["error"] = in_short(error)
+            say(f"{arm}: {row['error']}")
+            continue
+        exact = logits if exact is None else exact
+        row |= {"images": result.count, "top1_percent": result.top1, "cross_entropy": result.cross_entropy}
         row["largest_difference"] = float((logits - exact).abs().max() / exact.abs().max())
         row["relative_difference"] = float((logits - exact).norm() / exact.norm())
         if arm == BASELINE:
             bf16 = row
-        rows.append(row)
         say(f"{arm or 'fp32'}: top-1 {result.top1:.2f} %, largest difference {row['largest_difference']:.2g}")
     for row in rows:
-        row["top1_change_points"] = row["top1_percent"] - bf16["top1_percent"]  # type: ignore[index]
+        if "top1_percent" in row:
+            row["top1_change_points"] = row["top1_percent"] - bf16["top1_percent"]  # type: ignore[index]
     return rows
+
+
+def judge(model: nn.Module, arm: Arm | None, loader: Kept, device: torch.device) -> tuple[ClassificationResult, Tensor]:
+    """What the arm (None: the model as it is, in fp32) makes of the images, and its logits (N, classes), on the CPU."""
+    network = model if arm is None else Optimized(prepare(model, arm), torch.bfloat16, compile=False, graph=False)
+    recorder = Recorder(network)
+    result = evaluate(recorder, loader, device=device)  # type: ignore[arg-type]
+    return result, torch.cat(recorder.logits)
 
 
 if __name__ == "__main__":

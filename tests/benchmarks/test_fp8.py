@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,19 @@ def test_the_products_that_are_timed_are_the_same_product(on_cpu: None, monkeypa
 
 
 @needs_torchao
+@pytest.mark.parametrize("scales", [fp8.ROWS, fp8.TENSOR])
+def test_a_weight_of_the_size_of_a_block(scales: str, on_cpu: None) -> None:
+    """torchao also knows scales for blocks of 128 × 128, and must not find such a block in a tensor of that size."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(128, 128, dtype=torch.bfloat16)).requires_grad_(False)
+    x = torch.randn(2, 3, 5, 128, dtype=torch.bfloat16)
+    expected = layer(x)
+    fp8.to_fp8(layer, scales)
+    assert fp8.is_quantized(layer[0])
+    assert 0.005 < float((layer(x) - expected).norm() / expected.norm()) < 0.06
+
+
+@needs_torchao
 def test_what_torchao_passes_over_is_no_silent_bf16(on_cpu: None) -> None:
     model = tiny(dims=(24, 40), hidden_dims=(16, 16))
     with pytest.raises(ConfigError, match="torchao left in bf16: input product"):
@@ -144,6 +158,25 @@ def test_accuracy_of_all_arms_on_a_checkpoint(on_cpu: None, tmp_path: Path) -> N
     assert rows[3]["top1_change_points"] == 0
     text = rendered("fp8-accuracy", rows)
     assert "| sequencer2d_n | 6 | optimize | fp8, a scale a tensor | all |" in text
+
+
+def test_an_arm_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(model: nn.Module, arm: fp8.Arm | None, *rest: Any) -> Any:
+        if arm is not None and arm.scales:
+            raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED\nand more")
+        return SimpleNamespace(count=4, top1=50.0, cross_entropy=1.0), torch.ones(4, 3)
+
+    monkeypatch.setattr(fp8, "judge", judge)
+    rows = fp8.checkpoint_rows(tiny(), SimpleNamespace(class_names=("cat", "cow", "dog")), CPU)  # type: ignore[arg-type]
+    assert ["error" in row for row in rows] == [False, *(bool(arm.scales) for arm in fp8.ARMS)]
+    assert rows[2]["error"] == "RuntimeError: CUBLAS_STATUS_NOT_SUPPORTED"
+    assert "| optimize | fp8, a scale a tensor | all | – | – | – | – |" in rendered("fp8-accuracy", rows)
+    monkeypatch.setattr(
+        fp8, "time_product", lambda m, *rest: {"bf16_ms": 1.0} if m == 8 else judge(tiny(), fp8.ARMS[1])
+    )
+    arguments = fp8.parse(["--model", "sequencer2d_n", "--size", "28", "--batch", "2"])
+    rows = fp8.product_rows(arguments, CPU)
+    assert {row["m"]: "error" in row for row in rows} == {32: True, 8: False}
 
 
 def test_rates_are_compared_within_a_form_and_with_optimize() -> None:
