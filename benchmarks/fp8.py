@@ -208,7 +208,7 @@ def prepare(model: nn.Module, arm: Arm) -> nn.Module:
     """A copy of `model` in bf16, with the layers of the arm's form and its products in fp8; on the model's device."""
     network = copy.deepcopy(model).eval().requires_grad_(False)
     if arm.form == "optimize":
-        network = open_layers(freeze(network), arm.products)
+        network = open_layers(freeze(network, in_place=not arm.products), arm.products)
     network = network.to(torch.bfloat16, memory_format=torch.channels_last)
     if arm.scales:
         quantize(network, arm)

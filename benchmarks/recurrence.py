@@ -8,6 +8,7 @@ in parallel processes first, because it takes longer than everything else.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -47,12 +48,13 @@ CANDIDATES = {
 
 
 def candidates(kernel: str, hidden: int, stages: list[int]) -> list[Launch]:
-    """Configurations worth compiling, at each depth of the pipeline."""
+    """Configurations worth compiling, at each depth of the pipeline, in either order of products and activations."""
     launches = []
     for rows, chunk, warps, *inner in CANDIDATES[kernel, hidden]:
         padded = -(-hidden // chunk) * chunk
         resident = 4 * padded * padded * 2 <= 160 * 1024
-        launches += [Launch(rows, chunk, warps, resident, depth, *inner) for depth in stages]
+        for depth, ahead in itertools.product(stages, (True, False)):
+            launches.append(Launch(rows, chunk, warps, resident, depth, *(inner or [None]), ahead=ahead))
     return launches
 
 

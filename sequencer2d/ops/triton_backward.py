@@ -21,48 +21,35 @@ WEIGHT_SPLITS = 24
 
 
 @triton.jit
-def cell_backward(x, rec, state, dh, dc, bias_n, CELL: tl.constexpr, FAST: tl.constexpr):
+def cell_backward(sums, state, dh, dc, bias_n, CELL: tl.constexpr, FAST: tl.constexpr):
     """Gradients of one step of a chunk.
 
-    x and rec are as in forward, state is c (LSTM) or h (GRU) before the step, dh and dc the gradients of what the step
-    returned. Returns the gradients of x, of rec, of the state before (LSTM: c; GRU: h) in fp32.
+    sums are as in forward, state is c (LSTM) or h (GRU) before the step, dh and dc the gradients of what the step
+    returned. Returns, in fp32, the gradients of the gates' input part, of their recurrent part, and of the state before
+    (LSTM: c; GRU: h).
     """
     if CELL == common.LSTM:
-        i = common.sigmoid(x[0].to(tl.float32) + rec[0], FAST)
-        f = common.sigmoid(x[1].to(tl.float32) + rec[1], FAST)
-        g = common.tanh(x[2].to(tl.float32) + rec[2], FAST)
-        o = common.sigmoid(x[3].to(tl.float32) + rec[3], FAST)
+        i = common.sigmoid(sums[0], FAST)
+        f = common.sigmoid(sums[1], FAST)
+        g = common.tanh(sums[2], FAST)
+        o = common.sigmoid(sums[3], FAST)
         u = common.tanh(f * state + i * g, FAST)
         dc += dh * o * (1.0 - u * u)
         d = (dc * g * i * (1.0 - i), dc * state * f * (1.0 - f), dc * i * (1.0 - g * g), dh * u * o * (1.0 - o))
         return d, d, dc * f
     elif CELL == common.GRU:
-        r = common.sigmoid(x[0].to(tl.float32) + rec[0], FAST)
-        z = common.sigmoid(x[1].to(tl.float32) + rec[1], FAST)
-        recurrent_n = rec[2] + bias_n
-        n = common.tanh(x[2].to(tl.float32) + r * recurrent_n, FAST)
+        r = common.sigmoid(sums[0], FAST)
+        z = common.sigmoid(sums[1], FAST)
+        recurrent_n = sums[2] + bias_n
+        n = common.tanh(sums[3] + r * recurrent_n, FAST)
         dn = dh * (1.0 - z) * (1.0 - n * n)
         dr = dn * recurrent_n * r * (1.0 - r)
         dz = dh * (state - n) * z * (1.0 - z)
         return (dr, dz, dn), (dr, dz, dn * r), dh * z
     else:
-        h = common.tanh(x[0].to(tl.float32) + rec[0], FAST)
+        h = common.tanh(sums[0], FAST)
         d = (dh * (1.0 - h * h),)
         return d, d, dc
-
-
-@triton.jit
-def fetch(
-    gate_rows, state_rows, grad_rows, n: tl.constexpr, valid, has_state, D: tl.constexpr, DC: tl.constexpr,
-    G: tl.constexpr, STATE: tl.constexpr,
-):  # fmt: skip
-    """What a step of chunk n reads: gate slices, gradient of h, and the state before (0 at the first step)."""
-    x = common.chunk_gates(gate_rows, n, valid, D, DC, G)
-    grad = common.load_chunk(grad_rows, n, valid, D, DC)
-    state = grad
-    if STATE:
-        state = common.load_chunk(state_rows, n, valid & has_state, D, DC)
-    return x, grad, state
 
 
 @triton.jit
@@ -70,7 +57,7 @@ def backward_kernel(
     grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, one, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
     NK: tl.constexpr, R: tl.constexpr, CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr,
-    RESIDENT: tl.constexpr, STAGES: tl.constexpr,
+    RESIDENT: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of
     the recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
@@ -84,7 +71,7 @@ def backward_kernel(
         # Three offsets serve all tensors: registers are what this kernel is short of.
         column = tl.arange(0, DC)[None, :]
         bias_rows = bias_n + slot * D + column
-        gate_row = token[:, None] * (S * G * D) + slot * (G * D) + column
+        gate_row = token[:, None] * (S * G * D) + slot * (G * D) + common.gate_columns(D, DC, G)
         unit_row = token[:, None] * (S * D) + slot * D + column
         wide_row = token[:, None] * (S * D) + slot * D + tl.arange(0, KC)[None, :]
         dtype = gates.dtype.element_ty
@@ -102,31 +89,40 @@ def backward_kernel(
             h = ()
             for k in tl.static_range(NK):
                 h = h + (common.load_chunk(out + wide_row + hop * (S * D), k, valid & inner, D, KC),)
+            sums = ()
+            if AHEAD:
+                for n in tl.static_range(NC):
+                    x = common.load_gates(gates + gate_row, n, valid, D, DC, G).to(tl.float32)
+                    sums = sums + (common.add_recurrent(x, h, tiles, weight, slot, n, D, DC, KC, NK, G, PRECISION),)
             dh_new = ()
             for _ in tl.static_range(NK):
                 dh_new = dh_new + (wide_zero,)
             dc_new = ()
             for n in tl.static_range(NC):
-                x, grad, state = fetch(
-                    gates + gate_row, states + unit_row + hop * (S * D), grad_out + unit_row,
-                    n, valid, inner, D, DC, G, STATE,
-                )  # fmt: skip
-                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, KC, NK, G, PRECISION)
+                dh_n = common.chunk_of(dh, n, R, DC, KC)
+                dh_n += common.load_chunk(grad_out + unit_row, n, valid, D, DC).to(tl.float32)
+                state = zero
+                if STATE:
+                    # 0 at the first step.
+                    before = states + unit_row + hop * (S * D)
+                    state = common.load_chunk(before, n, valid & inner, D, DC).to(tl.float32)
                 bias = zero
                 if CELL == common.GRU:
                     bias = tl.load(bias_rows + n * DC, mask=common.exists(n, True, D, DC), other=0.0).to(tl.float32)
-                dh_n = common.chunk_of(dh, n, R, DC, KC) + grad.to(tl.float32)
-                if CELL == common.GRU:
                     dh_n += dc[n]
-                d_x, d_rec, d_state = cell_backward(x, rec, state.to(tl.float32), dh_n, dc[n], bias, CELL, FAST)
+                if AHEAD:
+                    sum_n = sums[n]
+                else:
+                    x = common.load_gates(gates + gate_row, n, valid, D, DC, G).to(tl.float32)
+                    sum_n = common.add_recurrent(x, h, tiles, weight, slot, n, D, DC, KC, NK, G, PRECISION)
+                parts = common.apart(sum_n, R, DC, G)
+                d_x, d_rec, d_state = cell_backward(parts, state, dh_n, dc[n], bias, CELL, FAST)
                 dc_new = dc_new + (d_state,)
-                rounded = ()
-                for gate in tl.static_range(G):
-                    rounded = rounded + (d_rec[gate].to(dtype),)
-                    common.store_chunk(grad_gates + gate_row + gate * D, n, d_x[gate].to(dtype), valid, D, DC)
-                    if CELL == common.GRU:
-                        common.store_chunk(grad_rec + gate_row + gate * D, n, rounded[gate], valid, D, DC)
-                d_all = common.side_by_side(rounded, R, DC, G)
+                d_all = common.side_by_side(d_rec, R, DC, G).to(dtype)
+                common.store_gates(grad_rec + gate_row, n, d_all, valid, D, DC, G)
+                if CELL == common.GRU:
+                    d_inputs = common.side_by_side(d_x, R, DC, G).to(dtype)
+                    common.store_gates(grad_gates + gate_row, n, d_inputs, valid, D, DC, G)
                 dh_sum = ()
                 for k in tl.static_range(NK):
                     tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G))
@@ -222,7 +218,8 @@ def launch_backward(
             cells if cell == "lstm" else out, grad_gates, grad_rec, 1.0, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             KC=inner, NK=triton.cdiv(hidden, inner), R=launch.rows, CELL=CELL_CODES[cell], FAST=fast,
-            PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, num_warps=launch.warps, num_stages=1,
+            PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, AHEAD=launch.ahead,
+            num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 
     common.first_that_fits(("backward", hidden, len(scans), cell, gates.dtype, gates.device), launches, start)

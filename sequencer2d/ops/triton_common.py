@@ -185,41 +185,74 @@ def store_chunk(pointers, n: tl.constexpr, value, valid, D: tl.constexpr, DC: tl
 
 
 @triton.jit
-def chunk_gates(pointers, n: tl.constexpr, valid, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
-    """The G gate slices (R, DC) of chunk n, `pointers` (R, DC) being chunk 0's of the first gate."""
-    slices = ()
-    for gate in tl.static_range(G):
-        slices = slices + (load_chunk(pointers + gate * D, n, valid, D, DC),)
-    return slices
+def gate_columns(D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
+    """Where chunk 0 of a scan's gates lies, the gates side by side: offsets (1, GP*DC).
+
+    The order is `weight_tile`'s. The GRU's candidate stands in the third place and again in the fourth.
+    """
+    GP: tl.constexpr = 4 if G > 1 else 1
+    column = tl.arange(0, GP * DC)[None, :]
+    if G == 3:
+        return tl.minimum(column // DC, 2) * D + column % DC
+    else:
+        return column // DC * D + column % DC
 
 
 @triton.jit
-def recurrent_products(
-    h, tiles, weight, slot, n: tl.constexpr, R: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr,
+def gates_exist(n: tl.constexpr, valid, without: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
+    """Mask of chunk n of the gates side by side; the GRU leaves one of the four places out."""
+    column = tl.arange(0, (4 if G > 1 else 1) * DC)[None, :]
+    mask = valid
+    if D % DC != 0:
+        mask = mask & (n * DC + column % DC < D)
+    if G == 3:
+        mask = mask & (column // DC != without)
+    return mask
+
+
+@triton.jit
+def load_gates(pointers, n: tl.constexpr, valid, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
+    """The gates' input part (R, GP*DC) of chunk n, `pointers` being chunk 0's. The GRU's candidate is in the fourth
+    place, where W_hh has zeros, and 0 in the third, as its recurrent part must stay apart.
+    """
+    return tl.load(pointers + n * DC, mask=gates_exist(n, valid, 2, D, DC, G), other=0.0)
+
+
+@triton.jit
+def store_gates(pointers, n: tl.constexpr, value, valid, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
+    """Store (R, GP*DC) as chunk n of the gates; what stands in the GRU's fourth place is left out."""
+    tl.store(pointers + n * DC, value, mask=gates_exist(n, valid, 3, D, DC, G))
+
+
+@triton.jit
+def add_recurrent(
+    x, h, tiles, weight, slot, n: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr,
     NK: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Chunk n of W_hh·h for every gate, fp32: a tuple of G tensors (R, DC)."""
-    product = tl.dot(h[0], get_tile(tiles, weight, slot, n, 0, D, DC, KC, NK, G), input_precision=PRECISION)
-    for k in tl.static_range(1, NK):
+    """x + chunk n of W_hh·h for all gates side by side, fp32: (R, GP*DC). `x` is where the product's sums start."""
+    for k in tl.static_range(NK):
         tile = get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G)
-        product = tl.dot(h[k], tile, product, input_precision=PRECISION)
+        x = tl.dot(h[k], tile, x, input_precision=PRECISION)
+    return x
+
+
+@triton.jit
+def apart(gates, R: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
+    """Gates side by side (R, GP*DC) to a tuple of GP tensors (R, DC)."""
     if G == 1:
-        return (product,)
+        return (gates,)
     else:
-        # Splitting off the gates renames registers: a thread holds the same unit of every gate.
-        by_gate = tl.permute(tl.reshape(product, (R, 2, 2, DC)), (0, 3, 1, 2))
+        # Renames registers: a thread holds the same unit of every gate.
+        by_gate = tl.permute(tl.reshape(gates, (R, 2, 2, DC)), (0, 3, 1, 2))
         even, odd = tl.split(by_gate)
         first, third = tl.split(even)
         second, fourth = tl.split(odd)
-        if G == 3:
-            return first, second, third
-        else:
-            return first, second, third, fourth
+        return first, second, third, fourth
 
 
 @triton.jit
 def side_by_side(parts, R: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
-    """The inverse of the split: G tensors (R, DC) to one (R, GP*DC), gates side by side."""
+    """The inverse of `apart`: G tensors (R, DC) to one (R, GP*DC), gates side by side."""
     if G == 1:
         return parts[0]
     else:

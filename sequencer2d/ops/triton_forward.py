@@ -18,23 +18,26 @@ CELL_CODES = {"lstm": 0, "gru": 1, "rnn": 2}
 
 
 @triton.jit
-def cell_forward(x, rec, h_old, c_old, bias_n, CELL: tl.constexpr, FAST: tl.constexpr):
-    """One step of a chunk: input gates x, recurrent products rec, each a tuple of (R, DC); returns fp32 (h, c)."""
+def cell_forward(sums, c_old, bias_n, CELL: tl.constexpr, FAST: tl.constexpr):
+    """One step of a chunk: the gates' sums of input and recurrent part, a tuple of (R, DC); returns fp32 (h, c).
+
+    For the GRU they are those of r and z, and the candidate's recurrent and input part.
+    """
     if CELL == common.LSTM:
-        i = common.sigmoid(x[0].to(tl.float32) + rec[0], FAST)
-        f = common.sigmoid(x[1].to(tl.float32) + rec[1], FAST)
-        g = common.tanh(x[2].to(tl.float32) + rec[2], FAST)
-        o = common.sigmoid(x[3].to(tl.float32) + rec[3], FAST)
+        i = common.sigmoid(sums[0], FAST)
+        f = common.sigmoid(sums[1], FAST)
+        g = common.tanh(sums[2], FAST)
+        o = common.sigmoid(sums[3], FAST)
         c = f * c_old + i * g
         return o * common.tanh(c, FAST), c
     elif CELL == common.GRU:
-        r = common.sigmoid(x[0].to(tl.float32) + rec[0], FAST)
-        z = common.sigmoid(x[1].to(tl.float32) + rec[1], FAST)
-        n = common.tanh(x[2].to(tl.float32) + r * (rec[2] + bias_n), FAST)
+        r = common.sigmoid(sums[0], FAST)
+        z = common.sigmoid(sums[1], FAST)
+        n = common.tanh(sums[3] + r * (sums[2] + bias_n), FAST)
         h = n + z * (c_old - n)
         return h, h
     else:
-        h = common.tanh(x[0].to(tl.float32) + rec[0], FAST)
+        h = common.tanh(sums[0], FAST)
         return h, h
 
 
@@ -43,7 +46,7 @@ def forward_kernel(
     gates, weight, bias_n, out, cells, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, R: tl.constexpr,
     CELL: tl.constexpr, SAVE: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr,
-    STAGES: tl.constexpr,
+    STAGES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """gates (B, H, W, S*G*D), weight (S, G*D, D), bias_n (S, D) for GRU, out (B, H, W, S*D), cells as out if SAVE.
 
@@ -55,7 +58,7 @@ def forward_kernel(
     if any_rows:
         column = tl.arange(0, DC)[None, :]
         bias_rows = bias_n + slot * D + column
-        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D) + column
+        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D) + common.gate_columns(D, DC, G)
         out_rows = out + token[:, None] * (S * D) + slot * D + column
         cell_rows = cells + token[:, None] * (S * D) + slot * D + column
 
@@ -68,23 +71,31 @@ def forward_kernel(
             c = c + (zero,)
         tiles = common.weight_tiles(weight, slot, D, DC, DC, NC, NC, G, RESIDENT)
         for _ in tl.range(0, steps, num_stages=STAGES):
+            sums = ()
+            if AHEAD:
+                for n in tl.static_range(NC):
+                    x = common.load_gates(gate_rows, n, valid, D, DC, G).to(tl.float32)
+                    sums = sums + (common.add_recurrent(x, h, tiles, weight, slot, n, D, DC, DC, NC, G, PRECISION),)
             h_new = ()
             c_new = ()
             for n in tl.static_range(NC):
-                x = common.chunk_gates(gate_rows, n, valid, D, DC, G)
-                rec = common.recurrent_products(h, tiles, weight, slot, n, R, D, DC, DC, NC, G, PRECISION)
                 bias = zero
                 if CELL == common.GRU:
                     bias = tl.load(bias_rows + n * DC, mask=common.exists(n, True, D, DC), other=0.0).to(tl.float32)
-                h_chunk, c_chunk = cell_forward(x, rec, h[n], c[n], bias, CELL, FAST)
-                h_chunk = h_chunk.to(dtype)
-                common.store_chunk(out_rows, n, h_chunk, valid, D, DC)
-                if SAVE:
-                    common.store_chunk(cell_rows, n, c_chunk.to(dtype), valid, D, DC)
-                h_new = h_new + (h_chunk,)
+                if AHEAD:
+                    sum_n = sums[n]
+                else:
+                    x = common.load_gates(gate_rows, n, valid, D, DC, G).to(tl.float32)
+                    sum_n = common.add_recurrent(x, h, tiles, weight, slot, n, D, DC, DC, NC, G, PRECISION)
+                h_chunk, c_chunk = cell_forward(common.apart(sum_n, R, DC, G), c[n], bias, CELL, FAST)
+                h_new = h_new + (h_chunk.to(dtype),)
                 c_new = c_new + (c_chunk,)
             h = h_new
             c = c_new
+            for n in tl.static_range(NC):
+                common.store_chunk(out_rows, n, h[n], valid, D, DC)
+                if SAVE:
+                    common.store_chunk(cell_rows, n, c[n].to(dtype), valid, D, DC)
             gate_rows += hop * (S * G * D)
             out_rows += hop * (S * D)
             cell_rows += hop * (S * D)
@@ -114,7 +125,7 @@ def launch_forward(
             gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
-            RESIDENT=launch.resident, STAGES=launch.stages, num_warps=launch.warps, num_stages=1,
+            RESIDENT=launch.resident, STAGES=launch.stages, AHEAD=launch.ahead, num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 
     key = ("forward", hidden, len(scans), cell, save_cells, gates.dtype, gates.device)

@@ -19,7 +19,8 @@ class Launch:
 
     rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; stages of
     the pipeline that copies a step's inputs to shared memory (1: none); for backward, inputs of a product with W_hh: a
-    power of two times the chunk, or none for the chunk.
+    power of two times the chunk, or none for the chunk; whether all chunks' products with W_hh come before the first
+    activation, so that few rows overlap the two, at the cost of registers.
     """
 
     rows: int
@@ -28,33 +29,38 @@ class Launch:
     resident: bool = True
     stages: int = 2
     inner: int | None = None
+    ahead: bool = True
 
 
 # (kernel, hidden units): launches by the least number of rows that they are for, largest first. Measured on an H200 in
 # bf16 by benchmarks/recurrence.py. Few rows want small tiles, so that every multiprocessor gets one.
 _TABLE = {
-    ("forward", 96): (
-        (2048, Launch(32, 32, 4)),
-        (1024, Launch(32, 32, 4, stages=3)),
+    ("forward", 96): ((2048, Launch(32, 32, 4)), (0, Launch(16, 32, 4, stages=3))),
+    ("forward", 64): (
+        (4096, Launch(64, 32, 4, stages=3, ahead=False)),
+        (2048, Launch(32, 32, 4, stages=3)),
         (0, Launch(16, 32, 4, stages=3)),
     ),
-    ("forward", 64): ((1024, Launch(32, 32, 4, stages=3)), (0, Launch(16, 32, 4, stages=3))),
     ("forward", 48): (
-        (8192, Launch(64, 16, 2)),
-        (2048, Launch(32, 16, 2, stages=3)),
+        (8192, Launch(64, 16, 2, ahead=False)),
+        (4096, Launch(32, 16, 2, stages=3)),
         (0, Launch(16, 64, 4, stages=3)),
     ),
-    ("backward", 96): ((2048, Launch(64, 16, 4, inner=128)), (0, Launch(16, 32, 4, stages=3))),
-    ("backward", 64): ((1024, Launch(64, 32, 4, stages=3, inner=64)), (0, Launch(16, 32, 4, stages=3))),
+    ("backward", 96): ((0, Launch(16, 32, 4, stages=3, ahead=False)),),
+    ("backward", 64): (
+        (2048, Launch(64, 32, 4, stages=3, inner=64, ahead=False)),
+        (0, Launch(16, 32, 4, stages=3, ahead=False)),
+    ),
     ("backward", 48): (
         (4096, Launch(64, 16, 4, inner=64)),
         (2048, Launch(64, 16, 4, stages=3, inner=64)),
-        (0, Launch(16, 64, 4, stages=3)),
+        (1024, Launch(32, 16, 2, stages=3)),
+        (0, Launch(16, 64, 4, stages=3, ahead=False)),
     ),
 }
 _OTHERS = {
     "forward": ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4))),
-    "backward": ((1024, Launch(64, 32, 4)), (0, Launch(16, 32, 4))),
+    "backward": ((1024, Launch(64, 32, 4, ahead=False)), (0, Launch(16, 32, 4, ahead=False))),
 }
 
 
