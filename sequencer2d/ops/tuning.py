@@ -36,14 +36,10 @@ class Launch:
 # bf16 by benchmarks/recurrence.py. Few rows want small tiles, so that every multiprocessor gets one.
 _TABLE = {
     ("forward", 96): ((2048, Launch(32, 32, 4)), (0, Launch(16, 32, 4, stages=3))),
-    ("forward", 64): (
-        (4096, Launch(64, 32, 4, stages=3, ahead=False)),
-        (2048, Launch(32, 32, 4, stages=3)),
-        (0, Launch(16, 32, 4, stages=3)),
-    ),
+    ("forward", 64): ((0, Launch(16, 64, 4, stages=3)),),
     ("forward", 48): (
-        (8192, Launch(64, 16, 2, ahead=False)),
-        (4096, Launch(32, 16, 2, stages=3)),
+        (4096, Launch(32, 16, 2, stages=4)),
+        (1024, Launch(16, 16, 2, stages=3)),
         (0, Launch(16, 64, 4, stages=3)),
     ),
     ("backward", 96): ((0, Launch(16, 32, 4, stages=3, ahead=False)),),

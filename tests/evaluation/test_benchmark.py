@@ -372,7 +372,7 @@ def cuda_form() -> Callable[[nn.Module, str, str], forms.Form]:
 
 
 @pytest.mark.gpu
-# timm's nn.LSTM: PyTorch cannot put its 16-bit weights in one chunk, and asks its compiled form for gradients of copies.
+# timm's nn.LSTM: PyTorch cannot put its 16-bit weights in one chunk, and its compiler asks for gradients of copies.
 @pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("mode", ["inference", "training"])

@@ -23,17 +23,6 @@ def test_it_adds_the_product(shape):
     torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_sixteen_bits_round_the_sum_alone(dtype):
-    """The product, 1 + ε/2, is no number of the dtype; the sum, ε/2, is one."""
-    small = torch.finfo(dtype).eps / 2
-    weight = torch.zeros(8, 8, device=DEVICE, dtype=dtype)
-    weight[:, 0], weight[:, 1] = 1.0, small
-    total = torch.full((64, 8), -1.0, device=DEVICE, dtype=dtype)
-    add_linear_(total, torch.ones(64, 8, device=DEVICE, dtype=dtype), weight)
-    assert torch.equal(total, torch.full_like(total, small))
-
-
 def test_the_factors_may_have_any_strides():
     total, x, weight = operands(2, 3, 4)
     expected = total + x @ weight.T

@@ -30,7 +30,7 @@ def test_every_size_has_launches_that_compile_and_one_for_small_memories(cell, d
 
 
 def test_few_rows_get_small_tiles_and_many_rows_large_ones_first():
-    few, many = choose("backward", 16, 96), choose("backward", 4096, 96)
+    few, many = choose("backward", 16, 48), choose("backward", 4096, 48)
     assert few[0].rows == 16
     assert many[0].rows == 64
     assert set(few) < set(many)
