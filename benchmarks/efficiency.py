@@ -31,13 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
     options.parts.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     codes = []
+
+    def time_left() -> float | None:
+        return options.time_limit - (time.monotonic() - begin) if options.time_limit else None
+
     for plan in options.plans if options.warm_up else ():
-        warm_up(plan, options)
+        warm_up(plan, options, time_left())
     for plan in options.plans:
-        left = options.time_limit - (time.monotonic() - begin) if options.time_limit else None
+        left = time_left()
         if left is None or left > 0:
             codes += run_plan(plan, options, left)
-    merge_parts(options.parts, options.output)
+            merge_parts(options.parts, options.output)
     return max(codes, default=0)
 
 
@@ -68,7 +72,7 @@ def run_plan(plan: str, options: argparse.Namespace, time_limit: float | None) -
     return [process.wait() for process in processes]
 
 
-def warm_up(plan: str, options: argparse.Namespace) -> None:
+def warm_up(plan: str, options: argparse.Namespace, time_limit: float | None) -> None:
     """Compile everything of a plan in parallel and throw the measurements away.
 
     What the compiler finds by timing kernels is not kept: it is found again, undisturbed, when a row is measured.
@@ -81,6 +85,8 @@ def warm_up(plan: str, options: argparse.Namespace) -> None:
         for index in range(options.warm_up):
             command = [sys.executable, "-m", "sequencer2d", "bench", "--plan", plan, "--seconds", "0.01"]
             command += ["--output", f"{folder}/{index}.json", "--shard", f"{index + 1}/{options.warm_up}"]
+            if time_limit is not None:
+                command += ["--time-limit", f"{max(time_limit, 0.0):.0f}"]
             command += passed_on(options)
             environment = {**environment, "CUDA_VISIBLE_DEVICES": str(index % options.gpus)}
             processes.append(

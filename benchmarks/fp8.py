@@ -46,7 +46,7 @@ from sequencer2d.evaluation.classify import ClassificationResult, evaluate
 from sequencer2d.evaluation.efficiency import count_macs
 from sequencer2d.evaluation.predict import input_fields
 from sequencer2d.models import load_model
-from sequencer2d.models.optimizing import Optimized
+from sequencer2d.models.optimizing import Optimized, side_stream
 from sequencer2d.nn.frozen import FusedMlp, PackedRNN2D, freeze
 
 NAME = "fp8"
@@ -369,7 +369,7 @@ def scaled_product(x: Tensor, scale_x: Tensor, weight: Tensor, scale_w: Tensor, 
 
 def graph_ms(run: Callable[[], Tensor], device: torch.device) -> float:
     """Milliseconds of one call, of many in a CUDA graph: the GPU's time without the host's."""
-    beside = torch.cuda.Stream(device)
+    beside = side_stream(device)
     beside.wait_stream(torch.cuda.current_stream(device))
     with torch.inference_mode():
         with torch.cuda.stream(beside):

@@ -394,3 +394,16 @@ def test_a_replayed_training_graph_changes_the_weights(cuda_form: Callable[..., 
     before = [parameter.detach().clone() for parameter in model.parameters()]
     form.step()
     assert all((a != b).any() for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_memory_does_not_depend_on_what_ran_before(tmp_path: Path) -> None:
+    """Matrix products keep workspaces for every stream and thread that they saw; they are no row's memory."""
+    peaks = []
+    for number in range(3):
+        rows: list[dict[str, Any]] = []
+        wanted = cases("sequencer2d_n", mode="training", dtype="bf16", form="graph")
+        results = ResultFile(tmp_path / f"{number}.json", HEADER)
+        benchmark.run(wanted, results, torch.device("cuda"), measure_s=0.01, on_row=rows.append)
+        peaks += [row["peak_memory_mib"] for row in rows]
+    assert max(peaks) - min(peaks) < 1.0, peaks

@@ -22,7 +22,7 @@ from torch._functorch import config as functorch_config
 from torch.nn import functional as F
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.models.optimizing import optimize
+from sequencer2d.models.optimizing import optimize, side_stream
 
 MODES = ("inference", "training")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -201,7 +201,7 @@ def _capture(
     run: Callable[[], Tensor | None], device: torch.device
 ) -> tuple[torch.cuda.CUDAGraph, Tensor | None, float]:
     """Capture `run` after a few runs beside the main stream; the graph, its output and the peak memory (MiB)."""
-    beside = torch.cuda.Stream(device)
+    beside = side_stream(device)
     beside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(beside):
         for _ in range(CAPTURE_WARMUP):

@@ -203,6 +203,7 @@ class _Runner:
         """Forget compiled code and free memory; fails where an earlier fault has left the device unusable."""
         try:
             torch._dynamo.reset()
+            timing.free_workspaces(self.device)
             timing.free_memory(self.device)
             timing.synchronize(self.device)
         except RuntimeError as error:
