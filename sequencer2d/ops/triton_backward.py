@@ -57,7 +57,7 @@ def backward_kernel(
     grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, one, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
     NK: tl.constexpr, R: tl.constexpr, CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr,
-    RESIDENT: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr, FLIP: tl.constexpr,
+    RESIDENT: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of
     the recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
@@ -96,10 +96,7 @@ def backward_kernel(
                     sums = sums + (common.add_recurrent(x, h, tiles, weight, slot, n, D, DC, KC, NK, G, PRECISION),)
             dh_new = ()
             for _ in tl.static_range(NK):
-                if FLIP:
-                    dh_new = dh_new + (tl.zeros((KC, R), tl.float32),)
-                else:
-                    dh_new = dh_new + (wide_zero,)
+                dh_new = dh_new + (wide_zero,)
             dc_new = ()
             for n in tl.static_range(NC):
                 dh_n = common.chunk_of(dh, n, R, DC, KC)
@@ -128,20 +125,14 @@ def backward_kernel(
                     common.store_gates(grad_gates + gate_row, n, d_inputs, valid, D, DC, G)
                 dh_sum = ()
                 for k in tl.static_range(NK):
-                    tile = common.get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G)
-                    if FLIP:
-                        dh_sum = dh_sum + (tl.dot(tile, tl.trans(d_all), dh_new[k], input_precision=PRECISION),)
-                    else:
-                        dh_sum = dh_sum + (tl.dot(d_all, tl.trans(tile), dh_new[k], input_precision=PRECISION),)
+                    tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G))
+                    dh_sum = dh_sum + (tl.dot(d_all, tile, dh_new[k], input_precision=PRECISION),)
                 dh_new = dh_sum
             # Times 1, which the compiler cannot know: were the products' own registers carried into the next step, it
             # would see them read while products run, and make all of those wait for each other.
             dh = ()
             for k in tl.static_range(NK):
-                if FLIP:
-                    dh = dh + (tl.trans(dh_new[k]),)
-                else:
-                    dh = dh + (dh_new[k] * one,)
+                dh = dh + (dh_new[k] * one,)
             dc = dc_new
             gate_row += hop * (S * G * D)
             unit_row += hop * (S * D)
@@ -227,7 +218,7 @@ def launch_backward(
             cells if cell == "lstm" else out, grad_gates, grad_rec, 1.0, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             KC=inner, NK=triton.cdiv(hidden, inner), R=launch.rows, CELL=CELL_CODES[cell], FAST=fast,
-            PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, AHEAD=launch.ahead, FLIP=launch.flip,
+            PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, AHEAD=launch.ahead,
             num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 

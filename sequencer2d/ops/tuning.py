@@ -30,7 +30,6 @@ class Launch:
     stages: int = 2
     inner: int | None = None
     ahead: bool = True
-    flip: bool = False
 
 
 # (kernel, hidden units): launches by the least number of rows that they are for, largest first. Measured on an H200 in
