@@ -37,6 +37,19 @@ BY_UNITS_COLUMNS = (
     Column("first", "first"),
     *(Column(f"ms_{batch}", f"{batch} images, ms", fixed(3)) for batch in BATCHES),
 )
+LAUNCH_COLUMNS = (
+    Column("kernel", "kernel"),
+    Column("hidden", "D"),
+    Column("rows", "rows of a tile"),
+    Column("chunk", "chunk"),
+    Column("warps", "warps"),
+    Column("stages", "stages"),
+    Column("inner", "inner"),
+    Column("ahead", "products", lambda value: "all first" if value else "by chunk"),
+    Column("error", "error", lambda value: f"{value:.5f}"),
+    *(Column(f"ms_{batch}", f"{batch} images, ms", fixed(3)) for batch in BATCHES[:-1]),
+    Column("ms_saving_128", "128, c saved, ms", fixed(3)),
+)
 CURVE_COLUMNS = (
     Column("implementation", "implementation"),
     Column("seed", "seed"),
@@ -59,6 +72,17 @@ def best_of_each_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def fastest_launches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The launches that are the fastest of their kernel and hidden size at some batch."""
+    fastest: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for row in rows:
+        for key in (f"ms_{batch}" for batch in BATCHES if f"ms_{batch}" in row):
+            best = fastest.setdefault((row["kernel"], row["hidden"], key), row)
+            if row[key] < best[key]:
+                fastest[row["kernel"], row["hidden"], key] = row
+    return [row for row in rows if any(row is best for best in fastest.values())]
+
+
 def curve_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each run's losses by step."""
     return [{**row, **{str(entry["step"]): entry["loss"] for entry in row["log"]}} for row in rows]
@@ -77,20 +101,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
         Column("seconds", "time, evaluation included", minutes),
         Column("images_per_second", "training, images/s", fixed(0)),
     ),
-    "recurrence": (
-        Column("kernel", "kernel"),
-        Column("hidden", "D"),
-        Column("rows", "rows of a tile"),
-        Column("chunk", "chunk"),
-        Column("warps", "warps"),
-        Column("stages", "stages"),
-        Column("inner", "inner"),
-        Column("error", "error", lambda value: f"{value:.5f}"),
-        Column("ms_256", "256 images, ms", fixed(3)),
-        Column("ms_128", "128, ms", fixed(3)),
-        Column("ms_saving_128", "128, c saved, ms", fixed(3)),
-        Column("ms_16", "16, ms", fixed(3)),
-    ),
+    "recurrence": View("recurrence", LAUNCH_COLUMNS, fastest_launches),
     "recurrence-by-units": View("recurrence-by-units", BY_UNITS_COLUMNS, best_of_each_order),
     "curves": View("curves", CURVE_COLUMNS, curve_rows),
     "profile": (
