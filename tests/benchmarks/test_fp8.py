@@ -11,7 +11,25 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks import fp8, tables
+from benchmarks import fp8, fp8_model_rows, fp8_products, tables
+from benchmarks.fp8_model_rows import accuracy_rows, add_ratios, checkpoint_rows
+from benchmarks.fp8_models import (
+    ARMS,
+    BASELINE,
+    FUSION,
+    INPUT,
+    PRODUCTS,
+    ROWS,
+    SECOND,
+    TENSOR,
+    Arm,
+    OpenMlp,
+    OpenRNN2D,
+    is_quantized,
+    prepare,
+    to_fp8,
+)
+from benchmarks.fp8_products import Shape, product_rows, shapes, share_in_fp8, time_product
 from sequencer2d.errors import ConfigError
 from sequencer2d.evaluation.efficiency import count_macs
 from sequencer2d.models import create_model, save_weights
@@ -61,11 +79,11 @@ def difference(network: nn.Module, other: nn.Module) -> float:
 
 
 @needs_torchao
-@pytest.mark.parametrize("arm", fp8.ARMS, ids=str)
-def test_an_arm_quantizes_its_products_and_nothing_else(arm: fp8.Arm, on_cpu: None) -> None:
+@pytest.mark.parametrize("arm", ARMS, ids=str)
+def test_an_arm_quantizes_its_products_and_nothing_else(arm: Arm, on_cpu: None) -> None:
     model = tiny()
-    network = fp8.prepare(model, arm)
-    found = {name for name, module in network.named_modules() if fp8.is_quantized(module)}
+    network = prepare(model, arm)
+    found = {name for name, module in network.named_modules() if is_quantized(module)}
     assert found == {f"stages.{stage}.blocks.0.{key}" for stage in range(2) for key in arm.products}
     assert {p.dtype for p in model.parameters()} == {torch.float32}, "the given model stays as it is"
     error = difference(network, model)
@@ -75,20 +93,20 @@ def test_an_arm_quantizes_its_products_and_nothing_else(arm: fp8.Arm, on_cpu: No
 
 def test_layers_opened_for_torchao_compute_what_the_packed_ones_do() -> None:
     model = tiny()
-    opened = fp8.prepare(model, fp8.Arm("optimize", products=tuple(fp8.PRODUCTS)))
-    assert sum(isinstance(module, fp8.OpenRNN2D | fp8.OpenMlp) for module in opened.modules()) == 4
-    assert difference(opened.float(), fp8.prepare(model, fp8.BASELINE).float()) < 2e-3  # the GELU's two forms
+    opened = prepare(model, Arm("optimize", products=tuple(PRODUCTS)))
+    assert sum(isinstance(module, OpenRNN2D | OpenMlp) for module in opened.modules()) == 4
+    assert difference(opened.float(), prepare(model, BASELINE).float()) < 2e-3  # the GELU's two forms
 
 
 def test_shapes_and_their_share_of_the_arithmetic() -> None:
     model = create_model("sequencer2d_n", **TINY, num_classes=3)
-    found = fp8.shapes(model, 32)
-    assert found[fp8.Shape(fp8.INPUT, 16, 32, 4 * 4 * 16)] == 1
-    assert found[fp8.Shape(fp8.FUSION, 4, 64, 64)] == 1
-    assert found[fp8.Shape(fp8.SECOND, 4, 192, 64)] == 1
+    found = shapes(model, 32)
+    assert found[Shape(INPUT, 16, 32, 4 * 4 * 16)] == 1
+    assert found[Shape(FUSION, 4, 64, 64)] == 1
+    assert found[Shape(SECOND, 4, 192, 64)] == 1
     macs = count_macs(model, 32)
-    parts = [fp8.share_in_fp8(found, macs, (key,)) for key in fp8.PRODUCTS]
-    assert fp8.share_in_fp8(found, macs, tuple(fp8.PRODUCTS)) == pytest.approx(sum(parts))
+    parts = [share_in_fp8(found, macs, (key,)) for key in PRODUCTS]
+    assert share_in_fp8(found, macs, tuple(PRODUCTS)) == pytest.approx(sum(parts))
     assert parts[0] == pytest.approx((16 * 32 + 4 * 64) * 256 / macs)
 
 
@@ -101,9 +119,9 @@ def test_the_products_that_are_timed_are_the_same_product(on_cpu: None, monkeypa
             found.append(run().float())
         return 2.0 ** -len(found)
 
-    monkeypatch.setattr(fp8, "graph_ms", run_once)
+    monkeypatch.setattr(fp8_products, "graph_ms", run_once)
     monkeypatch.setattr(torch, "compile", lambda layer, **options: layer)
-    times = fp8.time_product(40, 64, 32, CPU)
+    times = time_product(40, 64, 32, CPU)
     bf16, rows, rows_quantizing, tensor, tensor_quantizing = found
     assert all(0.005 < float((y - bf16).norm() / bf16.norm()) < 0.06 for y in (rows, tensor))
     assert torch.equal(rows, rows_quantizing)
@@ -113,15 +131,15 @@ def test_the_products_that_are_timed_are_the_same_product(on_cpu: None, monkeypa
 
 
 @needs_torchao
-@pytest.mark.parametrize("scales", [fp8.ROWS, fp8.TENSOR])
+@pytest.mark.parametrize("scales", [ROWS, TENSOR])
 def test_a_weight_of_the_size_of_a_block(scales: str, on_cpu: None) -> None:
     """torchao also knows scales for blocks of 128 × 128, and must not find such a block in a tensor of that size."""
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(128, 128, dtype=torch.bfloat16)).requires_grad_(False)
     x = torch.randn(2, 3, 5, 128, dtype=torch.bfloat16)
     expected = layer(x)
-    fp8.to_fp8(layer, scales)
-    assert fp8.is_quantized(layer[0])
+    to_fp8(layer, scales)
+    assert is_quantized(layer[0])
     assert 0.005 < float((layer(x) - expected).norm() / expected.norm()) < 0.06
 
 
@@ -129,12 +147,12 @@ def test_a_weight_of_the_size_of_a_block(scales: str, on_cpu: None) -> None:
 def test_what_torchao_passes_over_is_no_silent_bf16(on_cpu: None) -> None:
     model = tiny(dims=(24, 40), hidden_dims=(16, 16))
     with pytest.raises(ConfigError, match="torchao left in bf16: input product"):
-        fp8.prepare(model, fp8.Arm("optimize", fp8.ROWS, (fp8.INPUT,)))
+        prepare(model, Arm("optimize", ROWS, (INPUT,)))
 
 
 def test_a_mixer_that_is_not_measured_is_refused() -> None:
     with pytest.raises(ConfigError, match="LSTMs along both axes"):
-        fp8.prepare(tiny(cell="gru"), fp8.Arm("optimize", products=(fp8.INPUT,)))
+        prepare(tiny(cell="gru"), Arm("optimize", products=(INPUT,)))
 
 
 @needs_torchao
@@ -150,8 +168,8 @@ def test_accuracy_of_all_arms_on_a_checkpoint(on_cpu: None, tmp_path: Path) -> N
     arguments = fp8.parse(
         ["--checkpoint", str(tmp_path / "model.safetensors"), "--data", str(tmp_path), "--batch", "4"]
     )
-    rows = fp8.accuracy_rows(arguments, CPU)
-    assert [row["arithmetic"] for row in rows] == ["fp32", *(arm.said["arithmetic"] for arm in fp8.ARMS)]
+    rows = accuracy_rows(arguments, CPU)
+    assert [row["arithmetic"] for row in rows] == ["fp32", *(arm.said["arithmetic"] for arm in ARMS)]
     assert {row["images"] for row in rows} == {6}
     assert rows[0]["relative_difference"] == 0
     assert all(0 < row["relative_difference"] < 0.06 for row in rows[1:])
@@ -161,28 +179,28 @@ def test_accuracy_of_all_arms_on_a_checkpoint(on_cpu: None, tmp_path: Path) -> N
 
 
 def test_an_arm_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(model: nn.Module, arm: fp8.Arm | None, *rest: Any) -> Any:
+    def judge(model: nn.Module, arm: Arm | None, *rest: Any) -> Any:
         if arm is not None and arm.scales:
             raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED\nand more")
         return SimpleNamespace(count=4, top1=50.0, cross_entropy=1.0), torch.ones(4, 3)
 
-    monkeypatch.setattr(fp8, "judge", judge)
-    rows = fp8.checkpoint_rows(tiny(), SimpleNamespace(class_names=("cat", "cow", "dog")), CPU)  # type: ignore[arg-type]
-    assert ["error" in row for row in rows] == [False, *(bool(arm.scales) for arm in fp8.ARMS)]
+    monkeypatch.setattr(fp8_model_rows, "judge", judge)
+    rows = checkpoint_rows(tiny(), SimpleNamespace(class_names=("cat", "cow", "dog")), CPU)  # type: ignore[arg-type]
+    assert ["error" in row for row in rows] == [False, *(bool(arm.scales) for arm in ARMS)]
     assert rows[2]["error"] == "RuntimeError: CUBLAS_STATUS_NOT_SUPPORTED"
     assert "| optimize | fp8, a scale a tensor | all | – | – | – | – |" in rendered("fp8-accuracy", rows)
     monkeypatch.setattr(
-        fp8, "time_product", lambda m, *rest: {"bf16_ms": 1.0} if m == 8 else judge(tiny(), fp8.ARMS[1])
+        fp8_products, "time_product", lambda m, *rest: {"bf16_ms": 1.0} if m == 8 else judge(tiny(), ARMS[1])
     )
     arguments = fp8.parse(["--model", "sequencer2d_n", "--size", "28", "--batch", "2"])
-    rows = fp8.product_rows(arguments, CPU)
+    rows = product_rows(arguments, CPU)
     assert {row["m"]: "error" in row for row in rows} == {32: True, 8: False}
 
 
 def test_rates_are_compared_within_a_form_and_with_optimize() -> None:
-    rows = [{"model": "m", **arm.said, "ms": ms} for arm, ms in zip(fp8.ARMS, (8.0, 4.0, 4.0, 2.0), strict=False)]
-    failed = {"model": "m", **fp8.ARMS[4].said, "error": "out of memory"}
-    fp8.add_ratios([*rows, failed])
+    rows = [{"model": "m", **arm.said, "ms": ms} for arm, ms in zip(ARMS, (8.0, 4.0, 4.0, 2.0), strict=False)]
+    failed = {"model": "m", **ARMS[4].said, "error": "out of memory"}
+    add_ratios([*rows, failed])
     assert [row["over_bf16"] for row in rows] == [1, 2, 1, 2]
     assert [row["over_optimize"] for row in rows] == [0.5, 1, 1, 2]
     assert "over_bf16" not in failed
