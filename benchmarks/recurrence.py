@@ -8,7 +8,6 @@ in parallel processes first, because it takes longer than everything else.
 
 import argparse
 import dataclasses
-import itertools
 import json
 import multiprocessing
 import os
@@ -25,37 +24,62 @@ from sequencer2d.ops import reference, registration, triton_backward, triton_for
 from sequencer2d.ops.tuning import Launch
 
 # (hidden units, tokens a side): the two kinds of stage of the published models at 224².
-STAGES = {96: 16, 48: 32, 64: 16, 32: 32, 128: 16, 24: 32, 192: 16}
+STAGES = {96: 16, 64: 16, 48: 32}
 SCANS = (0, 1, 2, 3)
 
 
-# (rows, chunk, warps, inner) worth timing: from an exhaustive sweep of rows 16-128 and warps 2-8 without a pipeline,
-# and from what the compiler says of spilled registers.
+# Worth timing: the table's, which an exhaustive sweep of rows 16 to 128 and warps 2 to 8 began with, and what the
+# compiler says spills few registers.
 CANDIDATES = {
-    ("forward", 96): [(32, 32, 4), (64, 32, 4), (16, 32, 4)],
-    ("forward", 48): [(64, 16, 2), (32, 16, 2), (64, 16, 4), (16, 64, 4)],
-    ("backward", 96): [(64, 32, 4), (64, 32, 4, 128), (64, 16, 4, 128), (16, 32, 4)],
-    ("backward", 48): [(64, 16, 4), (64, 16, 4, 64), (32, 16, 2), (16, 64, 4)],
-    ("forward", 64): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
-    ("forward", 32): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
-    ("forward", 24): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
-    ("forward", 128): [(64, 32, 4), (32, 32, 4), (16, 32, 4)],
-    ("backward", 64): [(64, 32, 4), (64, 32, 4, 64), (16, 32, 4)],
-    ("backward", 32): [(64, 32, 4), (16, 32, 4)],
-    ("backward", 24): [(64, 32, 4), (16, 32, 4)],
-    ("backward", 128): [(64, 32, 4), (16, 32, 4)],
+    ("forward", 96): [
+        Launch(32, 32, 4),
+        Launch(16, 32, 4, stages=3),
+        Launch(64, 32, 8, parts=2),
+        Launch(64, 32, 8, stages=3, parts=2),
+        Launch(64, 32, 8, parts=2, ahead=False),
+        Launch(128, 32, 8, ahead=False),
+    ],
+    ("forward", 64): [
+        Launch(16, 64, 4, stages=3),
+        Launch(64, 32, 8, stages=3, parts=2),
+        Launch(64, 64, 8, parts=2),
+        Launch(64, 64, 8, stages=3, parts=2),
+    ],
+    ("forward", 48): [
+        Launch(32, 16, 2, stages=4),
+        Launch(16, 16, 2, stages=3),
+        Launch(16, 64, 4, stages=3),
+        Launch(64, 16, 8, parts=2),
+        Launch(64, 16, 8, stages=3, parts=2),
+        Launch(64, 64, 8, parts=2),
+    ],
+    ("backward", 96): [
+        Launch(16, 32, 4, stages=3, ahead=False),
+        Launch(16, 32, 4, stages=3, ahead=False, defer=True),
+        Launch(16, 32, 4, ahead=False, defer=True),
+        Launch(16, 32, 4, stages=3, defer=True),
+        Launch(32, 32, 4, ahead=False, defer=True),
+        Launch(64, 32, 8, ahead=False, parts=2, defer=True),
+    ],
+    ("backward", 64): [
+        Launch(64, 32, 4, stages=3, inner=64, ahead=False),
+        Launch(16, 32, 4, stages=3, ahead=False),
+        Launch(16, 32, 4, stages=3, ahead=False, defer=True),
+        Launch(64, 32, 8, ahead=False, parts=2, defer=True),
+        Launch(64, 32, 8, stages=3, ahead=False, parts=2, defer=True),
+        Launch(64, 32, 8, stages=3, inner=64, ahead=False, parts=2, defer=True),
+    ],
+    ("backward", 48): [
+        Launch(64, 16, 4, inner=64),
+        Launch(64, 16, 4, stages=3, inner=64),
+        Launch(32, 16, 2, stages=3),
+        Launch(16, 64, 4, stages=3, ahead=False),
+        Launch(16, 64, 4, stages=3, ahead=False, defer=True),
+        Launch(64, 16, 8, inner=64, ahead=False, parts=2, defer=True),
+        Launch(64, 16, 8, stages=3, inner=64, ahead=False, parts=2, defer=True),
+        Launch(64, 16, 8, stages=3, ahead=False, parts=2, defer=True),
+    ],
 }
-
-
-def candidates(kernel: str, hidden: int, stages: list[int]) -> list[Launch]:
-    """Configurations worth compiling, at each depth of the pipeline, in either order of products and activations."""
-    launches = []
-    for rows, chunk, warps, *inner in CANDIDATES[kernel, hidden]:
-        padded = -(-hidden // chunk) * chunk
-        resident = 4 * padded * padded * 2 <= 160 * 1024
-        for depth, ahead in itertools.product(stages, (True, False)):
-            launches.append(Launch(rows, chunk, warps, resident, depth, *(inner or [None]), ahead=ahead))
-    return launches
 
 
 def problem(hidden: int, batch: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -161,15 +185,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/recurrence.json")
     parser.add_argument("--only", choices=("forward", "backward"))
-    parser.add_argument("--hidden", type=int, nargs="+", default=[96, 48])
+    parser.add_argument("--hidden", type=int, nargs="+", choices=STAGES, default=[96, 64, 48])
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 16, 1], help="images")
-    parser.add_argument("--stages", type=int, nargs="+", default=[2], help="of the pipeline")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1))
     args = parser.parse_args()
     kernels = [args.only] if args.only else ["forward", "backward"]
     sizes = [(kernel, hidden) for kernel in kernels for hidden in args.hidden]
-    jobs = [(*size, launch, args.dtype) for size in sizes for launch in candidates(*size, args.stages)]
+    jobs = [(*size, launch, args.dtype) for size in sizes for launch in CANDIDATES[size]]
     with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         failures = list(pool.map(compile_one, jobs))
     rows = []

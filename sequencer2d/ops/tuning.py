@@ -20,7 +20,9 @@ class Launch:
     rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; stages of
     the pipeline that copies a step's inputs to shared memory (1: none); for backward, inputs of a product with W_hh: a
     power of two times the chunk, or none for the chunk; whether all chunks' products with W_hh come before the first
-    activation, so that few rows overlap the two, at the cost of registers.
+    activation, so that few rows overlap the two, at the cost of registers; parts into which the warps cut a chunk's
+    units, two where eight warps share 64 rows, as wgmma takes four to 64 rows; for backward, whether the gradient of h
+    is computed a step later, from the gates' gradients that the loop carries.
     """
 
     rows: int
@@ -30,6 +32,8 @@ class Launch:
     stages: int = 2
     inner: int | None = None
     ahead: bool = True
+    parts: int = 1
+    defer: bool = False
 
 
 # (kernel, hidden units): launches by the least number of rows that they are for, largest first. Measured on an H200 in

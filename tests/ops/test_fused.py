@@ -47,6 +47,15 @@ def test_launches_for_many_rows_on_few(device, hidden, monkeypatch):
     check(device, torch.float16, hidden=hidden, batch=1)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("inner", [16, 32])
+def test_launches_of_eight_warps(device, cell, inner, monkeypatch):
+    """Units in two parts, the gradient of h a step later; chunks that pad 40 units to 48."""
+    launch = tuning.Launch(64, 16, 8, inner=inner, ahead=False, parts=2, defer=True)
+    monkeypatch.setattr(tuning, "choose", lambda *_: (launch,))
+    check(device, torch.float16, hidden=40, batch=1, cell=cell)
+
+
 @gpu
 @pytest.mark.parametrize("hidden", [24, 32, 48, 64, 96, 128, 192])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
