@@ -176,6 +176,31 @@ def chunk_of(parts, n: tl.constexpr, R: tl.constexpr, DC: tl.constexpr, KC: tl.c
 
 
 @triton.jit
+def chunk_or_zero(chunks, n: tl.constexpr, NC: tl.constexpr):
+    """Chunk n of a tuple of NC, zeros behind the last."""
+    if n < NC:
+        return chunks[n]
+    else:
+        return tl.zeros_like(chunks[0])
+
+
+@triton.jit
+def join_chunks(chunks, k: tl.constexpr, R: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr, NC: tl.constexpr):
+    """Part k, (R, KC), of a tuple of NC chunks (R, DC): the inverse of `chunk_of`; KC one, two or four times DC."""
+    SHARE: tl.constexpr = KC // DC
+    first = chunks[k * SHARE]
+    if SHARE == 1:
+        return first
+    elif SHARE == 2:
+        joined = tl.join(first, chunk_or_zero(chunks, k * SHARE + 1, NC))
+        return tl.reshape(tl.permute(joined, (0, 2, 1)), (R, KC))
+    else:
+        even = tl.join(first, chunk_or_zero(chunks, k * SHARE + 2, NC))
+        odd = tl.join(chunk_or_zero(chunks, k * SHARE + 1, NC), chunk_or_zero(chunks, k * SHARE + 3, NC))
+        return tl.reshape(tl.permute(tl.join(even, odd), (0, 2, 3, 1)), (R, KC))
+
+
+@triton.jit
 def exists(n: tl.constexpr, valid, D: tl.constexpr, DC: tl.constexpr):
     """Mask of chunk n: `valid` (R, 1) rows, units before D."""
     if D % DC == 0:

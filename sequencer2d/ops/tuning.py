@@ -17,12 +17,19 @@ _RESIDENT_BYTES = 160 * 1024
 class Launch:
     """How a kernel is launched.
 
-    rows of a tile, hidden units of a chunk, warps; whether W_hh stays on the chip or is read at each step; stages of
-    the pipeline that copies a step's inputs to shared memory (1: none); for backward, inputs of a product with W_hh: a
-    power of two times the chunk, or none for the chunk; whether all chunks' products with W_hh come before the first
-    activation, so that few rows overlap the two, at the cost of registers; parts into which the warps cut a chunk's
-    units, two where eight warps share 64 rows, as wgmma takes four to 64 rows; for backward, whether the gradient of h
-    is computed a step later, from the gates' gradients that the loop carries.
+    Attributes:
+        rows: of a tile.
+        chunk: hidden units that are computed together.
+        warps: of a program.
+        resident: whether W_hh stays on the chip or is read at each step.
+        stages: of the pipeline that copies a step's inputs to shared memory (1: none).
+        inner: inputs of one product with W_hh, a power of two times the chunk (in forward at most four times); None for
+            the chunk.
+        ahead: whether all chunks' products with W_hh come before the first activation, so that few rows overlap the
+            two, at the cost of registers.
+        parts: into which the warps cut a chunk's units: two where eight warps share 64 rows, as wgmma takes four.
+        defer: in backward, whether the gradient of h is computed a step later, from the gates' gradients that the loop
+            carries: a product that feeds no other one may have its warps in parts.
     """
 
     rows: int

@@ -48,7 +48,7 @@ def test_launches_for_many_rows_on_few(device, hidden, monkeypatch):
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("inner", [16, 32])
+@pytest.mark.parametrize("inner", [16, 32, 64])
 def test_launches_of_eight_warps(device, cell, inner, monkeypatch):
     """Units in two parts, the gradient of h a step later; chunks that pad 40 units to 48."""
     launch = tuning.Launch(64, 16, 8, inner=inner, ahead=False, parts=2, defer=True)
