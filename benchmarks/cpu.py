@@ -207,7 +207,8 @@ def processor() -> str:
         return torch.backends.cpu.get_cpu_capability()
     entries = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
     fields = {key.strip(): value.strip() for key, value in entries.items()}
-    units = [flag for flag in ("avx2", "avx512f", "amx_bf16", "amx_int8") if flag in fields.get("flags", "").split()]
+    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
+    units = [flag for flag in known if flag in fields.get("flags", "").split()]
     return f"{fields.get('model name', 'unknown')}, {fields.get('cpu MHz', '?')} MHz, {' '.join(units)}"
 
 

@@ -96,9 +96,4 @@ EFFICIENCY_TABLES = {
     "efficiency-resolution-memory": _sweep_view("size", SIZES, "inference", "lowest_memory_mib"),
     "efficiency-resolution-training": _sweep_view("size", SIZES, "training", "images_per_s"),
     "efficiency-resolution-training-memory": _sweep_view("size", SIZES, "training", "lowest_memory_mib"),
-    "efficiency-cpu": View(
-        "efficiency-cpu",
-        (*_MODEL, Column("latency_ms", "latency, ms", fixed(1)), _RATIO),
-        functools.partial(by_form, mode="inference", batch=1, dtype="fp32"),
-    ),
 }
