@@ -3,13 +3,11 @@
 import functools
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from sequencer2d.errors import ConfigError, ImplementationError
 from sequencer2d.evaluation import benchmark
@@ -361,49 +359,3 @@ def test_parts_are_merged_with_the_latest_of_equal_rows() -> None:
     merged = benchmark.merge([{**HEADER, "rows": [new]}, {**HEADER, "commit": "def", "rows": [old, other]}], "all")
     assert {row_key(row): row["images_per_s"] for row in merged["rows"]} == {row_key(new): 2.0, row_key(other): 3.0}
     assert (merged["name"], merged["commit"]) == ("all", "abc, def")
-
-
-@pytest.fixture
-def cuda_form() -> Callable[[nn.Module, str, str], forms.Form]:
-    def make(model: nn.Module, mode: str, form: str) -> forms.Form:
-        return forms.prepare(forms.workload(model, mode, torch.bfloat16, 4, 56, torch.device("cuda")), form)
-
-    return make
-
-
-@pytest.mark.gpu
-# timm's nn.LSTM: PyTorch cannot put its 16-bit weights in one chunk, and its compiler asks for gradients of copies.
-@pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("mode", ["inference", "training"])
-@pytest.mark.parametrize("form", ["eager", "compile", "graph", "optimized", "lean"])
-def test_on_a_gpu_every_form_passes_the_gate_and_counts_memory(mode: str, form: str, tmp_path: Path) -> None:
-    results = ResultFile(tmp_path / "a.json", HEADER)
-    rows: list[dict[str, Any]] = []
-    wanted = cases("sequencer2d_n", "timm:sequencer2d_s", mode=mode, dtype="bf16", form=form)
-    benchmark.run(wanted, results, torch.device("cuda"), on_row=rows.append)
-    for row in rows:
-        assert row["error"] is None, row
-        assert row["peak_memory_mib"] > row["parameters"] * 2 / timing.MIB
-
-
-@pytest.mark.gpu
-def test_a_replayed_training_graph_changes_the_weights(cuda_form: Callable[..., forms.Form]) -> None:
-    model = subjects.build(benchmark.parse_subject("sequencer2d_n"), 56).cuda()
-    form = cuda_form(model, "training", "graph")
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    form.step()
-    assert all((a != b).any() for a, b in zip(before, model.parameters(), strict=True))
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_memory_does_not_depend_on_what_ran_before(tmp_path: Path) -> None:
-    """Matrix products keep workspaces for every stream and thread that they saw; they are no row's memory."""
-    peaks = []
-    for number in range(3):
-        rows: list[dict[str, Any]] = []
-        wanted = cases("sequencer2d_n", mode="training", dtype="bf16", form="graph")
-        results = ResultFile(tmp_path / f"{number}.json", HEADER)
-        benchmark.run(wanted, results, torch.device("cuda"), measure_s=0.01, on_row=rows.append)
-        peaks += [row["peak_memory_mib"] for row in rows]
-    assert max(peaks) - min(peaks) < 1.0, peaks
