@@ -87,7 +87,8 @@ class InPlaceBlock(nn.Module):
 
     That epilogue has no room for a bias. So the layer before the first block of a stage adds the biases of all its
     blocks at once, and each norm takes off those that are still to come: `surplus1` and `surplus2`, (C,). After the
-    last block there are none, and the stage's output is what it was.
+    last block there are none, and the stage's output is what it was. In 16 bits a channel whose biases to come are many
+    times as large as its values loses bits of them.
 
     Args:
         block: with `norm1`, `rnn_tokens`, `norm2` and `mlp_channels`, its mixer and its MLP frozen. The biases of their

@@ -1,8 +1,8 @@
 """What the Triton kernels share: activations, cells, weight tiles and the addressing of scans.
 
 Imported only when a kernel runs. Suffixes: R rows of a tile, S scans, G gates, D hidden units, DC hidden units of a
-chunk, NC chunks, KC inputs of a product with W_hh, NK such parts. A row is one sequence: a column of the grid for
-vertical scans, a line for horizontal ones.
+chunk, NC chunks, KC inputs of a product with W_hh, NK such products a chunk, GP gates padded to a power of two, P parts
+of a chunk (`Launch.parts`). A row is one sequence: a column of the grid for vertical scans, a line for horizontal ones.
 
 D is cut into NC chunks of DC units, a power of two, because 48 and 96 are not: three chunks of 16 or 32 waste nothing,
 padding to 64 or 128 would cost 1.8 times the products.
@@ -195,9 +195,10 @@ def join_chunks(chunks, k: tl.constexpr, R: tl.constexpr, DC: tl.constexpr, KC: 
         joined = tl.join(first, chunk_or_zero(chunks, k * SHARE + 1, NC))
         return tl.reshape(tl.permute(joined, (0, 2, 1)), (R, KC))
     else:
-        even = tl.join(first, chunk_or_zero(chunks, k * SHARE + 2, NC))
-        odd = tl.join(chunk_or_zero(chunks, k * SHARE + 1, NC), chunk_or_zero(chunks, k * SHARE + 3, NC))
-        return tl.reshape(tl.permute(tl.join(even, odd), (0, 2, 3, 1)), (R, KC))
+        second = chunk_or_zero(chunks, k * SHARE + 1, NC)
+        third = chunk_or_zero(chunks, k * SHARE + 2, NC)
+        fourth = chunk_or_zero(chunks, k * SHARE + 3, NC)
+        return side_by_side((first, second, third, fourth), R, DC, 4, 1)
 
 
 @triton.jit

@@ -86,7 +86,7 @@ def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]
 @functools.lru_cache(maxsize=1024)  # a recurrence is launched often, and small batches wait for the host
 def _launches(kernel: str, hidden: int, gates: int, rows: int, dtype: torch.dtype) -> tuple[Launch, ...]:
     chunk = _chunk(hidden)
-    last = Launch(16, chunk, 4, resident=False, stages=1)
+    last = Launch(16, chunk, 4, resident=False, stages=1, ahead=False)
     if dtype == torch.float32:
         return replace(last, stages=2), last
     found = []
