@@ -20,16 +20,43 @@ from pathlib import Path
 import torch
 
 from benchmarks.record import provenance, write_result
-from sequencer2d.ops import reference, registration, triton_backward, triton_forward
-from sequencer2d.ops.tuning import Launch
+from sequencer2d.ops import gluon_backward, gluon_forward, reference, registration, triton_backward, triton_forward
+from sequencer2d.ops.tuning import Launch, Stationary
 
 # (hidden units, tokens a side): the two kinds of stage of the published models at 224².
 STAGES = {96: 16, 64: 16, 48: 32}
 SCANS = (0, 1, 2, 3)
+KERNELS = ("forward", "training", "backward")
 
 
 # Worth timing: the table's, which an exhaustive sweep of rows 16 to 128 and warps 2 to 8 began with, and what the
-# compiler says spills few registers.
+# compiler says spills few registers. "training" is forward that keeps what backward needs.
+STATIONARY = {
+    ("forward", 96): [Stationary(8, 4, 3, 2), Stationary(8, 4, 4, 2), Stationary(16, 4, 3, 2), Stationary(16, 4, 3, 1)],
+    ("forward", 64): [
+        Stationary(8, 4, 3, 4), Stationary(16, 4, 3, 2), Stationary(16, 4, 4, 3), Stationary(16, 8, 4, 2)
+    ],
+    ("forward", 48): [
+        Stationary(8, 2, 3, 6), Stationary(16, 2, 3, 4), Stationary(16, 2, 4, 4), Stationary(16, 2, 3, 5)
+    ],
+    ("training", 96): [
+        Stationary(8, 4, 3, 2), Stationary(8, 4, 4, 2), Stationary(16, 4, 3, 2), Stationary(16, 4, 2, 2),
+        Stationary(16, 4, 3, 1)
+    ],
+    ("training", 64): [
+        Stationary(8, 4, 3, 3), Stationary(8, 4, 3, 2), Stationary(16, 4, 3, 2), Stationary(16, 8, 3, 2)
+    ],
+    ("training", 48): [
+        Stationary(8, 2, 3, 6), Stationary(8, 2, 3, 4), Stationary(16, 2, 3, 3), Stationary(16, 2, 3, 4)
+    ],
+    ("backward", 96): [Stationary(16, 4, 3, 2), Stationary(16, 4, 2, 2), Stationary(16, 4, 3, 1)],
+    ("backward", 64): [
+        Stationary(16, 4, 3, 3), Stationary(16, 4, 3, 2), Stationary(16, 8, 3, 2), Stationary(16, 4, 2, 3)
+    ],
+    ("backward", 48): [
+        Stationary(16, 2, 3, 4), Stationary(16, 2, 3, 3), Stationary(16, 2, 4, 3), Stationary(16, 2, 2, 4)
+    ],
+}  # fmt: skip
 CANDIDATES = {
     ("forward", 96): [
         Launch(32, 32, 4),
@@ -99,16 +126,26 @@ def options(dtype: torch.dtype) -> dict:
     return {"scans": SCANS, "cell": "lstm", "fast": dtype is torch.bfloat16, "precision": "tf32x3"}
 
 
-def run_forward(p: dict, launch: Launch, dtype: torch.dtype, save: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def run_forward(p: dict, launch: Launch | Stationary, dtype: torch.dtype, save: bool) -> tuple[torch.Tensor, ...]:
+    if isinstance(launch, Stationary):
+        fast = dtype is torch.bfloat16
+        return gluon_forward.launch_forward(
+            p["gates"], p["weight"], scans=SCANS, save=save, launches=(launch,), fast=fast
+        )
     return triton_forward.launch_forward(
         p["gates"], p["weight"], None, save_cells=save, launches=(launch,), **options(dtype)
     )
 
 
-def run_backward(p: dict, launch: Launch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def run_backward(p: dict, launch: Launch | Stationary, dtype: torch.dtype) -> torch.Tensor:
+    if isinstance(launch, Stationary):
+        fast = dtype is torch.bfloat16
+        return gluon_backward.launch_backward(
+            p["grad"], p["activations"], p["weight"], p["cells"], scans=SCANS, launches=(launch,), fast=fast
+        )
     return triton_backward.launch_backward(
         p["grad"], p["gates"], p["weight"], None, p["out"], p["cells"], launches=(launch,), **options(dtype)
-    )
+    )[0]
 
 
 def oracle(p: dict) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,17 +178,24 @@ def milliseconds(function, launches: int = 10, repeats: int = 7) -> float:
     return statistics.median(times)
 
 
-def compile_one(job: tuple[str, int, Launch, str]) -> str:
+def candidates(size: tuple[str, int], place: str | None) -> list[Launch | Stationary]:
+    """Launches to time for (kernel, hidden units), with W_hh in `place` or, by default, in both."""
+    kernel, hidden = size
+    shared = CANDIDATES["forward" if kernel == "training" else kernel, hidden]
+    return [*(STATIONARY[size] if place != "shared" else ()), *(shared if place != "registers" else ())]
+
+
+def compile_one(job: tuple[str, int, Launch | Stationary, str]) -> str:
     """Compile by running on a tiny batch; the binary lands in Triton's cache for the timing process."""
     kernel, hidden, launch, dtype_name = job
     dtype = getattr(torch, dtype_name)
     try:
         p = problem(hidden, 2, dtype)
-        if kernel == "forward":
+        if kernel != "backward":
             run_forward(p, launch, dtype, False)
             run_forward(p, launch, dtype, True)
         else:
-            p["out"], p["cells"] = torch.zeros_like(p["grad"]), torch.zeros_like(p["grad"])
+            p["out"], p["cells"], p["activations"] = p["grad"], p["grad"], p["gates"]
             run_backward(p, launch, dtype)
         torch.cuda.synchronize()
     except Exception as failure:
@@ -159,25 +203,33 @@ def compile_one(job: tuple[str, int, Launch, str]) -> str:
     return ""
 
 
-def measure(kernel: str, hidden: int, launch: Launch, dtype: torch.dtype, batches: list[int]) -> dict:
-    row = {"kernel": kernel, "hidden": hidden, **dataclasses.asdict(launch), "dtype": str(dtype).split(".")[-1]}
+def describe(kernel: str, hidden: int, launch: Launch | Stationary) -> dict:
+    place = "registers" if isinstance(launch, Stationary) else "shared memory"
+    return {"kernel": kernel, "hidden": hidden, "w_hh": place, **dataclasses.asdict(launch)}
+
+
+def kept(p: dict) -> dict[str, torch.Tensor]:
+    """What forward keeps for backward."""
+    names = ("out", "cells", "activations")
+    return dict(zip(names, registration.scan_triton(p["gates"], p["weight"], None, SCANS, "lstm", True), strict=True))
+
+
+def measure(kernel: str, hidden: int, launch: Launch | Stationary, dtype: torch.dtype, batches: list[int]) -> dict:
+    row = describe(kernel, hidden, launch) | {"dtype": str(dtype).split(".")[-1]}
     small = problem(hidden, 3, dtype)
     expected_out, expected_grad = oracle(small)
-    out, cells = registration.scan_triton(small["gates"], small["weight"], None, SCANS, "lstm", True)
-    if kernel == "forward":
-        row["error"] = error(run_forward(small, launch, dtype, False)[0], expected_out)
+    if kernel != "backward":
+        row["error"] = error(run_forward(small, launch, dtype, kernel == "training")[0], expected_out)
     else:
-        small |= {"out": out, "cells": cells}
-        row["error"] = error(run_backward(small, launch, dtype)[0], expected_grad)
+        row["error"] = error(run_backward(small | kept(small), launch, dtype), expected_grad)
     if not row["error"] < 0.02:
         return row
     for batch in batches:
         p = problem(hidden, batch, dtype)
-        if kernel == "forward":
-            row[f"ms_{batch}"] = milliseconds(lambda p=p: run_forward(p, launch, dtype, False))
-            row[f"ms_saving_{batch}"] = milliseconds(lambda p=p: run_forward(p, launch, dtype, True))
+        if kernel != "backward":
+            row[f"ms_{batch}"] = milliseconds(lambda p=p: run_forward(p, launch, dtype, kernel == "training"))
         else:
-            p["out"], p["cells"] = registration.scan_triton(p["gates"], p["weight"], None, SCANS, "lstm", True)
+            p |= kept(p)
             row[f"ms_{batch}"] = milliseconds(lambda p=p: run_backward(p, launch, dtype))
     return row
 
@@ -185,21 +237,22 @@ def measure(kernel: str, hidden: int, launch: Launch, dtype: torch.dtype, batche
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/recurrence.json")
-    parser.add_argument("--only", choices=("forward", "backward"))
+    parser.add_argument("--only", choices=KERNELS)
+    parser.add_argument("--w-hh", choices=("registers", "shared"), help="default: both")
     parser.add_argument("--hidden", type=int, nargs="+", choices=STAGES, default=[96, 64, 48])
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 16, 1], help="images")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1))
     args = parser.parse_args()
-    kernels = [args.only] if args.only else ["forward", "backward"]
+    kernels = [args.only] if args.only else KERNELS
     sizes = [(kernel, hidden) for kernel in kernels for hidden in args.hidden]
-    jobs = [(*size, launch, args.dtype) for size in sizes for launch in CANDIDATES[size]]
+    jobs = [(*size, launch, args.dtype) for size in sizes for launch in candidates(size, args.w_hh)]
     with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         failures = list(pool.map(compile_one, jobs))
     rows = []
     for (kernel, hidden, launch, dtype), failure in zip(jobs, failures, strict=True):
         if failure:
-            row = {"kernel": kernel, "hidden": hidden, **dataclasses.asdict(launch), "failure": failure}
+            row = describe(kernel, hidden, launch) | {"failure": failure}
         else:
             row = measure(kernel, hidden, launch, getattr(torch, dtype), args.batch)
         rows.append(row)

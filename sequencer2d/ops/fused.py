@@ -87,7 +87,7 @@ def rnn2d_fused(
 
 
 class FusedScan(torch.autograd.Function):
-    """The scans over gates (B, H, W, S*G*D), which it keeps for backward, with h and c.
+    """The scans over gates (B, H, W, S*G*D); keeps for backward the gates or their activations, with h and c.
 
     `bias` (S*G*D,) is in the gates already, cut off from its gradient, and gets it here. Not for the GRU.
     """
@@ -102,9 +102,10 @@ class FusedScan(torch.autograd.Function):
         scans: Any,
         cell: str,
     ) -> Tensor:
-        out, cells = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True)
+        out, cells, activations = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True)
         ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.save_for_backward(gates, weight_hh, bias_n, out, cells)
+        ctx.activated = activations.dim() == gates.dim()
+        ctx.save_for_backward(activations if ctx.activated else gates, weight_hh, bias_n, out, cells)
         ctx.scans, ctx.cell = scans, cell
         return out
 
@@ -113,14 +114,14 @@ class FusedScan(torch.autograd.Function):
         _refuse_double_backward()
         gates, weight_hh, bias_n, out, cells = ctx.saved_tensors
         grad_gates, grad_weight, grad_bias = torch.ops.sequencer2d.scan_backward(
-            grad_out, gates, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell
+            grad_out, gates, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell, ctx.activated
         )
         grad_outer = None if ctx.bias_dtype is None else grad_bias.flatten().to(ctx.bias_dtype)
         return grad_gates, grad_outer, grad_weight, _of_bias_n(grad_bias, bias_n), None, None
 
 
 class RecomputedRNN2D(torch.autograd.Function):
-    """Input product and scans; keeps x, h and c, and does the product again in backward."""
+    """Input product and scans; keeps x and h, and does both again in backward."""
 
     @staticmethod
     def forward(
@@ -134,17 +135,17 @@ class RecomputedRNN2D(torch.autograd.Function):
         cell: str,
     ) -> Tensor:
         gates = F.linear(x, weight_ih, bias)
-        out, cells = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True)
-        ctx.save_for_backward(x, weight_ih, bias, weight_hh, bias_n, out, cells)
+        out = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, False)[0]
+        ctx.save_for_backward(x, weight_ih, bias, weight_hh, bias_n, out)
         ctx.scans, ctx.cell = scans, cell
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
         _refuse_double_backward()
-        x, weight_ih, bias, weight_hh, bias_n, out, cells = ctx.saved_tensors
+        x, weight_ih, bias, weight_hh, bias_n, out = ctx.saved_tensors
         grads = torch.ops.sequencer2d.rnn2d_recomputing_backward(
-            grad_out, x, weight_ih, bias, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell
+            grad_out, x, weight_ih, bias, weight_hh, bias_n, out, ctx.scans, ctx.cell
         )
         grad_x, grad_weight_ih, grad_bias, grad_weight_hh, grad_bias_hh = grads
         return (

@@ -16,15 +16,15 @@ from sequencer2d.ops import reference, vendor
 
 _LIBRARY = torch.library.Library("sequencer2d", "DEF")
 _LIBRARY.define(
-    "scan(Tensor gates, Tensor weight_hh, Tensor? bias_n, int[] scans, str cell, bool save_cells) -> (Tensor, Tensor)"
+    "scan(Tensor gates, Tensor weight_hh, Tensor? bias_n, int[] scans, str cell, bool keep) -> (Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
     "scan_backward(Tensor grad_out, Tensor gates, Tensor weight_hh, Tensor? bias_n, Tensor out, Tensor cells, "
-    "int[] scans, str cell) -> (Tensor, Tensor, Tensor)"
+    "int[] scans, str cell, bool activated) -> (Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
     "rnn2d_recomputing_backward(Tensor grad_out, Tensor x, Tensor weight_ih, Tensor? bias, Tensor weight_hh, "
-    "Tensor? bias_n, Tensor out, Tensor cells, int[] scans, str cell) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "Tensor? bias_n, Tensor out, int[] scans, str cell) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
     "rnn2d(Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, int[] scans, str cell)"
@@ -39,24 +39,68 @@ _LIBRARY.define("add_linear_(Tensor(a!) total, Tensor x, Tensor weight) -> ()")
 
 
 def scan_triton(
-    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, save_cells: bool
-) -> tuple[Tensor, Tensor]:
-    """The fused forward: gates (B, H, W, S*G*D) to (h, c), each (B, H, W, S*D); c is empty unless it is saved."""
-    from sequencer2d.ops import triton_forward, tuning
+    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The fused forward: gates (B, H, W, S*G*D) to h (B, H, W, S*D) and, if backward is to come, what to keep for it.
 
-    gates, weight_hh = gates.contiguous(), weight_hh.contiguous()
+    That is c (as h; the LSTM's) and the gates' activations (as gates), where backward reads them instead of the gates;
+    what is not kept is empty.
+    """
+    return _scan(gates.contiguous(), weight_hh, bias_n, tuple(scans), cell, keep, None)
+
+
+def _scan(
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    scans: tuple[int, ...],
+    cell: str,
+    keep: bool,
+    activations: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`scan_triton`, the activations to go to a given place: it may be that of the gates."""
+    from sequencer2d.ops import tuning
+
+    weight_hh = weight_hh.contiguous()
     with _on(gates):
-        return triton_forward.launch_forward(
+        if stationary(gates, weight_hh, cell):
+            from sequencer2d.ops import gluon_forward
+
+            launches = tuning.choose_stationary("training" if keep else "forward", gates, weight_hh, scans)
+            return gluon_forward.launch_forward(
+                gates, weight_hh, scans=scans, save=keep, launches=launches, fast=_fast(gates), activations=activations
+            )
+        from sequencer2d.ops import triton_forward
+
+        out, cells = triton_forward.launch_forward(
             gates,
             weight_hh,
             bias_n,
-            scans=tuple(scans),
+            scans=scans,
             cell=cell,
-            save_cells=save_cells and cell == "lstm",
-            launches=tuning.choose("forward", gates, weight_hh, tuple(scans)),
+            save_cells=keep and cell == "lstm",
+            launches=tuning.choose("forward", gates, weight_hh, scans),
             fast=_fast(gates),
             precision=_precision(),
         )
+        return out, cells, gates.new_empty(0)
+
+
+def stationary(gates: Tensor, weight_hh: Tensor, cell: str) -> bool:
+    """Whether the kernels run that keep W_hh in registers: the LSTM in 16 bits, of some hidden sizes, on a GPU."""
+    from sequencer2d.ops import tuning
+
+    on_gpu = gates.device.type == "cuda" and gates.dtype in (torch.float16, torch.bfloat16)
+    return on_gpu and cell == "lstm" and weight_hh.shape[-1] in tuning.STATIONARY and _has_gluon()
+
+
+@functools.cache
+def _has_gluon() -> bool:
+    """Whether Triton has the Gluon that the kernels are written in: an experimental part of it, from 3.6 on."""
+    import triton
+
+    major, minor = (int(part) for part in triton.__version__.split(".")[:2])
+    return (3, 6) <= (major, minor) < (4, 0)
 
 
 def scan_backward_triton(
@@ -68,31 +112,65 @@ def scan_backward_triton(
     cells: Tensor,
     scans: Sequence[int],
     cell: str,
+    activated: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of gates, of weight_hh, and of a bias beside the recurrent product: (S, G*D) in fp32.
 
-    For the LSTM and the RNN the last is that of a bias beside the input product, too.
+    For the LSTM and the RNN the last is that of a bias beside the input product, too. activated: `gates` are what
+    forward kept in their place.
     """
+    return _scan_backward(
+        grad_out, gates.contiguous(), weight_hh, bias_n, out, cells, tuple(scans), cell, activated, None
+    )
+
+
+def _scan_backward(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    scans: tuple[int, ...],
+    cell: str,
+    activated: bool,
+    grad_gates: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`scan_backward_triton`; the gates' gradient may go to the place of activations."""
     from sequencer2d.ops import triton_backward, tuning
 
-    gates, weight_hh, scans = gates.contiguous(), weight_hh.contiguous(), tuple(scans)
-    hidden = weight_hh.shape[-1]
+    grad_out, weight_hh = grad_out.contiguous(), weight_hh.contiguous()
     with _on(gates):
-        grad_gates, grad_rec = triton_backward.launch_backward(
-            grad_out.contiguous(),
-            gates,
-            weight_hh,
-            bias_n,
-            out,
-            cells,
-            scans=scans,
-            cell=cell,
-            launches=tuning.choose("backward", gates, weight_hh, scans),
-            fast=_fast(gates),
-            precision=_precision(),
-        )
+        if activated:
+            from sequencer2d.ops import gluon_backward
+
+            launches = tuning.choose_stationary("backward", gates, weight_hh, scans)
+            grad_gates = grad_rec = gluon_backward.launch_backward(
+                grad_out,
+                gates,
+                weight_hh,
+                cells,
+                scans=scans,
+                launches=launches,
+                fast=_fast(gates),
+                grad_gates=grad_gates,
+            )
+        else:
+            grad_gates, grad_rec = triton_backward.launch_backward(
+                grad_out,
+                gates,
+                weight_hh,
+                bias_n,
+                out,
+                cells,
+                scans=scans,
+                cell=cell,
+                launches=tuning.choose("backward", gates, weight_hh, scans),
+                fast=_fast(gates),
+                precision=_precision(),
+            )
         grad_weight, grad_bias = triton_backward.launch_weight_gradient(
-            grad_rec, out, scans=scans, hidden=hidden, cell=cell, precision=_precision()
+            grad_rec, out, scans=scans, hidden=weight_hh.shape[-1], cell=cell, precision=_precision()
         )
     return grad_gates, grad_weight.to(weight_hh.dtype), grad_bias
 
@@ -105,31 +183,55 @@ def _recomputing_backward(
     weight_hh: Tensor,
     bias_n: Tensor | None,
     out: Tensor,
-    cells: Tensor,
     scans: Sequence[int],
     cell: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight_ih, bias, weight_hh, and as `scan_backward`'s third, with the input product done again.
+    """Gradients of x, weight_ih, bias, weight_hh, and as `scan_backward`'s third, with forward done again.
 
-    One operator, because a compiler that sees the second product merges it with the first and stores its result.
+    One operator, because a compiler that sees the second product merges it with the first and stores its result; and
+    activations and gradients can take the place of the gates.
     """
     gates = F.linear(x, weight_ih, bias)
-    grad_gates, grad_weight_hh, grad_bias_hh = torch.ops.sequencer2d.scan_backward(
-        grad_out, gates, weight_hh, bias_n, out, cells, scans, cell
-    )
+    if gates.is_cuda or _interpreting():
+        grad_gates, grad_weight_hh, grad_bias_hh = _recomputed_scans(
+            grad_out, gates.contiguous(), weight_hh, bias_n, out, tuple(scans), cell
+        )
+    else:
+        grad_gates, grad_weight_hh, grad_bias_hh = _scan_backward_cpu(
+            grad_out, gates, weight_hh, bias_n, out, out, scans, cell, False
+        )
     flat = grad_gates.flatten(0, -2)
     grad_bias = flat.sum(0, dtype=torch.float32) if cell == "gru" else grad_bias_hh.flatten()
     return grad_gates @ weight_ih, flat.T @ x.flatten(0, -2), grad_bias, grad_weight_hh, grad_bias_hh
 
 
+def _recomputed_scans(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    scans: tuple[int, ...],
+    cell: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`scan_backward` from h alone. The GRU's and the RNN's backward needs no more; the LSTM's c is computed again."""
+    cells, activated = out, False
+    if cell == "lstm":
+        activated = stationary(gates, weight_hh, cell)
+        _, cells, _ = _scan(gates, weight_hh, bias_n, scans, cell, True, gates if activated else None)
+    place = gates if activated else None
+    return _scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, activated, place)
+
+
 def _scan_cpu(
-    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, save_cells: bool
-) -> tuple[Tensor, Tensor]:
+    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     if _interpreting():
-        return scan_triton(gates, weight_hh, bias_n, scans, cell, save_cells)
+        return scan_triton(gates, weight_hh, bias_n, scans, cell, keep)
     out = reference.scan_gates(gates, weight_hh, _gru_bias(bias_n), scans=scans, cell=cell)
     # The reference's backward starts from the gates alone; the placeholder keeps the operator's promise of a shape.
-    return out, torch.zeros_like(out) if save_cells and cell == "lstm" else gates.new_empty(0)
+    cells = torch.zeros_like(out) if keep and cell == "lstm" else gates.new_empty(0)
+    return out, cells, gates.new_empty(0)
 
 
 def _scan_backward_cpu(
@@ -141,9 +243,10 @@ def _scan_backward_cpu(
     cells: Tensor,
     scans: Sequence[int],
     cell: str,
+    activated: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if _interpreting():
-        return scan_backward_triton(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell)
+        return scan_backward_triton(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, activated)
     inputs = [gates, weight_hh, bias_n]
     grad_gates, grad_weight, grad_bias_n = _differentiate(
         lambda g, w, b: reference.scan_gates(g, w, _gru_bias(b), scans=scans, cell=cell), inputs, grad_out
@@ -198,16 +301,18 @@ def _gru_bias(bias_n: Tensor | None) -> Tensor | None:
     return None if bias_n is None else F.pad(bias_n, (2 * bias_n.shape[-1], 0))
 
 
-def _fake_scan(gates, weight_hh, bias_n, scans, cell, save_cells):  # type: ignore[no-untyped-def]
+def _fake_scan(gates, weight_hh, bias_n, scans, cell, keep):  # type: ignore[no-untyped-def]
     out = gates.new_empty(*gates.shape[:-1], len(scans) * weight_hh.shape[-1])
-    return out, torch.empty_like(out) if save_cells and cell == "lstm" else gates.new_empty(0)
+    cells = torch.empty_like(out) if keep and cell == "lstm" else gates.new_empty(0)
+    activations = gates.new_empty(gates.shape if keep and stationary(gates, weight_hh, cell) else 0)
+    return out, cells, activations
 
 
-def _fake_scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell):  # type: ignore[no-untyped-def]
+def _fake_scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, activated):  # type: ignore[no-untyped-def]
     return gates.new_empty(gates.shape), weight_hh.new_empty(weight_hh.shape), _fake_sums(weight_hh)
 
 
-def _fake_recomputing_backward(grad_out, x, weight_ih, bias, weight_hh, bias_n, out, cells, scans, cell):  # type: ignore[no-untyped-def]
+def _fake_recomputing_backward(grad_out, x, weight_ih, bias, weight_hh, bias_n, out, scans, cell):  # type: ignore[no-untyped-def]
     return (
         x.new_empty(x.shape),
         weight_ih.new_empty(weight_ih.shape),

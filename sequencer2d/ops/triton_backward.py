@@ -12,12 +12,13 @@ from torch import Tensor
 
 from sequencer2d.ops import triton_common as common
 from sequencer2d.ops.triton_forward import CELL_CODES, gate_count, pack_scans
-from sequencer2d.ops.tuning import Launch
+from sequencer2d.ops.tuning import Launch, multiprocessors
 
-# Tokens, gate rows and programs of the weight gradient's launch. 64 is what wgmma needs of the tile's rows.
+# Tokens and gate rows of the weight gradient's launch, and programs on a multiprocessor: as many as run at a time, as a
+# second round of fewer costs as much as the first. 64 is what wgmma needs of the tile's rows.
 WEIGHT_TOKENS = 64
 WEIGHT_ROWS = 64
-WEIGHT_SPLITS = 24
+WEIGHT_SHARE = 3
 
 
 @triton.jit
@@ -254,12 +255,13 @@ def launch_weight_gradient(
     """Gradients of W_hh, (S, G*D, D), and of a bias inside the recurrent product, (S, G*D); fp32."""
     batch, height, width, _ = out.shape
     tokens, gates = batch * height * width, gate_count(cell)
-    per_program = max(triton.cdiv(tokens, WEIGHT_SPLITS), WEIGHT_TOKENS)
-    per_program = triton.cdiv(per_program, WEIGHT_TOKENS) * WEIGHT_TOKENS
+    row_tiles = triton.cdiv(gates * hidden, WEIGHT_ROWS)
+    splits = max(WEIGHT_SHARE * multiprocessors(out.device) // (len(scans) * row_tiles), 1)
+    per_program = triton.cdiv(triton.cdiv(tokens, splits), WEIGHT_TOKENS) * WEIGHT_TOKENS
     programs = triton.cdiv(tokens, per_program)
     partial = out.new_empty(programs, len(scans), gates * hidden, hidden, dtype=torch.float32)
     partial_bias = out.new_empty(programs, len(scans), gates * hidden, dtype=torch.float32)
-    grid = (programs, len(scans), triton.cdiv(gates * hidden, WEIGHT_ROWS))
+    grid = (programs, len(scans), row_tiles)
     chunk = 16 if hidden <= 16 or 32 < hidden <= 48 else 32
 
     def start(stages: int) -> None:

@@ -43,6 +43,35 @@ class Launch:
     defer: bool = False
 
 
+@dataclass(frozen=True)
+class Stationary:
+    """How a kernel with W_hh in registers is launched.
+
+    Attributes:
+        rows: of a tile: a multiple of eight in forward, sixteen in backward.
+        warps: of a program; a chunk has eight units for each.
+        stages: of the ring in shared memory that a step's inputs are copied to.
+        share: programs on a multiprocessor.
+    """
+
+    rows: int
+    warps: int
+    stages: int
+    share: int
+
+    def programs(self, rows: int, scans: int, device: torch.device) -> int:
+        """Programs of each scan for `rows` rows: a tile each, or as many as the device runs at a time."""
+        return min(-(-rows // self.rows), max(self.share * multiprocessors(device) // scans, 1))
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """Of a GPU; 1 for the interpreter."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 # (kernel, hidden units): launches by the least number of rows that they are for, largest first. Measured on an H200 in
 # bf16 by benchmarks/recurrence.py. Few rows want small tiles, so that every multiprocessor gets one.
 _TABLE = {
@@ -69,6 +98,35 @@ _OTHERS = {
     "forward": ((1024, Launch(32, 32, 4)), (0, Launch(16, 32, 4))),
     "backward": ((1024, Launch(64, 32, 4, ahead=False)), (0, Launch(16, 32, 4, ahead=False))),
 }
+# (kernel, hidden units): as above, for the LSTM in 16 bits, with W_hh in registers. "training": forward that keeps what
+# backward needs. More units do not fit.
+_STATIONARY_TABLE = {
+    ("forward", 96): ((1024, Stationary(16, 4, 3, 2)), (0, Stationary(8, 4, 3, 2))),
+    ("forward", 64): ((1024, Stationary(16, 8, 4, 2)), (0, Stationary(8, 4, 3, 4))),
+    ("forward", 48): ((2048, Stationary(16, 2, 3, 4)), (0, Stationary(8, 2, 3, 6))),
+    ("training", 96): ((1024, Stationary(16, 4, 3, 2)), (0, Stationary(8, 4, 3, 2))),
+    ("training", 64): ((1024, Stationary(16, 4, 3, 2)), (0, Stationary(8, 4, 3, 2))),
+    ("training", 48): ((2048, Stationary(16, 2, 3, 4)), (0, Stationary(8, 2, 3, 4))),
+    ("backward", 96): ((0, Stationary(16, 4, 3, 2)),),
+    ("backward", 64): ((0, Stationary(16, 4, 3, 3)),),
+    ("backward", 48): ((0, Stationary(16, 2, 3, 4)),),
+}
+# Hidden units to the warps of a program, where no row stands in the table.
+STATIONARY = {16: 2, 32: 4, 48: 2, 64: 4, 96: 4, 128: 8}
+
+
+def choose_stationary(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]) -> tuple[Stationary, ...]:
+    """As `choose`, for kernels that keep W_hh in registers."""
+    return _stationary_launches(kernel, weight_hh.shape[-1], _rows(gates, scans))
+
+
+@functools.lru_cache(maxsize=1024)
+def _stationary_launches(kernel: str, hidden: int, rows: int) -> tuple[Stationary, ...]:
+    warps = STATIONARY[hidden]
+    few = 16 if kernel == "backward" else 8
+    others = ((2048, Stationary(16, warps, 3, 1)), (0, Stationary(few, warps, 3, 1)))
+    fitting = [launch for least, launch in _STATIONARY_TABLE.get((kernel, hidden), others) if rows >= least]
+    return *fitting, Stationary(few, warps, 2, 1)
 
 
 def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]) -> tuple[Launch, ...]:
@@ -78,9 +136,13 @@ def choose(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]
     shared memory does not hold the others.
     """
     _, width, hidden = weight_hh.shape
-    batch, height, columns, _ = gates.shape
-    rows = max(batch * (columns if scan < 2 else height) for scan in scans)
-    return _launches(kernel, hidden, width // hidden, rows, gates.dtype)
+    return _launches(kernel, hidden, width // hidden, _rows(gates, scans), gates.dtype)
+
+
+def _rows(gates: Tensor, scans: tuple[int, ...]) -> int:
+    """Sequences of the scans that have the most."""
+    batch, height, width, _ = gates.shape
+    return max(batch * (width if scan < 2 else height) for scan in scans)
 
 
 @functools.lru_cache(maxsize=1024)  # a recurrence is launched often, and small batches wait for the host

@@ -16,15 +16,26 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.errors import OutOfResources
 
-from sequencer2d.ops import CELLS, triton_backward, triton_forward, tuning
+from sequencer2d.ops import (
+    CELLS,
+    gluon_backward,
+    gluon_forward,
+    registration,
+    triton_backward,
+    triton_forward,
+    tuning,
+)
 from sequencer2d.ops import triton_common as common
 
 SCANS = (0, 1, 2, 3)
 KERNELS = {
-    "forward_kernel": triton_forward,
-    "backward_kernel": triton_backward,
-    "weight_gradient_kernel": triton_backward,
+    "forward": (triton_forward, "forward_kernel"),
+    "backward": (triton_backward, "backward_kernel"),
+    "weight gradient": (triton_backward, "weight_gradient_kernel"),
+    "stationary forward": (gluon_forward, "forward_kernel"),
+    "stationary backward": (gluon_backward, "backward_kernel"),
 }
+STATIONARY_LAUNCHES = ("forward", "training", "backward")
 
 
 class OfflineDriver:
@@ -61,7 +72,7 @@ class CompileOnly:
 
 
 def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> dict[str, int]:
-    """Compile the three kernels for tokens (B, H, W); how many launches of each were refused before one fitted."""
+    """Compile the kernels for tokens (B, H, W); how many launches of each were refused before one fitted."""
     for name in KERNELS:
         _kernel(name).refused = 0
     dtype, gates_count = getattr(torch, dtype_name), CELLS[cell].gates
@@ -70,6 +81,8 @@ def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> di
     gates = torch.empty(*grid, len(SCANS) * gates_count * hidden, dtype=dtype, device="cuda:0")
     weight = gates.new_empty(len(SCANS), gates_count * hidden, hidden)
     bias_n = gates.new_empty(len(SCANS), hidden) if cell == "gru" else None
+    if registration.stationary(gates, weight, cell):
+        compile_stationary(gates, weight, options["fast"])
     launches = {kernel: tuning.choose(kernel, gates, weight, SCANS) for kernel in ("forward", "backward")}
     common._TOO_LARGE.clear()
     out, cells = triton_forward.launch_forward(
@@ -82,16 +95,30 @@ def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> di
     return {name: _kernel(name).refused for name in KERNELS}
 
 
+def compile_stationary(gates: torch.Tensor, weight: torch.Tensor, fast: bool) -> None:
+    """Compile the kernels with W_hh in registers."""
+    common_options = {"scans": SCANS, "fast": fast}
+    launches = {kernel: tuning.choose_stationary(kernel, gates, weight, SCANS) for kernel in STATIONARY_LAUNCHES}
+    gluon_forward.launch_forward(gates, weight, save=False, launches=launches["forward"], **common_options)
+    out, cells, activations = gluon_forward.launch_forward(
+        gates, weight, save=True, launches=launches["training"], **common_options
+    )
+    gluon_backward.launch_backward(out, activations, weight, cells, launches=launches["backward"], **common_options)
+
+
 def _kernel(name: str) -> Any:
-    return getattr(KERNELS[name], name)
+    module, attribute = KERNELS[name]
+    return getattr(module, attribute)
 
 
 def main() -> None:
     order = json.load(sys.stdin)
     capability = order["capability"]
     triton.runtime.driver.set_active(OfflineDriver(capability))
-    for name, module in KERNELS.items():
-        setattr(module, name, CompileOnly(_kernel(name), order["shared"]))
+    tuning.multiprocessors = lambda _: 132
+    triton_backward.multiprocessors = lambda _: 132
+    for name, (module, attribute) in KERNELS.items():
+        setattr(module, attribute, CompileOnly(_kernel(name), order["shared"]))
     results = []
     with FakeTensorMode():
         for case in order["cases"]:

@@ -42,6 +42,7 @@ def test_hidden_sizes(device, hidden):
 @pytest.mark.parametrize("hidden", [48, 64, 96])
 def test_launches_for_many_rows_on_few(device, hidden, monkeypatch):
     """What the table gives for many rows, which the interpreter could not compute, is right on few as well."""
+    monkeypatch.setattr(tuning, "STATIONARY", {})
     launches = {name: (tuning._TABLE[name, hidden][0][1],) for name in ("forward", "backward")}
     monkeypatch.setattr(tuning, "choose", lambda kernel, *_: launches[kernel])
     check(device, torch.float16, hidden=hidden, batch=1)
@@ -51,9 +52,28 @@ def test_launches_for_many_rows_on_few(device, hidden, monkeypatch):
 @pytest.mark.parametrize("inner", [16, 32, 64])
 def test_launches_of_eight_warps(device, cell, inner, monkeypatch):
     """Units in two parts, the gradient of h a step later; chunks that pad 40 units to 48."""
+    monkeypatch.setattr(tuning, "STATIONARY", {})
     launch = tuning.Launch(64, 16, 8, inner=inner, ahead=False, parts=2, defer=True)
     monkeypatch.setattr(tuning, "choose", lambda *_: (launch,))
     check(device, torch.float16, hidden=40, batch=1, cell=cell)
+
+
+@gpu
+@pytest.mark.parametrize("hidden", [16, 32, 48, 64, 96, 128])
+@pytest.mark.parametrize("gates", ["stored", "recomputed"])
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 2, 1), (2, 1, 9), (9, 5, 3), (40, 33, 28)])
+def test_w_hh_in_registers(device, hidden, gates, size):
+    """Fewer steps than are copied ahead, one row, several tiles a program, tiles that end within a program's rows."""
+    batch, height, width = size
+    for dtype in DTYPES[1:]:
+        check(device, dtype, gates, hidden=hidden, batch=batch, height=height, width=width, channels=32)
+
+
+@gpu
+@pytest.mark.parametrize("hidden", [48, 96])
+def test_w_hh_in_shared_memory_where_registers_would_do(device, hidden, monkeypatch):
+    monkeypatch.setattr(tuning, "STATIONARY", {})
+    check(device, torch.bfloat16, hidden=hidden, batch=5, height=16, width=14, channels=4 * hidden)
 
 
 @gpu
@@ -159,8 +179,8 @@ def test_opcheck(device):
     torch.library.opcheck(
         torch.ops.sequencer2d.scan, (gates, weight_hh, None, [0, 1, 2, 3], "lstm", True), test_utils=kinds
     )
-    out, cells = torch.ops.sequencer2d.scan(gates, weight_hh, None, [0, 1, 2, 3], "lstm", True)
-    arguments = (problem.grad, gates, weight_hh, None, out, cells, [0, 1, 2, 3], "lstm")
+    out, cells, _ = torch.ops.sequencer2d.scan(gates, weight_hh, None, [0, 1, 2, 3], "lstm", True)
+    arguments = (problem.grad, gates, weight_hh, None, out, cells, [0, 1, 2, 3], "lstm", False)
     torch.library.opcheck(torch.ops.sequencer2d.scan_backward, arguments, test_utils=kinds)
     torch.library.opcheck(torch.ops.sequencer2d.rnn2d, (*problem.arguments, [0, 1, 2, 3], "lstm"), test_utils=kinds)
 

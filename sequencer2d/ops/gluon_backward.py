@@ -1,0 +1,204 @@
+"""Backward of the fused LSTM with W_hh in registers, from the activations that `gluon_forward` saved.
+
+The scans run in reverse. A step's only product is that of the gates' gradients, 16 rows that all warps exchange through
+shared memory, with W_hh, of which a warp holds the columns of its own units. A step waits twice for the other warps.
+"""
+
+import torch
+import triton
+from torch import Tensor
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
+
+from sequencer2d.ops import gluon_common as common
+from sequencer2d.ops.triton_common import first_that_fits
+from sequencer2d.ops.triton_forward import pack_scans
+from sequencer2d.ops.tuning import Stationary
+
+
+@gluon.jit
+def backward_kernel(
+    grad_out, activations, weight, cells, grad_gates, B, H, W,
+    SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
+    FAST: gl.constexpr, STAGES: gl.constexpr, COPY: gl.constexpr, COPY_UNITS: gl.constexpr,
+    GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr,
+):  # fmt: skip
+    """activations, grad_gates (B, H, W, S*G*D), weight (S, G*D, D), grad_out, cells (B, H, W, S*D)."""
+    G: gl.constexpr = common.GATES
+    U: gl.constexpr = 8 * NW
+    M: gl.constexpr = G * U
+    mma: gl.constexpr = gl.NVMMADistributedLayout(version=[2, 0], warps_per_cta=[1, NW], instr_shape=[16, 8])
+    left: gl.constexpr = gl.DotOperandLayout(0, mma, 2)
+    right: gl.constexpr = gl.DotOperandLayout(1, mma, 2)
+    dtype: gl.constexpr = activations.dtype.element_ty
+
+    slot = gl.program_id(1)
+    backward, steps, stride, outer, rows = common.scan_of(slot, B, H, W, SCANS)
+    # The scan's last step comes first.
+    start = gl.where(backward, 0, (steps - 1) * stride)
+    hop = gl.where(backward, stride, -stride).to(gl.int64)
+    tiles = gl.cdiv(rows, R)
+    programs = gl.num_programs(0)
+
+    ring = ()
+    ring_cells = ()
+    ring_grads = ()
+    exchanged = ()
+    for _ in gl.static_range(NC):
+        ring = ring + (gl.allocate_shared_memory(dtype, [STAGES, R, M], GATES_SHARED),)
+        ring_cells = ring_cells + (gl.allocate_shared_memory(dtype, [STAGES, R, U], UNITS_SHARED),)
+        ring_grads = ring_grads + (gl.allocate_shared_memory(dtype, [STAGES, R, U], UNITS_SHARED),)
+        exchanged = exchanged + (gl.allocate_shared_memory(dtype, [R, M], GATES_SHARED),)
+    column = gl.arange(0, M, gl.SliceLayout(0, COPY))
+    # Hints: the compiler does not see that eight neighbours are.
+    column = gl.max_contiguous(gl.multiple_of(column // U * D + column % U, 8), 8)
+    unit = gl.arange(0, U, gl.SliceLayout(0, COPY_UNITS))
+
+    ahead_tile = gl.program_id(0)
+    ahead_step = 0
+    ahead, ahead_mask = common.place(
+        ahead_tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY
+    )  # fmt: skip
+    ahead_units, ahead_units_mask = common.place(
+        ahead_tile, rows, stride, outer, start, slot * D, unit, S * D, R, COPY_UNITS
+    )  # fmt: skip
+    for stage in gl.static_range(STAGES - 1):
+        # The state before a scan's first step is 0.
+        inner = ahead_units_mask & (ahead_step + 1 < steps)
+        for n in gl.static_range(NC):
+            async_copy.async_copy_global_to_shared(ring[n].index(stage), activations + ahead + n * U, mask=ahead_mask)
+            async_copy.async_copy_global_to_shared(
+                ring_grads[n].index(stage), grad_out + ahead_units + n * U, mask=ahead_units_mask
+            )
+            async_copy.async_copy_global_to_shared(
+                ring_cells[n].index(stage), cells + (ahead_units + hop * (S * D)) + n * U, mask=inner
+            )
+        async_copy.commit_group()
+        ahead += hop * (S * G * D)
+        ahead_units += hop * (S * D)
+        ahead_step += 1
+        if ahead_step == steps:
+            ahead_step = 0
+            ahead_tile += programs
+            ahead, ahead_mask = common.place(
+                ahead_tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY
+            )  # fmt: skip
+            ahead_units, ahead_units_mask = common.place(
+                ahead_tile, rows, stride, outer, start, slot * D, unit, S * D, R, COPY_UNITS
+            )  # fmt: skip
+
+    # W_hh, tile (n, k): gates of chunk n by inputs of chunk k.
+    gate_row = gl.arange(0, M, gl.SliceLayout(1, right))
+    gate_row = gate_row // U * D + gate_row % U
+    source = gl.arange(0, U, gl.SliceLayout(0, right))
+    w = ()
+    for n in gl.static_range(NC):
+        for k in gl.static_range(NC):
+            tile_of_weight = weight + slot * (G * D * D) + ((gate_row + n * U) * D)[:, None] + (source + k * U)[None, :]
+            w = w + (gl.load(tile_of_weight),)
+
+    read = 0
+    write = STAGES - 1
+    zero = gl.zeros([R, U], gl.float32, mma)
+    for tile in range(gl.program_id(0), tiles, programs):
+        dh = ()
+        dc = ()
+        for _ in gl.static_range(NC):
+            dh = dh + (zero,)
+            dc = dc + (zero,)
+        done, mask = common.place(tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY)
+        for _step in range(steps):
+            async_copy.wait_group(STAGES - 2)
+            dc_new = ()
+            for n in gl.static_range(NC):
+                # (R, gates, units) to i, f, g, o, each (R, U): registers change their names.
+                all_gates = ring[n].index(read).load(mma).to(gl.float32)
+                i_g, f_o = gl.split(all_gates.reshape([R, 2, 2, U]).permute([0, 3, 1, 2]))
+                i, g = gl.split(i_g)
+                f, o = gl.split(f_o)
+                before = gl.convert_layout(ring_cells[n].index(read).load(mma).to(gl.float32), i.type.layout)
+                dh_n = dh[n] + ring_grads[n].index(read).load(mma).to(gl.float32)
+                dh_n = gl.convert_layout(dh_n, i.type.layout)
+                dc_n = gl.convert_layout(dc[n], i.type.layout)
+                u = common.tanh(f * before + i * g, FAST)
+                dc_n += dh_n * o * (1.0 - u * u)
+                d_i = dc_n * g * i * (1.0 - i)
+                d_f = dc_n * before * f * (1.0 - f)
+                d_g = dc_n * i * (1.0 - g * g)
+                d_o = dh_n * u * o * (1.0 - o)
+                dc_new = dc_new + (gl.convert_layout(dc_n * f, mma),)
+                d = gl.join(gl.join(d_i, d_g), gl.join(d_f, d_o)).permute([0, 2, 3, 1]).reshape([R, M])
+                exchanged[n].store(d.to(dtype))
+            dc = dc_new
+            for n in gl.static_range(NC):
+                gl.store(grad_gates + done + n * U, exchanged[n].load(COPY), mask=mask)
+            done += hop * (S * G * D)
+            inner = ahead_units_mask & (ahead_step + 1 < steps)
+            for n in gl.static_range(NC):
+                async_copy.async_copy_global_to_shared(
+                    ring[n].index(write), activations + ahead + n * U, mask=ahead_mask
+                )
+                async_copy.async_copy_global_to_shared(
+                    ring_grads[n].index(write), grad_out + ahead_units + n * U, mask=ahead_units_mask
+                )
+                async_copy.async_copy_global_to_shared(
+                    ring_cells[n].index(write), cells + (ahead_units + hop * (S * D)) + n * U, mask=inner
+                )
+            async_copy.commit_group()
+            ahead += hop * (S * G * D)
+            ahead_units += hop * (S * D)
+            ahead_step += 1
+            if ahead_step == steps:
+                ahead_step = 0
+                ahead_tile += programs
+                ahead, ahead_mask = common.place(
+                    ahead_tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY
+                )  # fmt: skip
+                ahead_units, ahead_units_mask = common.place(
+                    ahead_tile, rows, stride, outer, start, slot * D, unit, S * D, R, COPY_UNITS
+                )  # fmt: skip
+            read = common.next_slot(read, STAGES)
+            write = common.next_slot(write, STAGES)
+            # A chain of products for each chunk of gates, added at the end: a product waits for the one before.
+            dh = ()
+            for _ in gl.static_range(NC):
+                dh = dh + (zero,)
+            for n in gl.static_range(NC):
+                d = exchanged[n].load(left)
+                added = ()
+                for k in gl.static_range(NC):
+                    added = added + (dh[k] + mma_v2(d, w[n * NC + k], zero),)
+                dh = added
+
+
+def launch_backward(
+    grad_out: Tensor,
+    activations: Tensor,
+    weight_hh: Tensor,
+    cells: Tensor,
+    *,
+    scans: tuple[int, ...],
+    launches: tuple[Stationary, ...],
+    fast: bool,
+    grad_gates: Tensor | None = None,
+) -> Tensor:
+    """Gradient of the gates, (B, H, W, S*G*D). Its place may be that of the activations, as in forward."""
+    batch, height, width, _ = activations.shape
+    hidden = weight_hh.shape[-1]
+    grad_gates = torch.empty_like(activations) if grad_gates is None else grad_gates
+    longest = max(batch * (width if scan < 2 else height) for scan in scans)
+
+    def start(launch: Stationary) -> None:
+        units = 8 * launch.warps
+        backward_kernel[launch.programs(longest, len(scans), activations.device), len(scans)](
+            grad_out, activations, weight_hh, cells, grad_gates, batch, height, width,
+            SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
+            R=launch.rows, FAST=fast, STAGES=launch.stages, COPY=common.copies(launch.warps, 4 * units),
+            COPY_UNITS=common.copies(launch.warps, units), GATES_SHARED=common.swizzled(4 * units),
+            UNITS_SHARED=common.swizzled(units), num_warps=launch.warps,
+        )  # fmt: skip
+
+    key = ("stationary backward", hidden, len(scans), activations.dtype, activations.device)
+    first_that_fits(key, launches, start)
+    return grad_gates

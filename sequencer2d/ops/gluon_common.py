@@ -1,0 +1,82 @@
+"""What the kernels that keep W_hh in registers share: activations, layouts and the addressing of scans.
+
+Gluon, Triton's lower level, because Triton itself decides where a matrix lies: it reads W_hh from shared memory at each
+step. Imported only when a kernel runs. Suffixes: R rows of a tile, S scans, D hidden units, NW warps, U = 8*NW units of
+a chunk, NC chunks, M = 4*U values of a chunk's gates. The LSTM in 16 bits only.
+"""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+GATES = gl.constexpr(4)
+
+
+@gluon.jit
+def tanh(x, FAST: gl.constexpr):
+    """As in `triton_common`: one special-function instruction, or exact to fp32 rounding."""
+    if FAST:
+        return gl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=True, pack=1)
+    else:
+        # The exponent is never positive, so nothing overflows at any x.
+        e = gl.exp(-2.0 * gl.abs(x))
+        magnitude = (1.0 - e) / (1.0 + e)
+        return gl.where(x < 0.0, -magnitude, magnitude)
+
+
+@gluon.jit
+def sigmoid(x, FAST: gl.constexpr):
+    """The logistic function in fp32."""
+    if FAST:
+        return 0.5 * tanh(0.5 * x, FAST) + 0.5
+    else:
+        e = gl.exp(-gl.abs(x))
+        return gl.where(x < 0.0, e, 1.0) / (1.0 + e)
+
+
+@gluon.jit
+def scan_of(slot, B, H, W, SCANS: gl.constexpr):
+    """The scan in a slot: (whether it runs backward, steps, tokens between them, tokens between lines, rows).
+
+    Rows are its sequences: columns of the grid for vertical scans, lines for horizontal ones. SCANS: two bits a slot.
+    """
+    scan = (SCANS >> (2 * slot)) & 3
+    vertical = scan // 2 == 0
+    steps = gl.where(vertical, H, W)
+    stride = gl.where(vertical, W, 1)
+    return scan % 2 == 1, steps, stride, gl.where(vertical, H * W, W), B * gl.where(vertical, W, H)
+
+
+@gluon.jit
+def place(
+    tile, rows, stride, outer, start, first, column, PITCH: gl.constexpr, R: gl.constexpr, LAYOUT: gl.constexpr
+):  # fmt: skip
+    """A tile's rows at one step, R by columns: offsets in a tensor and which of the rows exist, (R, 1).
+
+    The tensor has PITCH values a token, the slot's begin at `first`. `start`: tokens from a line's begin to the step.
+    """
+    row = tile * R + gl.arange(0, R, gl.SliceLayout(1, LAYOUT))
+    exists = row < rows
+    row = gl.minimum(row, rows - 1)
+    token = (row // stride).to(gl.int64) * outer + row % stride + start
+    return (token * PITCH + first)[:, None] + column[None, :], exists[:, None]
+
+
+@gluon.jit
+def next_slot(slot, STAGES: gl.constexpr):
+    """The place after `slot` in a ring of STAGES."""
+    return gl.where(slot == STAGES - 1, 0, slot + 1)
+
+
+def swizzled(columns: int) -> gl.SwizzledSharedLayout:
+    """For tiles of rows of `columns` 16-bit values, read by ldmatrix: eight rows' 16 bytes lie in different banks."""
+    phase = max(64 // columns, 1)
+    return gl.SwizzledSharedLayout(vec=8, per_phase=phase, max_phase=8 // phase, order=[1, 0])
+
+
+def copies(warps: int, columns: int) -> gl.BlockedLayout:
+    """For copies of tiles of `columns` 16-bit values: 16 bytes a thread, neighbours side by side.
+
+    What lies side by side in memory must do so in shared memory: the halves of a sector are else fetched one by one.
+    """
+    across = min(columns // 8, 32)
+    return gl.BlockedLayout([1, 8], [32 // across, across], [warps, 1], [1, 0])
