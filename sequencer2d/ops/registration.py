@@ -63,7 +63,7 @@ def _scan(
 
     weight_hh = weight_hh.contiguous()
     with _on(gates):
-        if stationary(gates, weight_hh, cell):
+        if stationary(gates, weight_hh, cell, keep and activations is None):
             from sequencer2d.ops import gluon_forward
 
             launches = tuning.choose_stationary("training" if keep else "forward", gates, weight_hh, scans)
@@ -86,12 +86,17 @@ def _scan(
         return out, cells, gates.new_empty(0)
 
 
-def stationary(gates: Tensor, weight_hh: Tensor, cell: str) -> bool:
-    """Whether the kernels run that keep W_hh in registers: the LSTM in 16 bits, of some hidden sizes, on a GPU."""
+def stationary(gates: Tensor, weight_hh: Tensor, cell: str, keep: bool = False) -> bool:
+    """Whether the kernels run that keep W_hh in registers: the LSTM in 16 bits, of some hidden sizes, on a GPU.
+
+    keep: if activations are kept from forward to backward.
+    """
     from sequencer2d.ops import tuning
 
-    on_gpu = gates.device.type == "cuda" and gates.dtype in (torch.float16, torch.bfloat16)
-    return on_gpu and cell == "lstm" and weight_hh.shape[-1] in tuning.STATIONARY and _has_gluon()
+    if cell != "lstm" or gates.device.type != "cuda" or gates.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    hidden = int(weight_hh.shape[-1])  # a compiler's symbol, if it was asked for dynamic shapes
+    return hidden in tuning.STATIONARY and (hidden >= tuning.KEEPING or not keep) and _has_gluon()
 
 
 @functools.cache
@@ -304,7 +309,7 @@ def _gru_bias(bias_n: Tensor | None) -> Tensor | None:
 def _fake_scan(gates, weight_hh, bias_n, scans, cell, keep):  # type: ignore[no-untyped-def]
     out = gates.new_empty(*gates.shape[:-1], len(scans) * weight_hh.shape[-1])
     cells = torch.empty_like(out) if keep and cell == "lstm" else gates.new_empty(0)
-    activations = gates.new_empty(gates.shape if keep and stationary(gates, weight_hh, cell) else 0)
+    activations = gates.new_empty(gates.shape if keep and stationary(gates, weight_hh, cell, keep) else 0)
     return out, cells, activations
 
 

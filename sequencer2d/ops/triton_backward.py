@@ -58,7 +58,7 @@ def backward_kernel(
     grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, one, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
     NK: tl.constexpr, R: tl.constexpr, CELL: tl.constexpr, FAST: tl.constexpr, PRECISION: tl.constexpr,
-    RESIDENT: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr, P: tl.constexpr, DEFER: tl.constexpr,
+    RESIDENT: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Shapes as in forward; grad_gates as gates. grad_rec, as gates, is written for the GRU only, where the gradient of
     the recurrent product differs from that of the input gates. states: c for the LSTM, h (that is, out) for the GRU.
@@ -72,7 +72,7 @@ def backward_kernel(
         # Three offsets serve all tensors: registers are what this kernel is short of.
         column = tl.arange(0, DC)[None, :]
         bias_rows = bias_n + slot * D + column
-        gate_row = token[:, None] * (S * G * D) + slot * (G * D) + common.gate_columns(D, DC, G, P)
+        gate_row = token[:, None] * (S * G * D) + slot * (G * D) + common.gate_columns(D, DC, G)
         unit_row = token[:, None] * (S * D) + slot * D + column
         wide_row = token[:, None] * (S * D) + slot * D + tl.arange(0, KC)[None, :]
         dtype = gates.dtype.element_ty
@@ -80,26 +80,13 @@ def backward_kernel(
         wide_zero = tl.zeros((R, KC), tl.float32)
         dh = ()
         dc = ()
-        d = ()
         for _ in tl.static_range(NK):
             dh = dh + (wide_zero,)
         for _ in tl.static_range(NC):
             dc = dc + (zero,)
-            d = d + (tl.zeros((R, (4 if G > 1 else 1) * DC), dtype),)
-        tiles = common.weight_tiles(weight, slot, D, DC, KC, NC, NK, G, P, RESIDENT)
+        tiles = common.weight_tiles(weight, slot, D, DC, KC, NC, NK, G, RESIDENT)
         for t in tl.range(0, steps, num_stages=STAGES):
             inner = t + 1 < steps
-            if DEFER:
-                # The step before's last product. Sums are added here, as `gate_sums` says.
-                dh = ()
-                for k in tl.static_range(NK):
-                    tile = tl.trans(common.get_tile(tiles, weight, slot, 0, k, D, DC, KC, NK, G, P))
-                    dh_k = tl.dot(d[0], tile, input_precision=PRECISION) * one
-                    for n in tl.static_range(1, NC):
-                        tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G, P))
-                        dh_k += tl.dot(d[n], tile, input_precision=PRECISION) * one
-                    dh = dh + (dh_k,)
-            d_new = ()
             h = ()
             for k in tl.static_range(NK):
                 h = h + (common.load_chunk(out + wide_row + hop * (S * D), k, valid & inner, D, KC),)
@@ -107,7 +94,7 @@ def backward_kernel(
             if AHEAD:
                 for n in tl.static_range(NC):
                     sum_n = common.gate_sums(
-                        gates + gate_row, h, tiles, weight, one, slot, n, valid, D, DC, KC, NK, G, P, PRECISION
+                        gates + gate_row, h, tiles, weight, slot, n, valid, D, DC, KC, NK, G, PRECISION
                     )  # fmt: skip
                     sums = sums + (sum_n,)
             dh_new = ()
@@ -130,32 +117,26 @@ def backward_kernel(
                     sum_n = sums[n]
                 else:
                     sum_n = common.gate_sums(
-                        gates + gate_row, h, tiles, weight, one, slot, n, valid, D, DC, KC, NK, G, P, PRECISION
+                        gates + gate_row, h, tiles, weight, slot, n, valid, D, DC, KC, NK, G, PRECISION
                     )  # fmt: skip
-                parts = common.apart(sum_n, R, DC, G, P)
+                parts = common.apart(sum_n, R, DC, G)
                 d_x, d_rec, d_state = cell_backward(parts, state, dh_n, dc[n], bias, CELL, FAST)
                 dc_new = dc_new + (d_state,)
-                d_all = common.side_by_side(d_rec, R, DC, G, P).to(dtype)
-                common.store_gates(grad_rec + gate_row, n, d_all, valid, D, DC, G, P)
+                d_all = common.side_by_side(d_rec, R, DC, G).to(dtype)
+                common.store_gates(grad_rec + gate_row, n, d_all, valid, D, DC, G)
                 if CELL == common.GRU:
-                    d_inputs = common.side_by_side(d_x, R, DC, G, P).to(dtype)
-                    common.store_gates(grad_gates + gate_row, n, d_inputs, valid, D, DC, G, P)
-                if DEFER:
-                    d_new = d_new + (d_all,)
-                else:
-                    dh_sum = ()
-                    for k in tl.static_range(NK):
-                        tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G, P))
-                        dh_sum = dh_sum + (tl.dot(d_all, tile, dh_new[k], input_precision=PRECISION),)
-                    dh_new = dh_sum
-            if DEFER:
-                d = d_new
-            else:
-                # Times 1, which the compiler cannot know: were the products' own registers carried into the next step,
-                # it would see them read while products run, and make all of those wait for each other.
-                dh = ()
+                    d_inputs = common.side_by_side(d_x, R, DC, G).to(dtype)
+                    common.store_gates(grad_gates + gate_row, n, d_inputs, valid, D, DC, G)
+                dh_sum = ()
                 for k in tl.static_range(NK):
-                    dh = dh + (dh_new[k] * one,)
+                    tile = tl.trans(common.get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G))
+                    dh_sum = dh_sum + (tl.dot(d_all, tile, dh_new[k], input_precision=PRECISION),)
+                dh_new = dh_sum
+            # Times 1, which the compiler cannot know: were the products' own registers carried into the next step, it
+            # would see them read while products run, and make all of those wait for each other.
+            dh = ()
+            for k in tl.static_range(NK):
+                dh = dh + (dh_new[k] * one,)
             dc = dc_new
             gate_row += hop * (S * G * D)
             unit_row += hop * (S * D)
@@ -242,7 +223,7 @@ def launch_backward(
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             KC=inner, NK=triton.cdiv(hidden, inner), R=launch.rows, CELL=CELL_CODES[cell], FAST=fast,
             PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, AHEAD=launch.ahead,
-            P=launch.parts, DEFER=launch.defer, num_warps=launch.warps, num_stages=1,
+            num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 
     common.first_that_fits(("backward", hidden, len(scans), cell, gates.dtype, gates.device), launches, start)

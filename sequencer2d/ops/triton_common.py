@@ -1,8 +1,8 @@
 """What the Triton kernels share: activations, cells, weight tiles and the addressing of scans.
 
 Imported only when a kernel runs. Suffixes: R rows of a tile, S scans, G gates, D hidden units, DC hidden units of a
-chunk, NC chunks, KC inputs of a product with W_hh, NK such products a chunk, GP gates padded to a power of two, P parts
-of a chunk (`Launch.parts`). A row is one sequence: a column of the grid for vertical scans, a line for horizontal ones.
+chunk, NC chunks, KC inputs of a product with W_hh, NK such products a chunk, GP gates padded to a power of two. A row
+is one sequence: a column of the grid for vertical scans, a line for horizontal ones.
 
 D is cut into NC chunks of DC units, a power of two, because 48 and 96 are not: three chunks of 16 or 32 waste nothing,
 padding to 64 or 128 would cost 1.8 times the products.
@@ -91,21 +91,9 @@ def place_rows(slot, B, H, W, SCANS: tl.constexpr, R: tl.constexpr, REVERSED: tl
 
 
 @triton.jit
-def gate_of(column, DC: tl.constexpr, GP: tl.constexpr, P: tl.constexpr):
-    """The gate of a column of the gates side by side: P parts of DC/P units, in each part all gates of its units."""
-    return column // (DC // P) % GP
-
-
-@triton.jit
-def unit_of(column, DC: tl.constexpr, GP: tl.constexpr, P: tl.constexpr):
-    """The unit, within its chunk, of a column of the gates side by side."""
-    return column // (GP * (DC // P)) * (DC // P) + column % (DC // P)
-
-
-@triton.jit
 def weight_tile(
     weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr,
-    G: tl.constexpr, P: tl.constexpr, AGAIN: tl.constexpr,
+    G: tl.constexpr, AGAIN: tl.constexpr,
 ):  # fmt: skip
     """W_hh of all gates, units of chunk n by inputs of part k, as (inputs, gates * units): (KC, GP*DC).
 
@@ -114,8 +102,8 @@ def weight_tile(
     """
     GP: tl.constexpr = 4 if G > 1 else 1
     column = tl.arange(0, GP * DC)[None, :]
-    gate = gate_of(column, DC, GP, P)
-    unit = n * DC + unit_of(column, DC, GP, P)
+    gate = column // DC
+    unit = n * DC + column % DC
     source = k * KC + tl.arange(0, KC)[:, None]
     pointers = weight + slot * (G * D * D) + (gate * D + unit) * D + source
     # A volatile load stays where it stands; any other would be moved out of the loop, and all tiles be kept.
@@ -128,27 +116,27 @@ def weight_tile(
 @triton.jit
 def weight_tiles(
     weight, slot, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr, NC: tl.constexpr, NK: tl.constexpr,
-    G: tl.constexpr, P: tl.constexpr, RESIDENT: tl.constexpr,
+    G: tl.constexpr, RESIDENT: tl.constexpr,
 ):  # fmt: skip
     """All tiles of a scan's W_hh, a flat tuple: tile (n, k) at n * NK + k; empty if they are read at each step."""
     tiles = ()
     if RESIDENT:
         for n in tl.static_range(NC):
             for k in tl.static_range(NK):
-                tiles = tiles + (weight_tile(weight, slot, n, k, D, DC, KC, G, P, False),)
+                tiles = tiles + (weight_tile(weight, slot, n, k, D, DC, KC, G, False),)
     return tiles
 
 
 @triton.jit
 def get_tile(
     tiles, weight, slot, n: tl.constexpr, k: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr,
-    NK: tl.constexpr, G: tl.constexpr, P: tl.constexpr,
+    NK: tl.constexpr, G: tl.constexpr,
 ):  # fmt: skip
     """Tile (n, k), from `tiles` or from memory."""
     if len(tiles) > 0:
         return tiles[n * NK + k]
     else:
-        return weight_tile(weight, slot, n, k, D, DC, KC, G, P, True)
+        return weight_tile(weight, slot, n, k, D, DC, KC, G, True)
 
 
 @triton.jit
@@ -176,32 +164,6 @@ def chunk_of(parts, n: tl.constexpr, R: tl.constexpr, DC: tl.constexpr, KC: tl.c
 
 
 @triton.jit
-def chunk_or_zero(chunks, n: tl.constexpr, NC: tl.constexpr):
-    """Chunk n of a tuple of NC, zeros behind the last."""
-    if n < NC:
-        return chunks[n]
-    else:
-        return tl.zeros_like(chunks[0])
-
-
-@triton.jit
-def join_chunks(chunks, k: tl.constexpr, R: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr, NC: tl.constexpr):
-    """Part k, (R, KC), of a tuple of NC chunks (R, DC): the inverse of `chunk_of`; KC one, two or four times DC."""
-    SHARE: tl.constexpr = KC // DC
-    first = chunks[k * SHARE]
-    if SHARE == 1:
-        return first
-    elif SHARE == 2:
-        joined = tl.join(first, chunk_or_zero(chunks, k * SHARE + 1, NC))
-        return tl.reshape(tl.permute(joined, (0, 2, 1)), (R, KC))
-    else:
-        second = chunk_or_zero(chunks, k * SHARE + 1, NC)
-        third = chunk_or_zero(chunks, k * SHARE + 2, NC)
-        fourth = chunk_or_zero(chunks, k * SHARE + 3, NC)
-        return side_by_side((first, second, third, fourth), R, DC, 4, 1)
-
-
-@triton.jit
 def exists(n: tl.constexpr, valid, D: tl.constexpr, DC: tl.constexpr):
     """Mask of chunk n: `valid` (R, 1) rows, units before D."""
     if D % DC == 0:
@@ -223,7 +185,7 @@ def store_chunk(pointers, n: tl.constexpr, value, valid, D: tl.constexpr, DC: tl
 
 
 @triton.jit
-def gate_columns(D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, P: tl.constexpr):
+def gate_columns(D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
     """Where chunk 0 of a scan's gates lies, the gates side by side: offsets (1, GP*DC).
 
     The order is `weight_tile`'s. The GRU's candidate stands in the third place and again in the fourth.
@@ -231,74 +193,67 @@ def gate_columns(D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, P: tl.const
     GP: tl.constexpr = 4 if G > 1 else 1
     column = tl.arange(0, GP * DC)[None, :]
     if G == 3:
-        return tl.minimum(gate_of(column, DC, GP, P), 2) * D + unit_of(column, DC, GP, P)
+        return tl.minimum(column // DC, 2) * D + column % DC
     else:
-        return gate_of(column, DC, GP, P) * D + unit_of(column, DC, GP, P)
+        return column // DC * D + column % DC
 
 
 @triton.jit
 def gates_exist(
-    n: tl.constexpr, valid, without: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, P: tl.constexpr,
+    n: tl.constexpr, valid, without: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr,
 ):  # fmt: skip
     """Mask of chunk n of the gates side by side; the GRU leaves one of the four places out."""
     GP: tl.constexpr = 4 if G > 1 else 1
     column = tl.arange(0, GP * DC)[None, :]
     mask = valid
     if D % DC != 0:
-        mask = mask & (n * DC + unit_of(column, DC, GP, P) < D)
+        mask = mask & (n * DC + column % DC < D)
     if G == 3:
-        mask = mask & (gate_of(column, DC, GP, P) != without)
+        mask = mask & (column // DC != without)
     return mask
 
 
 @triton.jit
 def store_gates(
-    pointers, n: tl.constexpr, value, valid, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, P: tl.constexpr,
+    pointers, n: tl.constexpr, value, valid, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr,
 ):  # fmt: skip
     """Store (R, GP*DC) as chunk n of the gates; what stands in the GRU's fourth place is left out."""
-    tl.store(pointers + n * DC, value, mask=gates_exist(n, valid, 3, D, DC, G, P))
+    tl.store(pointers + n * DC, value, mask=gates_exist(n, valid, 3, D, DC, G))
 
 
 @triton.jit
 def gate_sums(
-    pointers, h, tiles, weight, one, slot, n: tl.constexpr, valid, D: tl.constexpr, DC: tl.constexpr,
-    KC: tl.constexpr, NK: tl.constexpr, G: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr,
+    pointers, h, tiles, weight, slot, n: tl.constexpr, valid, D: tl.constexpr, DC: tl.constexpr,
+    KC: tl.constexpr, NK: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Input part and W_hh·h of chunk n of all gates side by side, added: fp32 (R, GP*DC). `pointers`: of chunk 0.
 
     The GRU's candidate keeps them apart: its input part is in the fourth place, where W_hh has zeros.
     """
-    mask = gates_exist(n, valid, 2, D, DC, G, P)
+    mask = gates_exist(n, valid, 2, D, DC, G)
     sums = tl.load(pointers + n * DC, mask=mask, other=0.0).to(tl.float32)
     for k in tl.static_range(NK):
-        tile = get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G, P)
-        if P > 1 and NK > 1:
-            # For a product whose result another one goes on from, the compiler lays all warps along the rows, and has
-            # them compute what is beyond the rows. Times a 1 that it cannot know, the result is no such one.
-            sums += tl.dot(h[k], tile, input_precision=PRECISION) * one
-        else:
-            sums = tl.dot(h[k], tile, sums, input_precision=PRECISION)
+        tile = get_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G)
+        sums = tl.dot(h[k], tile, sums, input_precision=PRECISION)
     return sums
 
 
 @triton.jit
-def apart(gates, R: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, P: tl.constexpr):
+def apart(gates, R: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
     """Gates side by side (R, GP*DC) to a tuple of GP tensors (R, DC)."""
     if G == 1:
         return (gates,)
     else:
         # Renames registers: a thread holds the same unit of every gate.
-        by_gate = tl.permute(tl.reshape(gates, (R, P, 2, 2, DC // P)), (0, 1, 4, 2, 3))
+        by_gate = tl.permute(tl.reshape(gates, (R, 2, 2, DC)), (0, 3, 1, 2))
         even, odd = tl.split(by_gate)
         first, third = tl.split(even)
         second, fourth = tl.split(odd)
-        first, second = tl.reshape(first, (R, DC)), tl.reshape(second, (R, DC))
-        third, fourth = tl.reshape(third, (R, DC)), tl.reshape(fourth, (R, DC))
         return first, second, third, fourth
 
 
 @triton.jit
-def side_by_side(parts, R: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, P: tl.constexpr):
+def side_by_side(parts, R: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
     """The inverse of `apart`: G tensors (R, DC) to one (R, GP*DC), gates side by side."""
     if G == 1:
         return parts[0]
@@ -308,7 +263,5 @@ def side_by_side(parts, R: tl.constexpr, DC: tl.constexpr, G: tl.constexpr, P: t
             last = parts[3]
         else:
             last = tl.zeros_like(last)
-        U: tl.constexpr = DC // P
-        even = tl.join(tl.reshape(parts[0], (R, P, U)), tl.reshape(parts[2], (R, P, U)))
-        odd = tl.join(tl.reshape(parts[1], (R, P, U)), tl.reshape(last, (R, P, U)))
-        return tl.reshape(tl.permute(tl.join(even, odd), (0, 1, 3, 4, 2)), (R, 4 * DC))
+        by_gate = tl.join(tl.join(parts[0], parts[2]), tl.join(parts[1], last))
+        return tl.reshape(tl.permute(by_gate, (0, 2, 3, 1)), (R, 4 * DC))

@@ -43,10 +43,10 @@ def cell_forward(sums, c_old, bias_n, CELL: tl.constexpr, FAST: tl.constexpr):
 
 @triton.jit
 def forward_kernel(
-    gates, weight, bias_n, out, cells, one, B, H, W,
-    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
-    NK: tl.constexpr, R: tl.constexpr, CELL: tl.constexpr, SAVE: tl.constexpr, FAST: tl.constexpr,
-    PRECISION: tl.constexpr, RESIDENT: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr, P: tl.constexpr,
+    gates, weight, bias_n, out, cells, B, H, W,
+    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr,
+    R: tl.constexpr, CELL: tl.constexpr, SAVE: tl.constexpr, FAST: tl.constexpr,
+    PRECISION: tl.constexpr, RESIDENT: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """gates (B, H, W, S*G*D), weight (S, G*D, D), bias_n (S, D) for GRU, out (B, H, W, S*D), cells as out if SAVE.
 
@@ -58,7 +58,7 @@ def forward_kernel(
     if any_rows:
         column = tl.arange(0, DC)[None, :]
         bias_rows = bias_n + slot * D + column
-        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D) + common.gate_columns(D, DC, G, P)
+        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D) + common.gate_columns(D, DC, G)
         out_rows = out + token[:, None] * (S * D) + slot * D + column
         cell_rows = cells + token[:, None] * (S * D) + slot * D + column
 
@@ -69,16 +69,13 @@ def forward_kernel(
         for _ in tl.static_range(NC):
             h = h + (zero.to(dtype),)
             c = c + (zero,)
-        tiles = common.weight_tiles(weight, slot, D, DC, KC, NC, NK, G, P, RESIDENT)
+        tiles = common.weight_tiles(weight, slot, D, DC, DC, NC, NC, G, RESIDENT)
         for _ in tl.range(0, steps, num_stages=STAGES):
-            wide = ()
-            for k in tl.static_range(NK):
-                wide = wide + (common.join_chunks(h, k, R, DC, KC, NC),)
             sums = ()
             if AHEAD:
                 for n in tl.static_range(NC):
                     sum_n = common.gate_sums(
-                        gate_rows, wide, tiles, weight, one, slot, n, valid, D, DC, KC, NK, G, P, PRECISION
+                        gate_rows, h, tiles, weight, slot, n, valid, D, DC, DC, NC, G, PRECISION
                     )  # fmt: skip
                     sums = sums + (sum_n,)
             h_new = ()
@@ -91,9 +88,9 @@ def forward_kernel(
                     sum_n = sums[n]
                 else:
                     sum_n = common.gate_sums(
-                        gate_rows, wide, tiles, weight, one, slot, n, valid, D, DC, KC, NK, G, P, PRECISION
+                        gate_rows, h, tiles, weight, slot, n, valid, D, DC, DC, NC, G, PRECISION
                     )  # fmt: skip
-                h_chunk, c_chunk = cell_forward(common.apart(sum_n, R, DC, G, P), c[n], bias, CELL, FAST)
+                h_chunk, c_chunk = cell_forward(common.apart(sum_n, R, DC, G), c[n], bias, CELL, FAST)
                 h_new = h_new + (h_chunk.to(dtype),)
                 c_new = c_new + (c_chunk,)
             h = h_new
@@ -127,13 +124,11 @@ def launch_forward(
     longest = max(batch * (width if scan < 2 else height) for scan in scans)
 
     def start(launch: Launch) -> None:
-        inner = launch.inner or launch.chunk
         forward_kernel[triton.cdiv(longest, launch.rows), len(scans)](
-            gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, 1.0, batch, height, width,
+            gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
-            KC=inner, NK=triton.cdiv(hidden, inner), R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells,
-            FAST=fast, PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, AHEAD=launch.ahead,
-            P=launch.parts, num_warps=launch.warps, num_stages=1,
+            R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,
+            RESIDENT=launch.resident, STAGES=launch.stages, AHEAD=launch.ahead, num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 
     key = ("forward", hidden, len(scans), cell, save_cells, gates.dtype, gates.device)

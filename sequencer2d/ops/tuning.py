@@ -23,13 +23,9 @@ class Launch:
         warps: of a program.
         resident: whether W_hh stays on the chip or is read at each step.
         stages: of the pipeline that copies a step's inputs to shared memory (1: none).
-        inner: inputs of one product with W_hh, a power of two times the chunk (in forward at most four times); None for
-            the chunk.
+        inner: in backward, inputs of one product with W_hh, a power of two times the chunk; None for the chunk.
         ahead: whether all chunks' products with W_hh come before the first activation, so that few rows overlap the
             two, at the cost of registers.
-        parts: into which the warps cut a chunk's units: two where eight warps share 64 rows, as wgmma takes four.
-        defer: in backward, whether the gradient of h is computed a step later, from the gates' gradients that the loop
-            carries: a product that feeds no other one may have its warps in parts.
     """
 
     rows: int
@@ -39,8 +35,6 @@ class Launch:
     stages: int = 2
     inner: int | None = None
     ahead: bool = True
-    parts: int = 1
-    defer: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,15 +98,18 @@ _STATIONARY_TABLE = {
     ("forward", 96): ((1024, Stationary(16, 4, 3, 2)), (0, Stationary(8, 4, 3, 2))),
     ("forward", 64): ((1024, Stationary(16, 8, 4, 2)), (0, Stationary(8, 4, 3, 4))),
     ("forward", 48): ((2048, Stationary(16, 2, 3, 4)), (0, Stationary(8, 2, 3, 6))),
-    ("training", 96): ((1024, Stationary(16, 4, 3, 2)), (0, Stationary(8, 4, 3, 2))),
-    ("training", 64): ((1024, Stationary(16, 4, 3, 2)), (0, Stationary(8, 4, 3, 2))),
-    ("training", 48): ((2048, Stationary(16, 2, 3, 4)), (0, Stationary(8, 2, 3, 4))),
+    ("training", 96): ((512, Stationary(8, 4, 4, 2)), (0, Stationary(8, 4, 3, 2))),
+    ("training", 64): ((512, Stationary(16, 8, 3, 2)), (0, Stationary(8, 4, 3, 3))),
+    ("training", 48): ((0, Stationary(8, 2, 3, 4)),),
     ("backward", 96): ((0, Stationary(16, 4, 3, 2)),),
-    ("backward", 64): ((0, Stationary(16, 4, 3, 3)),),
+    ("backward", 64): ((0, Stationary(16, 4, 3, 2)),),
     ("backward", 48): ((0, Stationary(16, 2, 3, 4)),),
 }
 # Hidden units to the warps of a program, where no row stands in the table.
 STATIONARY = {16: 2, 32: 4, 48: 2, 64: 4, 96: 4, 128: 8}
+# From here on it pays to keep the gates' activations for backward; with fewer units all kernels wait for memory, and
+# that is more to write.
+KEEPING = 64
 
 
 def choose_stationary(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]) -> tuple[Stationary, ...]:
