@@ -44,12 +44,10 @@ def backward_kernel(
     ring = ()
     ring_cells = ()
     ring_grads = ()
-    exchanged = ()
     for _ in gl.static_range(NC):
         ring = ring + (gl.allocate_shared_memory(dtype, [STAGES, R, M], GATES_SHARED),)
         ring_cells = ring_cells + (gl.allocate_shared_memory(dtype, [STAGES, R, U], UNITS_SHARED),)
         ring_grads = ring_grads + (gl.allocate_shared_memory(dtype, [STAGES, R, U], UNITS_SHARED),)
-        exchanged = exchanged + (gl.allocate_shared_memory(dtype, [R, M], GATES_SHARED),)
     column = gl.arange(0, M, gl.SliceLayout(0, COPY))
     # Hints: the compiler does not see that eight neighbours are.
     column = gl.max_contiguous(gl.multiple_of(column // U * D + column % U, 8), 8)
@@ -88,16 +86,13 @@ def backward_kernel(
                 ahead_tile, rows, stride, outer, start, slot * D, unit, S * D, R, COPY_UNITS
             )  # fmt: skip
 
-    # W_hh, tile (n, k): gates of chunk n by inputs of chunk k.
-    gate_row = gl.arange(0, M, gl.SliceLayout(1, right))
-    gate_row = gate_row // U * D + gate_row % U
-    source = gl.arange(0, U, gl.SliceLayout(0, right))
-    w = ()
-    for n in gl.static_range(NC):
-        for k in gl.static_range(NC):
-            tile_of_weight = weight + slot * (G * D * D) + ((gate_row + n * U) * D)[:, None] + (source + k * U)[None, :]
-            w = w + (gl.load(tile_of_weight),)
+    row = gl.arange(0, M, gl.SliceLayout(1, COPY_UNITS))
+    row = row // U * D + row % U
+    w = common.load_weight(weight + slot * (G * D * D), row, COPY_UNITS, NC, U, D, right, UNITS_SHARED)
 
+    exchanged = ()
+    for _ in gl.static_range(NC):
+        exchanged = exchanged + (gl.allocate_shared_memory(dtype, [R, M], GATES_SHARED),)
     read = 0
     write = STAGES - 1
     zero = gl.zeros([R, U], gl.float32, mma)

@@ -62,6 +62,33 @@ def place(
 
 
 @gluon.jit
+def load_weight(weight, rows, LAYOUT: gl.constexpr, NC: gl.constexpr, U: gl.constexpr, D: gl.constexpr,
+                OPERAND: gl.constexpr, SHARED: gl.constexpr):  # fmt: skip
+    """W_hh of a scan as operands of products: a tuple of (M, U), tile (n, k), gates of chunk n by inputs of chunk k.
+
+    rows: of `weight`, (M,) in LAYOUT, the tile's for chunk 0. Through shared memory, a line of memory at a time: an
+    operand's registers, filled from memory, would take many lines each.
+    """
+    # A buffer for each k: the warps wait for each other once for several tiles. One alone where tiles are large.
+    BUFFERS: gl.constexpr = NC if U < 64 else 1
+    buffers = ()
+    for _ in gl.static_range(BUFFERS):
+        buffers = buffers + (gl.allocate_shared_memory(weight.dtype.element_ty, [rows.shape[0], U], SHARED),)
+    column = gl.arange(0, U, gl.SliceLayout(0, LAYOUT))
+    loaded = ()
+    for n in gl.static_range(NC):
+        for k in gl.static_range(NC):
+            loaded = loaded + (gl.load(weight + ((rows + n * U) * D)[:, None] + (column + k * U)[None, :]),)
+    w = ()
+    for first in gl.static_range(0, NC * NC, BUFFERS):
+        for k in gl.static_range(BUFFERS):
+            buffers[k].store(loaded[first + k])
+        for k in gl.static_range(BUFFERS):
+            w = w + (buffers[k].load(OPERAND),)
+    return w
+
+
+@gluon.jit
 def next_slot(slot, STAGES: gl.constexpr):
     """The place after `slot` in a ring of STAGES."""
     return gl.where(slot == STAGES - 1, 0, slot + 1)

@@ -37,7 +37,7 @@ def forward_kernel(
     gates, weight, out, cells, activations, B, H, W,
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
     SAVE: gl.constexpr, FAST: gl.constexpr, STAGES: gl.constexpr, READ: gl.constexpr, COPY: gl.constexpr,
-    GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr,
+    COPY_UNITS: gl.constexpr, GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr,
 ):  # fmt: skip
     """gates (B, H, W, S*G*D), weight (S, G*D, D), out (B, H, W, S*D); if SAVE, cells as out, activations as gates."""
     G: gl.constexpr = common.GATES
@@ -59,10 +59,8 @@ def forward_kernel(
     # Gates of steps to come: a ring of STAGES in shared memory for each chunk. Separate buffers, as the compiler puts a
     # barrier between any two writes to one.
     ring = ()
-    units = ()
     for _ in gl.static_range(NC):
         ring = ring + (gl.allocate_shared_memory(dtype, [STAGES, R, M], GATES_SHARED),)
-        units = units + (gl.allocate_shared_memory(dtype, [R, U], UNITS_SHARED),)
     column = gl.arange(0, M, gl.SliceLayout(0, COPY))
     # A hint: the compiler does not see that eight neighbours are.
     column = gl.max_contiguous(gl.multiple_of(column // U * D + column % U, 8), 8)
@@ -87,15 +85,13 @@ def forward_kernel(
             ahead = gates + at
 
     # W_hh in the order of `four_gates`, its registers filled once for all tiles.
-    row = gl.arange(0, M, gl.SliceLayout(1, left))
+    row = gl.arange(0, M, gl.SliceLayout(1, COPY_UNITS))
     row = (row // (16 * NW) * 2 + row % 16 // 8) * D + row // 16 % NW * 8 + row % 8
-    source = gl.arange(0, U, gl.SliceLayout(0, left))
-    w = ()
-    for n in gl.static_range(NC):
-        for k in gl.static_range(NC):
-            tile_of_weight = weight + slot * (G * D * D) + ((row + n * U) * D)[:, None] + (source + k * U)[None, :]
-            w = w + (gl.load(tile_of_weight),)
+    w = common.load_weight(weight + slot * (G * D * D), row, COPY_UNITS, NC, U, D, left, UNITS_SHARED)
 
+    units = ()
+    for _ in gl.static_range(NC):
+        units = units + (gl.allocate_shared_memory(dtype, [R, U], UNITS_SHARED),)
     staged = ()
     staged_cells = ()
     if SAVE:
@@ -213,8 +209,8 @@ def launch_forward(
             gates, weight_hh, out, cells, activations, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
             R=launch.rows, SAVE=save, FAST=fast, STAGES=launch.stages, READ=read_layout(launch.warps, launch.rows),
-            COPY=common.copies(launch.warps, 4 * units), GATES_SHARED=common.swizzled(4 * units),
-            UNITS_SHARED=common.swizzled(units), num_warps=launch.warps,
+            COPY=common.copies(launch.warps, 4 * units), COPY_UNITS=common.copies(launch.warps, units),
+            GATES_SHARED=common.swizzled(4 * units), UNITS_SHARED=common.swizzled(units), num_warps=launch.warps,
         )  # fmt: skip
 
     first_that_fits(("stationary forward", hidden, len(scans), save, gates.dtype, gates.device), launches, start)
