@@ -1,6 +1,6 @@
 """The tables of `benchmarks/results/efficiency*.json`: every model at its best form, ratios to ConvNeXt-T's best.
 
-`efficiency.json` holds the headline's workloads, `efficiency-sweeps.json` the paper's Table 1 and what a rate does against
+`efficiency.json` holds the headline's workloads, `efficiency-sweeps.json` the paper's Table 1 and rates against
 resolution and batch: a run of its own, as it takes longer.
 """
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.record import provenance, write_result
-from sequencer2d.ops import gluon_backward, gluon_forward, reference, registration, triton_backward, triton_forward
+from sequencer2d.ops import gluon_backward, gluon_forward, launching, reference, triton_backward, triton_forward
 from sequencer2d.ops.tuning import Launch, Stationary
 
 # (hidden units, tokens a side): the two kinds of stage of the published models at 224².
@@ -172,7 +172,7 @@ def describe(kernel: str, hidden: int, launch: Launch | Stationary) -> dict:
 def kept(p: dict) -> dict[str, torch.Tensor]:
     """What forward keeps for backward."""
     names = ("out", "cells", "activations")
-    return dict(zip(names, registration.scan_triton(p["gates"], p["weight"], None, SCANS, "lstm", True), strict=True))
+    return dict(zip(names, launching.scan(p["gates"], p["weight"], None, SCANS, "lstm", True), strict=True))
 
 
 def measure(kernel: str, hidden: int, launch: Launch | Stationary, dtype: torch.dtype, batches: list[int]) -> dict:

@@ -1,5 +1,6 @@
 """What all tests share: no network, no window, the same random numbers, and the marker for GPUs."""
 
+import contextlib
 import importlib.util
 import os
 
@@ -15,6 +16,9 @@ if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
     os.environ["TRITON_INTERPRET"] = "1"
     importlib.import_module("sequencer2d.ops.triton_backward")
     importlib.import_module("sequencer2d.ops.triton_forward")
+    with contextlib.suppress(ImportError):  # Gluon, which Triton has from 3.6 on
+        importlib.import_module("sequencer2d.ops.gluon_backward")
+        importlib.import_module("sequencer2d.ops.gluon_forward")
     del os.environ["TRITON_INTERPRET"]
 # The tests are small: more threads only wait for each other, and pytest-xdist starts one process a core.
 torch.set_num_threads(1)

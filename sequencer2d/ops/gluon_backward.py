@@ -34,12 +34,9 @@ def backward_kernel(
     dtype: gl.constexpr = activations.dtype.element_ty
 
     slot = gl.program_id(1)
-    backward, steps, stride, outer, rows = common.scan_of(slot, B, H, W, SCANS)
-    # The scan's last step comes first.
-    start = gl.where(backward, 0, (steps - 1) * stride)
-    hop = gl.where(backward, stride, -stride).to(gl.int64)
-    tiles = gl.cdiv(rows, R)
-    programs = gl.num_programs(0)
+    steps, rows, lines = common.scan_of(slot, B, H, W, SCANS, True)
+    hop = lines[3]
+    first, first_unit = slot * (G * D), slot * D
 
     ring = ()
     ring_cells = ()
@@ -55,36 +52,27 @@ def backward_kernel(
 
     ahead_tile = gl.program_id(0)
     ahead_step = 0
-    ahead, ahead_mask = common.place(
-        ahead_tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY
-    )  # fmt: skip
-    ahead_units, ahead_units_mask = common.place(
-        ahead_tile, rows, stride, outer, start, slot * D, unit, S * D, R, COPY_UNITS
-    )  # fmt: skip
+    ahead, exists = common.place(ahead_tile, rows, lines, 0, first, column, S * G * D, R, COPY)
+    ahead_units, units_exist = common.place(ahead_tile, rows, lines, 0, first_unit, unit, S * D, R, COPY_UNITS)
     for stage in gl.static_range(STAGES - 1):
         # The state before a scan's first step is 0.
-        inner = ahead_units_mask & (ahead_step + 1 < steps)
+        inner = units_exist & (ahead_step + 1 < steps)
         for n in gl.static_range(NC):
-            async_copy.async_copy_global_to_shared(ring[n].index(stage), activations + ahead + n * U, mask=ahead_mask)
+            async_copy.async_copy_global_to_shared(ring[n].index(stage), activations + ahead + n * U, mask=exists)
             async_copy.async_copy_global_to_shared(
-                ring_grads[n].index(stage), grad_out + ahead_units + n * U, mask=ahead_units_mask
+                ring_grads[n].index(stage), grad_out + ahead_units + n * U, mask=units_exist
             )
             async_copy.async_copy_global_to_shared(
                 ring_cells[n].index(stage), cells + (ahead_units + hop * (S * D)) + n * U, mask=inner
             )
         async_copy.commit_group()
-        ahead += hop * (S * G * D)
-        ahead_units += hop * (S * D)
-        ahead_step += 1
-        if ahead_step == steps:
-            ahead_step = 0
-            ahead_tile += programs
-            ahead, ahead_mask = common.place(
-                ahead_tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY
-            )  # fmt: skip
-            ahead_units, ahead_units_mask = common.place(
-                ahead_tile, rows, stride, outer, start, slot * D, unit, S * D, R, COPY_UNITS
-            )  # fmt: skip
+        moved = common.advance(
+            ahead_units, units_exist, ahead_tile, ahead_step, steps, rows, lines, first_unit, unit, S * D, R, COPY_UNITS
+        )  # fmt: skip
+        ahead_units, units_exist = moved[0], moved[1]
+        ahead, exists, ahead_tile, ahead_step = common.advance(
+            ahead, exists, ahead_tile, ahead_step, steps, rows, lines, first, column, S * G * D, R, COPY
+        )  # fmt: skip
 
     row = gl.arange(0, M, gl.SliceLayout(1, COPY_UNITS))
     row = row // U * D + row % U
@@ -96,13 +84,13 @@ def backward_kernel(
     read = 0
     write = STAGES - 1
     zero = gl.zeros([R, U], gl.float32, mma)
-    for tile in range(gl.program_id(0), tiles, programs):
+    for tile in range(gl.program_id(0), gl.cdiv(rows, R), gl.num_programs(0)):
         dh = ()
         dc = ()
         for _ in gl.static_range(NC):
             dh = dh + (zero,)
             dc = dc + (zero,)
-        done, mask = common.place(tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY)
+        done, mask = common.place(tile, rows, lines, 0, first, column, S * G * D, R, COPY)
         for _step in range(steps):
             async_copy.wait_group(STAGES - 2)
             dc_new = ()
@@ -129,30 +117,24 @@ def backward_kernel(
             for n in gl.static_range(NC):
                 gl.store(grad_gates + done + n * U, exchanged[n].load(COPY), mask=mask)
             done += hop * (S * G * D)
-            inner = ahead_units_mask & (ahead_step + 1 < steps)
+            inner = units_exist & (ahead_step + 1 < steps)
             for n in gl.static_range(NC):
+                async_copy.async_copy_global_to_shared(ring[n].index(write), activations + ahead + n * U, mask=exists)
                 async_copy.async_copy_global_to_shared(
-                    ring[n].index(write), activations + ahead + n * U, mask=ahead_mask
-                )
-                async_copy.async_copy_global_to_shared(
-                    ring_grads[n].index(write), grad_out + ahead_units + n * U, mask=ahead_units_mask
+                    ring_grads[n].index(write), grad_out + ahead_units + n * U, mask=units_exist
                 )
                 async_copy.async_copy_global_to_shared(
                     ring_cells[n].index(write), cells + (ahead_units + hop * (S * D)) + n * U, mask=inner
                 )
             async_copy.commit_group()
-            ahead += hop * (S * G * D)
-            ahead_units += hop * (S * D)
-            ahead_step += 1
-            if ahead_step == steps:
-                ahead_step = 0
-                ahead_tile += programs
-                ahead, ahead_mask = common.place(
-                    ahead_tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY
-                )  # fmt: skip
-                ahead_units, ahead_units_mask = common.place(
-                    ahead_tile, rows, stride, outer, start, slot * D, unit, S * D, R, COPY_UNITS
-                )  # fmt: skip
+            moved = common.advance(
+                ahead_units, units_exist, ahead_tile, ahead_step, steps, rows, lines, first_unit, unit, S * D, R,
+                COPY_UNITS,
+            )  # fmt: skip
+            ahead_units, units_exist = moved[0], moved[1]
+            ahead, exists, ahead_tile, ahead_step = common.advance(
+                ahead, exists, ahead_tile, ahead_step, steps, rows, lines, first, column, S * G * D, R, COPY
+            )  # fmt: skip
             read = common.next_slot(read, STAGES)
             write = common.next_slot(write, STAGES)
             # A chain of products for each chunk of gates, added at the end: a product waits for the one before.

@@ -34,31 +34,50 @@ def sigmoid(x, FAST: gl.constexpr):
 
 
 @gluon.jit
-def scan_of(slot, B, H, W, SCANS: gl.constexpr):
-    """The scan in a slot: (whether it runs backward, steps, tokens between them, tokens between lines, rows).
+def scan_of(slot, B, H, W, SCANS: gl.constexpr, REVERSED: gl.constexpr):
+    """The scan in a slot: (steps, rows, lines), `lines` being what `place` and `advance` take. SCANS: two bits a slot.
 
-    Rows are its sequences: columns of the grid for vertical scans, lines for horizontal ones. SCANS: two bits a slot.
+    Rows are its sequences: columns of the grid for vertical scans, lines for horizontal ones. REVERSED: the scan's last
+    step comes first. `lines`: rows that lie side by side; tokens from such a group to the next, from a row's beginning
+    to the first step, and from a step to the next.
     """
     scan = (SCANS >> (2 * slot)) & 3
     vertical = scan // 2 == 0
     steps = gl.where(vertical, H, W)
     stride = gl.where(vertical, W, 1)
-    return scan % 2 == 1, steps, stride, gl.where(vertical, H * W, W), B * gl.where(vertical, W, H)
+    from_end = (scan % 2 == 1) != REVERSED
+    start = gl.where(from_end, (steps - 1) * stride, 0)
+    hop = gl.where(from_end, -stride, stride).to(gl.int64)
+    return steps, B * gl.where(vertical, W, H), (stride, gl.where(vertical, H * W, W), start, hop)
 
 
 @gluon.jit
-def place(
-    tile, rows, stride, outer, start, first, column, PITCH: gl.constexpr, R: gl.constexpr, LAYOUT: gl.constexpr
-):  # fmt: skip
-    """A tile's rows at one step, R by columns: offsets in a tensor and which of the rows exist, (R, 1).
+def place(tile, rows, lines, skipped, first, column, PITCH: gl.constexpr, R: gl.constexpr, LAYOUT: gl.constexpr):
+    """A tile's rows at their first step, or `skipped` steps on: offsets, R by columns, and which rows exist, (R, 1).
 
-    The tensor has PITCH values a token, the slot's begin at `first`. `start`: tokens from a line's begin to the step.
+    Offsets into a tensor of PITCH values a token, of which the slot's begin at `first`.
     """
+    side_by_side, group, start, hop = lines
     row = tile * R + gl.arange(0, R, gl.SliceLayout(1, LAYOUT))
     exists = row < rows
     row = gl.minimum(row, rows - 1)
-    token = (row // stride).to(gl.int64) * outer + row % stride + start
+    token = (row // side_by_side).to(gl.int64) * group + row % side_by_side + (start + skipped * hop)
     return (token * PITCH + first)[:, None] + column[None, :], exists[:, None]
+
+
+@gluon.jit
+def advance(
+    at, exists, tile, step, steps, rows, lines, first, column,
+    PITCH: gl.constexpr, R: gl.constexpr, LAYOUT: gl.constexpr,
+):  # fmt: skip
+    """From a step's place to the next one's: of the program's next tile behind the last. Returns the first four."""
+    at += lines[3] * PITCH
+    step += 1
+    if step == steps:
+        step = 0
+        tile += gl.num_programs(0)
+        at, exists = place(tile, rows, lines, 0, first, column, PITCH, R, LAYOUT)
+    return at, exists, tile, step
 
 
 @gluon.jit

@@ -50,11 +50,9 @@ def forward_kernel(
     dtype: gl.constexpr = gates.dtype.element_ty
 
     slot = gl.program_id(1)
-    backward, steps, stride, outer, rows = common.scan_of(slot, B, H, W, SCANS)
-    start = gl.where(backward, (steps - 1) * stride, 0)
-    hop = gl.where(backward, -stride, stride).to(gl.int64)
-    tiles = gl.cdiv(rows, R)
-    programs = gl.num_programs(0)
+    steps, rows, lines = common.scan_of(slot, B, H, W, SCANS, False)
+    hop = lines[3]
+    first, first_unit = slot * (G * D), slot * D
 
     # Gates of steps to come: a ring of STAGES in shared memory for each chunk. Separate buffers, as the compiler puts a
     # barrier between any two writes to one.
@@ -66,23 +64,14 @@ def forward_kernel(
     column = gl.max_contiguous(gl.multiple_of(column // U * D + column % U, 8), 8)
     ahead_tile = gl.program_id(0)
     ahead_step = 0
-    at, ahead_mask = common.place(
-        ahead_tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY
-    )  # fmt: skip
-    ahead = gates + at
+    ahead, exists = common.place(ahead_tile, rows, lines, 0, first, column, S * G * D, R, COPY)
     for stage in gl.static_range(STAGES - 1):
         for n in gl.static_range(NC):
-            async_copy.async_copy_global_to_shared(ring[n].index(stage), ahead + n * U, mask=ahead_mask)
+            async_copy.async_copy_global_to_shared(ring[n].index(stage), gates + ahead + n * U, mask=exists)
         async_copy.commit_group()
-        ahead += hop * (S * G * D)
-        ahead_step += 1
-        if ahead_step == steps:
-            ahead_step = 0
-            ahead_tile += programs
-            at, ahead_mask = common.place(
-                ahead_tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY
-            )  # fmt: skip
-            ahead = gates + at
+        ahead, exists, ahead_tile, ahead_step = common.advance(
+            ahead, exists, ahead_tile, ahead_step, steps, rows, lines, first, column, S * G * D, R, COPY
+        )  # fmt: skip
 
     # W_hh in the order of `four_gates`, its registers filled once for all tiles.
     row = gl.arange(0, M, gl.SliceLayout(1, COPY_UNITS))
@@ -101,17 +90,15 @@ def forward_kernel(
     unit = gl.arange(0, U, gl.SliceLayout(0, pairs))
     read = 0
     write = STAGES - 1
-    for tile in range(gl.program_id(0), tiles, programs):
+    for tile in range(gl.program_id(0), gl.cdiv(rows, R), gl.num_programs(0)):
         zero = four_gates(gl.zeros([M, R], gl.float32, mma), NW, R)[0]
         c = ()
         for n in gl.static_range(NC):
             c = c + (zero,)
             units[n].store(gl.zeros([R, U], dtype, pairs))
         # Results of a step are written during the next one, when they lie in shared memory in the order of memory.
-        done, mask = common.place(tile, rows, stride, outer, start - hop, slot * D, unit, S * D, R, pairs)
-        done_gates, gates_mask = common.place(
-            tile, rows, stride, outer, start - hop, slot * (G * D), column, S * G * D, R, COPY
-        )  # fmt: skip
+        done, mask = common.place(tile, rows, lines, -1, first_unit, unit, S * D, R, pairs)
+        done_gates, gates_mask = common.place(tile, rows, lines, -1, first, column, S * G * D, R, COPY)
         for step in range(steps):
             async_copy.wait_group(STAGES - 2)
             h = ()
@@ -130,17 +117,11 @@ def forward_kernel(
             done += hop * (S * D)
             done_gates += hop * (S * G * D)
             for n in gl.static_range(NC):
-                async_copy.async_copy_global_to_shared(ring[n].index(write), ahead + n * U, mask=ahead_mask)
+                async_copy.async_copy_global_to_shared(ring[n].index(write), gates + ahead + n * U, mask=exists)
             async_copy.commit_group()
-            ahead += hop * (S * G * D)
-            ahead_step += 1
-            if ahead_step == steps:
-                ahead_step = 0
-                ahead_tile += programs
-                at, ahead_mask = common.place(
-                    ahead_tile, rows, stride, outer, start, slot * (G * D), column, S * G * D, R, COPY
-                )  # fmt: skip
-                ahead = gates + at
+            ahead, exists, ahead_tile, ahead_step = common.advance(
+                ahead, exists, ahead_tile, ahead_step, steps, rows, lines, first, column, S * G * D, R, COPY
+            )  # fmt: skip
             read = common.next_slot(read, STAGES)
             write = common.next_slot(write, STAGES)
             # Inputs before chunks: a product waits for the one before of its chunk.

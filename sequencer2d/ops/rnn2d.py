@@ -40,8 +40,9 @@ def rnn2d(
         cell: "lstm", "gru" or "rnn" (tanh).
         implementation: "reference" (plain PyTorch), "aten" (PyTorch's CPU kernels), "cudnn", "triton" (fused, CUDA) or
             "auto", the fastest that takes these arguments; `choose_implementation` says which that is.
-        gates: for training through "triton": "stored" keeps the input product for backward, "recomputed" keeps its
-            input and does the product again (S*G*D fewer values a token in memory, one more matrix product).
+        gates: for training through "triton": "stored" keeps the gates, or their activations, and the LSTM's c for
+            backward, "recomputed" does the input product and, for the LSTM, the recurrence again (S*(G+1)*D fewer
+            values a token in memory, S*G*D for the other cells).
 
     Returns:
         (B, H, W, S*D) hidden states, scan by scan in the order of `scans`, in the dtype of x (autocast's under

@@ -20,7 +20,7 @@ from sequencer2d.ops import (
     CELLS,
     gluon_backward,
     gluon_forward,
-    registration,
+    launching,
     triton_backward,
     triton_forward,
     tuning,
@@ -81,7 +81,7 @@ def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> di
     gates = torch.empty(*grid, len(SCANS) * gates_count * hidden, dtype=dtype, device="cuda:0")
     weight = gates.new_empty(len(SCANS), gates_count * hidden, hidden)
     bias_n = gates.new_empty(len(SCANS), hidden) if cell == "gru" else None
-    if registration.stationary(gates, weight, cell):
+    if launching.stationary(gates, weight, cell):
         compile_stationary(gates, weight, options["fast"])
     launches = {kernel: tuning.choose(kernel, gates, weight, SCANS) for kernel in ("forward", "backward")}
     common._TOO_LARGE.clear()

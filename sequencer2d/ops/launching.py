@@ -1,0 +1,185 @@
+"""Which kernels run a recurrence, and how: W_hh in registers where they can have it, else in shared memory.
+
+Kernels, and Triton with them, are imported when one runs. The operators around these functions are `registration`'s.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def scan(
+    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The fused forward: gates (B, H, W, S*G*D) to h (B, H, W, S*D) and, if backward is to come, what to keep for it.
+
+    That is c (as h; the LSTM's) and the gates' activations (as gates), where backward reads them instead of the gates;
+    what is not kept is empty.
+    """
+    return _scan(gates.contiguous(), weight_hh, bias_n, tuple(scans), cell, keep, None)
+
+
+def _scan(
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    scans: tuple[int, ...],
+    cell: str,
+    keep: bool,
+    activations: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`scan`, the activations to go to a given place: it may be that of the gates."""
+    from sequencer2d.ops import tuning
+
+    weight_hh = weight_hh.contiguous()
+    with _on(gates):
+        if stationary(gates, weight_hh, cell, keep and activations is None):
+            from sequencer2d.ops import gluon_forward
+
+            launches = tuning.choose_stationary("training" if keep else "forward", gates, weight_hh, scans)
+            return gluon_forward.launch_forward(
+                gates, weight_hh, scans=scans, save=keep, launches=launches, fast=_fast(gates), activations=activations
+            )
+        from sequencer2d.ops import triton_forward
+
+        out, cells = triton_forward.launch_forward(
+            gates,
+            weight_hh,
+            bias_n,
+            scans=scans,
+            cell=cell,
+            save_cells=keep and cell == "lstm",
+            launches=tuning.choose("forward", gates, weight_hh, scans),
+            fast=_fast(gates),
+            precision=_precision(),
+        )
+        return out, cells, gates.new_empty(0)
+
+
+def stationary(gates: Tensor, weight_hh: Tensor, cell: str, keep: bool = False) -> bool:
+    """Whether the kernels run that keep W_hh in registers: the LSTM in 16 bits, of some hidden sizes, on a GPU.
+
+    keep: if activations are kept from forward to backward.
+    """
+    from sequencer2d.ops import tuning
+
+    if cell != "lstm" or gates.device.type != "cuda" or gates.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    hidden = int(weight_hh.shape[-1])  # a compiler's symbol, if it was asked for dynamic shapes
+    return hidden in tuning.STATIONARY and (hidden >= tuning.KEEPING or not keep) and _has_gluon()
+
+
+@functools.cache
+def _has_gluon() -> bool:
+    """Whether Triton has the Gluon that the kernels are written in: an experimental part of it, from 3.6 on."""
+    import triton
+
+    major, minor = (int(part) for part in triton.__version__.split(".")[:2])
+    return (3, 6) <= (major, minor) < (4, 0)
+
+
+def scan_backward(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    scans: Sequence[int],
+    cell: str,
+    activated: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of gates, of weight_hh, and of a bias beside the recurrent product: (S, G*D) in fp32.
+
+    For the LSTM and the RNN the last is that of a bias beside the input product, too. activated: `gates` are what
+    forward kept in their place.
+    """
+    return _scan_backward(
+        grad_out, gates.contiguous(), weight_hh, bias_n, out, cells, tuple(scans), cell, activated, None
+    )
+
+
+def _scan_backward(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    scans: tuple[int, ...],
+    cell: str,
+    activated: bool,
+    grad_gates: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`scan_backward`; the gates' gradient may go to the place of activations."""
+    from sequencer2d.ops import triton_backward, tuning
+
+    grad_out, weight_hh = grad_out.contiguous(), weight_hh.contiguous()
+    with _on(gates):
+        if activated:
+            from sequencer2d.ops import gluon_backward
+
+            launches = tuning.choose_stationary("backward", gates, weight_hh, scans)
+            grad_gates = grad_rec = gluon_backward.launch_backward(
+                grad_out,
+                gates,
+                weight_hh,
+                cells,
+                scans=scans,
+                launches=launches,
+                fast=_fast(gates),
+                grad_gates=grad_gates,
+            )
+        else:
+            grad_gates, grad_rec = triton_backward.launch_backward(
+                grad_out,
+                gates,
+                weight_hh,
+                bias_n,
+                out,
+                cells,
+                scans=scans,
+                cell=cell,
+                launches=tuning.choose("backward", gates, weight_hh, scans),
+                fast=_fast(gates),
+                precision=_precision(),
+            )
+        grad_weight, grad_bias = triton_backward.launch_weight_gradient(
+            grad_rec, out, scans=scans, hidden=weight_hh.shape[-1], cell=cell, precision=_precision()
+        )
+    return grad_gates, grad_weight.to(weight_hh.dtype), grad_bias
+
+
+def recomputed_scans(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    scans: tuple[int, ...],
+    cell: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`scan_backward` from h alone. The GRU's and the RNN's backward needs no more; the LSTM's c is computed again."""
+    cells, activated = out, False
+    if cell == "lstm":
+        activated = stationary(gates, weight_hh, cell)
+        _, cells, _ = _scan(gates, weight_hh, bias_n, scans, cell, True, gates if activated else None)
+    place = gates if activated else None
+    return _scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, activated, place)
+
+
+def _on(tensor: Tensor) -> torch.cuda.device:
+    """Triton launches on the current device: make it the tensor's. Does nothing on a CPU (the interpreter)."""
+    return torch.cuda.device(tensor.device.index if tensor.is_cuda else -1)
+
+
+def _fast(gates: Tensor) -> bool:
+    """The hardware's tanh errs by 2^-11: below bf16's own rounding, not below that of fp16 and fp32."""
+    return gates.dtype is torch.bfloat16 and gates.is_cuda
+
+
+def _precision() -> str:
+    """Of fp32 products: TF32 if the user allowed it, else three TF32 products, which come to fp32's accuracy."""
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"

@@ -1,0 +1,65 @@
+"""The kernels with W_hh in registers equal float64, on a CPU (`gluon_on_cpu`). test_fused.py has them on a GPU."""
+
+import pytest
+import torch
+
+from sequencer2d.ops import launching, rnn2d, tuning
+from sequencer2d.ops.tuning import Stationary
+from tests.ops.problems import NAMES, make_problem, relative_errors
+
+gluon_forward = pytest.importorskip("sequencer2d.ops.gluon_forward", reason="Triton has no Gluon")
+if torch.cuda.is_available():
+    pytest.skip("the kernels themselves run on a GPU", allow_module_level=True)
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Launches by kernel, to be changed; the machine has one multiprocessor, so programs take several tiles."""
+    from tests.ops import gluon_on_cpu
+
+    gluon_on_cpu.install(monkeypatch)
+    chosen = {}
+    monkeypatch.setattr(launching, "stationary", lambda gates, weight_hh, cell, keep=False: cell == "lstm")
+    monkeypatch.setattr(tuning, "choose_stationary", lambda kernel, *_: (chosen[kernel],))
+    return chosen
+
+
+def solve(problem, launches, gates, forward_rows, warps, stages):
+    launches["forward"] = launches["training"] = Stationary(forward_rows, warps, stages, 6)
+    launches["backward"] = Stationary(16, warps, stages, 6)
+    expected = problem.to(torch.float64).solve("reference")
+    return relative_errors(problem.solve("triton", gates), expected)
+
+
+@pytest.mark.parametrize("gates", ["stored", "recomputed"])
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 2, 1), (2, 1, 9), (9, 5, 3)], ids=str)
+def test_output_and_every_gradient(launches, size, gates):
+    """One step and fewer than are copied ahead, one row, several tiles a program, rows that do not exist."""
+    batch, height, width = size
+    problem = make_problem("cpu", torch.float16, hidden=32, batch=batch, height=height, width=width, channels=8)
+    errors = solve(problem, launches, gates, forward_rows=8, warps=4, stages=3)
+    assert all(errors[name] < 4e-3 for name in NAMES), errors
+
+
+@pytest.mark.parametrize(("hidden", "rows", "warps", "stages"), [(16, 16, 2, 2), (48, 8, 2, 4), (64, 16, 8, 3)])
+def test_chunks_tiles_and_stages(launches, hidden, rows, warps, stages):
+    problem = make_problem("cpu", torch.float16, hidden=hidden, batch=3, height=4, width=7, channels=8)
+    errors = solve(problem, launches, "stored", forward_rows=rows, warps=warps, stages=stages)
+    assert all(errors[name] < 4e-3 for name in NAMES), errors
+
+
+@pytest.mark.parametrize("scans", [(0,), (3,), (2, 1), (1, 3, 0)], ids=str)
+def test_any_selection_of_scans(launches, scans):
+    problem = make_problem("cpu", torch.float16, hidden=16, batch=3, height=4, width=5, scans=scans, channels=8)
+    errors = solve(problem, launches, "stored", forward_rows=8, warps=2, stages=3)
+    assert all(errors[name] < 4e-3 for name in NAMES), errors
+
+
+def test_what_was_not_copied_yet_shows(launches, monkeypatch):
+    """The emulation is no better than the kernels: a wait for too few copies leaves NaN."""
+    monkeypatch.setattr(gluon_forward.async_copy, "wait_group", lambda left: None)
+    problem = make_problem("cpu", torch.float16, hidden=16, batch=1, height=4, width=5, channels=8)
+    launches["forward"] = Stationary(8, 2, 3, 6)
+    with torch.no_grad():
+        out = rnn2d(*problem.arguments, implementation="triton")
+    assert out.isnan().any()
