@@ -121,7 +121,7 @@ class FusedScan(torch.autograd.Function):
 
 
 class RecomputedRNN2D(torch.autograd.Function):
-    """Input product and scans; keeps x and h, and does both again in backward."""
+    """Input product and scans; keeps x and h. Backward does the product again and, for the LSTM, the scans."""
 
     @staticmethod
     def forward(

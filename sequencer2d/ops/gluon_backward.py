@@ -14,7 +14,7 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
 from sequencer2d.ops import gluon_common as common
 from sequencer2d.ops.triton_common import first_that_fits
 from sequencer2d.ops.triton_forward import pack_scans
-from sequencer2d.ops.tuning import Stationary
+from sequencer2d.ops.tuning import Stationary, most_rows
 
 
 @gluon.jit
@@ -164,7 +164,7 @@ def launch_backward(
     batch, height, width, _ = activations.shape
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(activations) if grad_gates is None else grad_gates
-    longest = max(batch * (width if scan < 2 else height) for scan in scans)
+    longest = most_rows(activations, scans)
 
     def start(launch: Stationary) -> None:
         units = 8 * launch.warps

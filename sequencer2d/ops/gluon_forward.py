@@ -16,7 +16,7 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
 from sequencer2d.ops import gluon_common as common
 from sequencer2d.ops.triton_common import first_that_fits
 from sequencer2d.ops.triton_forward import pack_scans
-from sequencer2d.ops.tuning import Stationary
+from sequencer2d.ops.tuning import Stationary, most_rows
 
 
 @gluon.jit
@@ -182,7 +182,7 @@ def launch_forward(
     cells = torch.empty_like(out) if save else gates.new_empty(0)
     if activations is None:
         activations = torch.empty_like(gates) if save else gates.new_empty(0)
-    longest = max(batch * (width if scan < 2 else height) for scan in scans)
+    longest = most_rows(gates, scans)
 
     def start(launch: Stationary) -> None:
         units = 8 * launch.warps

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sequencer2d.ops import tuning
+
 
 def scan(
     gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, keep: bool
@@ -18,7 +20,7 @@ def scan(
     That is c (as h; the LSTM's) and the gates' activations (as gates), where backward reads them instead of the gates;
     what is not kept is empty.
     """
-    return _scan(gates.contiguous(), weight_hh, bias_n, tuple(scans), cell, keep, None)
+    return _scan(aligned(gates), weight_hh, bias_n, tuple(scans), cell, keep, None)
 
 
 def _scan(
@@ -31,8 +33,6 @@ def _scan(
     activations: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`scan`, the activations to go to a given place: it may be that of the gates."""
-    from sequencer2d.ops import tuning
-
     weight_hh = weight_hh.contiguous()
     with _on(gates):
         if stationary(gates, weight_hh, cell, keep and activations is None):
@@ -63,8 +63,6 @@ def stationary(gates: Tensor, weight_hh: Tensor, cell: str, keep: bool = False) 
 
     keep: if activations are kept from forward to backward.
     """
-    from sequencer2d.ops import tuning
-
     if cell != "lstm" or gates.device.type != "cuda" or gates.dtype not in (torch.float16, torch.bfloat16):
         return False
     hidden = int(weight_hh.shape[-1])  # a compiler's symbol, if it was asked for dynamic shapes
@@ -96,9 +94,7 @@ def scan_backward(
     For the LSTM and the RNN the last is that of a bias beside the input product, too. activated: `gates` are what
     forward kept in their place.
     """
-    return _scan_backward(
-        grad_out, gates.contiguous(), weight_hh, bias_n, out, cells, tuple(scans), cell, activated, None
-    )
+    return _scan_backward(grad_out, aligned(gates), weight_hh, bias_n, out, cells, tuple(scans), cell, activated, None)
 
 
 def _scan_backward(
@@ -114,9 +110,9 @@ def _scan_backward(
     grad_gates: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`scan_backward`; the gates' gradient may go to the place of activations."""
-    from sequencer2d.ops import triton_backward, tuning
+    from sequencer2d.ops import triton_backward
 
-    grad_out, weight_hh = grad_out.contiguous(), weight_hh.contiguous()
+    grad_out, weight_hh = aligned(grad_out), weight_hh.contiguous()
     with _on(gates):
         if activated:
             from sequencer2d.ops import gluon_backward
@@ -161,13 +157,22 @@ def recomputed_scans(
     scans: tuple[int, ...],
     cell: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`scan_backward` from h alone. The GRU's and the RNN's backward needs no more; the LSTM's c is computed again."""
+    """`scan_backward` from h alone. The GRU's and the RNN's backward needs no more; the LSTM's c is computed again.
+
+    Activations take the place of the gates, for the sake of memory; `tuning.KEEPING`, about speed, does not count.
+    """
     cells, activated = out, False
     if cell == "lstm":
         activated = stationary(gates, weight_hh, cell)
         _, cells, _ = _scan(gates, weight_hh, bias_n, scans, cell, True, gates if activated else None)
     place = gates if activated else None
     return _scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, activated, place)
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """Contiguous, and at an address that asynchronous copies take: a view may begin anywhere."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
 
 
 def _on(tensor: Tensor) -> torch.cuda.device:

@@ -57,7 +57,7 @@ def _recomputing_backward(
     gates = F.linear(x, weight_ih, bias)
     if gates.is_cuda or _interpreting():
         grad_gates, grad_weight_hh, grad_bias_hh = launching.recomputed_scans(
-            grad_out, gates.contiguous(), weight_hh, bias_n, out, tuple(scans), cell
+            grad_out, launching.aligned(gates), weight_hh, bias_n, out, tuple(scans), cell
         )
     else:
         grad_gates, grad_weight_hh, grad_bias_hh = _scan_backward_cpu(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sequencer2d.ops import triton_common as common
 from sequencer2d.ops.triton_forward import CELL_CODES, gate_count, pack_scans
-from sequencer2d.ops.tuning import Launch, multiprocessors
+from sequencer2d.ops.tuning import Launch, most_rows, multiprocessors
 
 # Tokens and gate rows of the weight gradient's launch, and programs on a multiprocessor: as many as run at a time, as a
 # second round of fewer costs as much as the first. 64 is what wgmma needs of the tile's rows.
@@ -213,7 +213,7 @@ def launch_backward(
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(gates)
     grad_rec = torch.empty_like(gates) if cell == "gru" else grad_gates
-    longest = max(batch * (width if scan < 2 else height) for scan in scans)
+    longest = most_rows(gates, scans)
 
     def start(launch: Launch) -> None:
         inner = launch.inner or launch.chunk
@@ -238,7 +238,7 @@ def launch_weight_gradient(
     tokens, gates = batch * height * width, gate_count(cell)
     row_tiles = triton.cdiv(gates * hidden, WEIGHT_ROWS)
     splits = max(WEIGHT_SHARE * multiprocessors(out.device) // (len(scans) * row_tiles), 1)
-    per_program = triton.cdiv(triton.cdiv(tokens, splits), WEIGHT_TOKENS) * WEIGHT_TOKENS
+    per_program = max(triton.cdiv(triton.cdiv(tokens, splits), WEIGHT_TOKENS), 1) * WEIGHT_TOKENS
     programs = triton.cdiv(tokens, per_program)
     partial = out.new_empty(programs, len(scans), gates * hidden, hidden, dtype=torch.float32)
     partial_bias = out.new_empty(programs, len(scans), gates * hidden, dtype=torch.float32)

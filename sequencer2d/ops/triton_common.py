@@ -151,12 +151,10 @@ def half(x, upper: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def chunk_of(parts, n: tl.constexpr, R: tl.constexpr, DC: tl.constexpr, KC: tl.constexpr):
-    """Chunk n (R, DC) of `parts`, a tuple of (R, KC) with KC one, two, four or eight times DC."""
+    """Chunk n (R, DC) of `parts`, a tuple of (R, KC) with KC one, two or four times DC."""
     SHARE: tl.constexpr = KC // DC
     x = parts[n // SHARE]
-    if SHARE == 8:
-        x = half(x, n % 8 >= 4, R, 8 * DC)
-    if SHARE >= 4:
+    if SHARE == 4:
         x = half(x, n % 4 >= 2, R, 4 * DC)
     if SHARE >= 2:
         x = half(x, n % 2 == 1, R, 2 * DC)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sequencer2d.ops import triton_common as common
 from sequencer2d.ops.cells import CELLS
-from sequencer2d.ops.tuning import Launch
+from sequencer2d.ops.tuning import Launch, most_rows
 
 CELL_CODES = {"lstm": 0, "gru": 1, "rnn": 2}
 
@@ -121,7 +121,7 @@ def launch_forward(
     hidden = weight_hh.shape[-1]
     out = gates.new_empty(batch, height, width, len(scans) * hidden)
     cells = torch.empty_like(out) if save_cells else gates.new_empty(0)
-    longest = max(batch * (width if scan < 2 else height) for scan in scans)
+    longest = most_rows(gates, scans)
 
     def start(launch: Launch) -> None:
         forward_kernel[triton.cdiv(longest, launch.rows), len(scans)](

@@ -16,15 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.errors import OutOfResources
 
-from sequencer2d.ops import (
-    CELLS,
-    gluon_backward,
-    gluon_forward,
-    launching,
-    triton_backward,
-    triton_forward,
-    tuning,
-)
+from sequencer2d.ops import CELLS, launching, triton_backward, triton_forward, tuning
 from sequencer2d.ops import triton_common as common
 
 SCANS = (0, 1, 2, 3)
@@ -32,9 +24,12 @@ KERNELS = {
     "forward": (triton_forward, "forward_kernel"),
     "backward": (triton_backward, "backward_kernel"),
     "weight gradient": (triton_backward, "weight_gradient_kernel"),
-    "stationary forward": (gluon_forward, "forward_kernel"),
-    "stationary backward": (gluon_backward, "backward_kernel"),
 }
+if launching._has_gluon():
+    from sequencer2d.ops import gluon_backward, gluon_forward
+
+    KERNELS["stationary forward"] = (gluon_forward, "forward_kernel")
+    KERNELS["stationary backward"] = (gluon_backward, "backward_kernel")
 STATIONARY_LAUNCHES = ("forward", "training", "backward")
 
 

@@ -6,7 +6,7 @@ NaN, so does the target of a copy until it was waited for; an address outside a 
 
 import itertools
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -91,13 +91,22 @@ class Shared:
         self.data.copy_(stored)
 
 
+class Copy(NamedTuple):
+    """An asynchronous copy under way."""
+
+    target: Shared
+    pointer: Pointer
+    mask: Any
+    value: Value
+
+
 class Machine:
     """One program at a time: `gl`, `async_copy` and `mma_v2` as the kernels use them."""
 
     def __init__(self) -> None:
         self.program, self.grid = (0, 0), (1, 1)
-        self.uncommitted: list[tuple[Shared, Value]] = []
-        self.groups: list[list[tuple[Shared, Value]]] = []
+        self.uncommitted: list[Copy] = []
+        self.groups: list[list[Copy]] = []
         nothing = lambda *_, **__: None  # noqa: E731
         same = lambda x, *_, **__: x  # noqa: E731
         self.gl = SimpleNamespace(
@@ -120,7 +129,7 @@ class Machine:
         )
 
     def copy(self, target: Shared, pointer: Pointer, mask: Any = None) -> None:
-        self.uncommitted.append((target, pointer.load(mask)))
+        self.uncommitted.append(Copy(target, pointer, mask, pointer.load(mask)))
         target.data.fill_(float("nan"))
 
     def commit(self) -> None:
@@ -129,8 +138,9 @@ class Machine:
 
     def wait(self, left: int) -> None:
         while len(self.groups) > left:
-            for target, copied in self.groups.pop(0):
-                target.store(copied)
+            for copy in self.groups.pop(0):
+                assert torch.equal(copy.pointer.load(copy.mask), copy.value), "overwritten while it was copied"
+                copy.target.store(copy.value)
 
     @staticmethod
     def mma_v2(a: torch.Tensor, b: torch.Tensor, total: torch.Tensor) -> Value:
@@ -151,7 +161,7 @@ class Kernel:
             arguments = tuple(Pointer(a) if isinstance(a, torch.Tensor) else a for a in arguments)
             self.machine.grid = grid
             for program in itertools.product(*(range(size) for size in grid)):
-                self.machine.program, self.machine.groups = program, []
+                self.machine.program, self.machine.groups, self.machine.uncommitted = program, [], []
                 self.function(*arguments, **options)
 
         return launch

@@ -24,7 +24,7 @@ GPUS = {
         ],
     ),
     # What the smallest shared memory takes where W_hh is in registers.
-    "RTX": ((89, 99 * 1024), [(FEW, 96, "lstm", "float16"), (FEW, 128, "lstm", "bfloat16")]),
+    "RTX": ((89, 99 * 1024), [(FEW, 96, "lstm", "float16"), (FEW, 64, "lstm", "bfloat16")]),
     "H200": (
         (90, 227 * 1024),
         [

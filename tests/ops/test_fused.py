@@ -58,7 +58,7 @@ def test_products_over_several_chunks(device, cell, inner, monkeypatch):
 
 
 @gpu
-@pytest.mark.parametrize("hidden", [16, 32, 48, 64, 96, 128])
+@pytest.mark.parametrize("hidden", sorted(tuning.STATIONARY))
 @pytest.mark.parametrize("gates", ["stored", "recomputed"])
 @pytest.mark.parametrize("size", [(1, 1, 1), (3, 2, 1), (2, 1, 9), (9, 5, 3), (40, 33, 28)])
 def test_w_hh_in_registers(device, hidden, gates, size):
@@ -93,6 +93,25 @@ def test_any_selection_of_scans(device, scans):
     if scans in ((3,), (1, 3, 0)) and ON_GPU:
         pytest.skip("cuDNN, which sets the budget, has no backward scan alone")
     check(device, torch.float32, scans=scans, batch=1)
+
+
+@pytest.mark.parametrize("gates", ["stored", "recomputed"])
+def test_no_image(device, gates):
+    problem = make_problem(device, torch.float16, batch=0)
+    solved = problem.solve("triton", gates)
+    assert solved["h"].shape[0] == 0
+    assert not solved["weight_hh"].any()
+
+
+def test_views_that_begin_anywhere(device):
+    """Asynchronous copies want addresses that are multiples of 16 bytes."""
+    problem = make_problem(device, torch.float16, hidden=64, batch=1)
+    shifted = torch.cat([problem.grad.new_zeros(3), problem.grad.flatten()])[3:].view(problem.grad.shape)
+    assert shifted.data_ptr() % 16
+    assert shifted.is_contiguous()
+    expected = problem.solve("triton")
+    solved = type(problem)(problem.arguments, shifted, problem.scans, problem.cell).solve("triton")
+    assert all(torch.equal(solved[name], expected[name]) for name in NAMES)
 
 
 def test_more_rows_than_a_tile_holds(device):

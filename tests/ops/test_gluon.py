@@ -7,7 +7,7 @@ from sequencer2d.ops import launching, rnn2d, tuning
 from sequencer2d.ops.tuning import Stationary
 from tests.ops.problems import NAMES, make_problem, relative_errors
 
-gluon_forward = pytest.importorskip("sequencer2d.ops.gluon_forward", reason="Triton has no Gluon")
+gluon_forward = pytest.importorskip("sequencer2d.ops.gluon_forward", reason="Triton has no Gluon", exc_type=ImportError)
 if torch.cuda.is_available():
     pytest.skip("the kernels themselves run on a GPU", allow_module_level=True)
 
@@ -53,6 +53,24 @@ def test_any_selection_of_scans(launches, scans):
     problem = make_problem("cpu", torch.float16, hidden=16, batch=3, height=4, width=5, scans=scans, channels=8)
     errors = solve(problem, launches, "stored", forward_rows=8, warps=2, stages=3)
     assert all(errors[name] < 4e-3 for name in NAMES), errors
+
+
+def test_opcheck(launches):
+    """What is kept for backward, and not, has the shapes that a compiler was told of."""
+    launches["forward"] = launches["training"] = Stationary(8, 2, 3, 6)
+    launches["backward"] = Stationary(16, 2, 3, 6)
+    problem = make_problem("cpu", torch.float16, hidden=16, batch=1, height=2, width=2, channels=8)
+    x, weight_ih, weight_hh, _, _ = problem.arguments
+    gates = torch.nn.functional.linear(x, weight_ih.flatten(0, 1))
+    kinds = ("test_schema", "test_faketensor")
+    scans = [0, 1, 2, 3]
+    for keep in (False, True):
+        arguments = (gates, weight_hh, None, scans, "lstm", keep)
+        torch.library.opcheck(torch.ops.sequencer2d.scan, arguments, test_utils=kinds)
+    out, cells, activations = torch.ops.sequencer2d.scan(gates, weight_hh, None, scans, "lstm", True)
+    assert activations.shape == gates.shape
+    kept = (problem.grad, activations, weight_hh, None, out, cells, scans, "lstm", True)
+    torch.library.opcheck(torch.ops.sequencer2d.scan_backward, kept, test_utils=kinds)
 
 
 def test_what_was_not_copied_yet_shows(launches, monkeypatch):

@@ -22,9 +22,9 @@ def test_every_size_has_launches_that_compile_and_one_for_small_memories(cell, d
                 launches = choose(kernel, rows, hidden, cell, dtype)
                 for launch in launches:
                     inner = launch.inner or launch.chunk
-                    # A product takes at least 16 inputs, and a part of them holds whole chunks: 1, 2, 4 or 8.
+                    # A product takes at least 16 inputs, and a part of them holds whole chunks: 1, 2 or 4.
                     assert launch.chunk >= 16, (kernel, rows, hidden)
-                    assert inner // launch.chunk in (1, 2, 4, 8), (kernel, rows, hidden)
+                    assert inner // launch.chunk in (1, 2, 4), (kernel, rows, hidden)
                 assert not launches[-1].resident, (kernel, rows, hidden)
                 assert (launches[-1].rows, launches[-1].stages) == (16, 1), (kernel, rows, hidden)
 
