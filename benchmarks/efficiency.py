@@ -6,7 +6,7 @@
     python -m benchmarks.efficiency --warm-up 16 …                   compiles with 16 processes before it measures
 
 Each process writes a part, `--parts` (a folder) holds them; after every run the parts are merged into
-`benchmarks/results/efficiency.json`, from which the tables (`./dev bench-tables`) and the figures
+`--output`, from which the tables (`./dev bench-tables`) and the figures
 (`python -m benchmarks.efficiency_plots`) are made. Models are compared on one GPU: a workload is not divided, unless
 there are more GPUs than workloads.
 """
@@ -53,10 +53,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--warm-up", type=int, default=0, metavar="PROCESSES", help="fill the compilers' caches first (default: no)"
     )
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for all plans together")
-    parser.add_argument("--parts", type=Path, default=Path("benchmark-parts"), metavar="FOLDER")
+    parser.add_argument("--parts", type=Path, metavar="FOLDER", help="default: benchmark-parts/ and the output's name")
     parser.add_argument("--output", type=Path, default=RESULTS / "efficiency.json", metavar="FILE")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="-- OPTIONS", help="passed on to sequencer2d bench")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.parts = options.parts or Path("benchmark-parts", options.output.stem)
+    return options
 
 
 def run_plan(plan: str, options: argparse.Namespace, time_limit: float | None) -> list[int]:
