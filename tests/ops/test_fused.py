@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.ops import rnn2d, tuning
+from sequencer2d.ops import launching, rnn2d, tuning
 from sequencer2d.ops.fused import MAX_HIDDEN_FP32
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
@@ -109,6 +109,8 @@ def test_views_that_begin_anywhere(device):
     shifted = torch.cat([problem.grad.new_zeros(3), problem.grad.flatten()])[3:].view(problem.grad.shape)
     assert shifted.data_ptr() % 16
     assert shifted.is_contiguous()
+    assert launching.aligned(shifted).data_ptr() % 16 == 0
+    assert launching.aligned(problem.grad) is problem.grad
     expected = problem.solve("triton")
     solved = type(problem)(problem.arguments, shifted, problem.scans, problem.cell).solve("triton")
     assert all(torch.equal(solved[name], expected[name]) for name in NAMES)

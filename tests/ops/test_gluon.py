@@ -5,7 +5,7 @@ import torch
 
 from sequencer2d.ops import launching, rnn2d, tuning
 from sequencer2d.ops.tuning import Stationary
-from tests.ops.problems import NAMES, make_problem, relative_errors
+from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
 gluon_forward = pytest.importorskip("sequencer2d.ops.gluon_forward", reason="Triton has no Gluon", exc_type=ImportError)
 if torch.cuda.is_available():
@@ -24,11 +24,14 @@ def launches(monkeypatch):
     return chosen
 
 
-def solve(problem, launches, gates, forward_rows, warps, stages):
+def check(problem, launches, gates, forward_rows, warps, stages):
+    """Within the budget that the kernels on a GPU have, too."""
     launches["forward"] = launches["training"] = Stationary(forward_rows, warps, stages, 6)
     launches["backward"] = Stationary(16, warps, stages, 6)
     expected = problem.to(torch.float64).solve("reference")
-    return relative_errors(problem.solve("triton", gates), expected)
+    errors, budget = relative_errors(problem.solve("triton", gates), expected), budgets(problem, expected)
+    over = {name: (errors[name], budget[name]) for name in NAMES if not errors[name] <= budget[name]}
+    assert not over, f"(error, budget) of {over}"
 
 
 @pytest.mark.parametrize("gates", ["stored", "recomputed"])
@@ -37,22 +40,19 @@ def test_output_and_every_gradient(launches, size, gates):
     """One step and fewer than are copied ahead, one row, several tiles a program, rows that do not exist."""
     batch, height, width = size
     problem = make_problem("cpu", torch.float16, hidden=32, batch=batch, height=height, width=width, channels=8)
-    errors = solve(problem, launches, gates, forward_rows=8, warps=4, stages=3)
-    assert all(errors[name] < 4e-3 for name in NAMES), errors
+    check(problem, launches, gates, forward_rows=8, warps=4, stages=3)
 
 
 @pytest.mark.parametrize(("hidden", "rows", "warps", "stages"), [(16, 16, 2, 2), (48, 8, 2, 4), (64, 16, 8, 3)])
 def test_chunks_tiles_and_stages(launches, hidden, rows, warps, stages):
     problem = make_problem("cpu", torch.float16, hidden=hidden, batch=3, height=4, width=7, channels=8)
-    errors = solve(problem, launches, "stored", forward_rows=rows, warps=warps, stages=stages)
-    assert all(errors[name] < 4e-3 for name in NAMES), errors
+    check(problem, launches, "stored", forward_rows=rows, warps=warps, stages=stages)
 
 
 @pytest.mark.parametrize("scans", [(0,), (3,), (2, 1), (1, 3, 0)], ids=str)
 def test_any_selection_of_scans(launches, scans):
     problem = make_problem("cpu", torch.float16, hidden=16, batch=3, height=4, width=5, scans=scans, channels=8)
-    errors = solve(problem, launches, "stored", forward_rows=8, warps=2, stages=3)
-    assert all(errors[name] < 4e-3 for name in NAMES), errors
+    check(problem, launches, "stored", forward_rows=8, warps=2, stages=3)
 
 
 def test_opcheck(launches):
