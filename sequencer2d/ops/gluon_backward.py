@@ -18,6 +18,20 @@ from sequencer2d.ops.tuning import Stationary, most_rows
 
 
 @gluon.jit
+def copy_step(
+    rings, stage, activations, exists, grads, units_exist, cells, inner, NC: gl.constexpr, U: gl.constexpr
+):  # fmt: skip
+    """Start copying what a step reads to a stage of the rings. inner: whether there is a state before the step."""
+    ring, ring_grads, ring_cells = rings
+    for n in gl.static_range(NC):
+        async_copy.async_copy_global_to_shared(ring[n].index(stage), activations + n * U, mask=exists)
+        async_copy.async_copy_global_to_shared(ring_grads[n].index(stage), grads + n * U, mask=units_exist)
+        # The state before a scan's first step is 0.
+        async_copy.async_copy_global_to_shared(ring_cells[n].index(stage), cells + n * U, mask=units_exist & inner)
+    async_copy.commit_group()
+
+
+@gluon.jit
 def backward_kernel(
     grad_out, activations, weight, cells, grad_gates, B, H, W,
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
@@ -45,6 +59,7 @@ def backward_kernel(
         ring = ring + (gl.allocate_shared_memory(dtype, [STAGES, R, M], GATES_SHARED),)
         ring_cells = ring_cells + (gl.allocate_shared_memory(dtype, [STAGES, R, U], UNITS_SHARED),)
         ring_grads = ring_grads + (gl.allocate_shared_memory(dtype, [STAGES, R, U], UNITS_SHARED),)
+    rings = (ring, ring_grads, ring_cells)
     column = gl.arange(0, M, gl.SliceLayout(0, COPY))
     # Hints: the compiler does not see that eight neighbours are.
     column = gl.max_contiguous(gl.multiple_of(column // U * D + column % U, 8), 8)
@@ -55,17 +70,10 @@ def backward_kernel(
     ahead, exists = common.place(ahead_tile, rows, lines, 0, first, column, S * G * D, R, COPY)
     ahead_units, units_exist = common.place(ahead_tile, rows, lines, 0, first_unit, unit, S * D, R, COPY_UNITS)
     for stage in gl.static_range(STAGES - 1):
-        # The state before a scan's first step is 0.
-        inner = units_exist & (ahead_step + 1 < steps)
-        for n in gl.static_range(NC):
-            async_copy.async_copy_global_to_shared(ring[n].index(stage), activations + ahead + n * U, mask=exists)
-            async_copy.async_copy_global_to_shared(
-                ring_grads[n].index(stage), grad_out + ahead_units + n * U, mask=units_exist
-            )
-            async_copy.async_copy_global_to_shared(
-                ring_cells[n].index(stage), cells + (ahead_units + hop * (S * D)) + n * U, mask=inner
-            )
-        async_copy.commit_group()
+        copy_step(
+            rings, stage, activations + ahead, exists, grad_out + ahead_units, units_exist,
+            cells + (ahead_units + hop * (S * D)), ahead_step + 1 < steps, NC, U,
+        )  # fmt: skip
         moved = common.advance(
             ahead_units, units_exist, ahead_tile, ahead_step, steps, rows, lines, first_unit, unit, S * D, R, COPY_UNITS
         )  # fmt: skip
@@ -117,16 +125,10 @@ def backward_kernel(
             for n in gl.static_range(NC):
                 gl.store(grad_gates + done + n * U, exchanged[n].load(COPY), mask=mask)
             done += hop * (S * G * D)
-            inner = units_exist & (ahead_step + 1 < steps)
-            for n in gl.static_range(NC):
-                async_copy.async_copy_global_to_shared(ring[n].index(write), activations + ahead + n * U, mask=exists)
-                async_copy.async_copy_global_to_shared(
-                    ring_grads[n].index(write), grad_out + ahead_units + n * U, mask=units_exist
-                )
-                async_copy.async_copy_global_to_shared(
-                    ring_cells[n].index(write), cells + (ahead_units + hop * (S * D)) + n * U, mask=inner
-                )
-            async_copy.commit_group()
+            copy_step(
+                rings, write, activations + ahead, exists, grad_out + ahead_units, units_exist,
+                cells + (ahead_units + hop * (S * D)), ahead_step + 1 < steps, NC, U,
+            )  # fmt: skip
             moved = common.advance(
                 ahead_units, units_exist, ahead_tile, ahead_step, steps, rows, lines, first_unit, unit, S * D, R,
                 COPY_UNITS,
