@@ -46,13 +46,13 @@ def paper_columns(rows: list[Row]) -> list[Row]:
     return sorted(merged.values(), key=lambda row: row["parameters"])
 
 
-def against(rows: list[Row], *, field: str, values: Sequence[int], mode: str, what: str) -> list[Row]:
-    """One row per model of several values: batches or sizes (`field`); `what` is a key of `by_form`'s rows."""
+def against(rows: list[Row], *, field: str, values: Sequence[int]) -> list[Row]:
+    """One row per model that has several of the values, batches or sizes (`field`): images/s in inference."""
     merged: dict[tuple[str, str, str], Row] = {}
     for value in values:
         workload = {"batch": 16, field: value}
-        for row in by_form(rows, mode=mode, **workload):
-            merged.setdefault(_model(row), {"label": label(row)})[str(value)] = row[what]
+        for row in by_form(rows, mode="inference", **workload):
+            merged.setdefault(_model(row), {"label": label(row)})[str(value)] = row["images_per_s"]
     return [row for row in merged.values() if len(row) > 2]
 
 
@@ -73,7 +73,7 @@ def _forms_view(mode: str, batch: int, *more: Column) -> View:
 def _sweep_view(field: str, values: Sequence[int]) -> View:
     title = "{}²" if field == "size" else "batch {}"
     columns = [Column(str(value), title.format(value), fixed(0)) for value in values]
-    rows = functools.partial(against, field=field, values=values, mode="inference", what="images_per_s")
+    rows = functools.partial(against, field=field, values=values)
     return View("efficiency-sweeps", (Column("label", "model"), *columns), rows)
 
 

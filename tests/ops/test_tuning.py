@@ -36,6 +36,21 @@ def test_few_rows_get_small_tiles_and_many_rows_large_ones_first():
     assert set(few) < set(many)
 
 
+@pytest.mark.parametrize("kernel", ["forward", "training", "backward"])
+def test_launches_with_w_hh_in_registers_have_room_for_it(kernel):
+    for hidden in tuning.STATIONARY:
+        for rows in (1, 1024, 8192):
+            gates = torch.empty(rows, 1, 1, 16 * hidden, dtype=torch.bfloat16, device="meta")
+            weight_hh = torch.empty(4, 4 * hidden, hidden, device="meta")
+            launches = tuning.choose_stationary(kernel, gates, weight_hh, (0, 1, 2, 3))
+            assert launches[-1].stages == 2, (hidden, rows)  # the least that a ring works with
+            for launch in launches:
+                assert hidden % (8 * launch.warps) == 0, (hidden, rows)
+                # Of 255 registers a thread; two values in each.
+                assert 4 * hidden * hidden / 2 / (32 * launch.warps) <= 160, (hidden, rows)
+                assert launch.rows % (16 if kernel == "backward" else 8) == 0, (hidden, rows)
+
+
 class Device:
     """Starts kernels of at most `size`, which stands for shared memory, and notes what was tried."""
 
