@@ -80,7 +80,7 @@ class OpenRNN2D(nn.Module):
         weight = packed.weight_ih.flatten(0, 1)
         self.gates = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
         self.gates.weight = nn.Parameter(weight, requires_grad=False)
-        self.gates.bias = nn.Parameter((packed.bias_ih + packed.bias_hh).flatten(), requires_grad=False)
+        self.gates.bias = nn.Parameter(packed.bias, requires_grad=False)
         self.register_buffer("weight_hh", packed.weight_hh)
         self.fc = packed.fc
 

@@ -19,6 +19,7 @@ if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
     with contextlib.suppress(ImportError):  # Gluon, which Triton has from 3.6 on
         importlib.import_module("sequencer2d.ops.gluon_backward")
         importlib.import_module("sequencer2d.ops.gluon_forward")
+        importlib.import_module("sequencer2d.ops.triton_linear")
     del os.environ["TRITON_INTERPRET"]
 # The tests are small: more threads only wait for each other, and pytest-xdist starts one process a core.
 torch.set_num_threads(1)

@@ -4,7 +4,7 @@ They are made from trained layers by `sequencer2d.optimize` and have no gradient
 otherwise.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from sequencer2d.nn.embed import Downsample, PatchEmbed, PositionEmbedding, check_images, pad_to_multiple
 from sequencer2d.nn.rnn2d import RNN2D
-from sequencer2d.ops import rnn2d
+from sequencer2d.ops import choose_implementation, rnn2d
+from sequencer2d.ops.fused import split_biases
+from sequencer2d.ops.launching import normed_linear_pays
 
 # Rows of a 16-bit operand must start at multiples of 16 bytes for the fast matrix kernels.
 _ALIGNMENT = 8
@@ -33,11 +35,16 @@ class PackedRNN2D(nn.Module):
     weight_hh: Tensor
     bias_ih: Tensor
     bias_hh: Tensor
+    bias: Tensor
+    bias_n: Tensor | None
 
     def __init__(self, mixer: RNN2D) -> None:
         super().__init__()
         for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             self.register_buffer(kind, mixer.stack(kind).detach().contiguous())
+        bias, bias_n = split_biases(self.bias_ih, self.bias_hh, mixer.cell)
+        self.register_buffer("bias", bias)
+        self.register_buffer("bias_n", bias_n)
         self.fc, self.fusion, self.axes = mixer.fc, mixer.fusion, mixer.axes
         self.options: dict[str, Any] = {
             "scans": mixer.scans,
@@ -50,10 +57,29 @@ class PackedRNN2D(nn.Module):
 
     def mix(self, x: Tensor) -> Tensor:
         """What the linear layer takes: (B, H, W, C) to (B, H, W, S·D), for "add" half the channels."""
-        batch, height, width, channels = x.shape
-        grid = x.reshape(batch, 1, height * width, channels) if self.axes == "flatten" else x
-        hidden = rnn2d(grid, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, **self.options)
-        hidden = hidden.reshape(batch, height, width, -1)
+        if self.is_fused(x):
+            return self.mix_gates(F.linear(x, self.weight_ih.flatten(0, 1), self.bias))
+        hidden = rnn2d(self._grid(x), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, **self.options)
+        return self._join(hidden, x.shape)
+
+    def is_fused(self, x: Tensor) -> bool:
+        """Whether the fused kernels run for an input (B, H, W, C), which take its product with `weight_ih`."""
+        return choose_implementation(self._grid(x), self.weight_hh.shape[-1], **self.options) == "triton"
+
+    def mix_gates(self, gates: Tensor) -> Tensor:
+        """`mix` from the input product on: (B, H, W, S·G·D), with `bias`. For the fused kernels."""
+        scans, cell = self.options["scans"], self.options["cell"]
+        hidden = torch.ops.sequencer2d.scan(
+            self._grid(gates), self.weight_hh, self.bias_n, scans, cell, keep=False, settled=True
+        )[0]
+        return self._join(hidden, gates.shape)
+
+    def _grid(self, x: Tensor) -> Tensor:
+        return x.flatten(1, 2)[:, None] if self.axes == "flatten" else x
+
+    def _join(self, hidden: Tensor, shape: torch.Size) -> Tensor:
+        """Hidden states as the tokens (B, H, W, _) lie, the axes added if they are to be."""
+        hidden = hidden.reshape(*shape[:3], -1)
         if self.fusion == "add":
             vertical, horizontal = hidden.chunk(2, dim=-1)
             hidden = vertical + horizontal
@@ -92,12 +118,10 @@ class InPlaceBlock(nn.Module):
 
     Args:
         block: with `norm1`, `rnn_tokens`, `norm2` and `mlp_channels`, its mixer and its MLP frozen. The biases of their
-            last layers are not used.
+            last layers are not used; the norms' scales and biases become part of the layers behind them.
         surplus1, surplus2: these biases and all later ones of the stage, summed, before the mixer and before the MLP.
     """
 
-    norm1: nn.Module
-    norm2: nn.Module
     rnn_tokens: PackedRNN2D
     mlp_channels: FusedMlp
     surplus1: Tensor
@@ -105,16 +129,45 @@ class InPlaceBlock(nn.Module):
 
     def __init__(self, block: nn.Module, surplus1: Tensor, surplus2: Tensor) -> None:
         super().__init__()
-        for name in ("norm1", "rnn_tokens", "norm2", "mlp_channels"):
+        for name in ("rnn_tokens", "mlp_channels"):
             self.add_module(name, block.get_submodule(name))
         self.register_buffer("surplus1", surplus1)
         self.register_buffer("surplus2", surplus2)
+        norm1, norm2 = (cast(nn.LayerNorm, block.get_submodule(name)) for name in ("norm1", "norm2"))
+        self.eps1, self.eps2 = norm1.eps, norm2.eps
+        mixer, mlp = self.rnn_tokens, self.mlp_channels
+        _absorb(norm1, mixer.weight_ih, mixer.bias_ih, mixer.bias)
+        _absorb(norm2, mlp.fc1.weight, mlp.fc1.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        mixer, mlp, add_linear = self.rnn_tokens, self.mlp_channels, torch.ops.sequencer2d.add_linear_
-        add_linear(x, mixer.mix(self.norm1(x - self.surplus1)), mixer.fc.weight)
-        add_linear(x, mlp.expand(self.norm2(x - self.surplus2)), mlp.fc2.weight)
+        mixer, mlp, ops = self.rnn_tokens, self.mlp_channels, torch.ops.sequencer2d
+        if normed_linear_pays(x) and mixer.is_fused(x):
+            weight = mixer.weight_ih.flatten(0, 1)
+            mixed = mixer.mix_gates(ops.normed_linear(x, self.surplus1, weight, mixer.bias, self.eps1, False))
+        else:
+            mixed = mixer.mix(_normed(x, self.surplus1, self.eps1))
+        ops.add_linear_(x, mixed, mixer.fc.weight)
+        if normed_linear_pays(x):
+            expanded = ops.normed_linear(x, self.surplus2, mlp.fc1.weight, mlp.fc1.bias, self.eps2, True)
+        else:
+            expanded = mlp.expand(_normed(x, self.surplus2, self.eps2))
+        ops.add_linear_(x, expanded, mlp.fc2.weight)
         return x
+
+
+def _normed(x: Tensor, shift: Tensor, eps: float) -> Tensor:
+    """The layer norm of x (..., C) less a shift (C,), without scale and bias."""
+    return F.layer_norm(x - shift, shift.shape, eps=eps)
+
+
+@torch.no_grad()
+def _absorb(norm: nn.LayerNorm, weight: Tensor, *biases: Tensor) -> None:
+    """Let a layer (weight (..., K), each of its biases (...)) do the scaling and shifting of the norm before it."""
+    # In 16 bits the products' sums would be rounded at every step.
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    for bias in biases:
+        bias += (weight.to(exact) @ norm.bias.to(exact)).view(bias.shape)
+    weight *= norm.weight
 
 
 class PatchLinear(nn.Module):
@@ -224,14 +277,23 @@ def _bias(layer: nn.Module) -> Tensor | float:
 
 
 def _ends_in_linear(block: nn.Module) -> bool:
-    """Whether it is our block or timm's, frozen, with a linear layer at the end of both branches."""
+    """Whether it is our block or timm's, frozen, with a layer norm before both branches and a linear layer behind."""
     return (
         _is_one_of(block, _BLOCKS)
+        and _has_scale_and_bias(block.norm1)
+        and _has_scale_and_bias(block.norm2)
         and isinstance(block.rnn_tokens, PackedRNN2D)
         and type(block.rnn_tokens.fc) is nn.Linear
         and isinstance(block.mlp_channels, FusedMlp)
+        and type(block.mlp_channels.fc1) is nn.Linear
+        and block.mlp_channels.fc1.bias is not None
         and type(block.mlp_channels.fc2) is nn.Linear
     )
+
+
+def _has_scale_and_bias(norm: object) -> bool:
+    """Whether it is a layer norm over channels with both."""
+    return isinstance(norm, nn.LayerNorm) and norm.bias is not None and len(norm.normalized_shape) == 1
 
 
 def _is_downsample(module: nn.Module) -> bool:

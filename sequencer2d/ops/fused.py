@@ -66,7 +66,7 @@ def rnn2d_fused(
     recompute: bool,
 ) -> Tensor:
     """`sequencer2d.ops.rnn2d` through the fused kernels; arguments as there, `recompute` for gates="recomputed"."""
-    bias, bias_n = _split_biases(bias_ih, bias_hh, cell)
+    bias, bias_n = split_biases(bias_ih, bias_hh, cell)
     dtype = _compute_dtype(x)
     weight = weight_ih.flatten(0, 1)
     recurrent = weight_hh.to(dtype)
@@ -169,7 +169,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def _split_biases(bias_ih: Tensor | None, bias_hh: Tensor | None, cell: str) -> tuple[Tensor | None, Tensor | None]:
+def split_biases(bias_ih: Tensor | None, bias_hh: Tensor | None, cell: str) -> tuple[Tensor | None, Tensor | None]:
     """What can be added to the input product, (S*G*D,), and what the GRU's reset gate must scale, (S, D)."""
     if bias_ih is None or bias_hh is None:
         return None, None

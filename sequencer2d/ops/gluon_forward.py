@@ -12,6 +12,7 @@ from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from sequencer2d.ops import gluon_common as common
 from sequencer2d.ops.triton_common import first_that_fits
@@ -36,10 +37,13 @@ def four_gates(sums, NW: gl.constexpr, R: gl.constexpr):
 def forward_kernel(
     gates, weight, out, cells, activations, B, H, W,
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
-    SAVE: gl.constexpr, FAST: gl.constexpr, STAGES: gl.constexpr, READ: gl.constexpr, COPY: gl.constexpr,
-    COPY_UNITS: gl.constexpr, GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr,
+    SAVE: gl.constexpr, FAST: gl.constexpr, EARLY: gl.constexpr, STAGES: gl.constexpr, READ: gl.constexpr,
+    COPY: gl.constexpr, COPY_UNITS: gl.constexpr, GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr,
 ):  # fmt: skip
-    """gates (B, H, W, S*G*D), weight (S, G*D, D), out (B, H, W, S*D); if SAVE, cells as out, activations as gates."""
+    """gates (B, H, W, S*G*D), weight (S, G*D, D), out (B, H, W, S*D); if SAVE, cells as out, activations as gates.
+
+    EARLY: started before the launch before it has ended; reads W_hh, then waits for that end.
+    """
     G: gl.constexpr = common.GATES
     U: gl.constexpr = 8 * NW
     M: gl.constexpr = G * U
@@ -53,6 +57,14 @@ def forward_kernel(
     steps, rows, lines = common.scan_of(slot, B, H, W, SCANS, False)
     hop = lines[3]
     first, first_unit = slot * (G * D), slot * D
+
+    # W_hh in the order of `four_gates`, its registers filled once for all tiles.
+    row = gl.arange(0, M, gl.SliceLayout(1, COPY_UNITS))
+    row = (row // (16 * NW) * 2 + row % 16 // 8) * D + row // 16 % NW * 8 + row % 8
+    if EARLY:
+        gdc_launch_dependents()
+        w = common.load_weight(weight + slot * (G * D * D), row, COPY_UNITS, NC, U, D, left, UNITS_SHARED)
+        gdc_wait()
 
     # Gates of steps to come: a ring of STAGES in shared memory for each chunk. Separate buffers, as the compiler puts a
     # barrier between any two writes to one.
@@ -73,10 +85,8 @@ def forward_kernel(
             ahead, exists, ahead_tile, ahead_step, steps, rows, lines, first, column, S * G * D, R, COPY
         )  # fmt: skip
 
-    # W_hh in the order of `four_gates`, its registers filled once for all tiles.
-    row = gl.arange(0, M, gl.SliceLayout(1, COPY_UNITS))
-    row = (row // (16 * NW) * 2 + row % 16 // 8) * D + row // 16 % NW * 8 + row % 8
-    w = common.load_weight(weight + slot * (G * D * D), row, COPY_UNITS, NC, U, D, left, UNITS_SHARED)
+    if not EARLY:
+        w = common.load_weight(weight + slot * (G * D * D), row, COPY_UNITS, NC, U, D, left, UNITS_SHARED)
 
     units = ()
     for _ in gl.static_range(NC):
@@ -170,11 +180,13 @@ def launch_forward(
     save: bool,
     launches: tuple[Stationary, ...],
     fast: bool,
+    early: bool = False,
     activations: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the kernel: out (B, H, W, S*D) and, empty unless saved, cell states (as out) and activations (as gates).
 
     The activations' place may be that of the gates: a program reads a value before it writes there, and no other does.
+    early: W_hh may be read before the launch before this one has ended; for GPUs of compute capability 9.0 on.
     """
     batch, height, width, _ = gates.shape
     hidden = weight_hh.shape[-1]
@@ -189,9 +201,10 @@ def launch_forward(
         forward_kernel[launch.programs(longest, len(scans), gates.device), len(scans)](
             gates, weight_hh, out, cells, activations, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
-            R=launch.rows, SAVE=save, FAST=fast, STAGES=launch.stages, READ=read_layout(launch.warps, launch.rows),
-            COPY=common.copies(launch.warps, 4 * units), COPY_UNITS=common.copies(launch.warps, units),
-            GATES_SHARED=common.swizzled(4 * units), UNITS_SHARED=common.swizzled(units), num_warps=launch.warps,
+            R=launch.rows, SAVE=save, FAST=fast, EARLY=early, STAGES=launch.stages,
+            READ=read_layout(launch.warps, launch.rows), COPY=common.copies(launch.warps, 4 * units),
+            COPY_UNITS=common.copies(launch.warps, units), GATES_SHARED=common.swizzled(4 * units),
+            UNITS_SHARED=common.swizzled(units), num_warps=launch.warps, launch_pdl=early,
         )  # fmt: skip
 
     first_that_fits(("stationary forward", hidden, len(scans), save, gates.dtype, gates.device), launches, start)

@@ -4,6 +4,8 @@ Kernels, and Triton with them, are imported when one runs. The operators around 
 """
 
 import functools
+import importlib.util
+import os
 from collections.abc import Sequence
 
 import torch
@@ -13,14 +15,20 @@ from sequencer2d.ops import tuning
 
 
 def scan(
-    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, keep: bool
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    scans: Sequence[int],
+    cell: str,
+    keep: bool,
+    settled: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The fused forward: gates (B, H, W, S*G*D) to h (B, H, W, S*D) and, if backward is to come, what to keep for it.
 
     That is c (as h; the LSTM's) and the gates' activations (as gates), where backward reads them instead of the gates;
-    what is not kept is empty.
+    what is not kept is empty. settled: weight_hh is older than the last launch, and may be read before that ends.
     """
-    return _scan(aligned(gates), weight_hh, bias_n, tuple(scans), cell, keep, None)
+    return _scan(aligned(gates), weight_hh, bias_n, tuple(scans), cell, keep, None, settled)
 
 
 def _scan(
@@ -31,8 +39,10 @@ def _scan(
     cell: str,
     keep: bool,
     activations: Tensor | None,
+    settled: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`scan`, the activations to go to a given place: it may be that of the gates."""
+    settled = settled and weight_hh.is_contiguous()
     weight_hh = weight_hh.contiguous()
     with _on(gates):
         if stationary(gates, weight_hh, cell, keep and activations is None):
@@ -40,7 +50,14 @@ def _scan(
 
             launches = tuning.choose_stationary("training" if keep else "forward", gates, weight_hh, scans)
             return gluon_forward.launch_forward(
-                gates, weight_hh, scans=scans, save=keep, launches=launches, fast=_fast(gates), activations=activations
+                gates,
+                weight_hh,
+                scans=scans,
+                save=keep,
+                launches=launches,
+                fast=_fast(gates),
+                early=settled and starts_early(gates.device),
+                activations=activations,
             )
         from sequencer2d.ops import triton_forward
 
@@ -70,8 +87,16 @@ def stationary(gates: Tensor, weight_hh: Tensor, cell: str, keep: bool = False) 
 
 
 @functools.cache
+def starts_early(device: torch.device) -> bool:
+    """Whether a launch can start before the one before it has ended, and wait for that end itself."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+@functools.cache
 def _has_gluon() -> bool:
-    """Whether Triton has the Gluon that the kernels are written in: an experimental part of it, from 3.6 on."""
+    """Whether Triton has what our newer kernels need: Gluon, an experimental part of it, from 3.6 on."""
+    if importlib.util.find_spec("triton") is None:
+        return False
     import triton
 
     major, minor = (int(part) for part in triton.__version__.split(".")[:2])
@@ -167,6 +192,55 @@ def recomputed_scans(
         _, cells, _ = _scan(gates, weight_hh, bias_n, scans, cell, True, gates if activated else None)
     place = gates if activated else None
     return _scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, activated, place)
+
+
+def few(stream: Tensor, x: Tensor) -> bool:
+    """Whether a product from or to the residual stream (..., C) has so few rows that our own kernels pay.
+
+    x: the product's input, whose last dimension must make whole chunks.
+    """
+    return (
+        x.dtype == stream.dtype
+        and x.dtype in (torch.float16, torch.bfloat16)
+        and x.shape[-1] % 16 == 0
+        and stream.numel() <= tuning.FEW
+        and _has_small_products(stream.device.type)
+    )
+
+
+@torch.compiler.assume_constant_result
+def _has_small_products(device: str) -> bool:
+    """Whether the kernels for few rows run on a kind of device. A constant to the compiler, which cannot trace this."""
+    return (device == "cuda" or interpreting()) and _has_gluon()
+
+
+def normed_linear_pays(x: Tensor) -> bool:
+    """Whether a norm and a product of tokens x (..., C) are faster in one launch than in two."""
+    return few(x, x) and x.shape[-1] <= tuning.MOST_NORMED
+
+
+def normed_linear(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> Tensor:
+    """The fused product with a layer norm before it, see `registration`; few rows only."""
+    from sequencer2d.ops import triton_linear
+
+    early = starts_early(x.device) and weight.is_contiguous()
+    with _on(x):
+        return triton_linear.launch_normed_linear(
+            x.contiguous(), shift, weight.contiguous(), bias, eps, gelu=gelu, fast=_fast(x), early=early
+        )
+
+
+def add_linear(total: Tensor, x: Tensor, weight: Tensor) -> None:
+    """The fused product added to a contiguous tensor, see `registration`; few rows only."""
+    from sequencer2d.ops import triton_linear
+
+    with _on(x):
+        triton_linear.launch_add_linear(total, x.contiguous(), weight.contiguous(), early=starts_early(x.device))
+
+
+def interpreting() -> bool:
+    """Whether Triton's interpreter runs the kernels, on a CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def aligned(tensor: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from sequencer2d.ops import launching, reference, vendor
 
 _LIBRARY = torch.library.Library("sequencer2d", "DEF")
 _LIBRARY.define(
-    "scan(Tensor gates, Tensor weight_hh, Tensor? bias_n, int[] scans, str cell, bool keep) -> (Tensor, Tensor, Tensor)"
+    "scan(Tensor gates, Tensor weight_hh, Tensor? bias_n, int[] scans, str cell, bool keep, bool settled=False)"
+    " -> (Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
     "scan_backward(Tensor grad_out, Tensor gates, Tensor weight_hh, Tensor? bias_n, Tensor out, Tensor cells, "
@@ -35,6 +36,7 @@ _LIBRARY.define(
     "int[] scans, str cell) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define("linear_gelu(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+_LIBRARY.define("normed_linear(Tensor x, Tensor shift, Tensor weight, Tensor bias, float eps, bool gelu) -> Tensor")
 _LIBRARY.define("add_linear_(Tensor(a!) total, Tensor x, Tensor weight) -> ()")
 
 
@@ -55,7 +57,7 @@ def _recomputing_backward(
     activations and gradients can take the place of the gates.
     """
     gates = F.linear(x, weight_ih, bias)
-    if gates.is_cuda or _interpreting():
+    if gates.is_cuda or launching.interpreting():
         grad_gates, grad_weight_hh, grad_bias_hh = launching.recomputed_scans(
             grad_out, launching.aligned(gates), weight_hh, bias_n, out, tuple(scans), cell
         )
@@ -69,10 +71,16 @@ def _recomputing_backward(
 
 
 def _scan_cpu(
-    gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str, keep: bool
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    scans: Sequence[int],
+    cell: str,
+    keep: bool,
+    settled: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if _interpreting():
-        return launching.scan(gates, weight_hh, bias_n, scans, cell, keep)
+    if launching.interpreting():
+        return launching.scan(gates, weight_hh, bias_n, scans, cell, keep, settled)
     out = reference.scan_gates(gates, weight_hh, _gru_bias(bias_n), scans=scans, cell=cell)
     # The reference's backward starts from the gates alone; the placeholder keeps the operator's promise of a shape.
     cells = torch.zeros_like(out) if keep and cell == "lstm" else gates.new_empty(0)
@@ -90,7 +98,7 @@ def _scan_backward_cpu(
     cell: str,
     activated: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if _interpreting():
+    if launching.interpreting():
         return launching.scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, activated)
     inputs = [gates, weight_hh, bias_n]
     grad_gates, grad_weight, grad_bias_n = _differentiate(
@@ -146,7 +154,7 @@ def _gru_bias(bias_n: Tensor | None) -> Tensor | None:
     return None if bias_n is None else F.pad(bias_n, (2 * bias_n.shape[-1], 0))
 
 
-def _fake_scan(gates, weight_hh, bias_n, scans, cell, keep):  # type: ignore[no-untyped-def]
+def _fake_scan(gates, weight_hh, bias_n, scans, cell, keep, settled=False):  # type: ignore[no-untyped-def]
     out = gates.new_empty(*gates.shape[:-1], len(scans) * weight_hh.shape[-1])
     cells = torch.empty_like(out) if keep and cell == "lstm" else gates.new_empty(0)
     activations = gates.new_empty(gates.shape if keep and launching.stationary(gates, weight_hh, cell, keep) else 0)
@@ -202,22 +210,35 @@ def _fake_linear_gelu(x, weight, bias):  # type: ignore[no-untyped-def]
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
+def _normed_linear(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> Tensor:
+    """The product of the layer norm of x (..., K) less a shift (K,) with weight (N, K); then a tanh GELU, if asked.
+
+    For inference: weight must be older than the last launch, as it may be read before that ends.
+    """
+    if launching.normed_linear_pays(x):
+        return launching.normed_linear(x, shift, weight, bias, eps, gelu)
+    y = F.linear(F.layer_norm(x - shift, shift.shape, eps=eps), weight, bias)
+    return F.gelu(y, approximate="tanh") if gelu else y
+
+
+def _fake_normed_linear(x, shift, weight, bias, eps, gelu):  # type: ignore[no-untyped-def]
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
 def _add_linear(total: Tensor, x: Tensor, weight: Tensor) -> None:
     """total (..., N) += x (..., K) @ weight.T, in place, for inference; total is contiguous.
 
     The sum is the product's epilogue. torch gives that epilogue a bias or a matrix, not both: there is no bias here.
+    Few rows take a kernel of our own, which starts before the launch before it has ended.
     """
+    if launching.few(total, x) and total.is_contiguous():
+        launching.add_linear(total, x, weight)
+        return
     total.view(-1, total.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
 
 
 def _fake_add_linear(total, x, weight):  # type: ignore[no-untyped-def]
     return None
-
-
-def _interpreting() -> bool:
-    import os
-
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _register() -> None:
@@ -228,6 +249,7 @@ def _register() -> None:
         "rnn2d": (_rnn2d, _rnn2d, _fake_rnn2d),
         "rnn2d_backward": (_rnn2d_backward, _rnn2d_backward, _fake_rnn2d_backward),
         "linear_gelu": (_linear_gelu_cuda, _linear_gelu, _fake_linear_gelu),
+        "normed_linear": (_normed_linear, _normed_linear, _fake_normed_linear),
         "add_linear_": (_add_linear, _add_linear, _fake_add_linear),
     }
     for name, (cuda, cpu, fake) in implementations.items():

@@ -109,6 +109,10 @@ STATIONARY = frozenset(hidden for _, hidden in _STATIONARY_TABLE)
 # From here on the gates' activations are kept for backward. With fewer units all kernels wait for memory, and that is
 # more to write; at 64 it costs 3 or 4 % with many rows and saves 15 to 35 % with few.
 KEEPING = 64
+# Values of the residual stream up to which it pays to launch less instead of calling the vendor's products: those of
+# one image of 224 x 224 pixels. Then the most channels that a norm and a product in one launch have room for.
+FEW = 1024 * 192
+MOST_NORMED = 384
 
 
 def choose_stationary(kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]) -> tuple[Stationary, ...]:

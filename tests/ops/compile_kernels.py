@@ -6,6 +6,7 @@ A program of its own, because Triton decides while kernels are imported whether 
 case runs the launches of one problem up to the point where a GPU would be needed; the answer is a JSON list.
 """
 
+import functools
 import json
 import sys
 from typing import Any
@@ -26,10 +27,12 @@ KERNELS = {
     "weight gradient": (triton_backward, "weight_gradient_kernel"),
 }
 if launching._has_gluon():
-    from sequencer2d.ops import gluon_backward, gluon_forward
+    from sequencer2d.ops import gluon_backward, gluon_forward, triton_linear
 
     KERNELS["stationary forward"] = (gluon_forward, "forward_kernel")
     KERNELS["stationary backward"] = (gluon_backward, "backward_kernel")
+    KERNELS["normed linear"] = (triton_linear, "normed_linear_kernel")
+    KERNELS["added linear"] = (triton_linear, "add_linear_kernel")
 STATIONARY_LAUNCHES = ("forward", "training", "backward")
 
 
@@ -66,8 +69,11 @@ class CompileOnly:
         return launch
 
 
-def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> dict[str, int]:
-    """Compile the kernels for tokens (B, H, W); how many launches of each were refused before one fitted."""
+def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str, early: bool) -> dict[str, int]:
+    """Compile the kernels for tokens (B, H, W); how many launches of each were refused before one fitted.
+
+    early: whether the GPU can start a launch before the one before has ended.
+    """
     for name in KERNELS:
         _kernel(name).refused = 0
     dtype, gates_count = getattr(torch, dtype_name), CELLS[cell].gates
@@ -77,7 +83,8 @@ def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> di
     weight = gates.new_empty(len(SCANS), gates_count * hidden, hidden)
     bias_n = gates.new_empty(len(SCANS), hidden) if cell == "gru" else None
     if launching.stationary(gates, weight, cell):
-        compile_stationary(gates, weight, options["fast"])
+        compile_stationary(gates, weight, options["fast"], early)
+        compile_products(gates, 4 * hidden, options["fast"], early)
     launches = {kernel: tuning.choose(kernel, gates, weight, SCANS) for kernel in ("forward", "backward")}
     common._TOO_LARGE.clear()
     out, cells = triton_forward.launch_forward(
@@ -90,15 +97,22 @@ def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> di
     return {name: _kernel(name).refused for name in KERNELS}
 
 
-def compile_stationary(gates: torch.Tensor, weight: torch.Tensor, fast: bool) -> None:
+def compile_stationary(gates: torch.Tensor, weight: torch.Tensor, fast: bool, early: bool) -> None:
     """Compile the kernels with W_hh in registers."""
     common_options = {"scans": SCANS, "fast": fast}
     launches = {kernel: tuning.choose_stationary(kernel, gates, weight, SCANS) for kernel in STATIONARY_LAUNCHES}
-    gluon_forward.launch_forward(gates, weight, save=False, launches=launches["forward"], **common_options)
-    out, cells, activations = gluon_forward.launch_forward(
-        gates, weight, save=True, launches=launches["training"], **common_options
-    )
+    forward = functools.partial(gluon_forward.launch_forward, gates, weight, **common_options)
+    forward(save=False, early=early, launches=launches["forward"])
+    out, cells, activations = forward(save=True, early=False, launches=launches["training"])
     gluon_backward.launch_backward(out, activations, weight, cells, launches=launches["backward"], **common_options)
+
+
+def compile_products(gates: torch.Tensor, channels: int, fast: bool, early: bool) -> None:
+    """Compile the products for few rows of a block with so many channels."""
+    x, hidden = (gates.new_empty(1, 16, 16, size) for size in (channels, 3 * channels))
+    weight, bias = gates.new_empty(3 * channels, channels), gates.new_empty(3 * channels)
+    triton_linear.launch_normed_linear(x, x, weight, bias, 1e-6, gelu=True, fast=fast, early=early)
+    triton_linear.launch_add_linear(x, hidden, gates.new_empty(channels, 3 * channels), early=early)
 
 
 def _kernel(name: str) -> Any:
@@ -118,7 +132,7 @@ def main() -> None:
     with FakeTensorMode():
         for case in order["cases"]:
             try:
-                results.append(compile_case(**case))
+                results.append(compile_case(**case, early=capability >= 90))
             except Exception as error:
                 cause = error
                 while cause.__cause__ is not None:

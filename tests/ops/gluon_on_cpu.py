@@ -4,9 +4,10 @@ Layouts mean nothing here; values, addresses, masks and the order of asynchronou
 NaN, so does the target of a copy until it was waited for; an address outside a tensor is an error unless it is masked.
 """
 
+import inspect
 import itertools
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from sequencer2d.ops import gluon_backward, gluon_common, gluon_forward
 
 MODULES = (gluon_common, gluon_forward, gluon_backward)
 KERNELS = {gluon_forward: "forward_kernel", gluon_backward: "backward_kernel"}
+MACHINES = ("gl", "async_copy", "mma_v2", "gdc_launch_dependents", "gdc_wait")
 
 
 class Value(torch.Tensor):
@@ -40,6 +42,8 @@ def value(data: Any) -> Value:
 class Pointer:
     """Addresses in a tensor's memory."""
 
+    unsettled: ClassVar[set[int]] = set()  # tensors that the launch before may still be writing or reading
+
     def __init__(self, tensor: torch.Tensor, offset: Any = 0) -> None:
         assert tensor.is_contiguous()
         self.tensor, self.offset = tensor, offset
@@ -50,6 +54,7 @@ class Pointer:
 
     def places(self, mask: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Offsets and which of them count, of one shape; those that do not are 0."""
+        assert self.tensor.data_ptr() not in self.unsettled, "used before the launch before has ended"
         offset = torch.as_tensor(self.offset)
         mask = torch.as_tensor(True if mask is None else mask)
         offset, mask = torch.broadcast_tensors(offset, mask)
@@ -124,6 +129,7 @@ class Machine:
             store=lambda pointer, stored, mask=None: pointer.store(stored, mask),
             convert_layout=same, multiple_of=same, max_contiguous=same,
         )  # fmt: skip
+        self.gdc_launch_dependents, self.gdc_wait = nothing, Pointer.unsettled.clear
         self.async_copy = SimpleNamespace(
             async_copy_global_to_shared=self.copy, commit_group=self.commit, wait_group=self.wait
         )
@@ -155,13 +161,19 @@ class Kernel:
 
     def __init__(self, machine: Machine, function: Any) -> None:
         self.machine, self.function = machine, function
+        self.names = list(inspect.signature(function).parameters)
 
     def __getitem__(self, grid: tuple[int, int]) -> Any:
-        def launch(*arguments: Any, num_warps: int, **options: Any) -> None:
+        def launch(*arguments: Any, num_warps: int, launch_pdl: bool = False, **options: Any) -> None:
+            named = zip(self.names, arguments, strict=False)
+            others = [a for name, a in named if isinstance(a, torch.Tensor) and name != "weight"]
             arguments = tuple(Pointer(a) if isinstance(a, torch.Tensor) else a for a in arguments)
             self.machine.grid = grid
             for program in itertools.product(*(range(size) for size in grid)):
                 self.machine.program, self.machine.groups, self.machine.uncommitted = program, [], []
+                Pointer.unsettled.clear()
+                if launch_pdl:
+                    Pointer.unsettled.update(tensor.data_ptr() for tensor in others)
                 self.function(*arguments, **options)
 
         return launch
@@ -174,7 +186,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, attribute in list(vars(module).items()):
             if hasattr(attribute, "fn") and name not in KERNELS.values():
                 monkeypatch.setattr(module, name, attribute.fn)
-        for name in ("gl", "async_copy", "mma_v2"):
+        for name in MACHINES:
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, getattr(machine, name))
     monkeypatch.setattr(gluon_common, "GATES", 4)

@@ -1,5 +1,7 @@
 """The kernels with W_hh in registers equal float64, on a CPU (`gluon_on_cpu`). test_fused.py has them on a GPU."""
 
+import functools
+
 import pytest
 import torch
 
@@ -53,6 +55,20 @@ def test_chunks_tiles_and_stages(launches, hidden, rows, warps, stages):
 def test_any_selection_of_scans(launches, scans):
     problem = make_problem("cpu", torch.float16, hidden=16, batch=3, height=4, width=5, scans=scans, channels=8)
     check(problem, launches, "stored", forward_rows=8, warps=2, stages=3)
+
+
+def test_before_the_launch_before_has_ended_it_reads_the_weights_only(launches, monkeypatch):
+    launches["forward"] = Stationary(8, 2, 3, 6)
+    problem = make_problem("cpu", torch.float16, hidden=48, batch=3, height=4, width=5, channels=8)
+    x, weight_ih, weight_hh, bias_ih, bias_hh = problem.arguments
+    gates = torch.nn.functional.linear(x, weight_ih.flatten(0, 1), (bias_ih + bias_hh).flatten()).detach()
+    scan = functools.partial(torch.ops.sequencer2d.scan, gates, weight_hh.detach(), None, [0, 1, 2, 3], "lstm", False)
+    expected = scan(settled=False)[0]
+    monkeypatch.setattr(launching, "starts_early", lambda device: True)
+    assert torch.equal(scan(settled=True)[0], expected)
+    monkeypatch.setattr(gluon_forward, "gdc_wait", lambda: None)
+    with pytest.raises(AssertionError, match="before has ended"):
+        scan(settled=True)
 
 
 def test_opcheck(launches):

@@ -1,7 +1,14 @@
-"""add_linear_ adds a matrix product to a tensor in place, without a copy."""
+"""Matrix products with more in them: add_linear_ adds to a tensor in place, normed_linear has a norm before it."""
+
+import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
+
+import sequencer2d
+from sequencer2d.nn.frozen import freeze
+from sequencer2d.ops import tuning
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 add_linear_ = torch.ops.sequencer2d.add_linear_
@@ -66,3 +73,128 @@ def test_on_a_gpu_nothing_is_copied():
     before = torch.cuda.memory_allocated()
     add_linear_(total, x, weight)
     assert torch.cuda.max_memory_allocated() - before < total.nbytes / 2
+
+
+# (tokens, channels, outputs): rows and columns that fill no tile, and inputs of one chunk and of several.
+SMALL = [((1, 3, 5), 16, 8), ((2, 7, 7), 192, 136), ((70,), 384, 72)]
+
+
+def small(*problem, seed=0):
+    """x, shift, weight, bias in fp16 on the device, and the residual stream that the product adds to."""
+    tokens, inner, outer = problem
+    generator = torch.Generator().manual_seed(seed)
+    sizes = ((*tokens, inner), (inner,), (outer, inner), (outer,), (*tokens, outer))
+    x, shift, weight, bias, total = (torch.randn(*size, generator=generator) for size in sizes)
+    values = (x * 3 + 1, shift, weight / inner**0.5, bias, total)
+    on_device = [value.to(DEVICE, torch.float16) for value in values]
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()  # the weights must be older than the last launch
+    return on_device
+
+
+def relative_error(value, expected):
+    return ((value.double() - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("problem", SMALL, ids=str)
+def test_a_norm_and_a_product_in_one_launch(problem, gelu, monkeypatch):
+    x, shift, weight, bias, _ = small(*problem)
+    launched = count_calls(monkeypatch, "launch_normed_linear")
+    y = torch.ops.sequencer2d.normed_linear(x, shift, weight, bias, 1e-6, gelu)
+    assert launched == [1]
+    normed = F.layer_norm(x.double() - shift.double(), shift.shape, eps=1e-6)
+    expected = F.linear(normed, weight.double(), bias.double())
+    expected = F.gelu(expected, approximate="tanh") if gelu else expected
+    # Beside fp16's own rounding, that of the normed values.
+    assert relative_error(y, expected) < 5e-4
+
+
+@pytest.mark.parametrize("problem", SMALL, ids=str)
+def test_few_rows_are_added_in_one_launch(problem, monkeypatch):
+    x, _, weight, _, total = small(*problem)
+    launched = count_calls(monkeypatch, "launch_add_linear")
+    expected = total.double() + x.double() @ weight.double().T
+    add_linear_(total, x, weight)
+    assert launched == [1]
+    assert relative_error(total, expected) < 3e-4
+
+
+def test_in_other_cases_the_vendors_products_run(monkeypatch):
+    launched = count_calls(monkeypatch, "launch_normed_linear") + count_calls(monkeypatch, "launch_add_linear")
+    normed_linear = torch.ops.sequencer2d.normed_linear
+    for tokens, inner, dtype in [((2, 3), 24, torch.float16), ((5,), 32, torch.float32), ((0, 3), 400, torch.float16)]:
+        x, shift, weight, bias, total = (value.to(dtype) for value in small(tokens, inner, 8))
+        expected = F.linear(F.layer_norm(x - shift, shift.shape, eps=1e-6), weight, bias)
+        torch.testing.assert_close(normed_linear(x, shift, weight, bias, 1e-6, False), expected, rtol=1e-2, atol=1e-2)
+        if inner % 16 or dtype is torch.float32:
+            expected = total + x @ weight.T
+            add_linear_(total, x, weight)
+            torch.testing.assert_close(total, expected, rtol=1e-2, atol=1e-2)
+    assert not launched
+
+
+def test_no_rows_at_all():
+    x, shift, weight, bias, total = small((0, 3), 16, 8)
+    assert torch.ops.sequencer2d.normed_linear(x, shift, weight, bias, 1e-6, True).shape == (0, 3, 8)
+    add_linear_(total, x, weight)
+
+
+def test_far_values_and_constant_rows_stay_finite():
+    x, shift, weight, bias, _ = small((70,), 64, 24)
+    x[3], x[5] = 6e4, shift
+    y = torch.ops.sequencer2d.normed_linear(x, shift, weight, bias, 1e-6, True)
+    assert y.isfinite().all()
+    torch.testing.assert_close(y[5], F.gelu(bias, approximate="tanh"), rtol=1e-2, atol=1e-2)
+
+
+def test_opcheck_of_a_norm_and_a_product():
+    x, shift, weight, bias, _ = small((2, 3), 32, 24)
+    torch.library.opcheck(torch.ops.sequencer2d.normed_linear, (x, shift, weight, bias, 1e-6, True))
+
+
+def test_blocks_of_few_tokens_take_them(monkeypatch):
+    """Norms and biases become part of the products; only the first token mixer's and the head's norms are left."""
+    model = sequencer2d.create_model(
+        "sequencer2d_s", depths=(2,), dims=(32,), hidden_dims=(16,), patch_sizes=(7,), num_classes=40
+    ).to(DEVICE)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.set_implementation("triton")
+    frozen = freeze(copy.deepcopy(model).eval().requires_grad_(False), in_place=True).half()
+    x = torch.randn(2, 3, 14, 21, device=DEVICE)
+    with torch.inference_mode():
+        normed = count_calls(monkeypatch, "launch_normed_linear")
+        added = count_calls(monkeypatch, "launch_add_linear")
+        logits = frozen(x.half())
+        assert (len(normed), len(added)) == (4, 4)
+        model.set_implementation("reference")
+        expected = model.double().eval()(x.double())
+        few = relative_error(logits, expected)
+        monkeypatch.setattr(tuning, "FEW", 0)
+        others = relative_error(frozen(x.half()), expected)
+    assert (len(normed), len(added)) == (4, 4)
+    assert few <= 2 * others < 0.01
+
+
+def count_calls(monkeypatch, name):
+    """A list with a 1 for every launch through a function of the kernels' module."""
+    module = pytest.importorskip("sequencer2d.ops.triton_linear", reason="Triton is too old", exc_type=ImportError)
+    launch, calls = getattr(module, name), []
+    monkeypatch.setattr(module, name, lambda *args, **options: (calls.append(1), launch(*args, **options))[1])
+    return calls
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("problem", [((1, 32, 32), 192, 768), ((1, 16, 16), 384, 1152)], ids=str)
+def test_on_a_gpu_a_launch_that_starts_early_waits_for_its_input(problem):
+    """What the launch before writes is read whole, 100 times in a row."""
+    x, shift, weight, bias, _ = (value.bfloat16() for value in small(*problem))
+    torch.cuda.synchronize()
+    normed_linear = torch.ops.sequencer2d.normed_linear
+    expected = normed_linear(x, shift, weight, bias, 1e-6, True)
+    torch.cuda.synchronize()
+    for _ in range(100):
+        late = torch.full_like(x, float("nan"))
+        (late.normal_().sin_().mul_(0)).add_(x)
+        assert torch.equal(normed_linear(late, shift, weight, bias, 1e-6, True), expected)
