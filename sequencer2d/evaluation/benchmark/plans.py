@@ -76,8 +76,8 @@ PLANS: dict[str, Plan] = {
     "batches": Plan(
         "throughput, latency and memory against the batch",
         (
-            Sweep(SMALL, ("inference",), (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)),
-            Sweep(SMALL, ("training",), (16, 32, 64, 128, 256)),
+            Sweep(SMALL, ("inference",), (1, 4, 16, 64, 256)),
+            Sweep(SMALL, ("training",), (16, 64, 128)),
         ),
     ),
     "resolutions": Plan(
