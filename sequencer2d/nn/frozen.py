@@ -69,9 +69,12 @@ class PackedRNN2D(nn.Module):
     def mix_gates(self, gates: Tensor) -> Tensor:
         """`mix` from the input product on: (B, H, W, S·G·D), with `bias`. For the fused kernels."""
         scans, cell = self.options["scans"], self.options["cell"]
-        hidden = torch.ops.sequencer2d.scan(
-            self._grid(gates), self.weight_hh, self.bias_n, scans, cell, keep=False, settled=True
-        )[0]
+        # Under autocast the product's dtype is another one, and the weights in it are new.
+        weight_hh = self.weight_hh.to(gates.dtype)
+        bias_n = None if self.bias_n is None else self.bias_n.to(gates.dtype)
+        settled = gates.dtype == self.weight_hh.dtype
+        grid = self._grid(gates)
+        hidden = torch.ops.sequencer2d.scan(grid, weight_hh, bias_n, scans, cell, keep=False, settled=settled)[0]
         return self._join(hidden, gates.shape)
 
     def _grid(self, x: Tensor) -> Tensor:

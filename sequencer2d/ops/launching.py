@@ -204,14 +204,16 @@ def few(stream: Tensor, x: Tensor) -> bool:
         and x.dtype in (torch.float16, torch.bfloat16)
         and x.shape[-1] % 16 == 0
         and stream.numel() <= tuning.FEW
-        and _has_small_products(stream.device.type)
+        and _has_small_products(stream.device.type, stream.device.index)
     )
 
 
 @torch.compiler.assume_constant_result
-def _has_small_products(device: str) -> bool:
-    """Whether the kernels for few rows run on a kind of device. A constant to the compiler, which cannot trace this."""
-    return (device == "cuda" or interpreting()) and _has_gluon()
+def _has_small_products(device: str, index: int | None) -> bool:
+    """Whether the kernels for few rows run on a device. A constant to the compiler, which cannot trace this."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability(index) >= (8, 0) and _has_gluon()
+    return interpreting() and _has_gluon()
 
 
 def normed_linear_pays(x: Tensor) -> bool:
