@@ -63,6 +63,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def run_plan(plan: str, options: argparse.Namespace, time_limit: float | None) -> list[int]:
     """One process per GPU, each measuring its share of the plan; their exit codes."""
+    share_rows(options.parts, options.gpus)
     processes = []
     for index in range(options.gpus):
         command = bench_command(plan, index, options, time_limit)
@@ -72,6 +73,15 @@ def run_plan(plan: str, options: argparse.Namespace, time_limit: float | None) -
             environment["CUDA_VISIBLE_DEVICES"] = str(index)
         processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
     return [process.wait() for process in processes]
+
+
+def share_rows(folder: Path, processes: int) -> None:
+    """Give every process the rows of all: what one measured for a plan may be another one's share of the next."""
+    paths = sorted(folder.glob("part-*.json"))
+    if paths:
+        merged = merge([read_result(path) for path in paths], folder.name)
+        for index in range(processes):
+            write_result(merged, folder / f"part-{index}.json")
 
 
 def warm_up(plan: str, options: argparse.Namespace, time_limit: float | None) -> None:

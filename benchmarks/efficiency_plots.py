@@ -1,4 +1,4 @@
-"""Figures of `benchmarks/results/efficiency-sweeps.json`: throughput and memory against resolution and batch.
+"""Figures of `benchmarks/results/efficiency.json`: throughput and memory against resolution and batch.
 
     python -m benchmarks.efficiency_plots        # docs/figures/efficiency-*.svg
 
@@ -32,17 +32,14 @@ Curve = list[tuple[int, float]]
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--result", type=Path, default=RESULTS / "efficiency-sweeps.json", metavar="FILE")
-    parser.add_argument(
-        "--quantities", nargs="+", choices=list(QUANTITIES), default=list(QUANTITIES), help="default: both"
-    )
+    parser.add_argument("--result", type=Path, default=RESULTS / "efficiency.json", metavar="FILE")
     parser.add_argument("--folder", type=Path, default=FIGURES, metavar="FOLDER")
     options = parser.parse_args(arguments)
     result = read_result(options.result)
     for mode in ("inference", "training"):
         for axis, fixed in (("size", {"batch": 16}), ("batch", {"size": 224})):
             path = options.folder / f"efficiency-{axis}-{mode}.svg"
-            if draw(result, mode, axis, fixed, options.quantities, path):
+            if draw(result, mode, axis, fixed, path):
                 print(path)
     return 0
 
@@ -64,24 +61,21 @@ def curves(rows: Sequence[Row], mode: str, axis: str, fixed: dict[str, int], qua
     return found
 
 
-def draw(
-    result: dict[str, Any], mode: str, axis: str, fixed: dict[str, int], quantities: Sequence[str], path: Path
-) -> bool:
-    """Draw the quantities side by side; False where there is nothing to draw."""
+def draw(result: dict[str, Any], mode: str, axis: str, fixed: dict[str, int], path: Path) -> bool:
+    """Draw throughput and memory side by side; False where there is nothing to draw."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines = {quantity: curves(result["rows"], mode, axis, fixed, quantity) for quantity in quantities}
+    lines = {quantity: curves(result["rows"], mode, axis, fixed, quantity) for quantity in QUANTITIES}
     if not any(lines.values()):
         return False
     with plt.rc_context({"svg.hashsalt": "sequencer2d", "font.size": 9}):
-        wide = 4.5 * len(quantities)
-        figure, panels = plt.subplots(1, len(quantities), figsize=(wide, 3.4), layout="constrained", squeeze=False)
-        for panel, quantity in zip(panels[0], quantities, strict=True):
-            _panel(panel, lines[quantity], axis, QUANTITIES[quantity])
-        panels[0, 0].legend(frameon=False)
+        figure, panels = plt.subplots(1, len(QUANTITIES), figsize=(9, 3.4), layout="constrained")
+        for panel, (quantity, title) in zip(panels, QUANTITIES.items(), strict=True):
+            _panel(panel, lines[quantity], axis, title)
+        panels[0].legend(frameon=False)
         where = ", ".join(f"batch {value}" if key == "batch" else f"{value}²" for key, value in fixed.items())
         machine = f"{result['device']['name']}, {result['date'][:10]}"
         figure.suptitle(f"{mode}, {where}, {DTYPE}, each at its best\n{machine}", fontsize=9)

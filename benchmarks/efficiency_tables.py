@@ -1,8 +1,4 @@
-"""The tables of `benchmarks/results/efficiency*.json`: every model at its best form, ratios to ConvNeXt-T's best.
-
-`efficiency.json` holds the headline's workloads, `efficiency-sweeps.json` the paper's Table 1 and rates against
-resolution and batch: a run of its own, as it takes longer.
-"""
+"""The tables of `benchmarks/results/efficiency.json`: every model at its best form, ratios to ConvNeXt-T's best."""
 
 import functools
 from collections.abc import Sequence
@@ -17,6 +13,7 @@ FORMS = {
 }
 SIZES = (224, 448, 672, 896)
 BATCHES = (1, 4, 16, 64, 256)
+TRAINING_BATCHES = (16, 64, 128)
 DTYPE = "bf16"
 
 _MODEL = (Column("label", "model"), Column("parameters", "parameters", millions), Column("gmacs", "GMACs", fixed(1)))
@@ -35,7 +32,7 @@ def by_form(rows: list[Row], *, mode: str, batch: int, size: int = 224, dtype: s
 
 
 def paper_columns(rows: list[Row]) -> list[Row]:
-    """The columns of the paper's Table 1, 16 images a batch: training and inference."""
+    """The columns of the paper's Table 1, 16 images a batch: rate and peak memory in training and inference."""
     merged: dict[tuple[str, str, str], Row] = {}
     for mode in ("training", "inference"):
         for row in by_form(rows, mode=mode, batch=16):
@@ -43,16 +40,17 @@ def paper_columns(rows: list[Row]) -> list[Row]:
                 _model(row), {key: row[key] for key in ("label", "family", "parameters", "gmacs")}
             )
             entry[f"{mode}_rate"] = row["images_per_s"]
+            entry[f"{mode}_memory"] = row["lowest_memory_mib"]
     return sorted(merged.values(), key=lambda row: row["parameters"])
 
 
-def against(rows: list[Row], *, field: str, values: Sequence[int]) -> list[Row]:
-    """One row per model that has several of the values, batches or sizes (`field`): images/s in inference."""
+def against(rows: list[Row], *, field: str, values: Sequence[int], mode: str, what: str) -> list[Row]:
+    """One row per model that has several of the values, batches or sizes (`field`). what: a key of `by_form`'s rows."""
     merged: dict[tuple[str, str, str], Row] = {}
     for value in values:
         workload = {"batch": 16, field: value}
-        for row in by_form(rows, mode="inference", **workload):
-            merged.setdefault(_model(row), {"label": label(row)})[str(value)] = row["images_per_s"]
+        for row in by_form(rows, mode=mode, **workload):
+            merged.setdefault(_model(row), {"label": label(row)})[str(value)] = row[what]
     return [row for row in merged.values() if len(row) > 2]
 
 
@@ -70,11 +68,11 @@ def _forms_view(mode: str, batch: int, *more: Column) -> View:
     return View("efficiency", columns, functools.partial(by_form, mode=mode, batch=batch))
 
 
-def _sweep_view(field: str, values: Sequence[int]) -> View:
+def _sweep_view(field: str, values: Sequence[int], mode: str, what: str = "images_per_s") -> View:
     title = "{}²" if field == "size" else "batch {}"
     columns = [Column(str(value), title.format(value), fixed(0)) for value in values]
-    rows = functools.partial(against, field=field, values=values)
-    return View("efficiency-sweeps", (Column("label", "model"), *columns), rows)
+    rows = functools.partial(against, field=field, values=values, mode=mode, what=what)
+    return View("efficiency", (Column("label", "model"), *columns), rows)
 
 
 EFFICIENCY_TABLES = {
@@ -82,16 +80,21 @@ EFFICIENCY_TABLES = {
     "efficiency-training": _forms_view("training", 128, _MEMORY),
     "efficiency-latency": _forms_view("inference", 1, Column("latency_ms", "best latency, ms", fixed(2))),
     "efficiency-paper": View(
-        "efficiency-sweeps",
+        "efficiency",
         (
             Column("label", "model"),
             Column("family", "family"),
             *_MODEL[1:],
             Column("training_rate", "training, images/s", fixed(0)),
             Column("inference_rate", "inference, images/s", fixed(0)),
+            Column("training_memory", "training, peak MiB", fixed(0)),
+            Column("inference_memory", "inference, peak MiB", fixed(0)),
         ),
         paper_columns,
     ),
-    "efficiency-batch": _sweep_view("batch", BATCHES),
-    "efficiency-resolution": _sweep_view("size", SIZES),
+    "efficiency-batch": _sweep_view("batch", BATCHES, "inference"),
+    "efficiency-batch-training": _sweep_view("batch", TRAINING_BATCHES, "training"),
+    "efficiency-resolution": _sweep_view("size", SIZES, "inference"),
+    "efficiency-resolution-memory": _sweep_view("size", SIZES, "inference", "lowest_memory_mib"),
+    "efficiency-resolution-training": _sweep_view("size", SIZES, "training"),
 }

@@ -43,8 +43,7 @@ def result() -> dict[str, Any]:
 
 
 def shown(name: str, result: dict[str, Any]) -> str:
-    results = {"efficiency": result, "efficiency-sweeps": result}
-    return tables.render(f"<!-- table: {name} -->\n<!-- end: {name} -->", results)
+    return tables.render(f"<!-- table: {name} -->\n<!-- end: {name} -->", {"efficiency": result})
 
 
 def test_every_form_and_the_ratio_of_the_best_are_in_the_table(result: dict[str, Any]) -> None:
@@ -55,12 +54,15 @@ def test_every_form_and_the_ratio_of_the_best_are_in_the_table(result: dict[str,
 
 
 def test_the_papers_columns_join_training_and_inference(result: dict[str, Any]) -> None:
-    assert "| timm sequencer2d_s | Seq. | 28.0 M | 8.3 | 80 | 80 |" in shown("efficiency-paper", result)
+    assert "| timm sequencer2d_s | Seq. | 28.0 M | 8.3 | 80 | 80 | 48 | 48 |" in shown("efficiency-paper", result)
 
 
 def test_a_sweep_has_a_column_per_value(result: dict[str, Any]) -> None:
     assert "| sequencer2d_s (auto) | 320 | 80 | – | 20 |" in shown("efficiency-resolution", result)
     assert "| deit_small | 40 | – | 640 | – | 10,240 |" in shown("efficiency-batch", result)
+    assert "| convnext_tiny | 160 | – | 1,280 |" in shown("efficiency-batch-training", result)
+    assert "| convnext_tiny | 160 | 40 | – | 10 |" in shown("efficiency-resolution-training", result)
+    assert "| convnext_tiny | 48 | 48 | – | 48 |" in shown("efficiency-resolution-memory", result)
 
 
 def test_comparisons_name_both_sides_at_their_best(result: dict[str, Any]) -> None:
@@ -118,3 +120,14 @@ def test_processes_share_a_plan_and_the_parts_are_merged(result: dict[str, Any],
         write_json(tmp_path / f"part-{index}.json", {**result, "rows": result["rows"][index::2]})
     efficiency.merge_parts(tmp_path, tmp_path / "efficiency.json")
     assert len(read_json(tmp_path / "efficiency.json")["rows"]) == len(result["rows"])
+
+
+def test_a_process_does_not_measure_what_another_one_has(result: dict[str, Any], tmp_path: Path) -> None:
+    ceilings = [{"matmul_tflop_per_s": 700.0, "date": "2030"}]
+    for index in range(2):
+        write_json(tmp_path / f"part-{index}.json", {**result, "ceilings": ceilings, "rows": result["rows"][index::2]})
+    efficiency.share_rows(tmp_path, 3)
+    for index in range(3):
+        part = read_json(tmp_path / f"part-{index}.json")
+        assert len(part["rows"]) == len(result["rows"])
+        assert part["ceilings"] == ceilings

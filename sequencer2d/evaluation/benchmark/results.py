@@ -101,9 +101,13 @@ def merge(results: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:
         "date": max(result["date"] for result in results),
         "commit": ", ".join(sorted({result["commit"] for result in results})),
         "command": "; ".join(dict.fromkeys(result["command"] for result in results)),
-        "ceilings": [found for result in results for found in result.get("ceilings", [])],
+        "ceilings": _unique(found for result in results for found in result.get("ceilings", [])),
         "rows": list(rows.values()),
     }
+
+
+def _unique(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({tuple(entry.items()): entry for entry in entries}.values())
 
 
 def label(row: Mapping[str, Any]) -> str:
