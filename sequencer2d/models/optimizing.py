@@ -28,8 +28,8 @@ def optimize(
 
     Takes our models and, through `fuse`, timm's and the authors'. The copy's weights are packed. Its GELU is done in
     the epilogue of the matrix product before it and, in 16 bits on CUDA, each residual sum of our models and timm's in
-    that of its branch's last product. Each input shape's first call compiles (seconds to a minute) and captures a CUDA
-    graph.
+    that of its branch's last product; their norms' scales and biases become part of the products behind them. Each
+    input shape's first call compiles (seconds to a minute) and captures a CUDA graph.
 
     Args:
         model: on the device it shall run on; it is not changed.

@@ -4,6 +4,7 @@ They are made from trained layers by `sequencer2d.optimize` and have no gradient
 otherwise.
 """
 
+import copy
 from typing import Any, cast
 
 import torch
@@ -133,7 +134,8 @@ class InPlaceBlock(nn.Module):
     def __init__(self, block: nn.Module, surplus1: Tensor, surplus2: Tensor) -> None:
         super().__init__()
         for name in ("rnn_tokens", "mlp_channels"):
-            self.add_module(name, block.get_submodule(name))
+            # Copies, as blocks may share them and each takes in norms of its own.
+            self.add_module(name, copy.deepcopy(block.get_submodule(name)))
         self.register_buffer("surplus1", surplus1)
         self.register_buffer("surplus2", surplus2)
         norm1, norm2 = (cast(nn.LayerNorm, block.get_submodule(name)) for name in ("norm1", "norm2"))
@@ -295,8 +297,13 @@ def _ends_in_linear(block: nn.Module) -> bool:
 
 
 def _has_scale_and_bias(norm: object) -> bool:
-    """Whether it is a layer norm over channels with both."""
-    return isinstance(norm, nn.LayerNorm) and norm.bias is not None and len(norm.normalized_shape) == 1
+    """Whether it is a layer norm over channels with both, and nothing more."""
+    return (
+        type(norm) is nn.LayerNorm
+        and norm.bias is not None
+        and len(norm.normalized_shape) == 1
+        and not (norm._forward_hooks or norm._forward_pre_hooks)
+    )
 
 
 def _is_downsample(module: nn.Module) -> bool:

@@ -42,7 +42,8 @@ def forward_kernel(
 ):  # fmt: skip
     """gates (B, H, W, S*G*D), weight (S, G*D, D), out (B, H, W, S*D); if SAVE, cells as out, activations as gates.
 
-    EARLY: started before the launch before it has ended; reads W_hh, then waits for that end.
+    EARLY: started before the launch before it has ended; reads W_hh, then waits for that end. As such launches let the
+    next one start at once, several may be under way: W_hh must be written by none of them.
     """
     G: gl.constexpr = common.GATES
     U: gl.constexpr = 8 * NW
@@ -186,7 +187,7 @@ def launch_forward(
     """Run the kernel: out (B, H, W, S*D) and, empty unless saved, cell states (as out) and activations (as gates).
 
     The activations' place may be that of the gates: a program reads a value before it writes there, and no other does.
-    early: W_hh may be read before the launch before this one has ended; for GPUs of compute capability 9.0 on.
+    early: start, and read W_hh, before the launches before this one have ended; for compute capability 9.0 and later.
     """
     batch, height, width, _ = gates.shape
     hidden = weight_hh.shape[-1]

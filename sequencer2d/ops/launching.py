@@ -26,7 +26,7 @@ def scan(
     """The fused forward: gates (B, H, W, S*G*D) to h (B, H, W, S*D) and, if backward is to come, what to keep for it.
 
     That is c (as h; the LSTM's) and the gates' activations (as gates), where backward reads them instead of the gates;
-    what is not kept is empty. settled: weight_hh is older than the last launch, and may be read before that ends.
+    what is not kept is empty. settled: no launch that may still be running writes weight_hh, so it may be read at once.
     """
     return _scan(aligned(gates), weight_hh, bias_n, tuple(scans), cell, keep, None, settled)
 
@@ -200,11 +200,12 @@ def few(stream: Tensor, x: Tensor) -> bool:
     x: the product's input, whose last dimension must make whole chunks.
     """
     return (
-        x.dtype == stream.dtype
+        # First, so that a trace for a device without them does not come to depend on the number of rows.
+        _has_small_products(stream.device.type, stream.device.index)
+        and x.dtype == stream.dtype
         and x.dtype in (torch.float16, torch.bfloat16)
         and x.shape[-1] % 16 == 0
         and stream.numel() <= tuning.FEW
-        and _has_small_products(stream.device.type, stream.device.index)
     )
 
 
@@ -226,10 +227,9 @@ def normed_linear(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: f
     from sequencer2d.ops import triton_linear
 
     early = starts_early(x.device) and weight.is_contiguous()
+    x, shift, weight, bias = (tensor.contiguous() for tensor in (x, shift, weight, bias))
     with _on(x):
-        return triton_linear.launch_normed_linear(
-            x.contiguous(), shift, weight.contiguous(), bias, eps, gelu=gelu, fast=_fast(x), early=early
-        )
+        return triton_linear.launch_normed_linear(x, shift, weight, bias, eps, gelu=gelu, fast=_fast(x), early=early)
 
 
 def add_linear(total: Tensor, x: Tensor, weight: Tensor) -> None:

@@ -213,9 +213,9 @@ def _fake_linear_gelu(x, weight, bias):  # type: ignore[no-untyped-def]
 def _normed_linear(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> Tensor:
     """The product of the layer norm of x (..., K) less a shift (K,) with weight (N, K); then a tanh GELU, if asked.
 
-    For inference: weight must be older than the last launch, as it may be read before that ends.
+    For inference: the weight is read before earlier launches have ended, of which none may write it.
     """
-    if launching.normed_linear_pays(x):
+    if launching.normed_linear_pays(x) and weight.dtype == x.dtype:
         return launching.normed_linear(x, shift, weight, bias, eps, gelu)
     y = F.linear(F.layer_norm(x - shift, shift.shape, eps=eps), weight, bias)
     return F.gelu(y, approximate="tanh") if gelu else y
@@ -231,7 +231,7 @@ def _add_linear(total: Tensor, x: Tensor, weight: Tensor) -> None:
     The sum is the product's epilogue. torch gives that epilogue a bias or a matrix, not both: there is no bias here.
     Few rows take a kernel of our own, which starts before the launch before it has ended.
     """
-    if launching.few(total, x) and total.is_contiguous():
+    if launching.few(total, x) and weight.dtype == x.dtype and total.is_contiguous():
         launching.add_linear(total, x, weight)
         return
     total.view(-1, total.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())

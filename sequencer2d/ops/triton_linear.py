@@ -1,7 +1,7 @@
 """Products with what stands before or behind them in one launch, for so few rows that launches are what counts.
 
 A layer norm and the product after it; a product added to the residual stream. With many rows the vendor's products are
-faster. A launch starts before the one before it has ended: the weights, which no launch writes, are under way by then.
+faster. From Hopper on a launch starts before the one before it has ended: its weights are under way by then.
 K inputs in NK chunks of KC, a power of two; R rows and T columns of a tile.
 """
 
@@ -31,7 +31,7 @@ def normed_linear_kernel(
 ):  # fmt: skip
     """x (rows, K), shift (K,), weight (N, K), bias (N,), out (rows, N).
 
-    EARLY: started before the launch before it has ended; reads the weights, then waits for that end.
+    EARLY: as in `gluon_forward`: reads the weights, then waits for the end of the launch before.
     """
     if EARLY:
         gdc_launch_dependents()
@@ -109,9 +109,9 @@ def launch_normed_linear(
     """Run the kernel: x (..., K) to (..., N), all contiguous. K: at most 384, a multiple of 16."""
     inner, outer = x.shape[-1], weight.shape[0]
     out = x.new_empty(*x.shape[:-1], outer)
-    rows, chunk = out.numel() // outer, _chunk(inner)
+    rows, chunk = x.numel() // inner, _chunk(inner)
     columns, warps = (128, 4) if inner <= 192 else (64, 8)
-    if rows:
+    if out.numel():
         normed_linear_kernel[triton.cdiv(outer, columns), triton.cdiv(rows, ROWS)](
             x, shift, weight, bias, out, rows, outer, eps,
             K=inner, KC=chunk, NK=inner // chunk, R=ROWS, T=columns, GELU=gelu, FAST=fast, EARLY=early,
@@ -123,8 +123,8 @@ def launch_normed_linear(
 def launch_add_linear(total: Tensor, x: Tensor, weight: Tensor, *, early: bool) -> None:
     """Run the kernel: total (..., N) += x (..., K) @ weight (N, K).T, all contiguous. K: a multiple of 16."""
     inner, outer = x.shape[-1], weight.shape[0]
-    rows, chunk = total.numel() // outer, _chunk(inner)
-    if rows:
+    rows, chunk = x.numel() // inner, _chunk(inner)
+    if total.numel():
         add_linear_kernel[triton.cdiv(outer, _ADD_COLUMNS), triton.cdiv(rows, ROWS)](
             total, x, weight, rows, outer,
             K=inner, KC=chunk, NK=inner // chunk, R=ROWS, T=_ADD_COLUMNS, STAGES=_ADD_STAGES, EARLY=early,
@@ -138,5 +138,5 @@ def _chunk(inner: int) -> int:
 
 
 def _start(early: bool) -> dict[str, Any]:
-    """Options of a launch: older Tritons and the interpreter do not know this one."""
+    """Options of a launch: the interpreter does not know this one."""
     return {"launch_pdl": True} if early else {}

@@ -110,7 +110,8 @@ STATIONARY = frozenset(hidden for _, hidden in _STATIONARY_TABLE)
 # more to write; at 64 it costs 3 or 4 % with many rows and saves 15 to 35 % with few.
 KEEPING = 64
 # Values of the residual stream up to which it pays to launch less instead of calling the vendor's products: those of
-# one image of 224 x 224 pixels. Then the most channels that a norm and a product in one launch have room for.
+# one image of 224 x 224 pixels before the first stage, of two after it (not timed). Then the most channels that a norm
+# and a product in one launch have room for.
 FEW = 1024 * 192
 MOST_NORMED = 384
 

@@ -194,6 +194,15 @@ def test_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
     assert started
 
 
+def test_the_commands_behind_all_rows_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for command in ("bench --batch 1", "bench --batch 2", "bench --batch 1"):
+        results = ResultFile(path, {**HEADER, "command": command})
+        results.write()
+    assert results.header["command"] == "bench --batch 1; bench --batch 2"
+    assert ResultFile(path, HEADER, fresh=True).header["command"] == HEADER["command"]
+
+
 def test_a_change_of_our_sources_asks_for_new_rows_of_our_models_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,38 @@ def test_maps_are_kept_while_later_blocks_add_in_place(layout):
     assert all(torch.equal(value, kept) for value, kept in zip(maps, before, strict=True))
 
 
+@pytest.mark.parametrize("shared", ["block", "mlp_channels", "rnn_tokens", "norm2", "fc1.weight"])
+def test_blocks_that_share_layers_keep_their_function(shared):
+    model = small_model()
+    first, second = model.stages[1].blocks[:2]
+    if shared == "block":
+        model.stages[1].blocks[1] = first
+    elif shared == "fc1.weight":
+        second.mlp_channels.fc1.weight = first.mlp_channels.fc1.weight
+    else:
+        setattr(second, shared, getattr(first, shared))
+    assert_in_place(model, 5, (28, 28))
+
+
+def test_norms_that_do_more_stay_as_they_are():
+    class Doubling(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    def with_norm(change):
+        model = small_model()
+        block = model.stages[0].blocks[0]
+        change(block)
+        return model
+
+    def replace(block):
+        block.norm1 = Doubling(*block.norm1.normalized_shape)
+
+    assert_in_place(with_norm(replace), 4, (28, 28))
+    hook = lambda module, arguments, output: output * 2  # noqa: E731
+    assert_in_place(with_norm(lambda block: block.norm2.register_forward_hook(hook)), 4, (28, 28))
+
+
 def test_in_place_is_for_sixteen_bits_on_cuda():
     for dtype in (torch.float32, torch.bfloat16):
         assert count(InPlaceBlock, eager(small_model(), dtype=dtype)) == 0

@@ -8,6 +8,7 @@ case runs the launches of one problem up to the point where a GPU would be neede
 
 import functools
 import json
+import re
 import sys
 from typing import Any
 
@@ -61,12 +62,23 @@ class CompileOnly:
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         def launch(*arguments: Any, **options: Any) -> None:
             values = [a.dtype if isinstance(a, torch.Tensor) else a for a in arguments]
-            shared = self.kernel.warmup(*values, grid=grid, **options).metadata.shared
+            compiled = self.kernel.warmup(*values, grid=grid, **options)
+            if options.get("launch_pdl"):
+                check_order(compiled.asm["ptx"])
+            shared = compiled.metadata.shared
             if shared > self.limit:
                 self.refused += 1
                 raise OutOfResources(shared, self.limit, "shared memory")
 
         return launch
+
+
+def check_order(ptx: str) -> None:
+    """What starts early waits for the launch before it ahead of its first asynchronous copy and its first store."""
+    before, _, after = ptx.partition("griddepcontrol.wait")
+    assert after, "no griddepcontrol.wait"
+    too_early = re.findall(r"\b(?:cp\.async\.c|st\.global|red\.|atom\.)\S*", before)
+    assert not too_early, f"{too_early} before griddepcontrol.wait"
 
 
 def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str, early: bool) -> dict[str, int]:

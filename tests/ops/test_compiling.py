@@ -29,6 +29,7 @@ GPUS = {
         (90, 227 * 1024),
         [
             (MANY, 96, "lstm", "bfloat16"),
+            (FEW, 48, "lstm", "bfloat16"),
             (FEW, 128, "lstm", "bfloat16"),
             (FEW, 24, "lstm", "float32"),
             (FEW, 48, "gru", "bfloat16"),

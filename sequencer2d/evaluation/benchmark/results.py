@@ -49,6 +49,7 @@ class ResultFile:
             _check_same_origin(before, self.header, self.path)
             self.rows = {row_key(row): row for row in before["rows"]}
             self.ceilings = before.get("ceilings", [])
+            self.header["command"] = _joined(before.get("command"), self.header.get("command"))
 
     def get(self, key: Key) -> Row | None:
         return self.rows.get(key)
@@ -100,10 +101,15 @@ def merge(results: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:
         "name": name,
         "date": max(result["date"] for result in results),
         "commit": ", ".join(sorted({result["commit"] for result in results})),
-        "command": "; ".join(dict.fromkeys(result["command"] for result in results)),
+        "command": _joined(*(result["command"] for result in results)),
         "ceilings": _unique(found for result in results for found in result.get("ceilings", [])),
         "rows": list(rows.values()),
     }
+
+
+def _joined(*commands: str | None) -> str:
+    """All commands behind a file's rows, each once."""
+    return "; ".join(dict.fromkeys(command for joined in commands if joined for command in joined.split("; ")))
 
 
 def _unique(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
