@@ -203,13 +203,13 @@ def test_on_a_gpu_launches_that_start_early_wait_for_what_they_read():
     """Each writes what the next one reads; with the host waiting after each, results are the same to the bit."""
     x, shift, weight, bias, _ = (value.bfloat16() for value in small((1, 16, 16), 384, 384))
     gates, weight_hh = (value.bfloat16() for value in (small((1, 16, 16), 384, 1536)[2], small((4,), 96, 384)[2]))
-    recurrent = weight_hh.expand(4, 384, 96).contiguous()
+    recurrent, biases = weight_hh.expand(4, 384, 96).contiguous(), bias.repeat(4)
     torch.cuda.synchronize()
 
     def chain(wait):
         stream = x.clone()
         for _ in range(20):
-            mixed = torch.ops.sequencer2d.normed_linear(stream, shift, gates, bias.repeat(4), 1e-6, False)
+            mixed = torch.ops.sequencer2d.normed_linear(stream, shift, gates, biases, 1e-6, False)
             wait()
             hidden = torch.ops.sequencer2d.scan(mixed, recurrent, None, [0, 1, 2, 3], "lstm", False, settled=True)[0]
             wait()
