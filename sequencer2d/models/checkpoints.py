@@ -3,12 +3,10 @@
 What a file of ours says of itself (`meta`) is described in docs/design.md.
 """
 
-import argparse
 import dataclasses
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from sequencer2d.models.names import (
 )
 from sequencer2d.models.peers import is_peer
 from sequencer2d.models.sequencer2d import Sequencer2D
+from sequencer2d.models.torchfile import damaged, read_torch_file
 from sequencer2d.models.variants import VARIANTS, model_config
 
 __all__ = [
@@ -225,36 +224,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no mapping)
         return state, json.loads(header[HEADER_KEY]) if HEADER_KEY in header else {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(_damaged(path, error)) from error
+        raise CheckpointError(damaged(path, error)) from error
 
 
 def _read_torch(path: Path, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        _check_sums(path)
-        # timm's and the authors' training scripts store their argparse.Namespace, which holds plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # A damaged file fails anywhere between zip, pickle and tensor, with as many types of error.
-        raise CheckpointError(_damaged(path, error)) from error
-    return _unwrap(content, path, use_ema)
-
-
-def _check_sums(path: Path) -> None:
-    """Compare the check sums of a zip archive's entries: torch.load ignores them, and loads damaged weights."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if (entry := archive.testzip()) is not None:
-                raise ValueError(f"its entry {entry} does not match its check sum")
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    size = path.stat().st_size if path.exists() else 0
-    return (
-        f"cannot read {path} ({size} bytes): damaged, truncated or not a file of weights alone. "
-        f"Copy or download it again. Reason: {reason[:200]}"
-    )
+    return _unwrap(read_torch_file(path), path, use_ema)
 
 
 def _unwrap(content: Any, path: Path, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:

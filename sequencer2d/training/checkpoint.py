@@ -16,6 +16,7 @@ from torch import nn
 
 from sequencer2d.errors import CheckpointError, ConfigError
 from sequencer2d.files import atomic_write
+from sequencer2d.models.torchfile import read_torch_file
 
 FOLDER = "checkpoints"
 LAST = "last.pt"
@@ -62,9 +63,9 @@ def load_last(run_folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        entries: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(_damaged(path, run_folder, error)) from error
+        entries: dict[str, Any] = read_torch_file(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {_other_way(run_folder)}") from error
     missing = {"meta", "model", "optimizer", "progress"} - set(entries)
     if missing:
         raise CheckpointError(f"{path} cannot be resumed: it lacks {', '.join(sorted(missing))}; is it of a run?")
@@ -119,8 +120,7 @@ def _point_last(folder: Path, path: Path) -> None:
     temporary.replace(folder / LAST)
 
 
-def _damaged(path: Path, run_folder: Path, error: Exception) -> str:
+def _other_way(run_folder: Path) -> str:
     others = [other.name for other in list_checkpoints(run_folder)]
     hint = f"copy another over it ({', '.join(others)}), or start again" if others else "start again"
-    reason = str(error).strip().splitlines()
-    return f"{path} is damaged ({reason[0][:200] if reason else type(error).__name__}); {hint} in another run.output"
+    return f"{hint} in another run.output"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import with_overrides
@@ -56,3 +57,14 @@ def logged(folder: str | Path) -> list[dict[str, Any]]:
     clock = {"time_s", "eta_s", "images_per_s", "memory_mib"}
     lines = (Path(folder) / "log.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in clock} for line in lines]
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two trees of dictionaries, sequences, tensors and plain values are the same, bit by bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(equal(*pair) for pair in zip(a, b, strict=True))
+    return type(a) is type(b) and a == b

@@ -2,15 +2,16 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
 from sequencer2d.errors import CheckpointError, ConfigError, DeviceError, Interrupted, NumericalError
 from sequencer2d.training import step as step_module
-from sequencer2d.training.checkpoint import list_checkpoints
+from sequencer2d.training.checkpoint import list_checkpoints, load_last
 from sequencer2d.training.loop import train
-from tests.training.conftest import logged
+from tests.training.conftest import equal, logged
 
 
 def test_a_run_leaves_what_the_design_promises(tiny):
@@ -213,3 +214,22 @@ def test_a_disk_that_fills_up_leaves_the_checkpoints_before(tiny, tmp_path, monk
         train(tiny(run__checkpoint_interval_steps=2))
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000002.pt"]
     assert torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)["progress"]["step"] == 2
+
+
+def test_a_flipped_bit_in_last_pt_is_refused_or_changes_nothing(tiny, tmp_path):
+    with pytest.raises(Interrupted):
+        train(tiny(run__max_steps=2))
+    last = tmp_path / "run/checkpoints/last.pt"
+    content = last.read_bytes()
+    expected = load_last(tmp_path / "run")
+    random, refused = np.random.default_rng(0), 0
+    for position in random.integers(0, 8 * len(content), 100):
+        spoiled = bytearray(content)
+        spoiled[position // 8] ^= 1 << (position % 8)
+        last.unlink()
+        last.write_bytes(spoiled)
+        try:
+            assert equal(load_last(tmp_path / "run"), expected)
+        except CheckpointError:
+            refused += 1
+    assert refused > 50, "most of the file is weights"
