@@ -1,6 +1,8 @@
-"""What happens to a whole batch: a policy in the workers; normalisation, erasing, mixup and cutmix on the device.
+"""What happens to a whole batch: a policy in the workers; mixup and cutmix, normalisation, erasing on the device.
 
-Everything random here comes from a seed, so a resumed run draws what the uninterrupted one drew.
+That is timm's order and the order of the paper's runs: images are mixed as bytes, then normalised, then erased, so that
+no image carries another's erased rectangle. Everything random here comes from a seed, so a resumed run draws what the
+uninterrupted one drew.
 """
 
 import contextlib
@@ -32,17 +34,20 @@ class BatchTransform:
         config: mean, std, erasing, mixup and cutmix.
         num_classes: of the targets.
         seed: of the run.
-        rank: this process; each draws its own.
+        rank: this process, 0 to world_size - 1; each erases with draws of its own.
+        world_size: processes, which read the global batch as `ResumableSampler` hands it out.
     """
 
-    def __init__(self, config: DataConfig, num_classes: int, *, seed: int = 0, rank: int = 0) -> None:
+    def __init__(
+        self, config: DataConfig, num_classes: int, *, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.config, self.seed, self.rank = config, seed, rank
-        self.mixer = mixup(config, num_classes)
+        self.mixer = mixup(config, num_classes, rank=rank, world_size=world_size)
 
     def __call__(
         self, images: Tensor, targets: Tensor, *, step: int, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
-        """Normalise, erase and mix a batch on the device it lies on.
+        """Mix, normalise and erase a batch on the device it lies on.
 
         Args:
             images: uint8 (B, 3, H, W).
@@ -54,12 +59,12 @@ class BatchTransform:
             images in `dtype` of the same shape, and targets: int64 (B,), or float32 (B, classes) that sum to 1 if mixup
             or cutmix is on. Label smoothing is the loss's.
         """
+        if self.mixer is not None:
+            images, targets = self.mixer(images, targets, seed=_seed_of(self.seed, _MIXUP_STREAM, step))
         images = normalize(images, self.config.mean, self.config.std, dtype=dtype)
         if self.config.erasing > 0:
             seed = _seed_of(self.seed, _ERASING_STREAM, self.rank, step)
             images = erase(images, self.config.erasing, mode=self.config.erasing_mode, seed=seed)
-        if self.mixer is not None:
-            images, targets = self.mixer(images, targets, seed=_seed_of(self.seed, _MIXUP_STREAM, self.rank, step))
         return images, targets
 
 
@@ -71,7 +76,10 @@ def normalize(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """(images / 255 - mean) / std: uint8 (B, 3, H, W) → `dtype`, on `device` (default: where the images are)."""
+    """(images / 255 - mean) / std, with images (B, 3, H, W) of any dtype that hold 0 to 255.
+
+    The result has the dtype `dtype` and lies on `device` (default: where the images are).
+    """
     images = images.to(device, non_blocking=True).to(dtype)
     scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device, dtype)
     return torch.addcmul(shift, images, scale)
@@ -123,21 +131,34 @@ def erase(images: Tensor, probability: float, *, mode: str = "pixel", seed: int 
 
 
 class Mixer:
-    """timm's mixup and cutmix of one batch, drawn from a seed of its own instead of numpy's global generator."""
+    """timm's mixup and cutmix of one process's batch, with one draw for each group of the global batch.
 
-    def __init__(self, mixup: Mixup) -> None:
-        self._mixup = mixup
+    Which images are mixed, with which coefficient and rectangle, depends on the global batch alone, not on the number
+    of processes that share it. Process `rank` holds the images `rank`, `rank + world_size`, … of the global batch. An
+    image is paired with the one half a global batch away, which always lies in the same process. The pairs are dealt
+    out to the groups in turn, so one process may hold a part of a group, one group, or several.
+
+    Args:
+        mixup: timm's, for one draw a batch (`mode="batch"`).
+        group: images of the global batch that share one draw, at most; the groups are made as equal as possible.
+        rank: this process, 0 to world_size - 1.
+        world_size: processes.
+    """
+
+    def __init__(self, mixup: Mixup, *, group: int, rank: int = 0, world_size: int = 1) -> None:
+        self._mixup, self._group, self._rank, self._world_size = mixup, group, rank, world_size
 
     def __call__(self, images: Tensor, targets: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
-        """Mix each image with its counterpart in the reversed batch.
+        """Mix each image with its partner.
 
         Args:
-            images: (B, C, H, W), floating point, B even; overwritten.
+            images: uint8 (B, C, H, W), B even.
             targets: int64 (B,).
-            seed: of the mix; each step needs its own.
+            seed: of the mix, the same in all processes; each step needs its own.
 
         Returns:
-            mixed images and float32 (B, classes) targets.
+            float32 (B, C, H, W) mixed images, rounded to whole numbers as timm's collate function rounds them, and
+            float32 (B, classes) targets.
 
         Raises:
             ConfigError: B is odd.
@@ -147,24 +168,41 @@ class Mixer:
                 f"mixup and cutmix pair the images of a batch, which has {len(images)} of them in each process; "
                 "choose an even data.batch_size, or set data.mixup=0 data.cutmix=0"
             )
-        with _numpy_seeded(seed):
-            return self._mixup(images, targets)
+        mixed = torch.empty_like(images, dtype=torch.float32)
+        labels = torch.empty(len(images), self._mixup.num_classes, device=images.device)
+        for number, members in self._groups(len(images)):
+            members = members.to(images.device, non_blocking=True)
+            with _numpy_seeded(_seed_of(seed, number)):
+                mixed[members], labels[members] = self._mixup(images[members].float(), targets[members])
+        return mixed.round_(), labels
+
+    def _groups(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        """Number and members of each group that lies in this process, the members so that timm's pairs are ours.
+
+        timm pairs the first image with the last one, the second with the last but one, and so on.
+        """
+        pairs = size // 2
+        count = min(-(-size * self._world_size // self._group), pairs * self._world_size)
+        pair = torch.arange(pairs)
+        number = (self._rank + pair * self._world_size) % count
+        for group in number.unique().tolist():
+            first = pair[number == group]
+            yield group, torch.cat([first, first.flip(0) + pairs])
 
 
-def mixup(config: DataConfig, num_classes: int) -> Mixer | None:
-    """The mixup and cutmix of the configuration, one draw a batch; None if both are off."""
+def mixup(config: DataConfig, num_classes: int, *, rank: int = 0, world_size: int = 1) -> Mixer | None:
+    """The mixup and cutmix of the configuration; None if both are off."""
     if not config.mixes:
         return None
-    return Mixer(
-        Mixup(
-            mixup_alpha=config.mixup,
-            cutmix_alpha=config.cutmix,
-            prob=config.mixup_prob,
-            switch_prob=config.mixup_switch_prob,
-            label_smoothing=0.0,
-            num_classes=num_classes,
-        )
+    timms = Mixup(
+        mixup_alpha=config.mixup,
+        cutmix_alpha=config.cutmix,
+        prob=config.mixup_prob,
+        switch_prob=config.mixup_switch_prob,
+        label_smoothing=0.0,
+        num_classes=num_classes,
     )
+    return Mixer(timms, group=config.mixup_group, rank=rank, world_size=world_size)
 
 
 @functools.lru_cache(maxsize=16)

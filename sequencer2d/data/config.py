@@ -75,9 +75,12 @@ class DataConfig:
     cutmix: float = 1.0
     """Alpha of cutmix; 0: none."""
     mixup_prob: float = 1.0
-    """Probability that a batch is mixed at all."""
+    """Probability that a group of images is mixed at all."""
     mixup_switch_prob: float = 0.5
     """Probability of cutmix rather than mixup where both are on."""
+    mixup_group: int = 256
+    """Images of one step that share one draw of mixup or cutmix, whatever the number of processes. The paper's runs of
+    S drew once in each of 8 processes of 256 images."""
 
     eval_interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     """Resampling in evaluation."""
@@ -114,6 +117,7 @@ _LOWEST = {
     "color_jitter": 0,
     "mixup": 0,
     "cutmix": 0,
+    "mixup_group": 2,
 }
 _CHOICES = {
     "crop": ("random-resized", "pad"),

@@ -52,9 +52,9 @@ HEADER_KEY = "sequencer2d"
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
 EMA_KEYS = ("model_ema", "state_dict_ema")
 MODEL_KEYS = ("model", "state_dict")
-# Fields that regularise or speed up training and leave the function that the weights compute alone.
+# Fields that start, regularise or speed up training and leave the function that the weights compute alone.
 NOT_ARCHITECTURE = (
-    "num_classes", "in_chans", "drop_rate", "proj_drop_rate", "drop_path_rate", "implementation", "gates",
+    "num_classes", "in_chans", "drop_rate", "proj_drop_rate", "drop_path_rate", "implementation", "gates", "conv_init",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ CHOICES = {
     "fusion": ("concat", "add", "none"),
     "global_pool": ("avg", "max", ""),
     "gates": ("stored", "recomputed"),
+    "conv_init": ("paper", "timm"),
 }
 PER_STAGE = ("depths", "patch_sizes", "dims", "hidden_dims")
 RATES = ("drop_rate", "proj_drop_rate", "drop_path_rate")
@@ -44,6 +45,8 @@ class ModelConfig:
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
         implementation: how the recurrence runs, see `sequencer2d.ops.rnn2d`; "auto" takes the fastest that can.
         gates: what the fused recurrence keeps for backward: "stored", or "recomputed" for less memory.
+        conv_init: the first weights of the convolutions: "paper" (LeCun normal as timm 0.5.4 computes it, std
+            1 / (0.8796 √fan-in)), or "timm" (as today's timm does, std 1 / √fan-in).
 
     Raises:
         ConfigError: a value that does not fit.
@@ -68,6 +71,7 @@ class ModelConfig:
     drop_path_rate: float = 0.0
     implementation: str = "auto"
     gates: str = "stored"
+    conv_init: str = "paper"
 
     def __post_init__(self) -> None:
         for name in PER_STAGE:

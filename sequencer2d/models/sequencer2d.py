@@ -179,7 +179,7 @@ class Sequencer2D(HubMixin, Backbone):
         self.stages = nn.Sequential(*(Stage(config, i) for i in range(len(config.depths))))
         self.norm: nn.Module = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.head = ClassifierHead(self.num_features, config.num_classes, config.global_pool, config.drop_rate)
-        init_weights(self)
+        init_weights(self, config.conv_init)
 
     @property
     def default_cfg(self) -> dict[str, Any]:

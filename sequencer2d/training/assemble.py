@@ -130,7 +130,9 @@ def build_step(config: TrainConfig, model: Sequencer2D, processes: Processes) ->
         optimizer,
         torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         average,
-        BatchTransform(config.data, classes, seed=config.run.seed, rank=processes.rank),
+        BatchTransform(
+            config.data, classes, seed=config.run.seed, rank=processes.rank, world_size=processes.world_size
+        ),
         device,
         processes.rank,
     )

@@ -23,6 +23,7 @@ from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.curves import plot_curves
 from sequencer2d.training.distributed import Agreement, Processes, processes, world_size
 from sequencer2d.training.fields import differences, from_dict, to_dict
+from sequencer2d.training.history import added_since, notices
 from sequencer2d.training.numerics import AMP_DTYPES, check_precision, numerics
 from sequencer2d.training.optim import learning_rate
 from sequencer2d.training.prefetch import RunAhead, to_device
@@ -256,13 +257,16 @@ class _Run:
         """Write `config.json`; a resumed run must agree with the one there, in all that changes its results."""
         path = self.folder / "config.json"
         if self.config.run.resume and path.exists():
-            changed = differences(from_dict(TrainConfig, read_json(path)), self.config)
-            wrong = [name for name in changed if name in _RUN_RESULTS or not name.startswith(_FREE)]
+            stored = read_json(path)
+            changed = set(differences(from_dict(TrainConfig, stored), self.config)) - set(added_since(stored))
+            wrong = sorted(name for name in changed if name in _RUN_RESULTS or not name.startswith(_FREE))
             if wrong:
                 raise ConfigError(
                     f"the run in {self.folder} was started with another {', '.join(wrong)} (see "
                     "config.json there); resume it with the same, or give another run.output"
                 )
+            for notice in notices(stored, self.config):
+                logger.warning("%s was started by an earlier version, which %s", self.folder, notice)
         write_json(path, to_dict(self.config))
 
     def _resume(self) -> None:

@@ -1,9 +1,13 @@
 import math
 
+import pytest
 import torch
+from timm.layers import lecun_normal_
 from torch import nn
 
 from sequencer2d import create_model
+from sequencer2d.errors import ConfigError
+from sequencer2d.models.checkpoints import describe_model
 from sequencer2d.nn.blocks import ClassifierHead, Mlp
 from sequencer2d.nn.embed import PositionEmbedding
 from sequencer2d.nn.init import init_convolution, init_weights
@@ -18,11 +22,45 @@ def test_linear_layers_are_xavier_uniform_with_zero_bias():
     assert not layer[0].bias.any()
 
 
-def test_convolutions_are_lecun_normal_with_zero_bias():
-    layer = nn.Conv2d(3, 400, 7)
-    init_convolution(layer)
-    assert math.isclose(layer.weight.std().item(), math.sqrt(1 / 147), rel_tol=0.02)
-    assert not layer.bias.any()
+# The authors' models under timm 0.5.4; the stem of VSequencer is 14×14, the others are of S.
+PAPER_STD = {
+    ("sequencer2d_s", "stem.proj"): 0.0936,
+    ("sequencer2d_s", "stages.1.downsample.down"): 0.0411,
+    ("sequencer2d_s", "stages.2.downsample.down"): 0.0579,
+    ("vsequencer_s", "stem.proj"): 0.0469,
+}
+
+
+@pytest.mark.parametrize("variant, name", PAPER_STD)
+def test_convolutions_start_as_those_of_the_papers_runs(variant, name):
+    small = {"depths": (1, 1, 1, 1), "num_classes": 0}
+    stds = {}
+    for kind in ("paper", "timm"):
+        torch.manual_seed(0)
+        layer = create_model(variant, conv_init=kind, **small).get_submodule(name)
+        stds[kind] = layer.weight.std().item()
+        cut = 2 / (0.8796 * math.sqrt(layer.weight[0].numel()))
+        assert (layer.weight.abs().max().item() > 1.5 * cut) == (kind == "paper"), "nothing is cut in the paper's"
+        assert not layer.bias.any()
+    assert stds["paper"] == pytest.approx(PAPER_STD[variant, name], rel=0.015)
+    assert stds["timm"] == pytest.approx(PAPER_STD[variant, name] * 0.8796, rel=0.015)
+
+
+def test_todays_timm_is_an_option():
+    layer, timms = nn.Conv2d(3, 400, 7), torch.empty(400, 3, 7, 7)
+    torch.manual_seed(3)
+    init_convolution(layer, "timm")
+    lecun_normal_(timms)
+    ours, timms = layer.weight.detach().flatten(), timms.flatten()
+    levels = torch.linspace(0, 1, 21)
+    torch.testing.assert_close(ours.quantile(levels), timms.quantile(levels), rtol=0, atol=0.003)
+    with pytest.raises(ConfigError, match="conv_init='lecun': expected one of 'paper', 'timm'"):
+        create_model("sequencer2d_n", conv_init="lecun")
+
+
+def test_the_first_weights_leave_no_trace_in_what_a_checkpoint_says():
+    said = [describe_model(create_model("sequencer2d_n", conv_init=kind)) for kind in ("paper", "timm")]
+    assert said[0] == said[1]
 
 
 def test_mlp_biases_are_tiny_but_not_zero():

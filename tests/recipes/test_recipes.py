@@ -31,6 +31,7 @@ def test_imagenet_from_scratch_is_the_papers(name):
     assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (0.05, None)
     assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (300, 20, 10)
     assert (config.schedule.warmup_lr, config.schedule.min_lr) == (1e-6, 1e-6)
+    assert config.data.mixup_group == 256
     check_augmentation(config, size=224, crop_pct=0.875, erasing=0.25)
 
 
@@ -41,6 +42,7 @@ def test_fine_tuning_is_the_papers():
     assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (1e-8, None)
     assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (30, 0, 0)
     assert config.model.pretrained
+    assert config.data.mixup_group == 64, "8 processes of 64 images"
     check_augmentation(config, size=392, crop_pct=1.0, erasing=0.25)
 
 
@@ -53,6 +55,7 @@ def test_transfer_is_the_papers(name):
     assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (200, 5, 10)
     assert config.schedule.warmup_lr == 1e-6
     assert config.model.pretrained
+    assert config.data.mixup_group == 128, "4 processes of 128 images"
     check_augmentation(config, size=224, crop_pct=0.875, erasing=0.0)
 
 
