@@ -264,13 +264,11 @@ def corruptions(run: Run) -> None:
 
 def attacks(run: Run) -> None:
     from sequencer2d.analysis.charts import attack_chart
-    from sequencer2d.evaluation.attacks import attack_accuracy
+    from sequencer2d.evaluation.attacks import AttackSettings, attack_accuracy
 
-    radii = (0.5 / 255, 1 / 255, 2 / 255, 4 / 255)
+    settings = AttackSettings(epsilons=(0.5 / 255, 1 / 255, 2 / 255, 4 / 255), steps=10, step_size=None)
     results = [
-        attack_accuracy(
-            subject, run.source, attack, epsilons=radii, limit=min(run.arguments.limit, 1000), batch_size=BATCH
-        )
+        attack_accuracy(subject, run.source, attack, settings, limit=min(run.arguments.limit, 1000), batch_size=BATCH)
         for subject in run.subjects
         for attack in ("fgsm", "pgd")
     ]

@@ -108,6 +108,16 @@ def attack_chart(results: Sequence[AttackResult]) -> Any:
     _caption(
         figure,
         "Accuracy on images changed by at most ε in every pixel so as to fool the model, by one step along the "
-        f"gradient (FGSM) or several (PGD), {results[0].count} images.",
+        f"gradient (FGSM) or several (PGD{_pgd_settings(results)}), {results[0].count} images.",
     )
     return figure
+
+
+def _pgd_settings(results: Sequence[AttackResult]) -> str:
+    """How PGD ran, for a caption; nothing where it did not."""
+    result = next((result for result in results if result.attack == "pgd"), None)
+    if result is None:
+        return ""
+    sizes = [f"{255 * size:g}/255" for size in result.step_sizes]
+    size = sizes[0] if len(set(sizes)) == 1 else f"{sizes[0]} to {sizes[-1]} as ε grows"
+    return f": {result.steps} steps of {size}, from {'a random start' if result.random_start else 'the image'}"

@@ -21,7 +21,7 @@ from sequencer2d.analysis.hidden_states import hidden_states, mixers
 from sequencer2d.analysis.memory import memory_reach
 from sequencer2d.data.sources import Source
 from sequencer2d.errors import ConfigError, DataError, UserError
-from sequencer2d.evaluation.attacks import attack_accuracy
+from sequencer2d.evaluation.attacks import AttackSettings, attack_accuracy
 from sequencer2d.evaluation.pixels import Progress, choose, read_batches
 from sequencer2d.evaluation.resolution import resolution_sweep
 from sequencer2d.evaluation.robustness import compare_corruption_errors
@@ -231,10 +231,10 @@ def _corruptions(
 def _attacks(
     subjects: Sequence[Subject], source: Source, limits: Limits, common_only: bool, progress: Progress | None
 ) -> Section:
+    settings = AttackSettings(epsilons=limits.epsilons, steps=limits.attack_steps, step_size=None)
     results = [
         attack_accuracy(
-            subject, source, attack, epsilons=limits.epsilons, steps=limits.attack_steps, limit=limits.labelled,
-            common_only=common_only, progress=progress,
+            subject, source, attack, settings, limit=limits.labelled, common_only=common_only, progress=progress
         )
         for subject in subjects
         for attack in ("fgsm", "pgd")

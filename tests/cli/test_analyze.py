@@ -69,6 +69,27 @@ def test_measurements_as_json(folder, tmp_path, capsys):
     assert [row["attack"] for row in json.loads(capsys.readouterr().out)] == ["fgsm", "pgd"]
 
 
+def test_attacks_run_as_in_the_paper_unless_told_otherwise(folder, tmp_path, capsys):
+    options = ("--data", folder / "data", "--split", "", "--output", tmp_path, "--formats", "png", "--json")
+
+    def pgd(*more):
+        assert analyze("attack", folder / "m.safetensors", *options, "--attacks", "pgd", *more) == 0
+        told = capsys.readouterr()
+        (row,) = json.loads(told.out)
+        return row, told.err
+
+    row, _ = pgd()
+    assert (row["steps"], row["step, of 255"], row["start"], row["images"]) == (5, "0.5", "random", 9)
+    assert "ε 1/255, %" in row
+    row, _ = pgd("--preset", "radii", "--start", "image")
+    assert (row["steps"], row["step, of 255"], row["start"]) == (10, "0.25, 1, 2", "image")
+    row, err = pgd("--epsilons", "8")
+    assert (row["steps"], row["step, of 255"]) == (5, "4")  # 2.5 ε / steps: the paper's step would not get there
+    assert "cannot reach" not in err
+    _, err = pgd("--epsilons", "8", "--step-size", "0.5")
+    assert "5 steps of 0.5/255 cannot reach ε = 8/255" in err
+
+
 def test_shape_and_texture_say_how_often_either_was_named(folder, capsys):
     assert analyze("shape-texture", folder / "m.safetensors", "--data", folder / "data", "--split", "", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)
@@ -166,6 +187,7 @@ def mistakes(folder, tmp_path):
         "no severity 6": ("corruptions", model, *labelled, "--severities", 6),
         "integer of at least 1, got '-1'": ("corruptions", model, *labelled, "--workers", -1),
         "levels between 0 and 255 such as 1,4,8, got '1,-2'": ("attack", model, *labelled, "--epsilons=1,-2"),
+        "levels above 0 and at most 255 such as 0.5, got '0'": ("attack", model, *labelled, "--step-size", 0),
         "no figure format 'jpg'": ("cka", model, "--images", data, "--formats", "jpg", "--output", tmp_path / "o"),
         "expected a port from 1 to 65535": ("app", model, "--port", 70000),
         "2 models are called 'sequencer2d_n'": ("memory", model, model, "--images", data),

@@ -1,4 +1,4 @@
-"""Corruptions, attacks, resolution, shifted sets, shape and texture: against references and worked examples."""
+"""Corruptions, resolution, shifted sets, shape and texture: against references and worked examples."""
 
 import json
 import subprocess
@@ -12,10 +12,8 @@ from PIL import Image
 from torch import nn
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.sources import FolderSource
 from sequencer2d.errors import ConfigError, DataError, InputError
 from sequencer2d.evaluation import corruptions
-from sequencer2d.evaluation.attacks import attack_accuracy, fgsm, pgd
 from sequencer2d.evaluation.corruptions import CORRUPTIONS, corrupt
 from sequencer2d.evaluation.pixels import match_classes, read_batches, read_images
 from sequencer2d.evaluation.resolution import default_sizes, resolution_sweep
@@ -29,46 +27,7 @@ from sequencer2d.evaluation.shape_texture import CATEGORIES, cue_conflict, phase
 from sequencer2d.evaluation.shifted import evaluate_shifted, open_shifted
 from sequencer2d.evaluation.subject import Subject, imagenet_wnids, load_subject
 from sequencer2d.models import create_model
-
-
-class MeanColour(nn.Module):
-    """Names the strongest colour channel: a model whose answers are known."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, x):
-        return x.mean(dim=(2, 3)) * self.scale
-
-
-COLOURS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
-PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-
-
-def colours_subject(size=32):
-    return Subject(
-        "colours", MeanColour(), DataConfig(image_size=size, crop_pct=1.0, **PLAIN), ("red", "green", "blue")
-    )
-
-
-@pytest.fixture
-def colours(tmp_path):
-    """Two images of each colour, in a folder of classes whose sorted order is not the model's."""
-    for name, colour in COLOURS.items():
-        (tmp_path / "c" / name).mkdir(parents=True)
-        for index in range(2):
-            Image.new("RGB", (40, 40), colour).save(tmp_path / "c" / name / f"{index}.png")
-    return FolderSource(tmp_path / "c", "")
-
-
-def small(**overrides):
-    torch.manual_seed(0)
-    options = {"depths": (1, 1), "dims": (16, 16), "hidden_dims": (4, 4), "patch_sizes": (4, 2), "num_classes": 3}
-    model = create_model("sequencer2d_n", **{**options, **overrides}).eval()
-    nn.init.normal_(model.head.fc.weight)
-    return Subject("small", model, DataConfig(image_size=32), ("red", "green", "blue"))
-
+from tests.evaluation.subjects import MeanColour, colours_subject, small
 
 needs_corruptions = pytest.mark.skipif(
     not __import__("importlib.util").util.find_spec("imagecorruptions"),
@@ -177,79 +136,6 @@ def test_mistakes_with_corruptions(colours):
         corruption_errors(colours_subject(), colours, corruptions=("rain",))
     with pytest.raises(InputError, match="at least 32×32 pixels, these are 24×24"):
         corruption_errors(colours_subject(24), colours)
-
-
-def unit_classifier(subject):
-    from sequencer2d.evaluation.pixels import normalise_unit
-
-    return lambda images: subject.model(normalise_unit(images, subject.data))
-
-
-@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
-def test_attacks_equal_those_of_the_reference_library(attack):
-    """The adversarial robustness toolbox, on one of our models with its normalisation inside."""
-    evasion = pytest.importorskip("art.attacks.evasion", reason="adversarial-robustness-toolbox is not installed")
-    from art.estimators.classification import PyTorchClassifier
-
-    subject = small()
-    classifier = unit_classifier(subject)
-
-    class Wrapped(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = subject.model
-
-        def forward(self, x):
-            return classifier(x)
-
-    generator = np.random.default_rng(0)
-    images = generator.random((4, 3, 32, 32), dtype=np.float32)
-    targets = np.asarray([0, 1, 2, 1])
-    art = PyTorchClassifier(
-        Wrapped().eval(),
-        nn.CrossEntropyLoss(reduction="sum"),
-        (3, 32, 32),
-        3,
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )
-    x, y = torch.from_numpy(images), torch.from_numpy(targets)
-    if attack == "fgsm":
-        ours = fgsm(classifier, x, y, 8 / 255)
-        theirs = evasion.FastGradientMethod(art, eps=8 / 255).generate(images, targets)
-    else:
-        ours = pgd(classifier, x, y, 8 / 255, steps=5, step_size=2 / 255)
-        theirs = evasion.ProjectedGradientDescentPyTorch(
-            art, eps=8 / 255, eps_step=2 / 255, max_iter=5, num_random_init=0, verbose=False
-        ).generate(images, targets)
-    # A gradient at float rounding may change its sign: a handful of pixels at most.
-    differing = np.abs(ours.numpy() - theirs) > 1e-6
-    assert differing.mean() < 1e-3
-
-
-def test_attacks_stay_in_the_ball_and_raise_the_loss():
-    subject = small()
-    classifier = unit_classifier(subject)
-    torch.manual_seed(0)
-    x, y = torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2])
-    before = nn.functional.cross_entropy(classifier(x), y)
-    for attacked in (
-        fgsm(classifier, x, y, 0.03),
-        pgd(classifier, x, y, 0.03, generator=torch.Generator().manual_seed(0)),
-    ):
-        assert (attacked - x).abs().max() <= 0.03 + 1e-6
-        assert attacked.min() >= 0
-        assert attacked.max() <= 1
-        assert nn.functional.cross_entropy(classifier(attacked), y) > before
-
-
-def test_accuracy_under_attack_falls_where_the_margin_ends(colours):
-    """The colour model errs once ε exceeds half of the 200 levels between the channels."""
-    result = attack_accuracy(colours_subject(), colours, "fgsm", epsilons=(90 / 255, 110 / 255))
-    assert result.clean_accuracy == 1
-    np.testing.assert_array_equal(result.accuracy, [1, 0])
-    with pytest.raises(ConfigError, match="choose one of fgsm, pgd"):
-        attack_accuracy(colours_subject(), colours, "cw")
 
 
 def test_sizes_of_the_paper_and_of_small_images():

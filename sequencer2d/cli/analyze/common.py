@@ -207,6 +207,17 @@ def epsilons(text: str) -> tuple[float, ...]:
     return tuple(value / 255 for value in values)
 
 
+def level(text: str) -> float:
+    """ "0.5" of 255 levels as a fraction; above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 255:
+        raise argparse.ArgumentTypeError(f"expected levels above 0 and at most 255 such as 0.5, got {text!r}")
+    return value / 255
+
+
 def figure_formats(text: str) -> tuple[str, ...]:
     """ "pdf, png" as ("pdf", "png"); refused before the work is done, not after it."""
     names = tuple(name.strip() for name in text.split(",") if name.strip())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from sequencer2d.cli.analyze.common import (
     Kinds,
@@ -10,6 +12,7 @@ from sequencer2d.cli.analyze.common import (
     add_output,
     add_workers,
     epsilons,
+    level,
     new_parser,
     output_path,
     print_rows,
@@ -22,6 +25,9 @@ from sequencer2d.cli.analyze.common import (
 )
 from sequencer2d.cli.common import add_json, positive
 from sequencer2d.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sequencer2d.evaluation.attacks import AttackResult, AttackSettings
 
 SHIFTED = ("imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "imagenet-real")
 
@@ -49,14 +55,9 @@ def add_parsers(kinds: Kinds) -> None:
     add_data(parser, None)
     add_output(parser, "corruptions")
     add_json(parser)
-    parser = new_parser(kinds, "attack", "accuracy under FGSM and PGD in L∞", run_attack)
-    parser.add_argument(
-        "--attacks", nargs="+", default=["fgsm", "pgd"], metavar="NAME", help="fgsm, pgd (default: both)"
-    )
-    parser.add_argument("--epsilons", type=epsilons, default=epsilons("1,4,8"), metavar="LIST",
-                        help="radii in levels of 255, comma-separated (default: 1,4,8)")  # fmt: skip
-    parser.add_argument("--steps", type=positive, default=10, metavar="N", help="of PGD (default: 10)")
-    add_data(parser, 1000)
+    parser = new_parser(kinds, "attack", "accuracy under FGSM and PGD in L∞, by default as in the paper", run_attack)
+    _add_attack_settings(parser)
+    add_data(parser, None)
     add_output(parser, "attack")
     add_json(parser)
     parser = new_parser(kinds, "shifted", "accuracy on ImageNet-A, -R, -Sketch, -V2 or with ReaL labels", run_shifted)
@@ -147,34 +148,95 @@ def run_corruptions(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_attack_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--attacks", nargs="+", default=["fgsm", "pgd"], metavar="NAME", help="fgsm, pgd (default: both)"
+    )
+    parser.add_argument(
+        "--preset",
+        choices=("paper", "radii"),
+        default="paper",
+        help="paper: ε 1/255, 5 steps of 0.5/255 from a random start, every image; radii: ε 1, 4 and 8/255, 10 steps "
+        "of 2.5 ε / 10 (default: paper); the options below replace its values",
+    )
+    parser.add_argument(
+        "--epsilons", type=epsilons, metavar="LIST", help="radii in levels of 255, comma-separated, for example 1,4,8"
+    )
+    parser.add_argument("--steps", type=positive, metavar="N", help="of PGD")
+    parser.add_argument(
+        "--step-size",
+        type=level,
+        metavar="LEVELS",
+        help="of PGD, in levels of 255 (default: the preset's; 2.5 ε / steps where --epsilons or --steps is given)",
+    )
+    parser.add_argument("--start", choices=("random", "image"), help="where PGD starts (default: random)")
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="images attacked at once (default: 32)"
+    )
+
+
+def attack_settings(arguments: argparse.Namespace) -> AttackSettings:
+    """The preset with what the command line replaces. A new radius or number of steps brings its own step size."""
+    from sequencer2d.evaluation.attacks import PRESETS
+
+    settings = PRESETS[arguments.preset]
+    if arguments.epsilons or arguments.steps:
+        settings = replace(
+            settings,
+            epsilons=arguments.epsilons or settings.epsilons,
+            steps=arguments.steps or settings.steps,
+            step_size=None,
+        )
+    if arguments.step_size is not None:
+        settings = replace(settings, step_size=arguments.step_size)
+    if arguments.start:
+        settings = replace(settings, random_start=arguments.start == "random")
+    return settings
+
+
 def run_attack(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.arrays import save_arrays
     from sequencer2d.analysis.charts import attack_chart
     from sequencer2d.evaluation.attacks import attack_accuracy
 
-    source = source_of(arguments)
+    source, settings = source_of(arguments), attack_settings(arguments)
+    for epsilon in settings.out_of_reach():
+        remark(
+            f"{settings.steps} steps of {255 * settings.step_for(epsilon):g}/255 cannot reach ε = "
+            f"{255 * epsilon:g}/255: PGD is weaker than that radius says"
+        )
     results, rows = [], []
     for subject in subjects(arguments):
         for attack in arguments.attacks:
-            total = len(arguments.epsilons) * min(arguments.limit or len(source), len(source))
+            total = len(settings.epsilons) * min(arguments.limit or len(source), len(source))
             with progress(f"{attack} on {subject.name}", total) as advance:
                 result = attack_accuracy(
-                    subject, source, attack, epsilons=arguments.epsilons, steps=arguments.steps, limit=arguments.limit,
+                    subject, source, attack, settings, limit=arguments.limit, batch_size=arguments.batch_size,
                     common_only=arguments.common_classes, progress=advance,
                 )  # fmt: skip
             results.append(result)
             path = output_path(arguments, ".npz", f"{subject.name}-{attack}")
             save_arrays(path, **vars(result))
             say(path)
-            accuracies = {
-                f"ε {255 * e:g}/255, %": 100 * float(a) for e, a in zip(result.epsilons, result.accuracy, strict=True)
-            }
-            rows.append(
-                {"model": result.model, "attack": attack, "clean, %": 100 * result.clean_accuracy, **accuracies}
-            )
+            rows.append(_attack_row(result))
     write_figure(attack_chart(results), arguments)
     print_rows(rows, arguments.json)
     return 0
+
+
+def _attack_row(result: AttackResult) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "model": result.model,
+        "attack": result.attack,
+        "images": result.count,
+        "steps": result.steps,
+        "step, of 255": ", ".join(f"{255 * size:g}" for size in result.step_sizes),
+        "start": "random" if result.random_start else "image",
+        "clean, %": 100 * result.clean_accuracy,
+    }
+    for epsilon, accuracy in zip(result.epsilons, result.accuracy, strict=True):
+        row[f"ε {255 * epsilon:g}/255, %"] = 100 * float(accuracy)
+    return row
 
 
 def run_shifted(arguments: argparse.Namespace) -> int:
