@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     from sequencer2d.evaluation.subject import load_subject
 
     device = resolve_device(arguments.device)
-    subjects = [load_subject(spec).to(device) for spec in (arguments.model, *arguments.peers)]
+    subjects = [load_subject(spec, download=True).to(device) for spec in (arguments.model, *arguments.peers)]
     source = open_source(arguments.data, arguments.split)
     print(f"loaded in {time.monotonic() - begun:.1f} s", flush=True)
     chosen = [part for part in PARTS if part.__name__ in (arguments.only or NAMES)]

@@ -18,12 +18,13 @@ FIELD = re.compile(r"[A-Za-z_][\w.]*=")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Add `CHECKPOINT` and `--model`."""
+def add_checkpoint(parser: argparse.ArgumentParser, *, peers: bool = False) -> None:
+    """Add `CHECKPOINT` and `--model`; `peers` says that models of timm are taken too."""
+    peer = "; or a model of timm: timm:NAME with its published weights, timm:NAME=FILE with others" if peers else ""
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="a run's folder, a .safetensors or .pth file, or an id on the Hugging Face hub: hf-hub:owner/name",
+        help=f"a run's folder, a .safetensors or .pth file, or an id on the Hugging Face hub: hf-hub:owner/name{peer}",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="name of the model, for a file that does not say which one it is"
@@ -40,6 +41,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="arithmetic of the forward pass (default: fp32)"
+    )
+
+
+def add_download(parser: argparse.ArgumentParser) -> None:
+    """Add `--download`."""
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch the published weights of timm:NAME from the Hugging Face hub if its cache does not hold them",
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sequencer2d.cli.common import (
     add_checkpoint,
     add_device,
+    add_download,
     add_json,
     amp_dtype,
     console,
@@ -31,6 +32,8 @@ examples:
   sequencer2d eval runs/digits                                     on the data that the run was trained with
   sequencer2d eval hf-hub:timm/sequencer2d_s.in1k --data /imagenet --batch-size 256 --precision bf16
   sequencer2d eval model.safetensors --data wds:/shards/val.tar --per-class --json
+  sequencer2d eval timm:convnext_tiny.fb_in1k --download --data /imagenet     a peer's published weights, its own input
+  sequencer2d eval timm:swin_tiny_patch4_window7_224=swin.pth --data /imagenet    a peer with weights from a file
   torchrun --nproc-per-node 2 -m sequencer2d eval runs/cifar10     the same numbers, every image counted once
 
 Any field of the data configuration is set by its path, for example data.crop_pct=1.0 data.workers=4."""
@@ -44,7 +47,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_checkpoint(parser)
+    add_checkpoint(parser, peers=True)
+    add_download(parser)
     parser.add_argument("fields", nargs="*", metavar="data.field=value", help="set a field of the data configuration")
     parser.add_argument(
         "--data",
@@ -64,14 +68,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.data.loader import build_loader
     from sequencer2d.evaluation.classify import evaluate
-    from sequencer2d.evaluation.predict import input_fields
-    from sequencer2d.models.checkpoints import load_model
+    from sequencer2d.evaluation.subject import load_subject
     from sequencer2d.training.config import DistributedConfig
     from sequencer2d.training.distributed import processes
 
     device = resolve_device(arguments.device)
-    model = load_model(arguments.checkpoint, name=arguments.model)
-    config = data_config(arguments, input_fields(model))
+    subject = load_subject(arguments.checkpoint, variant=arguments.model, download=arguments.download)
+    config = data_config(arguments, subject.input_fields)
+    model: Any = subject.adapted(config.image_size).model
     with processes(DistributedConfig(), device.type) as group:
         loader = build_loader(config, config.val_split, train=False, rank=group.rank, world_size=group.world_size)
         check_classes(model.pretrained_cfg.get("label_names"), model.num_classes, loader.class_names)

@@ -84,8 +84,10 @@ class DataConfig:
 
     eval_interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     """Resampling in evaluation."""
+    eval_crop: Literal["center", "squash", "border"] = "center"
+    """How an image of another shape is fit in evaluation: its middle is cut out, it is distorted, or it is padded."""
     crop_pct: float = 0.875
-    """Share of the resized image's side that the central crop of the evaluation keeps."""
+    """Share of the resized image's side that the crop of the evaluation keeps."""
 
     def __post_init__(self) -> None:
         for name in _TUPLES:
@@ -123,6 +125,7 @@ _CHOICES = {
     "crop": ("random-resized", "pad"),
     "interpolation": ("random", "nearest", "bilinear", "bicubic", "lanczos"),
     "eval_interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
+    "eval_crop": ("center", "squash", "border"),
     "erasing_mode": ("pixel", "color", "constant"),
     "batch_policy": ("", "rand", "trivial"),
 }

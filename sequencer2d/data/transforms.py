@@ -95,12 +95,13 @@ def train_transform(config: DataConfig) -> Transform:
 
 
 def eval_transform(config: DataConfig) -> Transform:
-    """The fixed transform of evaluation: resize to size / `crop_pct`, central crop."""
+    """The fixed transform of evaluation: resize to size / `crop_pct`, then crop (`eval_crop`: the middle)."""
     steps = create_transform(
         config.size,
         is_training=False,
         interpolation=config.eval_interpolation,
         crop_pct=config.crop_pct,
+        crop_mode=config.eval_crop,
         use_prefetcher=True,
     ).transforms
     return Pipeline(_without_tensor(steps))

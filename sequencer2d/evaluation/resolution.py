@@ -1,6 +1,5 @@
 """Resolution adaptability (the paper's Figure 3 a, b): accuracy at other sizes than the model was trained for."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,9 +103,8 @@ def resolution_sweep(
     accuracy: dict[int, float] = {}
     refused: dict[int, str] = {}
     for size in wanted:
-        resized = subject.resized(size)
         try:
-            resized = _for_size(resized, size, native)
+            resized = subject.adapted(size)
             accuracy[size] = _accuracy(resized, source, classes, indices, batch_size, progress)
         except (InputError, AssertionError, RuntimeError, ValueError) as error:
             if size == native or (isinstance(error, UserError) and not isinstance(error, InputError)):
@@ -116,14 +114,6 @@ def resolution_sweep(
     return ResolutionResult(
         subject.name, native, taken, np.asarray([accuracy[size] for size in taken]), len(indices), refused
     )
-
-
-def _for_size(subject: Subject, size: int, native: int) -> Subject:
-    if size == native or not hasattr(subject.model, "set_input_size"):
-        return subject
-    model: Any = copy.deepcopy(subject.model)
-    model.set_input_size(img_size=(size, size))
-    return Subject(subject.name, model.eval(), subject.data, subject.class_names, subject.names_known)
 
 
 def _accuracy(

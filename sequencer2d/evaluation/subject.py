@@ -1,5 +1,6 @@
 """The model under study, ours or timm's, with what must be known to feed it."""
 
+import copy
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.errors import CheckpointError, ConfigError, InputError
 from sequencer2d.models.peers import PREFIX, create_peer, is_peer
 
 RANDOM = "random:"
-SPELLING = (
-    "a checkpoint of ours (file, run folder or hf-hub:owner/name), timm:NAME (timm's published weights), "
-    "timm:NAME=FILE (weights from a file) or random:NAME (our variant or timm's model, untrained)"
-)
+INPUT_FIELDS = ("image_size", "mean", "std", "eval_interpolation", "eval_crop", "crop_pct")
+"""Fields of `DataConfig` that the model decides."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,51 @@ class Subject:
         self.model.to(device)
         return self
 
+    @property
+    def input_fields(self) -> dict[str, Any]:
+        """The fields of a `DataConfig` that feed the model as its own evaluation does."""
+        return {name: getattr(self.data, name) for name in INPUT_FIELDS}
+
     def resized(self, size: int | tuple[int, int]) -> "Subject":
         """The same for images of `size` pixels (side, or height and width)."""
         return replace(self, data=replace(self.data, image_size=size))
 
+    def adapted(self, size: int | tuple[int, int]) -> "Subject":
+        """The same for images of `size` pixels, the model fit to it.
 
-def load_subject(spec: str | os.PathLike[str], *, name: str | None = None, num_classes: int | None = None) -> Subject:
+        A model of timm that was built for one size is copied and resized by its `set_input_size`, which interpolates
+        position embeddings and bias tables.
+
+        Raises:
+            InputError: a size that the model does not take.
+        """
+        resized = self.resized(size)
+        height, width = resized.data.size
+        if resized.data.size == self.data.size:
+            return resized
+        model: Any = self.model
+        if hasattr(model, "set_input_size"):
+            model = copy.deepcopy(model)
+            model.set_input_size(img_size=(height, width))
+        try:
+            with torch.inference_mode():
+                model.eval()(torch.zeros(1, 3, height, width, device=self.device))
+        except InputError:
+            raise
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{self.name} refuses images of {height}×{width} pixels: {reason}") from error
+        return replace(resized, model=model)
+
+
+def load_subject(
+    spec: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    num_classes: int | None = None,
+    variant: str | None = None,
+    download: bool = False,
+) -> Subject:
     """Load a model, ours or timm's.
 
     Args:
@@ -63,10 +101,13 @@ def load_subject(spec: str | os.PathLike[str], *, name: str | None = None, num_c
             `LABEL@…` in front of any of them sets the name.
         name: for tables and figures; by default what `spec` ends in.
         num_classes: of a `random:` model.
+        variant: of ours, for a checkpoint that does not say which one it is.
+        download: fetch the weights of `timm:NAME` if they are not in the Hugging Face hub's cache.
 
     Raises:
         ConfigError: no such model.
         CheckpointError: weights that are missing, damaged or do not fit.
+        InputError: the model takes no RGB images.
     """
     spec = str(spec)
     label, separator, rest = spec.partition("@")
@@ -77,21 +118,29 @@ def load_subject(spec: str | os.PathLike[str], *, name: str | None = None, num_c
         return subject_of(model, name=name or spec.removeprefix(RANDOM))
     if is_peer(spec):
         bare, _, file = spec.partition("=")
-        model = _peer_from(bare, file) if file else create_peer(bare, pretrained=True)
+        model = _peer_from(bare, file) if file else create_peer(bare, pretrained=True, download=download)
         return subject_of(model, name=name or bare.removeprefix(PREFIX))
-    return _ours(spec, name)
+    return _ours(spec, name, variant)
 
 
 def subject_of(model: nn.Module, *, name: str, class_names: Sequence[str] | None = None) -> Subject:
-    """A model that is already there, with the input that its `pretrained_cfg` states (timm's and ours have one)."""
+    """A model that is already there, with the input that its `pretrained_cfg` states (timm's and ours have one).
+
+    Raises:
+        InputError: the model takes no RGB images.
+    """
     from timm.data import resolve_model_data_config
 
     cfg = resolve_model_data_config(model)
+    channels = cfg["input_size"][0]
+    if channels != 3:
+        raise InputError(f"the model takes images of {channels} channels; image files are read as RGB, 3 channels")
     data = DataConfig(
         image_size=tuple(cfg["input_size"][1:]),
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),
         eval_interpolation=cfg["interpolation"] if cfg["interpolation"] != "random" else "bicubic",
+        eval_crop=cfg["crop_mode"],
         crop_pct=cfg["crop_pct"],
     )
     names = class_names or (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
@@ -115,17 +164,15 @@ def imagenet_wnids() -> tuple[str, ...]:
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
-def _ours(spec: str, name: str | None) -> Subject:
+def _ours(spec: str, name: str | None, variant: str | None) -> Subject:
     from sequencer2d.models.checkpoints import load_model, read_checkpoint
 
-    if not spec.startswith("hf-hub:") and not Path(spec).exists():
-        raise CheckpointError(f"no such checkpoint: {spec!r}; expected {SPELLING}")
     checkpoint = read_checkpoint(spec)
     said = str(checkpoint.meta.get("model", ""))
-    if is_peer(said):
+    if is_peer(said) and variant is None:
         model = _peer_of(said, checkpoint.state_dict, checkpoint.meta, str(checkpoint.path))
     else:
-        model = load_model(spec)
+        model = load_model(spec, name=variant)
     return subject_of(model, name=name or _short_name(spec, model))
 
 

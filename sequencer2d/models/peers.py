@@ -19,24 +19,27 @@ def is_peer(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def create_peer(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
+def create_peer(name: str, *, pretrained: bool = False, download: bool = True, **options: Any) -> nn.Module:
     """Create timm's model `timm:NAME`.
 
     Args:
         name: with the prefix.
-        pretrained: load timm's weights from the Hugging Face hub.
+        pretrained: load timm's published weights.
+        download: fetch them from the Hugging Face hub. Otherwise they are read from the hub's cache, without network.
         **options: for `timm.create_model`. Those that this model does not take are an error, except `img_size` and
             `drop_path_rate`, which models without that notion of size or depth do not need.
 
     Raises:
         ConfigError: no such model, or an option that it does not take.
-        CheckpointError: published weights that cannot be fetched.
+        CheckpointError: published weights that cannot be fetched, or that are not in the cache.
     """
     import timm
 
     bare = name.removeprefix(PREFIX)
     if not timm.is_model(bare.split(".")[0]):
         raise ConfigError(f"timm has no model {bare!r}; {did_you_mean(bare, timm.list_models())}")
+    if pretrained and not download:
+        options = {**options, "pretrained_cfg_overlay": {"file": _cached_weights(bare)}}
     for dropped in ((), ("img_size",), ("drop_path_rate",), ("img_size", "drop_path_rate")):
         chosen = {key: value for key, value in options.items() if key not in dropped}
         try:
@@ -51,3 +54,20 @@ def create_peer(name: str, *, pretrained: bool = False, **options: Any) -> nn.Mo
                 f"of weights ({name}=FILE) or random weights (random:{bare})"
             ) from error
     raise ConfigError(f"timm cannot create {bare} with {options}: {refused}")
+
+
+def _cached_weights(name: str) -> str:
+    """The file of timm's published weights in the hub's cache. Raises `CheckpointError` if it is not there."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    repository = str(config.hf_hub_id) if config and config.hf_hub_id else ""
+    for file in ("model.safetensors", "pytorch_model.bin") if repository else ():
+        path = try_to_load_from_cache(repository, file)
+        if isinstance(path, str):
+            return path
+    raise CheckpointError(
+        f"timm's weights of {name} are not on this machine: allow the download with --download, or give a file of "
+        f"weights ({PREFIX}{name}=FILE)"
+    )

@@ -179,7 +179,7 @@ def mistakes(folder, tmp_path):
             4,
         ),
         "images of 3×3 pixels are too small": ("report", model, *labelled, "--image-size", 3),
-        "no such checkpoint": ("erf", folder / "missing", "--images", data),
+        "no checkpoint at": ("erf", folder / "missing", "--images", data),
         "timm has no model 'resnot'": ("erf", "timm:resnot", "--images", data),
         "NCHW was stated": ("erf", model, "--images", data, "--layout", "NCHW"),
         "layout tokens was stated": ("grad-cam", model, "--images", data, "--layout", "tokens"),

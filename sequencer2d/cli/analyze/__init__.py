@@ -7,12 +7,12 @@ import argparse
 from sequencer2d.cli.analyze import pages, robust, seeing
 
 EPILOG = """\
-MODEL is a checkpoint of ours (file, run folder, hf-hub:owner/name), timm:NAME (timm's published weights),
-timm:NAME=FILE (weights from a file) or random:NAME (untrained, ours or timm's); LABEL@MODEL names it in tables,
-figures and file names.
+MODEL is a checkpoint of ours (file, run folder, hf-hub:owner/name), timm:NAME (timm's published weights, which
+--download fetches), timm:NAME=FILE (weights from a file) or random:NAME (untrained, ours or timm's); LABEL@MODEL names
+it in tables, figures and file names.
 
 examples:
-  sequencer2d analyze erf runs/tiny timm:resnet50 --images photos/ --output out
+  sequencer2d analyze erf runs/tiny timm:resnet50 --download --images photos/ --output out
   sequencer2d analyze corruptions runs/tiny --data tiny-imagenet --limit 1000
   sequencer2d analyze report runs/tiny --data tiny-imagenet --output report.html"""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sequencer2d.cli.common import console, error_console, positive, progress_bar, resolve_device
+from sequencer2d.cli.common import add_download, console, error_console, positive, progress_bar, resolve_device
 from sequencer2d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def new_parser(
     parser.add_argument(
         "--image-size", type=positive, metavar="PIXELS", help="side of the input (default: the model's own)"
     )
+    add_download(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -109,7 +110,8 @@ def subjects(arguments: argparse.Namespace) -> list[Subject]:
 
     device = resolve_device(arguments.device)
     specs = arguments.models if "models" in arguments else [arguments.model]
-    loaded = [load_subject(spec, num_classes=getattr(arguments, "random_classes", None)).to(device) for spec in specs]
+    options = {"num_classes": getattr(arguments, "random_classes", None), "download": arguments.download}
+    loaded = [load_subject(spec, **options).to(device) for spec in specs]
     names = [subject.name for subject in loaded]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(
