@@ -134,11 +134,10 @@ def check_classes(model_names: Sequence[str] | None, num_classes: int, data_name
 
 def _run_config(folder: Path) -> Any:
     from sequencer2d.files import read_json
-    from sequencer2d.training.config import TrainConfig
-    from sequencer2d.training.fields import from_dict
+    from sequencer2d.training.history import read_config
 
     path = folder / "config.json"
-    return from_dict(TrainConfig, read_json(path)) if path.is_file() else None
+    return read_config(read_json(path)) if path.is_file() else None
 
 
 def _data_fields(fields: list[str]) -> dict[str, str]:

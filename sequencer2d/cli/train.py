@@ -93,14 +93,13 @@ def resolve(recipe: str | None, fields: list[str], resume: str | None) -> TrainC
 
 def _stored_config(folder: Path) -> TrainConfig:
     from sequencer2d.files import read_json
-    from sequencer2d.training.config import TrainConfig
-    from sequencer2d.training.fields import from_dict
+    from sequencer2d.training.history import read_config
 
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"--resume {folder}: expected a run's folder, but it holds no config.json")
     try:
-        return from_dict(TrainConfig, read_json(path))
+        return read_config(read_json(path))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} is no readable JSON ({error}); name the recipe as well to go on") from None
 

@@ -5,6 +5,7 @@
 | `stages.{s}.blocks.{b}.*` | `blocks.{s}.{b}.*` |
 | `stages.{s}.downsample.down.*` | `blocks.{s−1}.{number of blocks in stage s−1}.down.*` |
 | `head.fc.*` | `head.*` |
+| `pos_embed.weight` | `absolute_pos_embed` |
 """
 
 import re
@@ -22,6 +23,13 @@ _AUTHORS_DOWN = re.compile(r"^blocks\.(\d+)\.\d+\.down\.")
 _AUTHORS_BLOCK = re.compile(r"^blocks\.(\d+)\.(\d+)\.")
 _OUR_BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.")
 _OUR_DOWN = re.compile(r"^stages\.(\d+)\.downsample\.down\.")
+_OUTSIDE_STAGES = {
+    "head.weight": "head.fc.weight",
+    "head.bias": "head.fc.bias",
+    "absolute_pos_embed": "pos_embed.weight",
+}
+"""The authors' names → ours, of what lies outside the stages and is named differently."""
+_OURS_OUTSIDE = {ours: theirs for theirs, ours in _OUTSIDE_STAGES.items()}
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
@@ -73,15 +81,14 @@ def strip_wrappers(state: Mapping[str, Tensor]) -> StateDict:
 def _name_from_authors(name: str) -> str:
     if match := _AUTHORS_DOWN.match(name):
         return f"stages.{int(match[1]) + 1}.downsample.down.{name[match.end() :]}"
-    name = _AUTHORS_BLOCK.sub(r"stages.\1.blocks.\2.", name)
-    return name.replace("head.", "head.fc.", 1) if name in ("head.weight", "head.bias") else name
+    return _OUTSIDE_STAGES.get(name, _AUTHORS_BLOCK.sub(r"stages.\1.blocks.\2.", name))
 
 
 def _name_to_authors(name: str, depths: Mapping[int, int]) -> str:
     if match := _OUR_DOWN.match(name):
         stage = int(match[1]) - 1
         return f"blocks.{stage}.{depths[stage]}.down.{name[match.end() :]}"
-    return _OUR_BLOCK.sub(r"blocks.\1.\2.", name).replace("head.fc.", "head.", 1)
+    return _OURS_OUTSIDE.get(name, _OUR_BLOCK.sub(r"blocks.\1.\2.", name))
 
 
 def _rename(state: Mapping[str, Tensor], rename: Callable[[str], str]) -> StateDict:

@@ -133,8 +133,11 @@ class Backbone(nn.Module):
         self.config = self.config.replace(implementation=name)
 
     def no_weight_decay(self) -> set[str]:
-        """Return the parameters besides norms and biases that weight decay leaves out."""
-        return {"pos_embed.weight"} if self.config.position_embedding else set()
+        """Return the parameters besides norms and biases that weight decay leaves out: none.
+
+        The position embedding decays in the paper's runs, as every parameter of more than one dimension.
+        """
+        return set()
 
 
 class Sequencer2D(HubMixin, Backbone):

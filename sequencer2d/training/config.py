@@ -44,6 +44,9 @@ class OptimizerConfig:
     lr_reference_batch: int | None = 512
     """`lr` is for this many images per step and scales with the batch; none: `lr` is absolute."""
     weight_decay: float = 0.05
+    no_decay: tuple[str, ...] = ()
+    """Names of more parameters that weight decay leaves out. In the paper's runs every parameter of two or more
+    dimensions decays, `pos_embed.weight` included."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     accumulation: int = 1

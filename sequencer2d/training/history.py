@@ -3,36 +3,62 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from sequencer2d.models.variants import VARIANTS
 from sequencer2d.training.config import TrainConfig
+from sequencer2d.training.fields import from_dict, with_overrides
 
 
 class Change(NamedTuple):
-    """Something that runs did otherwise before they had a certain field."""
+    """Something that runs did otherwise before there was a certain field."""
 
+    since: str
+    """The field's path: a stored configuration without it was written before the change."""
     affects: Callable[[TrainConfig], bool]
     """Whether a run of this configuration notices."""
-    notice: str
-    """What it did before, and what it does now."""
+    before: Mapping[str, Any] = {}
+    """Fields with which a run that goes on does what it did before."""
+    notice: str = ""
+    """The end of a sentence about the earlier version, where a run cannot go on as before."""
 
 
-CHANGES: dict[str, Change] = {
-    "data.mixup_group": Change(
+def _embeds_positions(config: TrainConfig) -> bool:
+    name, overrides = config.model.name, config.model.overrides
+    return bool(overrides.get("position_embedding", name in VARIANTS and VARIANTS[name].position_embedding))
+
+
+CHANGES = (
+    Change(
+        "data.mixup_group",
         lambda config: config.data.mixes,
-        "erased images before it mixed them, and drew mixup and cutmix once for each process; from here on images are "
-        "mixed first, as in the paper's runs, with one draw for each data.mixup_group images",
+        notice="erased images before it mixed them, and drew mixup and cutmix once for each process; from here on "
+        "images are mixed first, as in the paper's runs, with one draw for each data.mixup_group images",
     ),
-}
-"""The field that came with each change → the change."""
+    Change("optimizer.no_decay", _embeds_positions, before={"optimizer.no_decay": ("pos_embed.weight",)}),
+)
 
 
-def added_since(stored: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields of `CHANGES` that a stored configuration lacks: it was written before they existed."""
-    return tuple(path for path in CHANGES if not _has(stored, path))
+def read_config(stored: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that a run's `config.json` holds; what it lacks means what its version did.
+
+    Raises `ConfigError` as `from_dict` does.
+    """
+    config = from_dict(TrainConfig, stored)
+    before = {path: value for change in _since(stored, config) for path, value in change.before.items()}
+    return with_overrides(config, before)
 
 
 def notices(stored: Mapping[str, Any], config: TrainConfig) -> list[str]:
-    """What will be otherwise in a run that goes on, for each change the end of a sentence about its earlier version."""
-    return [CHANGES[path].notice for path in added_since(stored) if CHANGES[path].affects(config)]
+    """What a run that goes on will do otherwise, for each change the end of a sentence about its earlier version."""
+    return [change.notice for change in _since(stored, config) if change.notice]
+
+
+def fields_without_past(stored: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields that a stored configuration lacks and for which nothing stands: any value may go on."""
+    return tuple(change.since for change in CHANGES if not change.before and not _has(stored, change.since))
+
+
+def _since(stored: Mapping[str, Any], config: TrainConfig) -> list[Change]:
+    return [change for change in CHANGES if not _has(stored, change.since) and change.affects(config)]
 
 
 def _has(stored: Mapping[str, Any], path: str) -> bool:

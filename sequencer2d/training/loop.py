@@ -22,8 +22,8 @@ from sequencer2d.training.budget import memory_budget
 from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.curves import plot_curves
 from sequencer2d.training.distributed import Agreement, Processes, processes, world_size
-from sequencer2d.training.fields import differences, from_dict, to_dict
-from sequencer2d.training.history import added_since, notices
+from sequencer2d.training.fields import differences, to_dict
+from sequencer2d.training.history import fields_without_past, notices, read_config
 from sequencer2d.training.numerics import AMP_DTYPES, check_precision, numerics
 from sequencer2d.training.optim import learning_rate
 from sequencer2d.training.prefetch import RunAhead, to_device
@@ -258,7 +258,7 @@ class _Run:
         path = self.folder / "config.json"
         if self.config.run.resume and path.exists():
             stored = read_json(path)
-            changed = set(differences(from_dict(TrainConfig, stored), self.config)) - set(added_since(stored))
+            changed = set(differences(read_config(stored), self.config)) - set(fields_without_past(stored))
             wrong = sorted(name for name in changed if name in _RUN_RESULTS or not name.startswith(_FREE))
             if wrong:
                 raise ConfigError(

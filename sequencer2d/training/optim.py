@@ -2,25 +2,36 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from sequencer2d.errors import ConfigError
+from sequencer2d.models.config import did_you_mean
 from sequencer2d.training.config import OptimizerConfig, TrainConfig
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float, no_decay: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The trainable parameters in two groups: with decay, and without.
 
     Without decay: parameters of at most one dimension (norms, biases), every name that ends in "bias" or, as torch's
-    recurrent layers name them, "bias_…", and what `model.no_weight_decay()` names.
+    recurrent layers name them, "bias_…", and what `no_decay` and the method `no_weight_decay()` of timm's models name.
+
+    Raises:
+        ConfigError: the model has no parameter of a name in `no_decay`.
     """
+    known = dict(model.named_parameters())
+    for name in no_decay:
+        if name not in known:
+            raise ConfigError(
+                f"optimizer.no_decay names {name}, but the model has no such parameter; {did_you_mean(name, known)}"
+            )
     named: Callable[[], Iterable[str]] | None = getattr(model, "no_weight_decay", None)
-    exempt = set(named()) if named else set()
+    exempt = {*no_decay, *(named() if named else ())}
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -33,7 +44,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over `parameter_groups`, as one fused kernel."""
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, config.weight_decay, config.no_decay)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 

@@ -3,6 +3,7 @@ import torch
 
 from sequencer2d import create_model
 from sequencer2d.errors import CheckpointError
+from sequencer2d.models.checkpoints import load_model, load_weights
 from sequencer2d.models.names import from_authors, from_timm, is_authors, strip_wrappers, to_authors, to_timm
 
 # Written out from the authors' published files, for stages of 4, 3, 8, 3 blocks.
@@ -38,6 +39,26 @@ def test_authors_names_and_back(state):
     assert not is_authors(state)
     assert len(renamed) == len(state)
     assert from_authors(renamed) == state
+
+
+def test_the_position_embedding_of_the_authors_has_a_name_of_its_own(tmp_path):
+    """In their code the table is a parameter of the model: `absolute_pos_embed`, (1, 16, 16, 384)."""
+    model = create_model("vsequencer_pe_s", depths=(1, 1, 1, 1), num_classes=3)
+    theirs = to_authors(model.state_dict())
+    assert theirs["absolute_pos_embed"].shape == (1, 16, 16, 384)
+    assert not any(name.startswith("pos_embed") for name in theirs)
+    torch.save({"state_dict": theirs, "arch": "v_sequencer_s_pe"}, tmp_path / "theirs.pth.tar")
+    other = create_model("vsequencer_pe_s", depths=(1, 1, 1, 1), num_classes=3)
+    load_weights(other, tmp_path / "theirs.pth.tar")
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in other.state_dict().items())
+
+
+def test_the_authors_file_of_vsequencer_pe_is_recognised(tmp_path):
+    with torch.device("meta"):
+        named = {name: tensor.shape for name, tensor in create_model("vsequencer_pe_s").state_dict().items()}
+    state = to_authors({name: torch.zeros(shape) for name, shape in named.items()})
+    torch.save(state, tmp_path / "theirs.pth")
+    assert load_model(tmp_path / "theirs.pth").variant == "vsequencer_pe_s"
 
 
 def test_two_names_for_the_same_parameter_are_refused():

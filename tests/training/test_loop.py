@@ -7,9 +7,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from sequencer2d.cli.train import resolve
 from sequencer2d.errors import CheckpointError, ConfigError, DeviceError, Interrupted, NumericalError
 from sequencer2d.training import step as step_module
 from sequencer2d.training.checkpoint import list_checkpoints, load_last
+from sequencer2d.training.fields import with_overrides
+from sequencer2d.training.history import read_config
 from sequencer2d.training.loop import train
 from tests.training.conftest import equal, logged
 
@@ -146,6 +149,25 @@ def test_a_run_of_an_earlier_version_goes_on_and_says_what_changed(tiny, tmp_pat
         with pytest.raises(Interrupted, match=f"after step {steps}"):
             train(tiny(run__max_steps=steps, run__resume=True, data__mixup_group=64, **fields))
         assert ("was started by an earlier version" in caplog.text) == (mixes and started_before)
+
+
+def test_a_run_of_an_earlier_version_keeps_its_position_embedding_out_of_weight_decay(tiny, tmp_path):
+    """Its optimizer's state is for these two groups of parameters: with others it could not go on."""
+    start = tiny(run__max_steps=2, optimizer__no_decay="pos_embed.weight")
+    start = with_overrides(start, {"model.overrides.position_embedding": True})
+    with pytest.raises(Interrupted):
+        train(start)
+    path = tmp_path / "run/config.json"
+    stored = json.loads(path.read_text())
+    del stored["optimizer"]["no_decay"]
+    path.write_text(json.dumps(stored))
+    config = resolve(None, ["run.max_steps=3"], str(tmp_path / "run"))
+    assert config.optimizer.no_decay == ("pos_embed.weight",)
+    with pytest.raises(Interrupted, match="after step 3"):
+        train(config)
+    assert json.loads(path.read_text())["optimizer"]["no_decay"] == ["pos_embed.weight"]
+    del stored["model"]["overrides"]["position_embedding"]
+    assert read_config(stored).optimizer.no_decay == ()
 
 
 def test_a_damaged_checkpoint_is_a_clear_error(tiny, tmp_path):

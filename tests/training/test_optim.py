@@ -3,10 +3,12 @@ import itertools
 
 import pytest
 import torch
+from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 
 from sequencer2d import create_model, recipes
-from sequencer2d.training.config import TrainConfig
+from sequencer2d.errors import ConfigError
+from sequencer2d.training.config import OptimizerConfig, TrainConfig
 from sequencer2d.training.fields import with_overrides
 from sequencer2d.training.optim import WeightAverage, build_optimizer, learning_rate, parameter_groups
 
@@ -26,12 +28,31 @@ def test_every_parameter_is_in_one_group_and_only_matrices_decay():
         assert (id(parameter) in exempt) == is_exempt, name
 
 
-def test_position_embedding_does_not_decay():
-    model = create_model("vsequencer_pe_s", depths=(1,), dims=(16,), hidden_dims=(8,), patch_sizes=(14,), num_classes=2)
-    named = model.no_weight_decay()
-    assert named
-    free = {id(parameter) for parameter in parameter_groups(model, 0.1)[1]["params"]}
-    assert all(id(parameter) in free for name, parameter in model.named_parameters() if name in named)
+SMALL = {"depths": (1,), "dims": (16,), "hidden_dims": (8,), "patch_sizes": (14,), "num_classes": 2}
+
+
+def names_of(model, group):
+    ids = {id(parameter) for parameter in group["params"]}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in ids}
+
+
+@pytest.mark.parametrize("variant", ["vsequencer_pe_s", "vsequencer_s", "sequencer2d_s"])
+def test_weight_decay_is_that_of_timms_optimizer_as_the_authors_use_it(variant):
+    hidden = (8,) if variant.startswith("v") else (4,)
+    model = create_model(variant, **{**SMALL, "hidden_dims": hidden})
+    assert not hasattr(model, "no_weight_decay") or not model.no_weight_decay(), "the authors' models name nothing"
+    timms = {group["weight_decay"]: names_of(model, group) for group in param_groups_weight_decay(model, 0.05)}
+    ours = {group["weight_decay"]: names_of(model, group) for group in parameter_groups(model, 0.05)}
+    assert ours == timms
+    assert ("pos_embed.weight" in ours[0.05]) == (variant == "vsequencer_pe_s")
+
+
+def test_more_parameters_may_be_left_out_of_weight_decay():
+    model = create_model("vsequencer_pe_s", **SMALL)
+    groups = build_optimizer(model, OptimizerConfig(no_decay=("pos_embed.weight",))).param_groups
+    assert "pos_embed.weight" in names_of(model, groups[1])
+    with pytest.raises(ConfigError, match=r"no_decay names pos_embed, .* did you mean pos_embed\.weight"):
+        build_optimizer(model, OptimizerConfig(no_decay=("pos_embed",)))
 
 
 @pytest.mark.parametrize("recipe, peak", [("imagenet_s", 2e-3), ("imagenet_m", 1.5e-3), ("imagenet_l", 1e-3)])
