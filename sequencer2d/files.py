@@ -2,11 +2,16 @@
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+JSON_LIMIT = 64 * 2**20
+JSON_DEPTH = 64
+_TOO_DEEP = f"it is nested deeper than {JSON_DEPTH} levels"
 
 
 @contextlib.contextmanager
@@ -39,8 +44,50 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a UTF-8 JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a UTF-8 JSON file. Raises `OSError`, or `ValueError` as `parse_json`."""
+    return parse_json(Path(path).read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON that somebody else wrote.
+
+    Raises:
+        ValueError: no JSON (NaN and infinities are none), longer than 64 MiB, or nested deeper than 64 levels.
+    """
+    if len(text) > JSON_LIMIT:
+        raise ValueError(f"{len(text):,} bytes of JSON are too many; at most {JSON_LIMIT:,} are read")
+    try:
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite_float)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    _check_depth(value)
+    return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Raise `ValueError` where what uses the value could run out of stack."""
+    level = [value]
+    for _ in range(JSON_DEPTH):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
 
 
 def _umask() -> int:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -31,8 +30,8 @@ from sequencer2d.models.names import (
 )
 from sequencer2d.models.peers import is_peer
 from sequencer2d.models.sequencer2d import Sequencer2D
-from sequencer2d.models.torchfile import damaged, read_torch_file
 from sequencer2d.models.variants import VARIANTS, model_config
+from sequencer2d.models.weight_files import HEADER_KEY, check_weights, read_safetensors_file, read_torch_file
 
 __all__ = [
     "Checkpoint",
@@ -48,7 +47,6 @@ __all__ = [
 ]
 
 FORMAT = 1
-HEADER_KEY = "sequencer2d"
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
 EMA_KEYS = ("model_ema", "state_dict_ema")
 MODEL_KEYS = ("model", "state_dict")
@@ -76,13 +74,14 @@ def read_checkpoint(source: str | os.PathLike[str], *, use_ema: bool = True) -> 
         use_ema: take the averaged weights where a training checkpoint holds both.
 
     Raises:
-        CheckpointError: missing, damaged, written by a newer version, or without weights.
+        CheckpointError: missing, damaged, written by a newer version, without weights, or with weights that are not
+            finite.
     """
     path, meta = locate(source)
     if path.suffix == ".safetensors":
-        weights, own = _read_safetensors(path)
+        weights, own = read_safetensors_file(path)
     elif path.suffix in TORCH_SUFFIXES:
-        weights, own = _read_torch(path, use_ema)
+        weights, own = _unwrap(read_torch_file(path), path, use_ema)
     else:
         raise CheckpointError(f"{path} is no checkpoint: expected .safetensors or one of {', '.join(TORCH_SUFFIXES)}")
     meta = meta | own
@@ -90,6 +89,7 @@ def read_checkpoint(source: str | os.PathLike[str], *, use_ema: bool = True) -> 
         raise CheckpointError(
             f"{path} has format {meta['format']!r}, this version reads {FORMAT}: update sequencer2d to read it"
         )
+    check_weights(weights, path)
     weights = strip_wrappers(weights)
     return Checkpoint(from_authors(weights) if is_authors(weights) else weights, meta, path)
 
@@ -215,20 +215,6 @@ def _take_over_input(model: Sequencer2D, meta: Mapping[str, Any]) -> None:
         if len(said.get("mean", ())) == model.in_chans:
             cfg |= {"mean": tuple(said["mean"]), "std": tuple(said["std"])}
     model.pretrained_cfg = model.pretrained_cfg | cfg
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no mapping)
-        return state, json.loads(header[HEADER_KEY]) if HEADER_KEY in header else {}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(damaged(path, error)) from error
-
-
-def _read_torch(path: Path, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    return _unwrap(read_torch_file(path), path, use_ema)
 
 
 def _unwrap(content: Any, path: Path, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:

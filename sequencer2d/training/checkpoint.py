@@ -16,7 +16,7 @@ from torch import nn
 
 from sequencer2d.errors import CheckpointError, ConfigError
 from sequencer2d.files import atomic_write
-from sequencer2d.models.torchfile import read_torch_file
+from sequencer2d.models.weight_files import read_torch_file
 
 FOLDER = "checkpoints"
 LAST = "last.pt"
