@@ -59,6 +59,10 @@ class DataConfig:
     """Probability of a horizontal flip."""
     auto_augment: str = "rand-m9-mstd0.5-inc1"
     """RandAugment (or another policy) in timm's notation; empty: none."""
+    augment_on: Literal["workers", "device"] = "workers"
+    """Where training images are cropped, flipped and changed by `auto_augment`: by the processes that read them, or on
+    the training device, with the same pixels. `device` keeps the whole split in the device's memory and needs images of
+    one size: for small images, where a GPU waits for the processes."""
     batch_policy: Literal["", "rand", "trivial"] = ""
     """torchvision's RandAugment or TrivialAugmentWide, run by the workers on parts of a batch; empty: none. For small
     images, where `auto_augment`, image by image, leaves the device waiting; leave that empty then."""
@@ -127,6 +131,7 @@ _CHOICES = {
     "eval_interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
     "eval_crop": ("center", "squash", "border"),
     "erasing_mode": ("pixel", "color", "constant"),
+    "augment_on": ("workers", "device"),
     "batch_policy": ("", "rand", "trivial"),
 }
 

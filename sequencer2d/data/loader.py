@@ -77,7 +77,7 @@ class BatchReader(Dataset[Batch]):
         images: list[np.ndarray] = []
         targets: list[int] = []
         broken: dict[int, str] = {}
-        with _random_state_kept():
+        with keep_random_state():
             for index in key.indices.tolist():
                 sample = self._read(index, broken)
                 if sample is not None:
@@ -139,22 +139,22 @@ class Loader:
             max_broken=config.max_broken,
             policy=_policy(config) if train else None,
         )
-        workers = min(_workers(config), len(sampler))
+        workers = min(worker_count(config), len(sampler))
         self._batches: list[DataLoader] = [
             DataLoader(
                 reader,
                 batch_size=None,
-                sampler=_Keys(sampler),  # type: ignore[arg-type]
+                sampler=BatchKeys(sampler),  # type: ignore[arg-type]
                 num_workers=workers,
                 prefetch_factor=config.prefetch if workers else None,
                 persistent_workers=workers > 0,
                 pin_memory=pin_memory,
-                collate_fn=_as_it_is,
-                worker_init_fn=_start_worker,
+                collate_fn=as_it_is,
+                worker_init_fn=start_worker,
                 generator=torch.Generator(),  # else each epoch draws a number from torch's global generator
             )
         ]
-        # Workers outlive SIGTERM for a while (see _start_worker), so they must be gone before the interpreter ends.
+        # Workers outlive SIGTERM for a while (see start_worker), so they must be gone before the interpreter ends.
         self._finalizer = weakref.finalize(self, self._batches.clear)
 
     @property
@@ -261,18 +261,24 @@ def build_loader(
         world_size=world_size,
         drop_last=train,
     )
-    if train and not len(sampler):
+    if train:
+        check_batches(config, sampler)
+    transform = train_transform(config) if train else eval_transform(config)
+    return Loader(source, transform, sampler, config, train=train, pin_memory=pin_memory)
+
+
+def check_batches(config: DataConfig, sampler: ResumableSampler) -> None:
+    """Raise `DataError` if a training split holds less than a batch, `ConfigError` if its batches cannot be mixed."""
+    if not len(sampler):
         raise DataError(
-            f"the split {split!r} holds {len(source)} images, less than one batch of {sampler.global_batch}; "
+            f"the training split holds {sampler.length} images, less than one batch of {sampler.global_batch}; "
             "choose a smaller data.batch_size"
         )
-    if train and config.mixes and sampler.batch_size % 2:
+    if config.mixes and sampler.batch_size % 2:
         raise ConfigError(
             f"mixup and cutmix pair the images of a batch, which has {sampler.batch_size} of them in each process; "
             "choose an even number, or set data.mixup=0 data.cutmix=0"
         )
-    transform = train_transform(config) if train else eval_transform(config)
-    return Loader(source, transform, sampler, config, train=train, pin_memory=pin_memory)
 
 
 def seed_everything(seed: int, epoch: int, index: int) -> None:
@@ -294,14 +300,14 @@ def _policy(config: DataConfig) -> Callable[..., Tensor] | None:
     return functools.partial(augment, policy=config.batch_policy, draws=config.batch_policy_draws)
 
 
-def _workers(config: DataConfig) -> int:
+def worker_count(config: DataConfig) -> int:
     if config.workers is not None:
         return config.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(16, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-class _Keys:
+class BatchKeys:
     """The sampler's batches with their epoch, as the workers need them."""
 
     def __init__(self, sampler: ResumableSampler) -> None:
@@ -316,7 +322,7 @@ class _Keys:
         return len(self._sampler)
 
 
-class _random_state_kept:  # noqa: N801 - a context manager reads as a function
+class keep_random_state:  # noqa: N801 - a context manager reads as a function
     """Restore the generators of `random`, numpy and torch: reading images must not change what dropout draws."""
 
     def __enter__(self) -> None:
@@ -328,7 +334,7 @@ class _random_state_kept:  # noqa: N801 - a context manager reads as a function
         torch.set_rng_state(self._states[2])
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
     """Let the main process decide when to stop.
 
     Ctrl-C and torchrun's SIGTERM reach every process of the group. A worker that died of them would kill the main
@@ -340,7 +346,7 @@ def _start_worker(_: int) -> None:
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_TERMINATION_GRACE_S))
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
     return batch
 
 

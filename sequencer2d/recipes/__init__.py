@@ -12,7 +12,12 @@ from sequencer2d.recipes.cifar import cifar10
 from sequencer2d.recipes.digits import digits
 from sequencer2d.recipes.finetune import finetune_392_l
 from sequencer2d.recipes.imagenet import imagenet_l, imagenet_m, imagenet_s
-from sequencer2d.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_convnext, tiny_imagenet_vit
+from sequencer2d.recipes.tiny_imagenet import (
+    tiny_imagenet,
+    tiny_imagenet_convnext,
+    tiny_imagenet_paper,
+    tiny_imagenet_vit,
+)
 from sequencer2d.recipes.transfer import transfer_cars, transfer_cifar10, transfer_cifar100, transfer_flowers102
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ _RECIPES: tuple[Callable[[], "TrainConfig"], ...] = (
     tiny_imagenet,
     tiny_imagenet_convnext,
     tiny_imagenet_vit,
+    tiny_imagenet_paper,
     imagenet_s,
     imagenet_m,
     imagenet_l,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sequencer2d.data.batches import BatchTransform
+from sequencer2d.data.device_loader import DeviceLoader, build_device_loader
 from sequencer2d.data.loader import Loader, build_loader
 from sequencer2d.data.sources import check_same_classes
 from sequencer2d.errors import ConfigError
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 class Data:
     """The loaders of one process."""
 
-    train: Loader
+    train: Loader | DeviceLoader
     val: Loader
     class_names: tuple[str, ...]
 
@@ -47,17 +48,13 @@ class Data:
 
 def build_data(config: TrainConfig, processes: Processes) -> Data:
     """Open both splits. Raises `DataError`."""
-    train, val = (
-        build_loader(
-            config.data,
-            train=train,
-            rank=processes.rank,
-            world_size=processes.world_size,
-            seed=config.run.seed,
-            pin_memory=processes.device.type == "cuda",
-        )
-        for train in (True, False)
-    )
+    shared: dict[str, Any] = {"rank": processes.rank, "world_size": processes.world_size, "seed": config.run.seed}
+    pinned = processes.device.type == "cuda"
+    if config.data.augment_on == "device":
+        train: Loader | DeviceLoader = build_device_loader(config.data, device=processes.device, **shared)
+    else:
+        train = build_loader(config.data, train=True, pin_memory=pinned, **shared)
+    val = build_loader(config.data, train=False, pin_memory=pinned, **shared)
     check_same_classes(train.source, val.source)
     return Data(train=train, val=val, class_names=tuple(train.source.class_names))
 

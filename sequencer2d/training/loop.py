@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sequencer2d.data.device_loader import DeviceLoader
 from sequencer2d.data.loader import Loader
 from sequencer2d.errors import CheckpointError, ConfigError, Interrupted, NumericalError
 from sequencer2d.evaluation.classify import evaluate
@@ -341,6 +342,7 @@ _FREE = (
     "data.root",
     "data.download",
     "data.max_broken",
+    "data.augment_on",
     "model.checkpoint",
     "model.pretrained",
 )
@@ -348,7 +350,7 @@ _FREE = (
 _RUN_RESULTS = ("run.epochs", "run.seed")
 
 
-def _from_position(loader: Loader, epoch: int, position: int) -> Loader:
+def _from_position(loader: Loader | DeviceLoader, epoch: int, position: int) -> Loader | DeviceLoader:
     """`loader` set to batch `position` of `epoch`."""
     loader.sampler.set_epoch(epoch)
     loader.sampler.position = position

@@ -1,0 +1,98 @@
+"""Augmentation on the device makes the batches that worker processes make."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.device_loader import build_device_loader
+from sequencer2d.data.loader import build_loader
+from sequencer2d.errors import ConfigError, DataError
+
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of 24 images of 20×24 pixels each."""
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(24):
+                coarse = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8))
+                coarse.resize((20, 24), Image.Resampling.BICUBIC).save(tmp_path / split / name / f"{index}.png")
+    return tmp_path
+
+
+def configuration(folder, **changes):
+    options = {"root": str(folder), "image_size": (28, 18), "batch_size": 16, "workers": 0}
+    return DataConfig(**{**options, **changes})
+
+
+def batches(loader, epochs=1):
+    made = [batch for _ in range(epochs) for batch in loader]
+    loader.close()
+    return made
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"auto_augment": ""},
+        {"auto_augment": "rand-m7-n3-mstd1.5-p0.9"},
+        {"interpolation": "bilinear", "hflip": 1.0, "crop_scale": (0.5, 1.0)},
+    ],
+)
+def test_batches_have_the_pixels_of_the_workers(folder, changes):
+    config = configuration(folder, **changes)
+    there = batches(build_loader(config, train=True, seed=3), epochs=6)
+    here = batches(build_device_loader(config, device=DEVICE, seed=3), epochs=6)
+    assert len(here) == len(there) == 18
+    for (images, targets), (wanted_images, wanted_targets) in zip(here, there, strict=True):
+        assert torch.equal(targets, wanted_targets)
+        assert torch.equal(images, wanted_images)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_rest_of_an_epoch_does_not_depend_on_what_was_read_before_or_on_workers(folder):
+    whole = batches(build_device_loader(configuration(folder), device=DEVICE))
+    loader = build_device_loader(configuration(folder, workers=1), device=DEVICE)
+    loader.sampler.position = 1
+    rest = batches(loader)
+    assert len(rest) == len(whole) - 1
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, whole[1:], strict=True))
+
+
+def test_a_broken_image_gives_way_to_the_next_and_is_named(folder):
+    (folder / "train/a/10.png").write_bytes(b"no image")
+    config = configuration(folder, auto_augment="")
+    loader = build_device_loader(config, device=DEVICE)
+    assert list(loader.broken) == [str(folder / "train/a/10.png")]
+    place = next(i for i in range(48) if loader.source.describe(i).endswith("a/10.png"))
+    assert torch.equal(loader.images.pixels[place], loader.images.pixels[place + 1])
+    with pytest.raises(DataError, match=r"max_broken=0.*10\.png"):
+        build_device_loader(configuration(folder, max_broken=0), device=DEVICE)
+
+
+def test_images_of_several_sizes_are_refused_with_their_names(folder):
+    Image.new("RGB", (21, 24)).save(folder / "train/b/3.png")
+    with pytest.raises(DataError, match=r"20×24.*3\.png has 21×24"):
+        build_device_loader(configuration(folder), device=DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"crop": "pad"}, "PadCrop"),
+        ({"auto_augment": "augmix-m3"}, "AugMix"),
+        ({"batch_policy": "rand"}, "batch_policy"),
+        ({"interpolation": "lanczos"}, "data.interpolation"),
+        ({"auto_augment": "rand-m9-t3a"}, "GaussianBlur"),
+    ],
+)
+def test_steps_that_the_device_lacks_are_named(folder, changes, named):
+    with pytest.raises(ConfigError, match=named):
+        build_device_loader(configuration(folder, **changes), device=DEVICE)
