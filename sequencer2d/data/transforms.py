@@ -90,7 +90,7 @@ def train_transform(config: DataConfig) -> Transform:
         steps[0] = PadCrop(config.size, config.crop_padding, config.interpolation)
     for step in steps:
         if isinstance(step, RandAugment):
-            _limit_posterize(step.ops)
+            _allow_black(step.ops)
     return Pipeline(steps)
 
 
@@ -112,12 +112,14 @@ def _without_tensor(steps: list) -> list:
     return list(steps[:-1])
 
 
-def _limit_posterize(ops: list[AugmentOp]) -> None:
-    """Keep at least one bit: at magnitude 10 timm asks to keep none, which newer Pillow refuses."""
+def _allow_black(ops: list[AugmentOp]) -> None:
+    """Let a policy keep no bits: at magnitude 10 timm asks for that. Pillow 8.4 gave black; newer ones refuse."""
     for op in ops:
         if op.name.startswith("Posterize"):
             op.aug_fn = _posterize
 
 
 def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    return image if bits >= 8 else ImageOps.posterize(image, max(bits, 1))
+    if bits < 1:
+        return Image.new(image.mode, image.size)
+    return image if bits >= 8 else ImageOps.posterize(image, bits)

@@ -3,11 +3,11 @@ import random
 import numpy as np
 import pytest
 from PIL import Image
-from timm.data.auto_augment import rand_augment_ops
+from timm.data.auto_augment import RandAugment, rand_augment_ops
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.loader import seed_everything
-from sequencer2d.data.transforms import PadCrop, _limit_posterize, eval_transform, train_transform
+from sequencer2d.data.transforms import PadCrop, _allow_black, eval_transform, train_transform
 from sequencer2d.errors import ConfigError
 from tests.data.images import picture
 
@@ -68,7 +68,7 @@ def test_no_policy_step_fails_at_any_magnitude(magnitude: int) -> None:
         names = [name + increasing for name in graded]
         names += ["AutoContrast", "Equalize", "Invert", "Rotate", "SolarizeAdd", "ShearX", "TranslateXRel"]
         ops = rand_augment_ops(magnitude=magnitude, prob=1.0, transforms=names)
-        _limit_posterize(ops)
+        _allow_black(ops)
         for op in ops:
             assert op(picture(4)).size == (12, 10)
 
@@ -84,3 +84,11 @@ def test_other_policies_of_timm_work_too() -> None:
     for policy in ("augmix-m5-w2", "original", "3a", ""):
         config = DataConfig(image_size=16, auto_augment=policy, color_jitter=0.4)
         assert train_transform(config)(picture(5)).shape == (16, 16, 3)
+
+
+def test_posterizing_to_no_bits_gives_black_as_in_the_pillow_of_the_papers_runs():
+    transform = train_transform(DataConfig(image_size=8, auto_augment="rand-m10-inc1"))
+    policy = next(step for step in transform.steps if isinstance(step, RandAugment))
+    operation = next(op for op in policy.ops if op.name == "PosterizeIncreasing")
+    operation.prob = 1.0
+    assert not np.asarray(operation(Image.new("RGB", (8, 8), (255, 200, 100)))).any()
