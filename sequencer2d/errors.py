@@ -13,6 +13,10 @@ class CheckpointError(UserError, RuntimeError):
     """A checkpoint that is missing, corrupt, truncated or does not fit the model."""
 
 
+class RunError(UserError, RuntimeError):
+    """A run's folder, or a file in it, that is missing, damaged, in use or of another run."""
+
+
 class DataError(UserError, RuntimeError):
     """A data source that is missing, empty, inconsistent or too broken to use."""
 

@@ -97,8 +97,9 @@ def data_config(arguments: argparse.Namespace, input_: Mapping[str, Any]) -> Dat
     """The data to evaluate on: the run's or a plain configuration, the model's input, then what the user set."""
     from sequencer2d.training.config import TrainConfig
     from sequencer2d.training.fields import with_overrides
+    from sequencer2d.training.runfiles import find_config
 
-    base = _run_config(Path(arguments.checkpoint))
+    base = find_config(Path(arguments.checkpoint))
     if base is None and arguments.data is None:
         raise ConfigError(f"{arguments.checkpoint} is no run's folder and does not name its data: give --data SOURCE")
     values: dict[str, Any] = {f"data.{name}": value for name, value in input_.items()}
@@ -130,14 +131,6 @@ def check_classes(model_names: Sequence[str] | None, num_classes: int, data_name
             f"the data's {len(data_names)} classes are not the model's {num_classes}: {which}; "
             f"the model's begin with {', '.join(model_names[:5])}"
         )
-
-
-def _run_config(folder: Path) -> Any:
-    from sequencer2d.files import read_json
-    from sequencer2d.training.history import read_config
-
-    path = folder / "config.json"
-    return read_config(read_json(path)) if path.is_file() else None
 
 
 def _data_fields(fields: list[str]) -> dict[str, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sequencer2d.cli.common import FIELD, console, field_values
+from sequencer2d.environment import launch
 from sequencer2d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.training.config import validate
 
     config = resolve(arguments.recipe, arguments.fields, arguments.resume)
-    validate(config, int(os.environ.get("WORLD_SIZE", "1")))
+    validate(config, launch().world_size)
     if arguments.dry_run:
         return _print_config(config, arguments.json)
     from sequencer2d.training.loop import train
@@ -74,6 +74,7 @@ def resolve(recipe: str | None, fields: list[str], resume: str | None) -> TrainC
     """
     from sequencer2d import recipes
     from sequencer2d.training.fields import with_overrides
+    from sequencer2d.training.runfiles import read_config, without_limits
 
     if resume and FIELD.match(resume) and not Path(resume).exists():
         fields, resume = [resume, *fields], ""
@@ -88,25 +89,12 @@ def resolve(recipe: str | None, fields: list[str], resume: str | None) -> TrainC
         return with_overrides(recipes.get(recipe), values)
     if not resume:
         raise ConfigError(f"name a recipe ({', '.join(recipes.names())}), or a run to go on with: --resume RUN")
-    return with_overrides(_stored_config(Path(resume)), {**values, "run.output": resume})
-
-
-def _stored_config(folder: Path) -> TrainConfig:
-    from sequencer2d.files import read_json
-    from sequencer2d.training.history import read_config
-
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ConfigError(f"--resume {folder}: expected a run's folder, but it holds no config.json")
-    try:
-        return read_config(read_json(path))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is no readable JSON ({error}); name the recipe as well to go on") from None
+    return with_overrides(without_limits(read_config(Path(resume))), {**values, "run.output": resume})
 
 
 def _report(output: str, summary: dict[str, Any]) -> None:
     """Say on standard error what came out; under torchrun the first process does."""
-    if os.environ.get("RANK", "0") != "0":
+    if launch().rank:
         return
     final, best = summary["final"], summary["best"]
     print(

@@ -26,6 +26,7 @@ from sequencer2d.data.images import BrokenImageError
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.sources import Source, open_source, shorten
 from sequencer2d.data.transforms import Transform, eval_transform, train_transform
+from sequencer2d.environment import launch
 from sequencer2d.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -304,7 +305,7 @@ def worker_count(config: DataConfig) -> int:
     if config.workers is not None:
         return config.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return min(16, max(1, cores // launch().local_world_size))
 
 
 class BatchKeys:

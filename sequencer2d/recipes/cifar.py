@@ -52,7 +52,7 @@ def cifar10() -> TrainConfig:
         precision="bf16",
         run=RunConfig(
             output="runs/cifar10",
-            epochs=180,
+            epochs=183,
             log_interval=195,
             eval_interval=20,
             checkpoint_interval_s=120.0,

@@ -46,5 +46,5 @@ def _imagenet(model: str, *, batch_size: int, drop_path_rate: float) -> TrainCon
         schedule=ScheduleConfig(warmup_epochs=20, warmup_lr=1e-6, cooldown_epochs=10, min_lr=1e-6, update="epoch"),
         regularization=RegularizationConfig(label_smoothing=0.1),
         precision="bf16",
-        run=RunConfig(output=f"runs/imagenet_{model[-1]}", epochs=300, checkpoint_interval_s=1800.0),
+        run=RunConfig(output=f"runs/imagenet_{model[-1]}", epochs=310, checkpoint_interval_s=1800.0),
     )

@@ -48,7 +48,7 @@ def tiny_imagenet() -> TrainConfig:
         precision="bf16",
         run=RunConfig(
             output="runs/tiny_imagenet",
-            epochs=29,
+            epochs=30,
             log_interval=195,
             eval_interval=10,
             checkpoint_interval_s=120.0,

@@ -59,5 +59,5 @@ def _transfer(name: str, source: str) -> TrainConfig:
         schedule=ScheduleConfig(warmup_epochs=5, warmup_lr=1e-6, cooldown_epochs=10, min_lr=1e-6, update="epoch"),
         regularization=RegularizationConfig(label_smoothing=0.1),
         precision="bf16",
-        run=RunConfig(output=f"runs/transfer_{name}", epochs=200),
+        run=RunConfig(output=f"runs/transfer_{name}", epochs=210),
     )

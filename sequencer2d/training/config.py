@@ -1,127 +1,146 @@
-"""The configuration of one training run: frozen dataclasses, every field with its unit.
+"""The configuration of one training run: frozen dataclasses, every field with its unit and its range.
 
 Nothing here trains: recipes and the command line build a `TrainConfig` and hand it to `training.loop.train`.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError
+from sequencer2d.ranges import Checked, Range, Text
 
 _GRAPH_MODES = ("reduce-overhead", "max-autotune")
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+
+LearningRate = Annotated[float, Range(at_least=0, at_most=1000)]
+Steps = Annotated[int, Range(at_least=1, at_most=1_000_000_000, unit="steps")]
+Seconds = Annotated[float, Range(above=0, at_most=1_000_000_000, unit="seconds")]
+Share = Annotated[float, Range(at_least=0, below=1)]
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(Checked):
     """Which model to train, as `sequencer2d.create_model` takes it."""
 
-    name: str = "sequencer2d_s"
-    num_classes: int | None = None
+    section: ClassVar[str] = "model."
+
+    name: Annotated[str, Text(empty=False)] = "sequencer2d_s"
+    num_classes: Annotated[int | None, Range(at_least=1, at_most=1_000_000)] = None
     """Outputs of the classifier; none: the number of classes of the data."""
-    in_chans: int = 3
-    """Channels of the input images."""
-    drop_path_rate: float = 0.0
+    in_chans: Annotated[int, Range(at_least=3, at_most=3)] = 3
+    """Channels of the input images, which are read as RGB."""
+    drop_path_rate: Share = 0.0
     """Stochastic depth of the last block, 0 to <1; it rises linearly with depth."""
     pretrained: bool = False
     """Start from the published weights of this model."""
-    checkpoint: str | None = None
+    checkpoint: Annotated[str | None, Text(empty=False, path=True)] = None
     """Start from these weights: file, run folder or hub id. A different number of classes starts a new head."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Fields of the model's own configuration, e.g. {"patch_sizes": (1, 2, 1, 1)}."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "overrides", {key: _tuples(value) for key, value in self.overrides.items()})
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Checked):
     """AdamW. Weight decay leaves out norms, biases and every other one-dimensional parameter."""
 
-    lr: float = 5e-4
+    section: ClassVar[str] = "optimizer."
+
+    lr: Annotated[float, Range(above=0, at_most=1000)] = 5e-4
     """Highest learning rate; see `lr_reference_batch`."""
-    lr_reference_batch: int | None = 512
+    lr_reference_batch: Annotated[int | None, Range(at_least=1, at_most=2**20, unit="images")] = 512
     """`lr` is for this many images per step and scales with the batch; none: `lr` is absolute."""
-    weight_decay: float = 0.05
+    weight_decay: Annotated[float, Range(at_least=0, at_most=1000)] = 0.05
     no_decay: tuple[str, ...] = ()
     """Names of more parameters that weight decay leaves out. In the paper's runs every parameter of two or more
     dimensions decays, `pos_embed.weight` included."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    accumulation: int = 1
+    betas: Annotated[tuple[float, float], Range(at_least=0, below=1)] = (0.9, 0.999)
+    eps: Annotated[float, Range(above=0, at_most=1)] = 1e-8
+    accumulation: Annotated[int, Range(at_least=1, at_most=2**20)] = 1
     """Micro-batches per optimizer step; `data.batch_size` is split into them."""
-    clip_grad_norm: float | None = None
+    clip_grad_norm: Annotated[float | None, Range(above=0, at_most=1e9)] = None
     """Largest norm of the whole gradient; none: no clipping."""
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
-    """Linear warm-up over the first epochs of a cosine of `run.epochs` epochs, then a cool-down at the lowest rate."""
+class ScheduleConfig(Checked):
+    """Linear warm-up over the first epochs of a cosine, then a cool-down at the lowest rate: `run.epochs` in all."""
 
-    warmup_epochs: float = 0.0
+    section: ClassVar[str] = "schedule."
+
+    warmup_epochs: Annotated[float, Range(at_least=0, at_most=1_000_000, unit="epochs")] = 0.0
     """Epochs of linear warm-up, taken from the cosine's first epochs."""
-    warmup_lr: float = 1e-6
+    warmup_lr: LearningRate = 1e-6
     """Learning rate of the first step of the warm-up (absolute)."""
-    cooldown_epochs: int = 0
-    """Epochs at `min_lr` after the cosine, in addition to `run.epochs`."""
-    min_lr: float = 1e-6
+    cooldown_epochs: Annotated[int, Range(at_least=0, at_most=1_000_000, unit="epochs")] = 0
+    """The last epochs of the run, at `min_lr`; the cosine has the epochs before them."""
+    min_lr: LearningRate = 1e-6
     """Learning rate at the end of the cosine (absolute)."""
     update: Literal["step", "epoch"] = "epoch"
     """Change the learning rate at every step, or at the start of each epoch as the paper's runs."""
 
 
 @dataclass(frozen=True)
-class RegularizationConfig:
+class RegularizationConfig(Checked):
     """What the loop itself does against overfitting; augmentation and mixup stand in `data`."""
 
-    label_smoothing: float = 0.0
+    section: ClassVar[str] = "regularization."
+
+    label_smoothing: Share = 0.0
     """Share of the target that is spread over all classes, 0 to <1."""
-    ema_decay: float | None = None
+    ema_decay: Share | None = None
     """Decay per step of the averaged weights, which are evaluated and kept as best; none: no average."""
 
 
 @dataclass(frozen=True)
-class DistributedConfig:
+class DistributedConfig(Checked):
     """Processes; how many is torchrun's matter (`torchrun --nproc-per-node N -m sequencer2d train …`)."""
+
+    section: ClassVar[str] = "distributed."
 
     backend: Literal["auto", "gloo", "nccl"] = "auto"
     """auto: nccl on CUDA, gloo on the CPU."""
-    timeout_s: int = 600
+    timeout_s: Annotated[int, Range(at_least=1, at_most=30 * 86400, unit="seconds")] = 600
     """Seconds that a process waits for the others before it fails."""
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Checked):
     """Where, how long and on what to run; what to log and to keep."""
 
-    output: str = "runs/train"
+    section: ClassVar[str] = "run."
+
+    output: Annotated[str, Text(empty=False, path=True)] = "runs/train"
     """The run's folder."""
-    epochs: int = 300
-    """Epochs of the schedule; `schedule.cooldown_epochs` come on top."""
-    seed: int = 0
+    epochs: Annotated[int, Range(at_least=1, at_most=1_000_000, unit="epochs")] = 300
+    """Epochs of the run, warm-up and cool-down included."""
+    seed: Annotated[int, Range(at_least=0, at_most=2**63 - 1)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA if there is a GPU."""
     resume: bool = False
     """Continue from the folder's last checkpoint; start at the beginning if there is none yet."""
-    time_limit_s: float | None = None
-    """Stop, saved, after this many seconds in this call; none: no limit."""
-    max_steps: int | None = None
-    """Stop, saved, once this many steps of the schedule are done; none: all of them."""
-    log_interval: int = 50
+    time_limit_s: Seconds | None = None
+    """Stop, saved, after this many seconds; none: no limit. It is the limit of one call: resuming does not keep it."""
+    max_steps: Steps | None = None
+    """Stop, saved, once this many steps of the run are done; none: all of them. Resuming does not keep it."""
+    log_interval: Steps = 50
     """Steps per line of the log."""
-    eval_interval: int = 1
+    eval_interval: Annotated[int, Range(at_least=1, at_most=1_000_000, unit="epochs")] = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
-    checkpoint_interval_s: float | None = 600.0
+    checkpoint_interval_s: Seconds | None = 600.0
     """Seconds between checkpoints; none: not by time."""
-    checkpoint_interval_steps: int | None = None
+    checkpoint_interval_steps: Steps | None = None
     """Steps between checkpoints; none: not by steps."""
-    keep: int = 2
+    keep: Annotated[int, Range(at_least=1, at_most=10_000)] = 2
     """How many of the newest checkpoints stay."""
-    compile: bool | str = False
-    """torch.compile: false, true, or its mode (`COMPILE_MODES`). "reduce-overhead" replays CUDA graphs: for steps so
+    compile: bool | CompileMode = False
+    """torch.compile: false, true, or its mode. "reduce-overhead" replays CUDA graphs: for steps so
     short that the GPU waits for launches."""
-    memory_budget: float = 1.0
+    memory_budget: Annotated[float, Range(above=0, at_most=1)] = 1.0
     """Share of the activations that the compiled model keeps for backward, above 0; it computes the others again, those
     first that cost least. 1 keeps everything that backward needs; below 1 needs `compile`."""
     channels_last: bool = False
@@ -130,7 +149,7 @@ class RunConfig:
     """Let CUDA multiply fp32 matrices in TF32."""
     cudnn_benchmark: bool = True
     """Let cuDNN time its convolutions and take the fastest."""
-    cpu_threads: int | None = None
+    cpu_threads: Annotated[int | None, Range(at_least=1, at_most=1024)] = None
     """Threads of torch on the CPU; none: torch's choice."""
     tensorboard: bool = True
     """Write TensorBoard files, if tensorboard is installed."""
@@ -139,7 +158,7 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Checked):
     """One complete training run."""
 
     model: ModelSpec = field(default_factory=ModelSpec)
@@ -153,9 +172,9 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     @property
-    def total_epochs(self) -> int:
-        """Epochs of the whole run, cool-down included."""
-        return self.run.epochs + self.schedule.cooldown_epochs
+    def cosine_epochs(self) -> int:
+        """Epochs of the cosine, warm-up included: those before the cool-down."""
+        return self.run.epochs - self.schedule.cooldown_epochs
 
     @property
     def peak_lr(self) -> float:
@@ -165,23 +184,11 @@ class TrainConfig:
 
 
 def validate(config: TrainConfig, world_size: int = 1) -> None:
-    """Check every field that has a range, and the batch against the processes. Raises `ConfigError`."""
-    for path, lowest, open_below in _LOWEST:
-        _check_lowest(config, path, lowest, open_below)
-    for path in ("model.drop_path_rate", "regularization.label_smoothing", "regularization.ema_decay"):
-        value = _get(config, path)
-        _require(value is None or 0 <= value < 1, f"{path} must be at least 0 and below 1, got {value}")
-    _require(
-        all(0 <= beta < 1 for beta in config.optimizer.betas),
-        f"optimizer.betas must be at least 0 and below 1, got {config.optimizer.betas}",
-    )
+    """Check what no field can check alone: contradictions, the batch against the processes. Raises `ConfigError`."""
+    _check_schedule(config)
     _require(
         not (config.model.pretrained and config.model.checkpoint),
         "model.pretrained and model.checkpoint both name the first weights: give one of them",
-    )
-    _require(
-        isinstance(config.run.compile, bool) or config.run.compile in COMPILE_MODES,
-        f"run.compile must be true, false or one of {', '.join(COMPILE_MODES)}, got {config.run.compile!r}",
     )
     _require(
         config.run.compile not in _GRAPH_MODES or config.optimizer.accumulation == 1,
@@ -189,49 +196,48 @@ def validate(config: TrainConfig, world_size: int = 1) -> None:
         f"optimizer.accumulation={config.optimizer.accumulation} adds up: set run.compile=true, or no accumulation",
     )
     budget = config.run.memory_budget
-    _require(0 < budget <= 1, f"run.memory_budget must be above 0 and at most 1, got {budget}")
     _require(
         budget == 1 or bool(config.run.compile),
         f"run.memory_budget={budget} is for the compiler, which decides what to compute again: set run.compile=true, "
         "or leave the budget at 1",
     )
+    on_cpu = config.run.device == "cpu"
     _require(
-        config.model.in_chans == 3,
-        f"model.in_chans must be 3, got {config.model.in_chans}: images are read as RGB (grey ones are converted)",
+        not (on_cpu and config.precision == "fp16"),
+        "precision=fp16 needs a CUDA device; on the CPU use fp32 or bf16",
+    )
+    _require(
+        not (on_cpu and config.distributed.backend == "nccl"),
+        "distributed.backend=nccl needs CUDA devices; use gloo or auto on the CPU",
     )
     _check_batch(config.data.batch_size, world_size, config.optimizer.accumulation)
+    own_batch = config.data.batch_size // world_size
+    _require(
+        not config.data.mixes or own_batch % 2 == 0,
+        f"mixup and cutmix pair the images of a batch, which has {own_batch} of them in each process; choose an even "
+        "number with data.batch_size, or set data.mixup=0 data.cutmix=0",
+    )
 
 
-_LOWEST: tuple[tuple[str, float, bool], ...] = (
-    ("optimizer.lr", 0, True),
-    ("optimizer.lr_reference_batch", 1, False),
-    ("optimizer.weight_decay", 0, False),
-    ("optimizer.eps", 0, True),
-    ("optimizer.accumulation", 1, False),
-    ("optimizer.clip_grad_norm", 0, True),
-    ("schedule.warmup_epochs", 0, False),
-    ("schedule.warmup_lr", 0, False),
-    ("schedule.cooldown_epochs", 0, False),
-    ("schedule.min_lr", 0, False),
-    ("data.batch_size", 1, False),
-    ("distributed.timeout_s", 1, False),
-    ("run.epochs", 1, False),
-    ("run.seed", 0, False),
-    ("run.time_limit_s", 0, True),
-    ("run.max_steps", 1, False),
-    ("run.log_interval", 1, False),
-    ("run.eval_interval", 1, False),
-    ("run.checkpoint_interval_s", 0, True),
-    ("run.checkpoint_interval_steps", 1, False),
-    ("run.keep", 1, False),
-    ("run.cpu_threads", 1, False),
-)
-
-
-def _check_lowest(config: TrainConfig, path: str, lowest: float, open_below: bool) -> None:
-    value = _get(config, path)
-    fits = value is None or (value > lowest if open_below else value >= lowest)
-    _require(fits, f"{path} must be {'above' if open_below else 'at least'} {lowest:g}, got {value}")
+def _check_schedule(config: TrainConfig) -> None:
+    schedule, epochs = config.schedule, config.run.epochs
+    warmup, cooldown = schedule.warmup_epochs, schedule.cooldown_epochs
+    _require(
+        cooldown < epochs,
+        f"schedule.cooldown_epochs={cooldown} must be below run.epochs={epochs}, which counts every epoch of the run; "
+        "shorten the cool-down, or train for longer",
+    )
+    _require(
+        warmup <= epochs - cooldown,
+        f"schedule.warmup_epochs={warmup:g} is longer than the {epochs - cooldown} epochs before the cool-down "
+        f"(run.epochs={epochs}, schedule.cooldown_epochs={cooldown}); shorten the warm-up, or train for longer",
+    )
+    for name, rate in (("min_lr", schedule.min_lr), ("warmup_lr", schedule.warmup_lr if warmup else 0.0)):
+        _require(
+            rate <= config.peak_lr,
+            f"schedule.{name}={rate:g} is above the highest learning rate, {config.peak_lr:g} (optimizer.lr for this "
+            f"data.batch_size); lower schedule.{name}",
+        )
 
 
 def _check_batch(batch: int, world_size: int, accumulation: int) -> None:
@@ -243,12 +249,6 @@ def _check_batch(batch: int, world_size: int, accumulation: int) -> None:
         f"data.batch_size ({batch}) is the batch of one optimizer step and must be a multiple of processes × "
         f"optimizer.accumulation = {world_size} × {accumulation} = {parts}; take {choices}",
     )
-
-
-def _get(config: Any, path: str) -> Any:
-    for name in path.split("."):
-        config = getattr(config, name)
-    return config
 
 
 def _require(condition: bool, message: str) -> None:

@@ -6,7 +6,6 @@ one process and no process group.
 
 import contextlib
 import datetime as dt
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sequencer2d.environment import launch
 from sequencer2d.errors import ConfigError, DeviceError
 from sequencer2d.training.config import DistributedConfig
 
@@ -90,19 +90,14 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def world_size() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return _environment_number("WORLD_SIZE", 1)
-
-
 @contextlib.contextmanager
 def processes(config: DistributedConfig, device: str) -> Iterator[Processes]:
     """Join the processes that torchrun started, and leave them at the end; alone without torchrun.
 
     A process group that the caller has set up is used and left standing.
     """
-    rank, local_rank = _environment_number("RANK", 0), _environment_number("LOCAL_RANK", 0)
-    size = world_size()
+    started = launch()
+    rank, local_rank, size = started.rank, started.local_rank, started.world_size
     chosen = choose_device(device, local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -163,13 +158,3 @@ def _backend(name: str, device: torch.device) -> str:
     if backend == "nccl" and device.type != "cuda":
         raise ConfigError("distributed.backend=nccl needs CUDA devices; use gloo or auto on the CPU")
     return backend
-
-
-def _environment_number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(
-            f"environment variable {name} must be an integer, as torchrun sets it; got {text!r}"
-        ) from None

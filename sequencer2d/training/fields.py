@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import difflib
 import json
+import reprlib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(cls: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
     """The inverse of `to_dict`; absent fields take their default. Raises `ConfigError` as `with_overrides` does."""
+    if not isinstance(values, Mapping):
+        raise TypeError
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for name in values:
@@ -112,7 +115,7 @@ def _is_dictionary_key(config: Any, path: str) -> bool:
     for depth, name in enumerate(names):
         if isinstance(node, Mapping):
             return all(names[depth:])
-        if not dataclasses.is_dataclass(node) or not hasattr(node, name):
+        if not dataclasses.is_dataclass(node) or name not in {field.name for field in dataclasses.fields(node)}:
             return False
         node = getattr(node, name)
     return False
@@ -140,6 +143,8 @@ def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(name, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"{path!r} is set together with {'.'.join(parents)!r}, which holds it: give one")
+        if last in node:
+            raise ConfigError(f"{path!r} is set together with a key inside it: give one")
         node[last] = _Leaf(value)
     return tree
 
@@ -164,10 +169,10 @@ def _replace(config: Any, tree: Mapping[str, Any], prefix: str) -> Any:
     return dataclasses.replace(config, **changes)
 
 
-def _merge(current: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(current)
+def _merge(current: Any, tree: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(current) if isinstance(current, Mapping) else {}
     for key, item in tree.items():
-        merged[key] = _literal(item.value) if isinstance(item, _Leaf) else _merge(merged.get(key, {}), item)
+        merged[key] = _literal(item.value) if isinstance(item, _Leaf) else _merge(merged.get(key), item)
     return merged
 
 
@@ -182,7 +187,7 @@ def _literal(value: Any) -> Any:
         return lowered == "true"
     try:
         return ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return value
 
 
@@ -190,10 +195,10 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     """`value` as the type `hint`; raises `ConfigError` naming the field, the expected type and the value."""
     try:
         return _to(value, hint, path)
-    except (ValueError, TypeError, SyntaxError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path}: expected {_type_name(hint)}, got {value!r}") from None
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError):
+        raise ConfigError(f"{path}: expected {_type_name(hint)}, got {reprlib.repr(value)}") from None
 
 
 def _to(value: Any, hint: Any, path: str) -> Any:
@@ -241,7 +246,7 @@ def _to_union(value: Any, hint: Any, path: str) -> Any:
     for member in sorted(choices, key=lambda kind: kind is str):
         try:
             return _to(value, member, path)
-        except (ValueError, TypeError, SyntaxError):
+        except (ValueError, TypeError, SyntaxError, OverflowError):
             continue
     raise TypeError
 
@@ -253,7 +258,7 @@ def _to_choice(value: Any, hint: Any, path: str) -> Any:
             return choice
     close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
     hint_text = f"; did you mean {close[0]}?" if close else ""
-    raise ConfigError(f"{path}: expected one of {', '.join(map(str, choices))}, got {value!r}{hint_text}")
+    raise ConfigError(f"{path}: expected one of {', '.join(map(str, choices))}, got {reprlib.repr(value)}{hint_text}")
 
 
 def _to_tuple(value: Any, hint: Any, path: str) -> tuple[Any, ...]:

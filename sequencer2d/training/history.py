@@ -3,9 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from sequencer2d.errors import ConfigError
 from sequencer2d.models.variants import VARIANTS
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import from_dict, with_overrides
+
+VERSION = 2
+"""Written into `config.json`; a new one is due when a field's meaning changes."""
 
 
 class Change(NamedTuple):
@@ -38,11 +42,11 @@ CHANGES = (
 
 
 def read_config(stored: Mapping[str, Any]) -> TrainConfig:
-    """The configuration that a run's `config.json` holds; what it lacks means what its version did.
+    """The configuration that a run's `config.json` holds; what it says, and what it lacks, means what it meant then.
 
-    Raises `ConfigError` as `from_dict` does.
+    Raises `ConfigError` as `from_dict` does, or for a version that is not known here.
     """
-    config = from_dict(TrainConfig, stored)
+    config = from_dict(TrainConfig, _up_to_date(stored))
     before = {path: value for change in _since(stored, config) for path, value in change.before.items()}
     return with_overrides(config, before)
 
@@ -55,6 +59,24 @@ def notices(stored: Mapping[str, Any], config: TrainConfig) -> list[str]:
 def fields_without_past(stored: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields that a stored configuration lacks and for which nothing stands: any value may go on."""
     return tuple(change.since for change in CHANGES if not change.before and not _has(stored, change.since))
+
+
+def _up_to_date(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a stored configuration with today's meaning."""
+    version = stored.get("version", 1)
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
+        raise ConfigError(f"its version is {version!r}, this version of sequencer2d reads 1 to {VERSION}: update it")
+    current = {name: value for name, value in stored.items() if name != "version"}
+    return _with_cooldown_counted(current) if version < 2 else current
+
+
+def _with_cooldown_counted(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 counted the cool-down on top of `run.epochs`; since version 2 it counts every epoch of the run."""
+    schedule, run = values.get("schedule"), values.get("run")
+    cooldown = schedule.get("cooldown_epochs") if isinstance(schedule, Mapping) else None
+    if isinstance(run, Mapping) and isinstance(run.get("epochs"), int) and isinstance(cooldown, int):
+        return {**values, "run": {**run, "epochs": run["epochs"] + cooldown}}
+    return values
 
 
 def _since(stored: Mapping[str, Any], config: TrainConfig) -> list[Change]:

@@ -13,21 +13,23 @@ from typing import Any
 
 from sequencer2d.data.device_loader import DeviceLoader
 from sequencer2d.data.loader import Loader
+from sequencer2d.environment import launch
 from sequencer2d.errors import CheckpointError, ConfigError, Interrupted, NumericalError
 from sequencer2d.evaluation.classify import evaluate
-from sequencer2d.files import read_json, write_json
+from sequencer2d.files import write_json
 from sequencer2d.models import Sequencer2D
 from sequencer2d.models.checkpoints import save_weights
 from sequencer2d.training import assemble, checkpoint
 from sequencer2d.training.budget import memory_budget
 from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.curves import plot_curves
-from sequencer2d.training.distributed import Agreement, Processes, processes, world_size
-from sequencer2d.training.fields import differences, to_dict
-from sequencer2d.training.history import fields_without_past, notices, read_config
+from sequencer2d.training.distributed import Agreement, Processes, processes
+from sequencer2d.training.fields import differences
+from sequencer2d.training.history import fields_without_past, notices
 from sequencer2d.training.numerics import AMP_DTYPES, check_precision, numerics
 from sequencer2d.training.optim import learning_rate
 from sequencer2d.training.prefetch import RunAhead, to_device
+from sequencer2d.training.runfiles import read_config, read_stored, write_config
 from sequencer2d.training.runlog import RunLog, SilentLog, memory_mib
 from sequencer2d.training.signals import StopSignals
 from sequencer2d.training.speed import Speedometer
@@ -48,7 +50,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         NumericalError: the loss or the weights are not finite; the last good checkpoint stays.
         Interrupted: SIGTERM, Ctrl-C, `run.time_limit_s` or `run.max_steps` ended the run after saving.
     """
-    validate(config, world_size())
+    validate(config, launch().world_size)
     with StopSignals() as signals, processes(config.distributed, config.run.device) as here:
         check_precision(config.precision, here.device)
         with numerics(config.run, here.device), memory_budget(config.run.memory_budget):
@@ -84,7 +86,7 @@ class _Run:
 
     @property
     def total_steps(self) -> int:
-        return self.config.total_epochs * self.data.steps_per_epoch
+        return self.config.run.epochs * self.data.steps_per_epoch
 
     @property
     def _judged(self) -> Sequencer2D:
@@ -100,7 +102,7 @@ class _Run:
     def train(self) -> dict[str, Any]:
         with self._open_log() as self.log, self.data:
             self._announce()
-            while self.evaluated_epochs < self.config.total_epochs:
+            while self.evaluated_epochs < self.config.run.epochs:
                 self._train_epoch(self.evaluated_epochs)
                 self._end_epoch(self.evaluated_epochs)
             self._save()
@@ -113,7 +115,7 @@ class _Run:
         where = f"{here.world_size} × {device_name(here.device)}"
         self.log.say(
             f"{self.config.model.name}, {millions:.2f} M parameters, on {where}: {self.total_steps} steps "
-            f"({self.config.total_epochs} epochs × {self.data.steps_per_epoch}) of {self.config.data.batch_size} "
+            f"({self.config.run.epochs} epochs × {self.data.steps_per_epoch}) of {self.config.data.batch_size} "
             f"images into {self.folder}"
         )
         if run.resume:
@@ -167,7 +169,7 @@ class _Run:
         self._drain()
         done = epoch + 1
         entry: dict[str, Any] = {"step": self.step, "epoch": done, "train_loss": self.window.take_epoch_mean()}
-        if done % self.config.run.eval_interval == 0 or done == self.config.total_epochs:
+        if done % self.config.run.eval_interval == 0 or done == self.config.run.epochs:
             entry |= self._evaluate()
         entry["time_s"] = round(self.time_s, 3)
         self.evaluated_epochs = done
@@ -258,8 +260,8 @@ class _Run:
         """Write `config.json`; a resumed run must agree with the one there, in all that changes its results."""
         path = self.folder / "config.json"
         if self.config.run.resume and path.exists():
-            stored = read_json(path)
-            changed = set(differences(read_config(stored), self.config)) - set(fields_without_past(stored))
+            stored = read_stored(self.folder)
+            changed = set(differences(read_config(self.folder), self.config)) - set(fields_without_past(stored))
             wrong = sorted(name for name in changed if name in _RUN_RESULTS or not name.startswith(_FREE))
             if wrong:
                 raise ConfigError(
@@ -268,7 +270,7 @@ class _Run:
                 )
             for notice in notices(stored, self.config):
                 logger.warning("%s was started by an earlier version, which %s", self.folder, notice)
-        write_json(path, to_dict(self.config))
+        write_config(self.folder, self.config)
 
     def _resume(self) -> None:
         if not self.config.run.resume:

@@ -52,10 +52,10 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     """The learning rate of optimizer step `step` (from 0): a pure function, so that resuming needs no state.
 
     With t in epochs: warm-up rises linearly from `warmup_lr` at t = 0 to the peak at t = `warmup_epochs`; then
-    min_lr + (peak − min_lr) · (1 + cos(π t / epochs)) / 2, where t is not shifted by the warm-up; then `min_lr`.
+    min_lr + (peak − min_lr) · (1 + cos(π t / cosine_epochs)) / 2, where t is not shifted by the warm-up; then `min_lr`.
     This is timm's CosineLRScheduler as the paper's runs use it (`update="epoch"`: t is the epoch's number).
     """
-    schedule, peak, epochs = config.schedule, config.peak_lr, config.run.epochs
+    schedule, peak, epochs = config.schedule, config.peak_lr, config.cosine_epochs
     t = step / steps_per_epoch if schedule.update == "step" else float(step // steps_per_epoch)
     if t < schedule.warmup_epochs:
         return schedule.warmup_lr + (peak - schedule.warmup_lr) * t / schedule.warmup_epochs

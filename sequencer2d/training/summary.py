@@ -30,7 +30,7 @@ def summarize(
         "parameters": parameters,
         "final": final,
         "best": best,
-        "epochs": config.total_epochs,
+        "epochs": config.run.epochs,
         "steps": steps,
         "duration_s": round(duration_s, 3),
         "images_per_s": None if images_per_s is None else round(images_per_s, 1),

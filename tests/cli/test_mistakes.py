@@ -30,7 +30,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "digits", "epochs"], "expected field=value"),
         (["train", "digits", "optimizer.rl=1"], "did you mean optimizer.lr"),
         (["train", "digits", "optimizer.lr=fast"], "optimizer.lr: expected a number, got 'fast'"),
-        (["train", "digits", "run.epochs=0"], "run.epochs must be at least 1, got 0"),
+        (
+            ["train", "digits", "run.epochs=0"],
+            "run.epochs must be an integer, at least 1 and at most 1,000,000 epochs, got 0",
+        ),
         (["train", "digits", "precision=fp8"], "expected one of fp32, bf16, fp16"),
         (["train", "digits", "optimizer=adam"], "is a section, not a field"),
         (["train", "digits", "model.name=sequencer_s"], "did you mean"),

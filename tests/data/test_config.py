@@ -42,5 +42,5 @@ def test_lists_become_tuples_and_size_has_two_sides() -> None:
     ],
 )
 def test_a_field_out_of_range_is_named(field: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"data\.{field} is"):
+    with pytest.raises(ConfigError, match=rf"data\.{field} must be"):
         dataclasses.replace(DataConfig(), **{field: value})

@@ -29,7 +29,7 @@ def test_imagenet_from_scratch_is_the_papers(name):
     assert (config.data.batch_size, config.model.drop_path_rate) == (batch, drop_path)
     assert config.peak_lr == pytest.approx(peak)
     assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (0.05, None)
-    assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (300, 20, 10)
+    assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (310, 20, 10)
     assert (config.schedule.warmup_lr, config.schedule.min_lr) == (1e-6, 1e-6)
     assert config.data.mixup_group == 256
     check_augmentation(config, size=224, crop_pct=0.875, erasing=0.25)
@@ -52,7 +52,7 @@ def test_transfer_is_the_papers(name):
     assert (config.model.name, config.model.drop_path_rate, config.data.batch_size) == ("sequencer2d_s", 0.1, 512)
     assert config.peak_lr == 1e-4
     assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (1e-4, 1.0)
-    assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (200, 5, 10)
+    assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (210, 5, 10)
     assert config.schedule.warmup_lr == 1e-6
     assert config.model.pretrained
     assert config.data.mixup_group == 128, "4 processes of 128 images"

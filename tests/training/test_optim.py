@@ -58,7 +58,7 @@ def test_more_parameters_may_be_left_out_of_weight_decay():
 @pytest.mark.parametrize("recipe, peak", [("imagenet_s", 2e-3), ("imagenet_m", 1.5e-3), ("imagenet_l", 1e-3)])
 def test_schedule_of_the_papers_runs(recipe, peak):
     config = recipes.get(recipe)
-    rates = [learning_rate(config, epoch * STEPS, STEPS) for epoch in range(config.total_epochs)]
+    rates = [learning_rate(config, epoch * STEPS, STEPS) for epoch in range(config.run.epochs)]
     assert len(rates) == 310
     assert rates[0] == 1e-6
     assert rates[10] == pytest.approx(1e-6 + (peak - 1e-6) / 2)
@@ -75,12 +75,12 @@ def test_schedule_equals_timms(recipe):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config.peak_lr)
     timms = CosineLRScheduler(
         optimizer,
-        t_initial=config.run.epochs,
+        t_initial=config.cosine_epochs,
         lr_min=schedule.min_lr,
         warmup_t=int(schedule.warmup_epochs),
         warmup_lr_init=schedule.warmup_lr,
     )
-    for epoch in range(config.total_epochs):
+    for epoch in range(config.run.epochs):
         timms.step(epoch)
         assert learning_rate(config, epoch * STEPS, STEPS) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
 

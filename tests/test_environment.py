@@ -1,0 +1,42 @@
+import pytest
+
+from sequencer2d.environment import Launch, launch
+from sequencer2d.errors import ConfigError
+
+TWO = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    for name in (*TWO, "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_torchrun_there_is_one_process():
+    assert launch() == Launch(0, 0, 1, 1)
+
+
+def test_torchruns_variables(monkeypatch):
+    for name, value in TWO.items():
+        monkeypatch.setenv(name, value)
+    assert launch() == Launch(1, 1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "changed, says",
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be an integer"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE must be an integer"),
+        ({"WORLD_SIZE": "9" * 5000}, "WORLD_SIZE must be an integer"),
+        ({"RANK": "-1"}, "RANK must be an integer"),
+        ({"RANK": "2"}, "RANK=2 must be below WORLD_SIZE=2"),
+        ({"LOCAL_RANK": "1.5"}, "LOCAL_RANK must be an integer"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE must be an integer"),
+        ({"MASTER_PORT": ""}, "MASTER_PORT is not set"),
+    ],
+)
+def test_what_no_launcher_sets_is_refused(monkeypatch, changed, says):
+    for name, value in (TWO | changed).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=says):
+        launch()
