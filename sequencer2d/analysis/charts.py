@@ -7,8 +7,8 @@ import numpy as np
 
 from sequencer2d.analysis.figures import _caption, _colour_bar, _figure
 from sequencer2d.evaluation.attacks import AttackResult
+from sequencer2d.evaluation.mce import CorruptionResult
 from sequencer2d.evaluation.resolution import ResolutionResult
-from sequencer2d.evaluation.robustness import CorruptionResult
 
 
 def resolution_chart(results: Sequence[ResolutionResult]) -> Any:
@@ -39,21 +39,24 @@ def corruption_chart(results: Sequence[CorruptionResult]) -> Any:
     figure = _figure(3.1 * len(results) + 1.6, 5.2)
     axes = figure.subplots(1, len(results), squeeze=False, sharey=True)
     for axis, result in zip(axes[0], results, strict=True):
-        table = np.column_stack([np.full(len(result.corruptions), result.clean_error), result.error])
+        table, columns = result.error, [str(severity) for severity in result.severities]
+        if not np.isnan(result.clean_error):
+            table = np.column_stack([np.full(len(table), result.clean_error), table])
+            columns.insert(0, "clean")
         picture = axis.imshow(100 * table, cmap="viridis_r", vmin=0, vmax=100, aspect="auto")
         for (row, column), value in np.ndenumerate(100 * table):
             axis.text(
                 column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color="w" if value > 55 else "k"
             )
-        axis.set_xticks(range(table.shape[1]), ["clean", *map(str, result.severities)], fontsize=7)
+        axis.set_xticks(range(len(columns)), columns, fontsize=7)
         axis.set_yticks(
             range(len(result.corruptions)), [name.replace("_", " ") for name in result.corruptions], fontsize=7
         )
         axis.set_xlabel("severity", fontsize=8)
-        mce = f", mCE {result.mce:.1f}" if result.mce is not None else ""
+        mce = f", mCE {result.mce:.1f} %" if result.mce is not None else ""
         axis.set_title(f"{result.model}\nmean error {100 * result.mean_error:.1f} %{mce}", fontsize=8)
     _colour_bar(figure, picture, axes, "top-1 error, %")
-    _caption(figure, f"Top-1 error in percent under the corruptions of ImageNet-C, {results[0].count} images.")
+    _caption(figure, f"Top-1 error in percent, {results[0].count} images. {_first_up(results[0].title)}.")
     return figure
 
 
@@ -81,9 +84,14 @@ def calibration_chart(results: Sequence[CorruptionResult]) -> Any:
         figure,
         "Calibration under shift: where the dashed confidence lies above the accuracy, the model is too sure of "
         "itself. Calibration error: how far the two lie apart, mean over bins of equal confidence. "
-        f"Means over {len(results[0].corruptions)} corruptions, {results[0].count} images.",
+        f"Means over {len(results[0].corruptions)} corruptions, {results[0].count} images. "
+        f"{_first_up(results[0].title)}.",
     )
     return figure
+
+
+def _first_up(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def attack_chart(results: Sequence[AttackResult]) -> Any:

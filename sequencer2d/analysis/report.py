@@ -221,8 +221,9 @@ def _corruptions(
     )  # fmt: skip
     text = (
         "Errors under noise, blur, weather and digital damage at several severities, and whether the model knows when "
-        "it errs. Calibration error: how far its confidence lies from its accuracy; few images overstate it. The table "
-        "holds means over corruptions and severities, clean: without any."
+        "it errs. The corruptions are made on the fly: this is not the released ImageNet-C. Calibration error: how far "
+        "the model's confidence lies from its accuracy; few images overstate it. The table holds means over "
+        "corruptions and severities, clean: without any."
     )
     pictures = (_png(charts.corruption_chart(results)), _png(charts.calibration_chart(results)))
     return Section(TITLES["_corruptions"], text, pictures, rows)

@@ -1,9 +1,10 @@
 """Errors under the 15 corruptions of ImageNet-C at 5 severities (Hendrycks and Dietterich 2019), made on the fly for
 any data set.
 
-The corruptions are those of the library imagecorruptions-imaug, whose strengths are tuned for images of 224 pixels: on
-much smaller ones the same severity destroys more. They are applied after resizing and cropping, as for ImageNet-C
-itself; unlike there, the result is not compressed as JPEG once more.
+This is another benchmark than ImageNet-C, whose images are released as files (`imagenet_c`), and has no mCE: AlexNet's
+errors were measured on those files. The corruptions are those of the library imagecorruptions-imaug, whose strengths
+are tuned for images of 224 pixels: on much smaller ones the same severity destroys more. They are applied after
+resizing and cropping; unlike in ImageNet-C, the result is not compressed as JPEG once more.
 """
 
 import multiprocessing
@@ -11,16 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from sequencer2d.data.sources import Source
-from sequencer2d.errors import ConfigError
-from sequencer2d.evaluation.classify import Outcomes, calibration_error, concatenate
+from sequencer2d.evaluation.classify import Outcomes, concatenate
 from sequencer2d.evaluation.corruptions import (
     CORRUPTIONS,
     LEAST_PIXELS,
@@ -29,83 +27,12 @@ from sequencer2d.evaluation.corruptions import (
     require_library,
     start_worker,
 )
+from sequencer2d.evaluation.mce import CorruptionResult, cell_figures, check_names
 from sequencer2d.evaluation.outcomes import logits_of, outcomes_of
 from sequencer2d.evaluation.pixels import Progress, check_size, choose, match_classes, read_batches
 from sequencer2d.evaluation.subject import Subject
-from sequencer2d.files import atomic_write
 
 Item = TypeVar("Item")
-
-# Mean error of AlexNet over the five severities of each corruption on ImageNet-C, which mCE divides by.
-ALEXNET_ERRORS: dict[str, float] = {
-    "gaussian_noise": 0.886428,
-    "shot_noise": 0.894468,
-    "impulse_noise": 0.922640,
-    "defocus_blur": 0.819880,
-    "glass_blur": 0.826268,
-    "motion_blur": 0.785948,
-    "zoom_blur": 0.798360,
-    "snow": 0.866816,
-    "frost": 0.826572,
-    "fog": 0.819324,
-    "brightness": 0.564592,
-    "contrast": 0.853204,
-    "elastic_transform": 0.646056,
-    "pixelate": 0.717840,
-    "jpeg_compression": 0.606500,
-}
-
-
-@dataclass(frozen=True)
-class CorruptionResult:
-    """Errors under corruption.
-
-    Attributes:
-        model: its name.
-        corruptions, severities: the rows and columns of the arrays.
-        error: (rows, columns) top-1 error, 0 to 1.
-        confidence: (rows, columns) mean probability of the predicted class.
-        calibration: (rows, columns) expected calibration error, 0 to 1.
-        clean_error, clean_confidence, clean_calibration: the same without corruption.
-        count: images.
-        imagenet: whether the classes are those of ImageNet-1K, for which AlexNet's errors exist.
-    """
-
-    model: str
-    corruptions: tuple[str, ...]
-    severities: tuple[int, ...]
-    error: np.ndarray
-    confidence: np.ndarray
-    calibration: np.ndarray
-    clean_error: float
-    clean_confidence: float
-    clean_calibration: float
-    count: int
-    imagenet: bool
-
-    @property
-    def mean_error(self) -> float:
-        """Mean top-1 error over corruptions and severities, 0 to 1, not normalised."""
-        return float(self.error.mean())
-
-    @property
-    def mce(self) -> float | None:
-        """Mean corruption error in percent of AlexNet's; None unless all 15 × 5 were run with ImageNet's classes."""
-        complete = set(self.corruptions) == set(CORRUPTIONS) and self.severities == SEVERITIES
-        return mean_corruption_error(self.error, self.corruptions) if self.imagenet and complete else None
-
-    def save(self, path: str | Path) -> None:
-        """Write the arrays as `.npz`."""
-        values = {key: value for key, value in vars(self).items() if value is not None}
-        with atomic_write(path) as file:
-            np.savez_compressed(file, allow_pickle=False, **{key: np.asarray(value) for key, value in values.items()})
-
-
-def mean_corruption_error(error: np.ndarray, corruptions: Sequence[str] = CORRUPTIONS) -> float:
-    """mCE in percent: the mean over corruptions of Σ_s error / Σ_s AlexNet's error (Hendrycks and Dietterich, sec.
-    4.2)."""
-    alexnet = np.asarray([ALEXNET_ERRORS[name] for name in corruptions])
-    return float(100 * (np.asarray(error).mean(axis=1) / alexnet).mean())
 
 
 def corruption_errors(
@@ -161,7 +88,7 @@ def compare_corruption_errors(
     Corrupting costs more than classifying, so that a second such model is almost free. `progress` counts shared images
     once.
     """
-    _check_names(corruptions, severities)
+    check_names(corruptions, severities)
     for subject in subjects:
         check_size(subject.data, LEAST_PIXELS, "corrupting")
     require_library()
@@ -235,7 +162,7 @@ def _result(
     shape = (-1, 1 + len(names) * len(severities))
     hits = (outcomes.predictions == outcomes.targets).reshape(shape)
     confidences = outcomes.confidences.reshape(shape)
-    figures = np.asarray([_figures(h, c) for h, c in zip(hits.T, confidences.T, strict=True)])
+    figures = np.asarray([cell_figures(h, c) for h, c in zip(hits.T, confidences.T, strict=True)])
     clean, table = figures[0], figures[1:].reshape(len(names), len(severities), 3)
     return CorruptionResult(
         model=subject.name,
@@ -248,20 +175,4 @@ def _result(
         clean_confidence=float(clean[1]),
         clean_calibration=float(clean[2]),
         count=len(hits),
-        imagenet=len(subject.class_names) == 1000,
     )
-
-
-def _figures(hits: np.ndarray, confidences: np.ndarray) -> tuple[float, float, float]:
-    return 1 - float(hits.mean()), float(confidences.mean()), calibration_error(confidences, hits)
-
-
-def _check_names(corruptions: Sequence[str], severities: Sequence[int]) -> None:
-    for name in corruptions:
-        if name not in CORRUPTIONS:
-            raise ConfigError(f"no corruption {name!r}; there are: {', '.join(CORRUPTIONS)}")
-    for severity in severities:
-        if severity not in SEVERITIES:
-            raise ConfigError(f"no severity {severity}; there are 1 to 5")
-    if not corruptions or not severities:
-        raise ConfigError("no corruption or no severity to apply: name at least one of each")

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import math
+import shutil
 import socket
 
 import numpy as np
@@ -88,6 +89,25 @@ def test_attacks_run_as_in_the_paper_unless_told_otherwise(folder, tmp_path, cap
     assert "cannot reach" not in err
     _, err = pgd("--epsilons", "8", "--step-size", "0.5")
     assert "5 steps of 0.5/255 cannot reach ε = 8/255" in err
+
+
+def test_a_release_by_the_command_line(folder, tmp_path, capsys):
+    """A folder in the release's layout; its few images are said to be no ImageNet-C."""
+    for name in ("fog", "snow"):
+        for severity in (1, 3):
+            shutil.copytree(folder / "data", tmp_path / "c" / "weather" / name / str(severity))
+    options = ("--data", tmp_path / "c", "--output", tmp_path, "--formats", "png", "--json", "--workers", 0)
+    asked = ("--corruptions", "fog", "snow", "--severities", 1, 3)
+    assert analyze("imagenet-c", folder / "m.safetensors", *options, *asked) == 0
+    told = capsys.readouterr()
+    (row,) = json.loads(told.out)
+    assert row["images"] == 9
+    assert row["mCE, %"] is None
+    assert row["clean error, %"] is None
+    assert row["mean error, %"] == pytest.approx(np.mean([row["errors, %"][name] for name in ("fog", "snow")]))
+    assert "9 of 50,000 images in 3 of 1,000 classes, 2 of 15 corruptions at 2 of 5 severities" in told.err
+    assert (tmp_path / "imagenet-c.png").exists()
+    assert (tmp_path / "imagenet-c-calibration.png").exists()
 
 
 def test_shape_and_texture_say_how_often_either_was_named(folder, capsys):
@@ -184,6 +204,7 @@ def mistakes(folder, tmp_path):
         "NCHW was stated": ("erf", model, "--images", data, "--layout", "NCHW"),
         "layout tokens was stated": ("grad-cam", model, "--images", data, "--layout", "tokens"),
         "no corruption 'rain'": ("corruptions", model, *labelled, "--corruptions", "rain"),
+        "is not ImageNet-C: it has no folder gaussian_noise": ("imagenet-c", model, "--data", data),
         "no severity 6": ("corruptions", model, *labelled, "--severities", 6),
         "integer of at least 1, got '-1'": ("corruptions", model, *labelled, "--workers", -1),
         "levels between 0 and 255 such as 1,4,8, got '1,-2'": ("attack", model, *labelled, "--epsilons=1,-2"),

@@ -1,4 +1,4 @@
-"""`analyze resolution | corruptions | attack | shifted | shape-texture`."""
+"""`analyze resolution | attack | shifted | shape-texture`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sequencer2d.cli.analyze.common import (
     Kinds,
     add_data,
     add_output,
-    add_workers,
     epsilons,
     level,
     new_parser,
@@ -45,15 +44,6 @@ def add_parsers(kinds: Kinds) -> None:
     )
     add_data(parser, None)
     add_output(parser, "resolution")
-    add_json(parser)
-    parser = new_parser(
-        kinds, "corruptions", "the 15 corruptions of ImageNet-C at 5 severities, and calibration", run_corruptions
-    )
-    parser.add_argument("--corruptions", nargs="+", metavar="NAME", help="some of them (default: all 15)")
-    parser.add_argument("--severities", nargs="+", type=int, metavar="N", help="1 to 5 (default: all)")
-    add_workers(parser)
-    add_data(parser, None)
-    add_output(parser, "corruptions")
     add_json(parser)
     parser = new_parser(kinds, "attack", "accuracy under FGSM and PGD in L∞, by default as in the paper", run_attack)
     _add_attack_settings(parser)
@@ -113,37 +103,6 @@ def run_resolution(arguments: argparse.Namespace) -> int:
             rows.append({"model": result.model, "size": size, "top-1, %": None, "relative, %": None})
             remark(f"{result.model} does not take {size} pixels: {why}")
     write_figure(resolution_chart(results), arguments)
-    print_rows(rows, arguments.json)
-    return 0
-
-
-def run_corruptions(arguments: argparse.Namespace) -> int:
-    from sequencer2d.analysis.charts import calibration_chart, corruption_chart
-    from sequencer2d.evaluation.corruptions import CORRUPTIONS, SEVERITIES
-    from sequencer2d.evaluation.robustness import corruption_errors
-
-    source = source_of(arguments)
-    names, severities = tuple(arguments.corruptions or CORRUPTIONS), tuple(arguments.severities or SEVERITIES)
-    results = []
-    for subject in subjects(arguments):
-        total = len(names) * len(severities) * min(arguments.limit or len(source), len(source))
-        with progress(f"corruptions of {subject.name}", total) as advance:
-            result = corruption_errors(
-                subject, source, corruptions=names, severities=severities, limit=arguments.limit,
-                workers=arguments.workers, common_only=arguments.common_classes, progress=advance,
-            )  # fmt: skip
-        results.append(result)
-        path = output_path(arguments, ".npz", subject.name)
-        result.save(path)
-        say(path)
-    write_figure(corruption_chart(results), arguments)
-    write_figure(calibration_chart(results), arguments, "calibration")
-    rows = [
-        {"model": r.model, "images": r.count, "clean error, %": 100 * r.clean_error,
-             "mean error, %": 100 * r.mean_error,
-         "mCE, %": r.mce, "clean ECE, %": 100 * r.clean_calibration, "mean ECE, %": 100 * float(r.calibration.mean())}
-        for r in results
-    ]  # fmt: skip
     print_rows(rows, arguments.json)
     return 0
 
