@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sequencer2d.errors import ConfigError, DeviceError, UserError
 
@@ -56,6 +56,27 @@ def add_download(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="write JSON to standard output instead of a table")
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """Add `--orientation` and `--background`."""
+    parser.add_argument(
+        "--orientation",
+        choices=("upright", "stored"),
+        default="upright",
+        help="turn photos as their EXIF orientation says, or take pixels as stored, as timm does (default: upright)",
+    )
+    parser.add_argument(
+        "--background",
+        default="white",
+        metavar="COLOR",
+        help="behind transparent pixels: a CSS name or #rrggbb; none drops transparency, as timm does (default: white)",
+    )
+
+
+def decoding_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_decoding` took, as fields of a `DataConfig`."""
+    return {"orientation": arguments.orientation, "background": arguments.background}
 
 
 def positive(text: str) -> int:

@@ -60,7 +60,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sequencer2d.evaluation.predict import find_images
+    from sequencer2d.data.finding import find_images
     from sequencer2d.export import export_model
     from sequencer2d.export.exporting import check_options
     from sequencer2d.models.checkpoints import load_model

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d.cli.common import (
     add_checkpoint,
+    add_decoding,
     add_device,
     add_json,
     amp_dtype,
     console,
+    decoding_fields,
     error_console,
     positive,
     progress_bar,
@@ -54,6 +56,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--batch-size", type=positive, default=32, metavar="N", help="images per forward pass (default: 32)"
     )
+    add_decoding(parser)
     add_device(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -61,15 +64,18 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.data.config import DataConfig
-    from sequencer2d.evaluation.predict import class_names_of, find_images, input_fields, predict
+    from sequencer2d.data.finding import find_images
+    from sequencer2d.evaluation.predict import class_names_of, input_fields, predict
 
     paths = find_images(arguments.images)
     model, device = _load(arguments)
-    size = {"image_size": arguments.image_size} if arguments.image_size else {}
+    chosen = decoding_fields(arguments)
+    if arguments.image_size:
+        chosen["image_size"] = arguments.image_size
     found = predict(
         model,
         paths,
-        DataConfig(**(input_fields(model) | size)),
+        DataConfig(**(input_fields(model) | chosen)),
         class_names=class_names_of(model),
         device=device,
         amp_dtype=amp_dtype(arguments.precision),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+from sequencer2d.data.images import Decoding, background_color
 from sequencer2d.errors import ConfigError
 from sequencer2d.ranges import Checked, Probability, Range, Text
 
@@ -28,6 +29,11 @@ class DataConfig(Checked):
     """Split to evaluate on. A folder may also call it validation or valid; without one of these, test is taken."""
     download: bool = False
     """Let `hfds:` and `torch:` fetch what is not there. Nothing is ever downloaded without it."""
+    orientation: Literal["upright", "stored"] = "upright"
+    """upright: photos are turned as their EXIF orientation says, as people see them; stored: pixels as they lie in the
+    file, as torchvision and timm read them and as published accuracies mean it."""
+    background: Annotated[str, Text(empty=False)] = "white"
+    """Color behind transparent pixels, a CSS name or #rrggbb; `none` drops transparency, as torchvision and timm do."""
     image_size: Annotated[int | tuple[int, int], Range(at_least=1, at_most=8192, unit="pixels")] = 224
     """Pixels of a side, or (height, width)."""
     mean: Annotated[tuple[float, float, float], Range(at_least=-100, at_most=100)] = IMAGENET_MEAN
@@ -97,6 +103,12 @@ class DataConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        try:
+            background_color(self.background)
+        except ValueError:
+            raise ConfigError(
+                f"data.background must be a color such as white or #808080, or none, got {self.background!r}"
+            ) from None
         for name in ("crop_scale", "crop_ratio"):
             least, most = getattr(self, name)
             if least > most:
@@ -106,6 +118,11 @@ class DataConfig(Checked):
     def size(self) -> tuple[int, int]:
         """(height, width) of the model's input in pixels."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def decoding(self) -> Decoding:
+        """How image files become pixels."""
+        return Decoding(self.orientation, background_color(self.background))
 
     @property
     def mixes(self) -> bool:

@@ -1,17 +1,21 @@
 """Data sets that timm's readers give random access to: Hugging Face's and torchvision's."""
 
 import contextlib
+import functools
 import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image
+from torchvision.datasets import DatasetFolder
 
-from sequencer2d.data.images import BrokenImageError, decode, to_rgb
+from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode, to_rgb
 from sequencer2d.errors import DataError
 
 
-def open_external(kind: str, name: str, split: str, *, root: str = "", download: bool = False) -> "ExternalSource":
+def open_external(
+    kind: str, name: str, split: str, *, root: str = "", download: bool = False, decoding: Decoding = UPRIGHT
+) -> "ExternalSource":
     """A data set by name through timm.
 
     Args:
@@ -20,6 +24,7 @@ def open_external(kind: str, name: str, split: str, *, root: str = "", download:
         split: its name there; "val" becomes "validation" or "test" where a Hugging Face data set calls it so.
         root: where it is stored; for "hfds" the cache, or "" for the usual one.
         download: fetch it if it is not there; otherwise nothing touches the network.
+        decoding: how image files become pixels.
 
     Raises:
         DataError: not there, unknown, or without class labels.
@@ -30,7 +35,7 @@ def open_external(kind: str, name: str, split: str, *, root: str = "", download:
         raise DataError(f"torch:{name} needs data.root, the folder that holds (or shall hold) the data set")
     try:
         with contextlib.nullcontext() if download or kind != "hfds" else _offline():
-            return ExternalSource(_create(kind, name, split, root, download), f"{kind}:{name}[{split}]")
+            return ExternalSource(_create(kind, name, split, root, download), f"{kind}:{name}[{split}]", decoding)
     except DataError:
         raise
     except Exception as error:  # the libraries raise anything: ValueError, AssertionError, OSError, their own classes
@@ -41,12 +46,16 @@ def open_external(kind: str, name: str, split: str, *, root: str = "", download:
 class ExternalSource:
     """A data set of timm (`ImageDataset`) or torchvision as a `Source`.
 
+    torchvision's `ImageFolder` and its kind read their files through `decode`; its other data sets decode their own.
+
     Raises:
         DataError: it is empty or states no classes.
     """
 
-    def __init__(self, dataset: Any, name: str) -> None:
-        self._dataset, self._name = dataset, name
+    def __init__(self, dataset: Any, name: str, decoding: Decoding = UPRIGHT) -> None:
+        self._dataset, self._name, self.decoding = dataset, name, decoding
+        if isinstance(dataset, DatasetFolder):
+            dataset.loader = functools.partial(decode, decoding=decoding)
         self._reader = getattr(dataset, "reader", None)
         self.class_names = _class_names(dataset)
         if not len(dataset):
@@ -61,12 +70,18 @@ class ExternalSource:
         if self._reader is not None:
             file, target = self._reader[index]
             with file:
-                return decode(file), int(target)
+                return decode(file, self.decoding), self._checked(target)
         try:
             image, target = self._dataset[index]
-            return to_rgb(image), int(target)
+            return to_rgb(image, self.decoding), self._checked(target)
         except (OSError, ValueError, SyntaxError) as error:
             raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+
+    def _checked(self, target: Any) -> int:
+        """Test splits of the hub have −1 where labels are withheld."""
+        if not 0 <= int(target) < len(self.class_names):
+            raise BrokenImageError(f"its class is {int(target)}, expected 0 to {len(self.class_names) - 1}")
+        return int(target)
 
     def describe(self, index: int) -> str:
         """Name of the data set and number of the image."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sequencer2d.data.images import EXTENSIONS, BrokenImageError, decode
+from sequencer2d.data.images import EXTENSIONS, UPRIGHT, BrokenImageError, Decoding, decode
 from sequencer2d.data.sources import SPLIT_ALIASES, shorten
 from sequencer2d.errors import DataError
 
@@ -31,12 +31,14 @@ class TarSource:
         pattern: a folder that holds <split>.tar, <split>-*.tar or <split>/*.tar; or the path of the shards, with
             `{split}` or the split's name in it, ranges such as `{0000..0146}`, and `*`.
         split: its name, or one of its aliases; "" for whatever the pattern names.
+        decoding: how image files become pixels.
 
     Raises:
         DataError: no such shards, not tar files, or samples without a class.
     """
 
-    def __init__(self, pattern: str, split: str = "train") -> None:
+    def __init__(self, pattern: str, split: str = "train", decoding: Decoding = UPRIGHT) -> None:
+        self.decoding = decoding
         self.paths = find_shards(pattern, split)
         members = [_index(path, number) for number, path in enumerate(self.paths)]
         self._places = np.concatenate([places for places, _, _ in members])
@@ -65,7 +67,7 @@ class TarSource:
                 content = file.read(size)
         except OSError as error:
             raise BrokenImageError(str(error)) from error
-        return decode(content), int(self._targets[index])
+        return decode(content, self.decoding), int(self._targets[index])
 
     def describe(self, index: int) -> str:
         """Shard and key of the image."""

@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from sequencer2d.data.images import EXTENSIONS, decode
+from sequencer2d.data.finding import LINKED_TWICE, LeftOut, entries_of, id_of, ids_of_ancestors, images_below
+from sequencer2d.data.images import UPRIGHT, Decoding, decode, readable_extensions
 from sequencer2d.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,10 @@ SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
     "valid": ("valid", "val", "validation", "test"),
 }
 """Names under which a split is looked for, in this order."""
+
+
+_SPLIT_NAMES = frozenset({*SPLIT_ALIASES, *(name for names in SPLIT_ALIASES.values() for name in names)})
+LOOSE = "files beside the class folders"
 
 
 class Source(Protocol):
@@ -40,7 +45,9 @@ class Source(Protocol):
         ...
 
 
-def open_source(spec: str, split: str = "train", *, root: str = "", download: bool = False) -> Source:
+def open_source(
+    spec: str, split: str = "train", *, root: str = "", download: bool = False, decoding: Decoding = UPRIGHT
+) -> Source:
     """Open one split of a data set.
 
     Args:
@@ -53,6 +60,7 @@ def open_source(spec: str, split: str = "train", *, root: str = "", download: bo
         split: its name; for a folder, "" means that the classes stand in the folder itself.
         root: the folder that `folder`, `wds:` and `torch:` look in.
         download: let `hfds:` and `torch:` fetch what is missing.
+        decoding: how image files become pixels.
 
     Raises:
         DataError: the source is unknown, missing or empty, or a class has no images.
@@ -63,11 +71,11 @@ def open_source(spec: str, split: str = "train", *, root: str = "", download: bo
     if kind == "wds" and name:
         from sequencer2d.data.shards import TarSource
 
-        return TarSource(str(Path(root, name)), split)
+        return TarSource(str(Path(root, name)), split, decoding)
     if kind in ("hfds", "torch") and name:
         from sequencer2d.data.external import open_external
 
-        return open_external(kind, name, split, root=root, download=download)
+        return open_external(kind, name, split, root=root, download=download, decoding=decoding)
     folder = root if spec == "folder" else spec
     if spec == "folder" and not root:
         raise DataError("no folder of images given; set data.root to one laid out as root/<split>/<class>/<images>")
@@ -76,38 +84,45 @@ def open_source(spec: str, split: str = "train", *, root: str = "", download: bo
             f"unknown data source {spec!r}: neither a folder nor one of folder, digits, wds:<shards>.tar, hfds:<name>, "
             "torch:<name>"
         )
-    return FolderSource(folder, split)
+    return FolderSource(folder, split, decoding)
 
 
 class FolderSource:
     """Images in folders named after their classes: root/<split>/<class>/**/*.
 
-    Classes are numbered in the order of their sorted names, as torchvision's ImageFolder does. Hidden files and folders
-    and files that are no images by their extension are left out.
+    Classes are numbered in the order of their sorted names, as torchvision's ImageFolder does. What `finding` leaves
+    out is counted and logged.
 
     Args:
         root: the folder.
         split: sub-folder, or one of its aliases (`SPLIT_ALIASES`); "" if the classes stand in the root itself.
+        decoding: how image files become pixels.
 
     Raises:
-        DataError: no such folder or split, no classes, or classes without images.
+        DataError: no such folder or split, no classes, classes without images, or one folder under two classes' names.
     """
 
-    def __init__(self, root: str | os.PathLike[str], split: str = "train") -> None:
-        self.folder = find_split(Path(root), split)
-        try:
-            classes = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir() and _visible(entry.name))
-        except OSError as error:
-            raise DataError(f"{self.folder} cannot be listed: {error.strerror}") from error
+    def __init__(self, root: str | os.PathLike[str], split: str = "train", decoding: Decoding = UPRIGHT) -> None:
+        self.folder, self.decoding = find_split(Path(root), split), decoding
+        left_out = LeftOut()
+        classes = _class_folders(self.folder, left_out)
         if not classes:
-            raise DataError(f"{self.folder} holds no class folders; expected {self.folder}/<class>/<images>")
-        found = [_images_below(self.folder / name) for name in classes]
+            raise DataError(
+                f"{self.folder} holds no class folders; expected {self.folder}/<class>/<images>"
+                + (f"; left out: {left_out}" if left_out else "")
+            )
+        around = ids_of_ancestors(self.folder)
+        found = [
+            [f"{name}{os.sep}{path}" for path in images_below(self.folder / name, left_out, around)] for name in classes
+        ]
         empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
         if empty:
             raise DataError(
                 f"{len(empty)} of {len(classes)} classes in {self.folder} have no images: {shorten(empty)}; "
-                f"add images ({', '.join(sorted(EXTENSIONS))}) or remove the folders"
+                f"add images ({', '.join(sorted(readable_extensions()))}) or remove the folders"
+                + (f"; left out: {left_out}" if left_out else "")
             )
+        left_out.report(self.folder)
         self.class_names = tuple(classes)
         # One array of bytes, not a million strings: forked workers would copy those page by page as they touch them.
         self._paths = np.array([os.fsencode(path) for paths in found for path in paths])
@@ -117,7 +132,11 @@ class FolderSource:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return decode(self.describe(index)), int(self._targets[index])
+        return decode(self.describe(index), self.decoding), int(self._targets[index])
+
+    def paths(self) -> list[str]:
+        """Every image's path below the split's folder, <class>/…, in order."""
+        return [os.fsdecode(path) for path in self._paths]
 
     def describe(self, index: int) -> str:
         """The image's path."""
@@ -201,25 +220,49 @@ def check_same_classes(train: Source, val: Source) -> None:
     )
 
 
+def check_several_classes(source: Source) -> None:
+    """Raise `DataError` for a single class, of which any model is right; usually the folders stand a level off."""
+    if len(source.class_names) != 1:
+        return
+    (name,) = source.class_names
+    message = f"there is a single class, {name!r}: any model would be right about every image"
+    if isinstance(source, FolderSource):
+        below = sorted({Path(path).parts[1] for path in source.paths() if path.count(os.sep) > 1})
+        inside = source.folder / name
+        message += (
+            f". If the classes are the folders in {inside} ({shorten(below)}), move them one level up, or take "
+            f"{inside} itself as the split's folder"
+            if below
+            else f"; expected several folders, {source.folder}/<class>/<images>"
+        )
+    raise DataError(message)
+
+
 def shorten(names: Sequence[str], limit: int = 8) -> str:
     """The first names, comma-separated, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def _visible(name: str) -> bool:
-    return not name.startswith(".")
-
-
-def _images_below(folder: Path) -> list[str]:
-    """Paths relative to the folder's parent, sorted."""
-    parent, paths = str(folder.parent), []
-    for directory, below, files in os.walk(folder, followlinks=True):
-        below[:] = [name for name in below if _visible(name)]
-        prefix = os.path.relpath(directory, parent)
-        paths += [f"{prefix}{os.sep}{name}" for name in files if _is_image(name)]
-    return sorted(paths)
-
-
-def _is_image(name: str) -> bool:
-    return _visible(name) and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 - a million names
+def _class_folders(folder: Path, left_out: LeftOut) -> list[str]:
+    """Names of the class folders, sorted. Raises `DataError` for splits, and for one folder under two names."""
+    names: dict[tuple[int, int], str] = {}
+    around = ids_of_ancestors(folder)
+    for entry, is_folder in entries_of(folder, left_out):
+        if not is_folder:
+            left_out.add(LOOSE, entry.name)
+        elif (identity := id_of(entry.path)) in around:
+            left_out.add(LINKED_TWICE, entry.name)
+        elif identity in names:
+            raise DataError(
+                f"the classes {names[identity]!r} and {entry.name!r} in {folder} are one folder, through a link: "
+                "its images can't be of both; remove the link"
+            )
+        else:
+            names[identity] = entry.name
+    classes = sorted(names.values())
+    if classes and all(name in _SPLIT_NAMES for name in classes):
+        raise DataError(
+            f"the folders in {folder} ({', '.join(classes)}) are splits, not classes; name the split to use"
+        )
+    return classes

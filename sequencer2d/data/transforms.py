@@ -4,6 +4,7 @@ A transform turns an RGB image into a `uint8` array of shape (height, width, 3);
 randomness comes from the global generators of `random`, numpy and torch, which the loader seeds for each image.
 """
 
+import math
 import random
 from collections.abc import Callable
 
@@ -17,6 +18,11 @@ from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError
 
 __all__ = ["Mixer", "Transform", "eval_transform", "mixup", "normalize", "train_transform"]
+
+_MOST_RESIZED = 2**24
+"""Pixels of a resized image, at most, where its crop has fewer than an eighth of them: 50 MB."""
+
+_LEAST_BOX = 1 / 64  # of a pixel: Pillow takes boxes in single precision
 
 Transform = Callable[[Image.Image], np.ndarray]
 
@@ -60,6 +66,66 @@ class PadCrop:
         return f"PadCrop(size={self.size}, padding={self.padding}, interpolation={self.interpolation})"
 
 
+class CentralCrop:
+    """timm's resize and central crop, without ever making a resized image that is much larger than the crop.
+
+    A strip of 1 × 20,000 pixels, resized so that its short side fits, would be 256 × 5 million. Where the resized image
+    would be out of proportion, the crop alone is resized, from the same part of the image.
+
+    Args:
+        resize: timm's step: the whole image, its sides in proportion.
+        crop: timm's step: the middle of it.
+        scaled: (height, width) that the resized image just covers.
+        size: (height, width) of the crop.
+        interpolation: of the crop that is resized alone.
+    """
+
+    def __init__(
+        self,
+        resize: Callable[[Image.Image], Image.Image],
+        crop: Callable[[Image.Image], Image.Image],
+        scaled: tuple[int, int],
+        size: tuple[int, int],
+        interpolation: str,
+    ) -> None:
+        self.resize, self.crop, self.scaled, self.size = resize, crop, scaled, size
+        self.interpolation = Image.Resampling[interpolation.upper()]
+        self.most_resized = max(_MOST_RESIZED, 8 * size[0] * size[1])
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        shrink = min(image.height / self.scaled[0], image.width / self.scaled[1])
+        height, width = (int(side / shrink + 1e-6) for side in (image.height, image.width))
+        if height * width <= self.most_resized:
+            return self.crop(self.resize(image))
+        top, bottom = _middle(image.height, height, self.size[0])
+        left, right = _middle(image.width, width, self.size[1])
+        return image.resize(self.size[::-1], self.interpolation, (left, top, right, bottom))
+
+    def __repr__(self) -> str:
+        return f"{self.resize!r}\n{self.crop!r}"
+
+
+def _middle(side: int, resized: int, crop: int) -> tuple[float, float]:
+    """The part of a side of `side` pixels that becomes the central `crop` of `resized` pixels: begin and end."""
+    scale = side / resized
+    begin = min(max(0, round((resized - crop) / 2)) * scale, side - _LEAST_BOX)
+    return begin, min(begin + max(crop * scale, _LEAST_BOX), side)
+
+
+class NoThinnerThanAPixel:
+    """Widen a strip of which the resize to `scaled` = (height, width), sides in proportion, would leave nothing."""
+
+    def __init__(self, scaled: tuple[int, int]) -> None:
+        self.scaled = scaled
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        shrink = max(image.height / self.scaled[0], image.width / self.scaled[1])
+        if min(image.size) >= shrink:
+            return image
+        width, height = (max(1, round(side / shrink)) for side in image.size)
+        return image.resize((width, height), Image.Resampling.BOX)
+
+
 def train_transform(config: DataConfig) -> Transform:
     """The random transform of training: crop, flip, policy or colour jitter.
 
@@ -96,15 +162,21 @@ def train_transform(config: DataConfig) -> Transform:
 
 def eval_transform(config: DataConfig) -> Transform:
     """The fixed transform of evaluation: resize to size / `crop_pct`, then crop (`eval_crop`: the middle)."""
-    steps = create_transform(
-        config.size,
-        is_training=False,
-        interpolation=config.eval_interpolation,
-        crop_pct=config.crop_pct,
-        crop_mode=config.eval_crop,
-        use_prefetcher=True,
-    ).transforms
-    return Pipeline(_without_tensor(steps))
+    steps = _without_tensor(
+        create_transform(
+            config.size,
+            is_training=False,
+            interpolation=config.eval_interpolation,
+            crop_pct=config.crop_pct,
+            crop_mode=config.eval_crop,
+            use_prefetcher=True,
+        ).transforms
+    )
+    scaled = math.floor(config.size[0] / config.crop_pct), math.floor(config.size[1] / config.crop_pct)
+    if config.eval_crop == "center":
+        resize, crop = steps
+        return Pipeline([CentralCrop(resize, crop, scaled, config.size, config.eval_interpolation)])
+    return Pipeline([NoThinnerThanAPixel(scaled), *steps] if config.eval_crop == "border" else steps)
 
 
 def _without_tensor(steps: list) -> list:

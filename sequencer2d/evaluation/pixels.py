@@ -14,11 +14,11 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.finding import find_images
 from sequencer2d.data.images import BrokenImageError, decode
 from sequencer2d.data.sources import Source
 from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ConfigError, DataError, InputError
-from sequencer2d.evaluation.predict import find_images
 from sequencer2d.evaluation.subject import Subject
 
 MOST_ENLARGED = 8  # times, from which on an image shows resampling, not what a model sees
@@ -149,7 +149,7 @@ def check_photo(image: Image, data: DataConfig, name: str) -> None:
 
 def _read(path: Path, transform: Callable[..., np.ndarray], data: DataConfig) -> np.ndarray:
     try:
-        image = decode(path)
+        image = decode(path, data.decoding)
     except BrokenImageError as error:
         raise DataError(_broken(str(path), error)) from error
     check_photo(image, data, str(path))

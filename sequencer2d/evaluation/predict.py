@@ -4,7 +4,6 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 
 from sequencer2d.data.batches import normalize
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.images import EXTENSIONS, BrokenImageError, decode
+from sequencer2d.data.images import BrokenImageError, Decoding, decode
 from sequencer2d.data.transforms import Transform, eval_transform
-from sequencer2d.errors import DataError, InputError
+from sequencer2d.errors import InputError
 from sequencer2d.models.sequencer2d import Sequencer2D
 
 
@@ -53,7 +52,7 @@ def predict(
     Args:
         model: images (B, 3, H, W) → logits (B, classes). It is moved to `device` and put in evaluation mode.
         paths: image files.
-        config: size, mean, std, resampling and crop of the images; see `input_fields`.
+        config: decoding, size, mean, std, resampling and crop of the images; see `input_fields`.
         class_names: name of each output of the model.
         amp_dtype: autocast to this dtype; none: the model's own.
         top_k: classes per image, at most.
@@ -64,7 +63,7 @@ def predict(
     transform = eval_transform(config)
     iterator = iter(paths)
     while batch := list(itertools.islice(iterator, batch_size)):
-        read = [_read(path, transform) for path in batch]
+        read = [_read(path, transform, config.decoding) for path in batch]
         pixels = [item for item in read if isinstance(item, np.ndarray)]
         probabilities = iter(_probabilities(model, pixels, config, device, amp_dtype))
         for path, item in zip(batch, read, strict=True):
@@ -72,28 +71,6 @@ def predict(
                 yield Prediction(str(path), error=item)
             else:
                 yield Prediction(str(path), guesses=_guesses(next(probabilities), class_names, top_k))
-
-
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Files as they are, and for each folder the images anywhere below it, sorted.
-
-    Raises:
-        DataError: a path that does not exist, or a folder without images.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
-            if not below:
-                raise DataError(
-                    f"no images in {path}; looked for {', '.join(sorted(EXTENSIONS))}, in folders below too"
-                )
-            found += below
-        elif path.exists():
-            found.append(path)
-        else:
-            raise DataError(f"no such file or folder: {path}")
-    return found
 
 
 def class_names_of(model: Sequencer2D) -> tuple[str, ...]:
@@ -128,9 +105,9 @@ def input_fields(model: Sequencer2D) -> dict[str, Any]:
     }
 
 
-def _read(path: str | os.PathLike[str], transform: Transform) -> np.ndarray | str:
+def _read(path: str | os.PathLike[str], transform: Transform, decoding: Decoding) -> np.ndarray | str:
     try:
-        return transform(decode(path))
+        return transform(decode(path, decoding))
     except BrokenImageError as error:
         return str(error)
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sequencer2d.data.finding import find_images
 from sequencer2d.data.sources import Source
 from sequencer2d.errors import ConfigError, DataError
 from sequencer2d.evaluation.outcomes import logits_of
 from sequencer2d.evaluation.pixels import Progress, choose, match_classes, read_batches, read_images
-from sequencer2d.evaluation.predict import find_images
 from sequencer2d.evaluation.subject import Subject
 
 FILE_NAME = re.compile(r"([a-z]+)\d+-([a-z]+)\d+")

@@ -2,7 +2,8 @@
 
 A model of all 1000 classes is asked only about the classes of the set (200 of ImageNet-A and -R): its other logits are
 left out, as the sets' authors do. Which classes those are comes from timm. A model of other classes that are named by
-WordNet identifiers, such as one trained on Tiny-ImageNet, can be asked about those it shares.
+WordNet identifiers, such as one trained on Tiny-ImageNet, can be asked about those it shares. EXIF orientation and
+transparency are ignored, as the sets' authors ignore them.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sequencer2d.data.images import PUBLISHED
 from sequencer2d.data.sources import FolderSource, Source
 from sequencer2d.errors import ConfigError, DataError
 from sequencer2d.evaluation.classify import ClassificationResult, concatenate, summarize
@@ -64,7 +66,7 @@ def open_shifted(kind: str, root: str | os.PathLike[str]) -> ShiftedSet:
     """
     if kind not in KINDS:
         raise ConfigError(f"no shifted set {kind!r}; there are: {', '.join(KINDS)}")
-    source = FolderSource(root, "")
+    source = FolderSource(root, "", PUBLISHED)
     everything = imagenet_wnids()
     if kind == "imagenet-v2":
         wnids = tuple(everything[number] for number in _numbers(source, root))

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from sequencer2d.data.batches import normalize
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.images import decode
+from sequencer2d.data.images import BrokenImageError, decode
 from sequencer2d.data.transforms import eval_transform
-from sequencer2d.errors import ExportError
+from sequencer2d.errors import ExportError, InputError
 from sequencer2d.evaluation.predict import input_fields
 from sequencer2d.models.sequencer2d import Sequencer2D
 
@@ -124,5 +125,12 @@ def real_images() -> list[Path]:
 def _read(model: Sequencer2D, size: Size, paths: Sequence[Path]) -> Tensor:
     config = DataConfig(**(input_fields(model) | {"image_size": size}))
     transform = eval_transform(config)
-    pixels = torch.from_numpy(np.stack([transform(decode(path)) for path in paths])).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.stack([transform(_decode(path, config)) for path in paths])).permute(0, 3, 1, 2)
     return normalize(pixels, config.mean, config.std, device=torch.device("cpu"))
+
+
+def _decode(path: Path, config: DataConfig) -> Image:
+    try:
+        return decode(path, config.decoding)
+    except BrokenImageError as error:
+        raise InputError(f"cannot compare on {path} ({error}): give images that can be read") from error

@@ -1,4 +1,7 @@
-"""The paper's fine-tuning at a higher resolution (section 4.1)."""
+"""The paper's fine-tuning at a higher resolution (section 4.1).
+
+Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored.
+"""
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.training.config import (
@@ -21,7 +24,15 @@ def finetune_392_l() -> TrainConfig:
     """
     return TrainConfig(
         model=ModelSpec(name="sequencer2d_l", pretrained=True, drop_path_rate=0.4),
-        data=DataConfig(source="folder", image_size=392, crop_pct=1.0, batch_size=512, mixup_group=64),
+        data=DataConfig(
+            source="folder",
+            orientation="stored",
+            background="none",
+            image_size=392,
+            crop_pct=1.0,
+            batch_size=512,
+            mixup_group=64,
+        ),
         optimizer=OptimizerConfig(lr=5e-5, lr_reference_batch=None, weight_decay=1e-8),
         schedule=ScheduleConfig(warmup_epochs=0, cooldown_epochs=0, min_lr=1e-6, update="epoch"),
         regularization=RegularizationConfig(label_smoothing=0.1),

@@ -1,4 +1,7 @@
-"""The paper's ImageNet-1K runs from scratch (section 4.1; what its text leaves out is from the authors' runs)."""
+"""The paper's ImageNet-1K runs from scratch (section 4.1; what its text leaves out is from the authors' runs).
+
+Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored.
+"""
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.training.config import (
@@ -41,7 +44,9 @@ def imagenet_l() -> TrainConfig:
 def _imagenet(model: str, *, batch_size: int, drop_path_rate: float) -> TrainConfig:
     return TrainConfig(
         model=ModelSpec(name=model, drop_path_rate=drop_path_rate),
-        data=DataConfig(source="folder", image_size=224, batch_size=batch_size),
+        data=DataConfig(
+            source="folder", orientation="stored", background="none", image_size=224, batch_size=batch_size
+        ),
         optimizer=OptimizerConfig(lr=5e-4, lr_reference_batch=512, weight_decay=0.05),
         schedule=ScheduleConfig(warmup_epochs=20, warmup_lr=1e-6, cooldown_epochs=10, min_lr=1e-6, update="epoch"),
         regularization=RegularizationConfig(label_smoothing=0.1),

@@ -1,4 +1,7 @@
-"""The paper's transfer of ImageNet-1K weights to small data sets (section 4.4, table 3), here with Sequencer2D-S."""
+"""The paper's transfer of ImageNet-1K weights to small data sets (section 4.4, table 3), here with Sequencer2D-S.
+
+Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored.
+"""
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.training.config import (
@@ -54,7 +57,15 @@ def transfer_cars() -> TrainConfig:
 def _transfer(name: str, source: str) -> TrainConfig:
     return TrainConfig(
         model=ModelSpec(name="sequencer2d_s", pretrained=True, drop_path_rate=0.1),
-        data=DataConfig(source=source, image_size=224, batch_size=512, erasing=0.0, mixup_group=128),
+        data=DataConfig(
+            source=source,
+            orientation="stored",
+            background="none",
+            image_size=224,
+            batch_size=512,
+            erasing=0.0,
+            mixup_group=128,
+        ),
         optimizer=OptimizerConfig(lr=1e-4, lr_reference_batch=None, weight_decay=1e-4, clip_grad_norm=1.0),
         schedule=ScheduleConfig(warmup_epochs=5, warmup_lr=1e-6, cooldown_epochs=10, min_lr=1e-6, update="epoch"),
         regularization=RegularizationConfig(label_smoothing=0.1),

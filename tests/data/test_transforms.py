@@ -1,8 +1,10 @@
 import random
+import resource
 
 import numpy as np
 import pytest
 from PIL import Image
+from timm.data import create_transform
 from timm.data.auto_augment import RandAugment, rand_augment_ops
 
 from sequencer2d.data.config import DataConfig
@@ -92,3 +94,57 @@ def test_posterizing_to_no_bits_gives_black_as_in_the_pillow_of_the_papers_runs(
     operation = next(op for op in policy.ops if op.name == "PosterizeIncreasing")
     operation.prob = 1.0
     assert not np.asarray(operation(Image.new("RGB", (8, 8), (255, 200, 100)))).any()
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 9_000), (60_000, 2)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "nearest", "bilinear", "lanczos"])
+def test_strips_are_cropped_before_they_are_resized(size: tuple[int, int], interpolation: str) -> None:
+    levels = np.linspace(0, 255, max(size)).astype(np.uint8)
+    image = Image.fromarray(np.tile(levels, (min(size), 1)))
+    image = (image if size[0] > size[1] else image.transpose(Image.Transpose.ROTATE_90)).convert("RGB")
+    config = DataConfig(image_size=64, eval_interpolation=interpolation)  # type: ignore[arg-type]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pixels = eval_transform(config)(image)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert pixels.shape == (64, 64, 3)
+    middle = np.asarray(image)[size[1] // 2, size[0] // 2]
+    assert np.abs(pixels.astype(int) - middle).max() <= 2
+    assert grown < 200_000, "KiB"
+
+
+@pytest.mark.parametrize("target", [64, (48, 80)])
+@pytest.mark.parametrize("size", [(300, 40), (57, 400), (200, 200)])
+def test_the_crop_alone_is_the_middle_of_the_resized_image(
+    target: int | tuple[int, int], size: tuple[int, int]
+) -> None:
+    image = picture(1, size)
+    steps = create_transform(target, is_training=False, interpolation="bicubic", crop_pct=0.875).transforms
+    timms = np.asarray(steps[1](steps[0](image)))
+    transform = eval_transform(DataConfig(image_size=target))
+    assert np.array_equal(transform(image), timms)
+    transform.steps[0].most_resized = 0  # type: ignore[attr-defined]
+    difference = np.abs(transform(image).astype(int) - timms)
+    assert difference.mean() < 1.2  # from rounding the resized sides: a part of a pixel of a smooth picture
+
+
+@pytest.mark.parametrize("eval_crop", ["squash", "border"])
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (40, 30)])
+def test_strips_are_squashed_or_padded(eval_crop: str, size: tuple[int, int]) -> None:
+    config = DataConfig(image_size=64, eval_crop=eval_crop, crop_pct=1.0)  # type: ignore[arg-type]
+    pixels = eval_transform(config)(Image.new("RGB", size, (9, 9, 9)))
+    assert pixels.shape == (64, 64, 3)
+    assert (pixels == 9).all(-1).any()
+
+
+def test_no_share_of_the_crop_makes_a_large_image() -> None:
+    config = DataConfig(image_size=16, crop_pct=1e-6)
+    assert eval_transform(config)(picture(1, (40, 30))).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("crop", ["random-resized", "pad"])
+def test_training_takes_strips(crop: str) -> None:
+    transform = train_transform(DataConfig(image_size=16, crop=crop))  # type: ignore[arg-type]
+    for size in ((1, 20_000), (20_000, 1), (1, 1)):
+        for seed in range(5):
+            random.seed(seed)
+            assert transform(Image.new("RGB", size, (9, 9, 9))).shape == (16, 16, 3)

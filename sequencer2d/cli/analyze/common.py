@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sequencer2d.cli.common import add_download, console, error_console, positive, progress_bar, resolve_device
+from sequencer2d.cli.common import (
+    add_decoding,
+    add_download,
+    console,
+    decoding_fields,
+    error_console,
+    positive,
+    progress_bar,
+    resolve_device,
+)
 from sequencer2d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,6 +56,7 @@ def new_parser(
 def add_images(parser: argparse.ArgumentParser, limit: int) -> None:
     """--images, --limit: images without labels."""
     parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="image files, or folders of them")
+    add_decoding(parser)
     parser.add_argument(
         "--limit",
         type=positive,
@@ -66,6 +77,7 @@ def add_data(parser: argparse.ArgumentParser, limit: int | None) -> None:
     parser.add_argument(
         "--limit", type=positive, default=limit, metavar="N", help=f"at most N images (default: {limit or 'all'})"
     )
+    add_decoding(parser)
     parser.add_argument("--common-classes", action="store_true", help="leave out classes that the model does not have")
 
 
@@ -118,7 +130,10 @@ def subjects(arguments: argparse.Namespace) -> list[Subject]:
             f"{len(twice)} models are called {twice[0]!r}, and their files would be, too; name them, for example "
             f"first@{specs[names.index(twice[0])]}"
         )
-    return [subject.resized(arguments.image_size) if arguments.image_size else subject for subject in loaded]
+    chosen: dict[str, Any] = decoding_fields(arguments) if "orientation" in arguments else {}
+    if arguments.image_size:
+        chosen["image_size"] = arguments.image_size
+    return [dataclasses.replace(subject, data=dataclasses.replace(subject.data, **chosen)) for subject in loaded]
 
 
 def images_for(subject: Subject, arguments: argparse.Namespace) -> np.ndarray:
@@ -130,9 +145,11 @@ def images_for(subject: Subject, arguments: argparse.Namespace) -> np.ndarray:
 
 def source_of(arguments: argparse.Namespace) -> Source:
     """The labelled images of --data."""
+    from sequencer2d.data.config import DataConfig
     from sequencer2d.data.sources import open_source
 
-    return open_source(arguments.data, arguments.split)
+    decoding = DataConfig(**decoding_fields(arguments)).decoding
+    return open_source(arguments.data, arguments.split, decoding=decoding)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from sequencer2d.cli.analyze.common import (
     subjects,
     write_figure,
 )
-from sequencer2d.cli.common import add_json, positive
+from sequencer2d.cli.common import add_decoding, add_json, positive
 from sequencer2d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def add_parsers(kinds: Kinds) -> None:
     parser.add_argument("--split", default="val", help="split of --data (default: val)")
     parser.add_argument("--limit", type=positive, default=1000, metavar="N", help="images of --data (default: 1000)")
     parser.add_argument("--common-classes", action="store_true", help="leave out classes that the model does not have")
+    add_decoding(parser)
     add_json(parser)
 
 

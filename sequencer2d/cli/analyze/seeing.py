@@ -19,6 +19,7 @@ from sequencer2d.cli.analyze.common import (
     subjects,
     write_figure,
 )
+from sequencer2d.cli.common import add_decoding
 from sequencer2d.errors import DataError
 
 
@@ -31,6 +32,7 @@ def add_parsers(kinds: Kinds) -> None:
         kinds, "hidden-states", "what the LSTMs of a block put out for an image", run_hidden_states, several=False
     )
     parser.add_argument("--image", required=True, metavar="FILE", help="the image")
+    add_decoding(parser)
     parser.add_argument("--block", metavar="NAME", help="a block (default: the last one of the first stage)")
     parser.add_argument(
         "--channels", nargs="+", type=int, metavar="N", help="channels to show (default: the most active)"
