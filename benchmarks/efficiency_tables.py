@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 
 from benchmarks.columns import Column, Row, View, fixed, millions
-from sequencer2d.evaluation.benchmark import LEAN, best_rows, label, latest, with_ratio
+from sequencer2d.evaluation.benchmark import LEAN, best_rows, label, latest, table1, with_ratio
 
 PEER = "convnext_tiny"
 FORMS = {
@@ -75,7 +75,32 @@ def _sweep_view(field: str, values: Sequence[int], mode: str, what: str = "image
     return View("efficiency", (Column("label", "model"), *columns), rows)
 
 
+def _pair(row: Row, quantity: str) -> str:
+    """Training/inference, as the paper writes them."""
+    values = (row[quantity.format(mode)] for mode in ("training", "inference"))
+    return "/".join("–" if value is None else f"{value:,.0f}" for value in values)
+
+
+def _table1_rows(rows: list[Row]) -> list[Row]:
+    quantities = [f"{protocol}_{{}}_{what}" for protocol in ("paper", "best") for what in ("rate", "memory")]
+    return [{**row, **{quantity: _pair(row, quantity) for quantity in quantities}} for row in table1(rows)]
+
+
 EFFICIENCY_TABLES = {
+    "efficiency-table1": View(
+        "efficiency-table1",
+        (
+            Column("label", "model"),
+            Column("family", "family"),
+            Column("size", "res.", "{}²".format),
+            *_MODEL[1:],
+            Column("paper_{}_rate", "paper's protocol, images/s"),
+            Column("paper_{}_memory", "peak MiB"),
+            Column("best_{}_rate", "at its best, images/s"),
+            Column("best_{}_memory", "peak MiB"),
+        ),
+        _table1_rows,
+    ),
     "efficiency-inference": _forms_view("inference", 256, _MEMORY),
     "efficiency-training": _forms_view("training", 128, _MEMORY),
     "efficiency-latency": _forms_view("inference", 1, Column("latency_ms", "best latency, ms", fixed(2))),

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sequencer2d.cli.bench_report import report, row_line
 from sequencer2d.cli.common import add_json, console, positive, progress_bar, resolve_device
 from sequencer2d.errors import ConfigError
 
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from sequencer2d.evaluation.benchmark import Case, ResultFile
 
 FIELDS = {"models": "models", "batch": "batches", "size": "sizes", "mode": "modes"}
-TITLES = ("model", "form", "images/s", "ratio", "latency, ms", "peak, MiB", "lowest peak, MiB", "parameters", "GMACs")
+LAYOUTS = ("workloads", "table1")
 
 EPILOG = """\
 examples:
   sequencer2d bench                                         a few minutes: small models, one image and many
   sequencer2d bench --models sequencer2d_s,convnext_tiny --batch 1,16,256 --size 224,448 --mode inference,training
-  sequencer2d bench --plan table1 --output table1.json      the paper's Table 1 columns; --plan help lists the plans
+  sequencer2d bench --plan table1 --output table1.json      the paper's Table 1; --plan help lists the plans
+  sequencer2d bench --plan table1 --forms paper             … by the paper's protocol only: fp32, eager, SGD
+  sequencer2d bench --merge table1.json --layout table1 --accuracy s.json swin.json     … with what `eval --json` wrote
   sequencer2d bench --artifacts model.onnx model.xml --batch 1,8   what `sequencer2d export` wrote, on the CPU
   sequencer2d bench --merge a.json b.json --output all.json put results of equal devices together
 
@@ -96,9 +99,15 @@ def plan_cases(arguments: argparse.Namespace, device: torch.device) -> list[Case
     quick = QUICK if device.type == "cuda" else QUICK_CPU
     plan = PLANS[arguments.plan] if arguments.plan else Plan("as given", (quick,))
     given = {field: tuple(getattr(arguments, name)) for name, field in FIELDS.items() if getattr(arguments, name)}
-    sweeps = tuple(dataclasses.replace(sweep, **given) for sweep in plan.sweeps)
-    dtypes = arguments.dtype or (["bf16"] if device.type == "cuda" else ["fp32"])
-    return Plan(plan.question, sweeps).cases(dtypes, arguments.forms or available_forms(device))
+    sweeps = [dataclasses.replace(sweep, **given).limited(arguments.dtype, arguments.forms) for sweep in plan.sweeps]
+    default_dtypes = ["bf16"] if device.type == "cuda" else ["fp32"]
+    cases = Plan(plan.question, tuple(sweeps)).cases(default_dtypes, available_forms(device))
+    if not cases:
+        raise ConfigError(
+            f"nothing to measure: --forms {','.join(arguments.forms)} does not fit the models, --mode and --dtype; "
+            "'paper' is for fp32, 'optimized' for inference of ours, 'lean' for training"
+        )
+    return cases
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +132,8 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         type=_names,
         metavar="A,B",
         help="eager, compile, graph (compiled, captured), autotune, optimized (inference), lean (training: a graph "
-        "that keeps fewer activations); default: all but autotune and lean; CPU: eager",
+        "that keeps fewer activations), paper (fp32, eager, SGD: the paper's Table 1); default: the plan's, or all but "
+        "autotune, lean, paper; CPU: eager",
     )
     parser.add_argument("--shard", type=_shard_spec, metavar="I/N", help="measure the Ith of N parts only, from 1")
     parser.add_argument(
@@ -141,6 +151,16 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--peer", default="convnext_tiny", metavar="NAME", help="ratios to it (default: convnext_tiny)")
     parser.add_argument("--merge", nargs="+", metavar="FILE", help="measure nothing: show these results as one")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, help="of the tables: by workload, or as the paper's Table 1 (default: the plan's)"
+    )
+    parser.add_argument(
+        "--accuracy",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="what `sequencer2d eval MODEL --json` wrote, for the column top-1 of --layout table1",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what would be measured and stop")
 
 
@@ -229,66 +249,12 @@ def _show_row(progress: Progress, task: Any, row: dict[str, Any]) -> None:
     progress.console.print(row_line(row), highlight=False, markup=False, soft_wrap=True)
 
 
-def row_line(row: dict[str, Any]) -> str:
-    """One row in one line."""
-    from sequencer2d.evaluation.benchmark import label
-
-    where = f"{label(row)}, {row['form']}, {row['mode']} {row['dtype']}, batch {row['batch']}, {row['size']}²"
-    if row["error"]:
-        return f"{where}: {row['error']}"
-    memory = f", {row['peak_memory_mib']:,.0f} MiB" if row["peak_memory_mib"] is not None else ""
-    return f"{where}: {row['images_per_s']:,.1f} images/s, {row['latency_ms']:.3f} ms{memory}"
-
-
 def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    from sequencer2d.evaluation.benchmark import best_rows, latest, with_ratio
+    from sequencer2d.evaluation.benchmark import PLANS, read_accuracies
 
-    best = with_ratio(best_rows(rows), arguments.peer)
-    if arguments.json:
-        print(json.dumps(best, indent=2))
-        return
-    for title, group in _by_workload(best).items():
-        console().print(_table(title, group, arguments.peer))
-    failed = [row for row in latest(rows) if row["error"]]
-    if failed:
-        console().print(f"Without a rate ({len(failed)}):")
-    for row in failed:
-        console().print(f"  {row_line(row)}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _by_workload(best: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in best:
-        groups.setdefault(f"{row['mode']}, {row['dtype']}, batch {row['batch']}, {row['size']}²", []).append(row)
-    return {title: sorted(group, key=lambda row: -row["images_per_s"]) for title, group in groups.items()}
-
-
-def _table(title: str, rows: list[dict[str, Any]], peer: str) -> Any:
-    from rich.table import Table
-
-    from sequencer2d.evaluation.benchmark import label
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name in TITLES:
-        text = name in ("model", "form")
-        table.add_column(f"× {peer}" if name == "ratio" else name, justify="left" if text else "right", no_wrap=text)
-    for row in rows:
-        table.add_row(
-            label(row),
-            row["form"],
-            f"{row['images_per_s']:,.1f}",
-            _number(row["ratio"], ".2f"),
-            f"{row['latency_ms']:,.3f}",
-            _number(row["peak_memory_mib"], ",.0f"),
-            _number(row["lowest_memory_mib"], ",.0f"),
-            f"{row['parameters'] / 1e6:.1f} M",
-            _number(row["gmacs"], ".2f"),
-        )
-    return table
-
-
-def _number(value: float | None, spec: str) -> str:
-    return "–" if value is None else format(value, spec)
+    plan = PLANS.get(arguments.plan or "")
+    layout = arguments.layout or (plan.layout if plan else LAYOUTS[0])
+    report(rows, layout, peer=arguments.peer, accuracies=read_accuracies(arguments.accuracy), as_json=arguments.json)
 
 
 def _merge(arguments: argparse.Namespace) -> int:

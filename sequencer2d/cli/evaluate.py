@@ -89,7 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
                 progress=lambda: bar.advance(task),
             )
         if group.main:
-            _print_result(result, arguments)
+            about = {"model": subject.architecture, "image_size": config.size}
+            _print_result(result, arguments, about)
     return 0
 
 
@@ -141,9 +142,9 @@ def _data_fields(fields: list[str]) -> dict[str, str]:
     return values
 
 
-def _print_result(result: ClassificationResult, arguments: argparse.Namespace) -> None:
+def _print_result(result: ClassificationResult, arguments: argparse.Namespace, about: dict[str, Any]) -> None:
     if arguments.json:
-        print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+        print(json.dumps({**about, **result.to_dict()}, indent=2, ensure_ascii=False))
         return
     from rich.table import Table
     from rich.text import Text

@@ -49,6 +49,12 @@ class Subject:
         return self
 
     @property
+    def architecture(self) -> str:
+        """The name of the model in our table of variants or in timm's; "" where it does not say."""
+        said = getattr(self.model, "pretrained_cfg", None) or {}
+        return str(getattr(self.model, "variant", "") or said.get("architecture", ""))
+
+    @property
     def input_fields(self) -> dict[str, Any]:
         """The fields of a `DataConfig` that feed the model as its own evaluation does."""
         return {name: getattr(self.data, name) for name in INPUT_FIELDS}

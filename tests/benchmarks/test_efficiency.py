@@ -57,6 +57,16 @@ def test_the_papers_columns_join_training_and_inference(result: dict[str, Any]) 
     assert "| timm sequencer2d_s | Seq. | 28.0 M | 8.3 | 80 | 80 | 48 | 48 |" in shown("efficiency-paper", result)
 
 
+def test_table_1_has_the_papers_protocol_beside_the_best(result: dict[str, Any]) -> None:
+    for mode, rate in (("training", 11.0), ("inference", 33.0)):
+        exact = row("sequencer2d_s", mode, 16, 224, "paper", dtype="fp32", images_per_s=rate, peak_memory_mib=rate + 1)
+        result["rows"].append(exact)
+    markers = "<!-- table: efficiency-table1 -->\n<!-- end: efficiency-table1 -->"
+    text = tables.render(markers, {"efficiency-table1": result})
+    assert "| sequencer2d_s (auto) | Seq. | 224² | 28.0 M | 8.3 | 11/33 | 12/34 | 320/320 | 48/48 |" in text
+    assert "| convnext_tiny | CNN | 224² | 28.0 M | 8.3 | –/– | –/– | 160/160 | 48/48 |" in text
+
+
 def test_a_sweep_has_a_column_per_value(result: dict[str, Any]) -> None:
     assert "| sequencer2d_s (auto) | 320 | 80 | – | 20 |" in shown("efficiency-resolution", result)
     assert "| deit_small | 40 | – | 640 | – | 10,240 |" in shown("efficiency-batch", result)

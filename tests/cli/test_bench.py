@@ -66,10 +66,52 @@ def test_the_lean_form_of_the_headline_is_measured_in_training_only(command: Cal
 
 def test_options_replace_what_a_plan_says(command: Callable[..., Any]) -> None:
     out = command("bench", "--device", "cpu", "--plan", "table1", "--models", "resnet18", "--dry-run").out
-    assert out.splitlines() == [
+    workloads = [f"{mode}, fp32, batch 16, {size}²" for size in (224, 392, 384) for mode in ("training", "inference")]
+    assert out.splitlines() == [f"resnet18, {work}: {form}" for form in ("paper", "eager") for work in workloads]
+
+
+def test_the_papers_protocol_is_fp32_whatever_else_runs(command: Callable[..., Any]) -> None:
+    plan = ("bench", "--device", "cpu", "--plan", "table1", "--dry-run")
+    bf16 = command(*plan, "--models", "resnet18", "--size", "224", "--dtype", "bf16,fp32", "--forms", "paper,eager")
+    assert bf16.out.splitlines() == [
+        "resnet18, training, fp32, batch 16, 224²: paper",
+        "resnet18, inference, fp32, batch 16, 224²: paper",
+        "resnet18, training, bf16, batch 16, 224²: eager",
         "resnet18, training, fp32, batch 16, 224²: eager",
+        "resnet18, inference, bf16, batch 16, 224²: eager",
         "resnet18, inference, fp32, batch 16, 224²: eager",
     ]
+    paper = command(*plan, "--forms", "paper").out.splitlines()
+    assert len(paper) == 44
+    assert all(line.endswith(": paper") and "fp32" in line for line in paper)
+    for model in ("sequencer2d_l@auto", "timm:sequencer2d_l"):
+        assert f"{model}, training, fp32, batch 16, 392²: paper" in paper
+    assert "swin_base_patch4_window12_384, inference, fp32, batch 16, 384²: paper" in paper
+
+
+def test_table_1_joins_protocols_modes_and_accuracies(command: Callable[..., Any], tmp_path: Path, tiny: Path) -> None:
+    plan = ("--plan", "table1", "--models", "sequencer2d_n,test_resnet", "--batch", "2", "--size", "28")
+    measured = command("bench", "--device", "cpu", *plan, *FAST, "--output", tmp_path / "a.json")
+    assert measured.code == 0, measured.err
+    assert "paper's protocol" in measured.out
+    evaluated = command("eval", tiny, "--data", "digits", "--json", "data.workers=0")
+    (tmp_path / "n.json").write_text(evaluated.out)
+    top1 = json.loads(evaluated.out)["top1"]
+    assert json.loads(evaluated.out)["model"] == "sequencer2d_n"
+    written = {**json.loads(evaluated.out), "image_size": [28, 28]}
+    (tmp_path / "n.json").write_text(json.dumps(written))
+    merge = ("bench", "--merge", tmp_path / "a.json", "--layout", "table1", "--accuracy", tmp_path / "n.json")
+    found = {row["model"]: row for row in json.loads(command(*merge, "--json").out)}
+    rows = {
+        (row["model"], row["form"], row["mode"]): row["images_per_s"]
+        for row in json.loads((tmp_path / "a.json").read_text())["rows"]
+    }
+    for model in ("sequencer2d_n", "test_resnet"):
+        for protocol, form in (("paper", "paper"), ("best", "eager")):
+            for mode in ("training", "inference"):
+                assert found[model][f"{protocol}_{mode}_rate"] == rows[model, form, mode]
+    assert found["sequencer2d_n"]["top1"] == top1
+    assert found["test_resnet"]["top1"] is None
 
 
 @pytest.mark.parametrize(
@@ -81,6 +123,8 @@ def test_options_replace_what_a_plan_says(command: Callable[..., Any]) -> None:
         (("--mode", "test"), "inference, training"),
         (("--dtype", "int8"), "bf16"),
         (("--forms", "fast"), "lean"),
+        (("--forms", "paper", "--dtype", "bf16"), "'paper' is for fp32"),
+        (("--accuracy", "nowhere.json", "--merge", "nowhere.json"), "nowhere.json"),
         (("--batch", "0"), "at least 1"),
         (("--shard", "3/2"), "I/N"),
         (("--merge", "nowhere.json"), "nowhere.json"),

@@ -1,5 +1,6 @@
 """The benchmark: no rate for a wrong result, no row measured twice, no failure that stops the rest."""
 
+import dataclasses
 import functools
 import json
 import time
@@ -368,3 +369,35 @@ def test_parts_are_merged_with_the_latest_of_equal_rows() -> None:
     merged = benchmark.merge([{**HEADER, "rows": [new]}, {**HEADER, "commit": "def", "rows": [old, other]}], "all")
     assert {row_key(row): row["images_per_s"] for row in merged["rows"]} == {row_key(new): 2.0, row_key(other): 3.0}
     assert (merged["name"], merged["commit"]) == ("all", "abc, def")
+
+
+def test_the_papers_protocol_is_eager_exact_fp32_with_sgd_and_the_usual_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    (case,) = cases("test_resnet", mode="training", form="paper")
+    session = loop._Session(dataclasses.replace(case, size=64), CPU)
+    model, images = session.work.model, session.work.images
+    assert images.is_contiguous()
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+    assert not cases("test_resnet", dtype="bf16", form="paper")
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    seen = []
+    model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    monkeypatch.setattr(forms, "LEARNING_RATE", 0.25)
+    torch.backends.cudnn.allow_tf32, restore = True, torch.backends.cudnn.allow_tf32
+    try:
+        forms.prepare(session.work, "paper").step()
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = restore
+    assert seen == [False]
+    for name, parameter in model.named_parameters():  # Nesterov's first step: the gradient and 0.9 of it
+        expected = before[name] - 0.25 * 1.9 * parameter.grad
+        torch.testing.assert_close(parameter.detach(), expected, msg=name)
+
+
+def test_the_papers_protocol_does_not_compete(tmp_path: Path) -> None:
+    both = [*cases("test_resnet"), *cases("test_resnet", form="paper")]
+    wanted = [dataclasses.replace(case, size=64) for case in both]
+    rows, _ = measure(wanted, tmp_path / "a.json")
+    assert {row["form"] for row in benchmark.best_rows(rows)} == {"eager", "paper"}
+    ratios = benchmark.with_ratio(benchmark.best_rows(rows), "test_resnet")
+    assert [row["ratio"] for row in ratios] == [1.0, 1.0]

@@ -8,7 +8,7 @@ graph needs no copy; training is forward, cross entropy, backward and fused Adam
 without stochastic depth.
 """
 
-from sequencer2d.evaluation.benchmark.forms import DTYPES, FORMS, LEAN, MODES, available_forms
+from sequencer2d.evaluation.benchmark.forms import DTYPES, FORMS, LEAN, MODES, PAPER, available_forms
 from sequencer2d.evaluation.benchmark.loop import Case, make_cases, result_header, run
 from sequencer2d.evaluation.benchmark.plans import PLANS, Plan, Sweep
 from sequencer2d.evaluation.benchmark.results import (
@@ -21,6 +21,7 @@ from sequencer2d.evaluation.benchmark.results import (
     with_ratio,
 )
 from sequencer2d.evaluation.benchmark.subjects import PEERS, Subject, parse_subject
+from sequencer2d.evaluation.benchmark.table1 import Accuracy, read_accuracies, table1
 from sequencer2d.evaluation.benchmark.timing import ceilings
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "FORMS",
     "LEAN",
     "MODES",
+    "PAPER",
     "PEERS",
     "PLANS",
+    "Accuracy",
     "Case",
     "Plan",
     "ResultFile",
@@ -43,8 +46,10 @@ __all__ = [
     "make_cases",
     "merge",
     "parse_subject",
+    "read_accuracies",
     "read_result",
     "result_header",
     "run",
+    "table1",
     "with_ratio",
 ]

@@ -7,13 +7,16 @@ autotune    the same with inductor's mode "max-autotune": minutes of compilation
 optimized   ours, through `sequencer2d.optimize`; inference only
 lean        as `graph`, compiled to keep MEMORY_BUDGET of the activations for backward and to compute the others again;
             training only, and only measured where it is named
+paper       as the paper's Table 1 was measured: eager, fp32 without TF32 (its V100 has none), PyTorch's usual memory
+            layout, SGD with Nesterov's momentum in training; fp32 only, and only measured where it is named
 
 A workload is a model on its device with its inputs; a form turns it into a step without arguments that can be timed.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +30,8 @@ from sequencer2d.models.optimizing import optimize, side_stream
 MODES = ("inference", "training")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LEAN = "lean"
-FORMS = ("eager", "compile", "graph", "autotune", "optimized", LEAN)
+PAPER = "paper"
+FORMS = ("eager", "compile", "graph", "autotune", "optimized", LEAN, PAPER)
 NEED_CUDA = ("graph", "autotune", LEAN)
 MEMORY_BUDGET = 0.8
 """Share of the activations that the form `lean` keeps: torch._functorch.config.activation_memory_budget."""
@@ -46,7 +50,7 @@ class Workload:
         model: in eval mode with weights in `dtype`, or in training mode with fp32 weights.
         mode: "inference" or "training".
         dtype: of the weights and images in inference, of autocast in training.
-        images: (B, 3, size, size), channels last; fp32 in training.
+        images: (B, 3, size, size), channels last except for the form `paper`; fp32 in training.
         targets: (B,) class indices.
     """
 
@@ -90,8 +94,17 @@ class Form:
     captured: Callable[[], Any] | None = None
 
 
-def workload(model: nn.Module, mode: str, dtype: torch.dtype, batch: int, size: int, device: torch.device) -> Workload:
-    """Move `model` to the device, in channels-last layout and in the dtype of the mode, and draw a batch for it.
+def workload(
+    model: nn.Module,
+    mode: str,
+    dtype: torch.dtype,
+    batch: int,
+    size: int,
+    device: torch.device,
+    *,
+    layout: torch.memory_format = torch.channels_last,
+) -> Workload:
+    """Move `model` to the device, in the memory layout and the dtype of the mode, and draw a batch for it.
 
     Weights and images are rounded to `dtype` in training too, so that a check against fp64 sees the arithmetic's error
     and not the rounding of its inputs.
@@ -101,10 +114,10 @@ def workload(model: nn.Module, mode: str, dtype: torch.dtype, batch: int, size: 
         for parameter in model.parameters():
             parameter.copy_(parameter.to(dtype))
     weights = torch.float32 if training else dtype
-    model = model.to(device=device, dtype=weights).to(memory_format=torch.channels_last).train(training)
+    model = model.to(device=device, dtype=weights).to(memory_format=layout).train(training)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, size, size, generator=generator).to(dtype)
-    images = images.to(device=device, dtype=weights, memory_format=torch.channels_last)
+    images = images.to(device=device, dtype=weights, memory_format=layout)
     targets = torch.randint(CLASSES, (batch,), generator=generator).to(device)
     return Workload(model, mode, dtype, images, targets)
 
@@ -123,6 +136,8 @@ def prepare(work: Workload, form: str) -> Form:
     """
     if form == "optimized":
         return _optimized(work)
+    if form == PAPER:
+        return _as_in_the_paper(work)
     if form == LEAN and work.mode == "inference":
         raise ImplementationError(f"form {LEAN!r} is for training: inference keeps no activations")
     if form in NEED_CUDA and work.device.type != "cuda":
@@ -153,6 +168,46 @@ def _optimized(work: Workload) -> Form:
     if work.device.type == "cuda":
         return _captured(work, forward)
     return Form(_inference_step(forward, work.images), forward)
+
+
+def _as_in_the_paper(work: Workload) -> Form:
+    """The eager step in exact fp32; the optimizer is timm's `sgd`, whose gradients stay allocated as in its PyTorch."""
+    if work.dtype != torch.float32:
+        raise ImplementationError(f"form {PAPER!r} is for fp32")
+    if work.mode == "inference":
+        return Form(_exact_fp32(_inference_step(work.model, work.images)), _exact_fp32(work.model))
+    optimizer = torch.optim.SGD(work.model.parameters(), lr=LEARNING_RATE, momentum=0.9, nesterov=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=False)
+        F.cross_entropy(work.model(work.images), work.targets).backward()
+        optimizer.step()
+
+    return Form(_exact_fp32(step), _exact_fp32(work.model))
+
+
+def _exact_fp32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` without TF32, which PyTorch else lets cuDNN use."""
+
+    @functools.wraps(function)
+    def run(*inputs: Tensor) -> Any:
+        with _without_tf32():
+            return function(*inputs)
+
+    return run
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
 
 
 def _inference_step(forward: Forward, images: Tensor) -> Callable[[], Tensor]:

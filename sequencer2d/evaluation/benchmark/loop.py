@@ -55,6 +55,9 @@ def make_cases(
 ) -> list[Case]:
     """All combinations, workload by workload, so that an interrupted run holds complete comparisons.
 
+    The form `paper` has a case of its own, as its weights and images lie in another memory layout. Combinations to
+    which no form applies are left out.
+
     Raises:
         ConfigError: an unknown mode, dtype or form.
     """
@@ -70,8 +73,10 @@ def make_cases(
     cases = []
     for mode, dtype, size, batch in itertools.product(modes, dtypes, sizes, batches):
         for subject in subjects:
-            applicable = tuple(form for form in form_names if _applies(form, mode, subject))
-            cases.append(Case(subject, mode, dtype, batch, size, applicable))
+            applicable = [form for form in form_names if _applies(form, mode, dtype, subject)]
+            for own in (False, True):
+                if chosen := tuple(form for form in applicable if (form == forms.PAPER) == own):
+                    cases.append(Case(subject, mode, dtype, batch, size, chosen))
     return cases
 
 
@@ -116,9 +121,11 @@ def run(
     return True
 
 
-def _applies(form: str, mode: str, subject: Subject) -> bool:
+def _applies(form: str, mode: str, dtype: str, subject: Subject) -> bool:
     if form == forms.LEAN:
         return mode == "training"
+    if form == forms.PAPER:
+        return dtype == "fp32"
     return form != "optimized" or (subject.runs_our_code and mode == "inference")
 
 
@@ -237,7 +244,8 @@ class _Session:
         self.device = device
         dtype = forms.DTYPES[case.dtype]
         model = build(case.subject, case.size)
-        self.work = forms.workload(model, case.mode, dtype, case.batch, case.size, device)
+        layout = torch.contiguous_format if forms.PAPER in case.forms else torch.channels_last
+        self.work = forms.workload(model, case.mode, dtype, case.batch, case.size, device, layout=layout)
         parameters, macs = _size_of(case.subject.model, case.subject.library, case.size)
         self.about: Row = {
             "resolved": resolved(model, device, dtype) or None,

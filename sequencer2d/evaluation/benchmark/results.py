@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.evaluation.benchmark.forms import LEAN
+from sequencer2d.evaluation.benchmark.forms import LEAN, PAPER
 from sequencer2d.evaluation.benchmark.provenance import now
 from sequencer2d.evaluation.benchmark.subjects import RECOMPUTE
 from sequencer2d.files import read_json, write_json
@@ -132,6 +132,7 @@ def best_rows(rows: Iterable[Row]) -> list[Row]:
 
     Of rows for different sources of ours the latest counts. Each gets `lowest_memory_mib`, the least peak of its forms,
     `lean` aside where there are others: a memory that is paid for with computation has to be shown beside its own rate.
+    The form `paper`, another protocol, is compared by itself.
     """
     groups: dict[Key, list[Row]] = {}
     for row in latest(rows):
@@ -169,7 +170,8 @@ def _is(row: Mapping[str, Any], peer: str) -> bool:
 
 
 def _workload(row: Mapping[str, Any]) -> Key:
-    return tuple(row[name] for name in WORKLOAD)
+    """What rows must share to be compared: the workload, and whether it ran by the paper's protocol."""
+    return (*(row[name] for name in WORKLOAD), row["form"] == PAPER)
 
 
 def _check_same_origin(found: Mapping[str, Any], expected: Mapping[str, Any], where: object) -> None:

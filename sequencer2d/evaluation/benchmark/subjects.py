@@ -45,6 +45,9 @@ PEERS = (
 )
 """The models of the paper's Table 1 that timm has, at 224²."""
 
+FINE_TUNED_PEERS = ("convnext_base", "swin_base_patch4_window12_384")
+"""Those of its lower part that timm has, at 384²."""
+
 SHORT = {name.split("_patch")[0].removesuffix("_224"): name for name in PEERS}
 """Short names that may be given for them: swin_tiny, deit_small, mixer_b16."""
 
