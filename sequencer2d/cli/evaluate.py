@@ -14,15 +14,16 @@ from sequencer2d.cli.common import (
     add_json,
     amp_dtype,
     console,
+    error_console,
     field_values,
     positive,
     progress_bar,
     resolve_device,
 )
-from sequencer2d.errors import ConfigError, DataError
+from sequencer2d.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from sequencer2d.data.config import DataConfig
     from sequencer2d.evaluation.classify import ClassificationResult
@@ -66,6 +67,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from sequencer2d.data.classes import match
     from sequencer2d.data.loader import build_loader
     from sequencer2d.evaluation.classify import evaluate
     from sequencer2d.evaluation.subject import load_subject
@@ -78,7 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     model: Any = subject.adapted(config.image_size).model
     with processes(DistributedConfig(), device.type) as group:
         loader = build_loader(config, config.val_split, train=False, rank=group.rank, world_size=group.world_size)
-        check_classes(model.pretrained_cfg.get("label_names"), model.num_classes, loader.class_names)
+        classes = match(model.pretrained_cfg.get("label_names"), model.num_classes, loader.source)
+        if group.main and classes.remark:
+            error_console().print(classes.remark, markup=False, soft_wrap=True, highlight=False)
         with progress_bar("batches") as bar:
             task = bar.add_task("eval", total=len(loader))
             result = evaluate(
@@ -87,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
                 device=device if group.world_size == 1 else group.device,
                 amp_dtype=amp_dtype(arguments.precision),
                 progress=lambda: bar.advance(task),
+                classes=classes,
             )
         if group.main:
             about = {"model": subject.architecture, "image_size": config.size}
@@ -115,23 +120,6 @@ def data_config(arguments: argparse.Namespace, input_: Mapping[str, Any]) -> Dat
     if arguments.image_size is not None:
         values["data.image_size"] = arguments.image_size
     return with_overrides(base or TrainConfig(), {**values, **_data_fields(arguments.fields)}).data
-
-
-def check_classes(model_names: Sequence[str] | None, num_classes: int, data_names: Sequence[str]) -> None:
-    """Raise `DataError` if the data's classes are not the model's."""
-    if model_names is None:
-        if len(data_names) != num_classes:
-            raise DataError(
-                f"the model has {num_classes} classes and the data {len(data_names)}; use the data it is for"
-            )
-        return
-    if tuple(model_names) != tuple(data_names):
-        strange = [name for name in data_names if name not in model_names]
-        which = f"the model does not know {', '.join(strange[:5])}" if strange else "names or their order differ"
-        raise DataError(
-            f"the data's {len(data_names)} classes are not the model's {num_classes}: {which}; "
-            f"the model's begin with {', '.join(model_names[:5])}"
-        )
 
 
 def _data_fields(fields: list[str]) -> dict[str, str]:

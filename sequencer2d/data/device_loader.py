@@ -28,7 +28,7 @@ from sequencer2d.data.loader import (
     worker_count,
 )
 from sequencer2d.data.sampler import ResumableSampler
-from sequencer2d.data.sources import Source, open_source, shorten
+from sequencer2d.data.sources import Source, open_split, shorten
 from sequencer2d.errors import ConfigError, DataError
 
 
@@ -190,7 +190,7 @@ def build_device_loader(
         DataError: the images have several sizes, too many are broken, or they make less than one batch.
         ConfigError: an augmentation that the device does not have, or too little memory.
     """
-    source = open_source(config.source, config.train_split, root=config.root, download=config.download)
+    source = open_split(config, config.train_split)
     sampler = ResumableSampler(
         len(source),
         batch_size=-(-config.batch_size // world_size),

@@ -24,7 +24,7 @@ from sequencer2d.data.batches import augment, normalize
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.images import BrokenImageError
 from sequencer2d.data.sampler import ResumableSampler
-from sequencer2d.data.sources import Source, check_several_classes, open_source, shorten
+from sequencer2d.data.sources import Source, open_split, shorten
 from sequencer2d.data.transforms import Transform, eval_transform, train_transform
 from sequencer2d.environment import launch
 from sequencer2d.errors import ConfigError, DataError
@@ -248,8 +248,7 @@ def build_loader(
         ConfigError: an augmentation that does not exist.
     """
     split = split if split is not None else (config.train_split if train else config.val_split)
-    source = open_source(config.source, split, root=config.root, download=config.download, decoding=config.decoding)
-    check_several_classes(source)
+    source = open_split(config, split)
     if config.cache:
         from sequencer2d.data.cache import CachedSource
 

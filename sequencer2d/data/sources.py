@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from sequencer2d.data.config import DataConfig
 from sequencer2d.data.finding import LINKED_TWICE, LeftOut, entries_of, id_of, ids_of_ancestors, images_below
 from sequencer2d.data.images import UPRIGHT, Decoding, decode, readable_extensions
 from sequencer2d.errors import DataError
@@ -85,6 +86,13 @@ def open_source(
             "torch:<name>"
         )
     return FolderSource(folder, split, decoding)
+
+
+def open_split(config: DataConfig, split: str) -> Source:
+    """The split of a configuration's source, to train or evaluate on. Raises `DataError`, for a single class too."""
+    source = open_source(config.source, split, root=config.root, download=config.download, decoding=config.decoding)
+    check_several_classes(source)
+    return source
 
 
 class FolderSource:

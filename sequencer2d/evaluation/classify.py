@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sequencer2d.data.classes import ClassMap
 from sequencer2d.data.loader import Loader
 from sequencer2d.errors import DataError
 
@@ -65,6 +66,7 @@ def evaluate(
     device: torch.device | str,
     amp_dtype: torch.dtype | None = None,
     progress: bool | Callable[[], object] = False,
+    classes: ClassMap | None = None,
 ) -> ClassificationResult:
     """Evaluate `model` on every image of `loader`; over all processes if torch.distributed runs.
 
@@ -77,22 +79,26 @@ def evaluate(
         device: where the model is.
         amp_dtype: run the model under autocast in this dtype; probabilities are computed in float32 in any case.
         progress: True for a progress bar on stderr (first process only), or a function to call after every batch.
+        classes: the data's classes among the model's outputs; none: class 0 is output 0, and so on.
 
     Raises:
         DataError: no images, or the model has fewer outputs than the data have classes.
     """
     device = torch.device(device)
+    names = loader.class_names if classes is None else classes.names
+    outputs = None if classes is None else torch.from_numpy(classes.outputs)
     with _evaluating(model), _progress(progress, len(loader)) as advance:
         parts = []
         for images, targets in loader:
             logits = _logits(model, loader.normalize(images, device=device), amp_dtype)
-            _check_classes(logits, loader)
+            _check_classes(logits, names)
+            targets = targets if outputs is None else outputs[targets]
             parts.append(_outcomes(logits, targets.to(device)))
             advance()
     gathered = _gather((parts, sorted(loader.broken)))
     outcomes = concatenate([part for process_parts, _ in gathered for part in process_parts])
     broken = {name for _, names in gathered for name in names}
-    return summarize(outcomes, loader.class_names, broken=len(broken))
+    return summarize(outcomes, names, broken=len(broken))
 
 
 def summarize(outcomes: Outcomes, class_names: tuple[str, ...], *, broken: int = 0) -> ClassificationResult:
@@ -153,10 +159,10 @@ def _outcomes(logits: Tensor, targets: Tensor) -> Outcomes:
     return Outcomes(*(tensor.cpu().numpy() for tensor in tensors))
 
 
-def _check_classes(logits: Tensor, loader: Loader) -> None:
-    if logits.ndim != 2 or logits.shape[1] < len(loader.class_names):
+def _check_classes(logits: Tensor, names: Sequence[str]) -> None:
+    if logits.ndim != 2 or logits.shape[1] < len(names):
         raise DataError(
-            f"the model's output has shape {tuple(logits.shape)}, the data have {len(loader.class_names)} classes; "
+            f"the model's output has shape {tuple(logits.shape)}, the data have {len(names)} classes; "
             "evaluate on the data the model was made for"
         )
 

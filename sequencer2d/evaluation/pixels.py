@@ -3,6 +3,7 @@
 Everything that changes images (corruptions, attacks, other sizes) starts here, so that it works on what the model sees.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sequencer2d.data.classes import match
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.finding import find_images
 from sequencer2d.data.images import BrokenImageError, decode
@@ -20,6 +22,8 @@ from sequencer2d.data.sources import Source
 from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ConfigError, DataError, InputError
 from sequencer2d.evaluation.subject import Subject
+
+logger = logging.getLogger(__name__)
 
 MOST_ENLARGED = 8  # times, from which on an image shows resampling, not what a model sees
 
@@ -97,7 +101,8 @@ def normalise_unit(images: Tensor, data: DataConfig) -> Tensor:
 def match_classes(subject: Subject, source: Source, *, common_only: bool = False) -> np.ndarray:
     """The subject's output for each class of the source, −1 for classes to leave out.
 
-    Names are compared where the subject's are known; without known names the two must have equally many classes.
+    Names are compared where the subject's are known; without known names the two must have equally many classes, and
+    numbers or the order decide, see `data.classes.match`.
 
     Args:
         common_only: leave out classes of the source that the subject does not have, instead of refusing them.
@@ -111,7 +116,9 @@ def match_classes(subject: Subject, source: Source, *, common_only: bool = False
                 f"{subject.name} has {len(subject.class_names)} outputs without names, the images have "
                 f"{len(source.class_names)} classes: evaluate on the data set that it was trained on"
             )
-        return np.arange(len(source.class_names))
+        classes = match(None, len(subject.class_names), source)
+        logger.warning("%s: %s", subject.name, classes.remark)
+        return classes.outputs
     outputs = {name: index for index, name in enumerate(subject.class_names)}
     unknown = [name for name in source.class_names if name not in outputs]
     if unknown and (not common_only or len(unknown) == len(source.class_names)):

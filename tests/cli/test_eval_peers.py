@@ -43,6 +43,18 @@ def timm_top1(model: torch.nn.Module, folder: Path) -> float:
     return 100 * right / count
 
 
+def test_a_model_without_names_says_what_its_outputs_are_taken_for(
+    command: Callable[..., Outcome], folder: Path, tmp_path: Path
+) -> None:
+    save_file(classifier("test_vit").state_dict(), tmp_path / "vit.safetensors")
+    outcome = command("eval", f"{VIT}={tmp_path / 'vit.safetensors'}", "--data", folder, "--json")
+    assert outcome.code == 0, outcome.err
+    assert (
+        "the model brings no class names: its outputs are taken to be the data's classes in order (a, b, c"
+        in outcome.err
+    )
+
+
 @pytest.mark.parametrize(
     "input_",
     [
