@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 JSON_LIMIT = 64 * 2**20
 JSON_DEPTH = 64
 _TOO_DEEP = f"it is nested deeper than {JSON_DEPTH} levels"
@@ -22,18 +27,45 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep_parts(target.parent, target.name)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            _lock(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(target)  # while it is locked, so that nobody takes it for a leftover
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
+
+
+def sweep_parts(folder: Path, name: str = "") -> None:
+    """Remove the temporary files of `atomic_write` that killed writers left in `folder`.
+
+    A writer holds a lock on its file, which the system releases when it dies; the files of living writers stay. With
+    `name`, only what was to become the file of this name.
+    """
+    with os.scandir(folder) as entries:
+        parts = [entry.path for entry in entries if entry.name.startswith(f".{name}") and entry.name.endswith(".part")]
+    for part in parts:
+        with contextlib.suppress(OSError), open(part, "rb") as file:  # noqa: PTH123 - a path as text
+            if _lock(file.fileno()):
+                os.unlink(part)  # noqa: PTH108
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file; whether nobody else holds it. False where the file system or Python has no locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

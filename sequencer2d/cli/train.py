@@ -28,6 +28,10 @@ Every field of the configuration is set by its path; --dry-run prints all of the
 _s) or epochs, sizes in pixels, batch sizes in images per optimizer step over all processes."""
 
 
+OWN_FOLDER = "\0"
+"""What `--resume` alone stands for: no path can be this, and an empty one is a mistake."""
+
+
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "train",
@@ -41,7 +45,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--resume",
         nargs="?",
-        const="",
+        const=OWN_FOLDER,
         metavar="RUN",
         help="go on from the last checkpoint of the folder RUN (default: the recipe's run.output)",
     )
@@ -69,27 +73,31 @@ def run(arguments: argparse.Namespace) -> int:
 def resolve(recipe: str | None, fields: list[str], resume: str | None) -> TrainConfig:
     """The configuration that a command line asks for. Raises `ConfigError`.
 
-    `resume` is none without `--resume`, "" for `--resume` alone and else the run's folder; argparse may have put a
-    field=value there, or into `recipe`.
+    `resume` is none without `--resume`, `OWN_FOLDER` for `--resume` alone and else the run's folder; argparse may have
+    put a field=value there, or into `recipe`.
     """
     from sequencer2d import recipes
+    from sequencer2d.ranges import expand_home
     from sequencer2d.training.fields import with_overrides
     from sequencer2d.training.runfiles import read_config, without_limits
 
     if resume and FIELD.match(resume) and not Path(resume).exists():
-        fields, resume = [resume, *fields], ""
+        fields, resume = [resume, *fields], OWN_FOLDER
     if recipe and FIELD.match(recipe):
         fields, recipe = [recipe, *fields], None
     values = field_values(fields)
+    folder = None if resume in (None, OWN_FOLDER) else expand_home(str(resume), "--resume")
+    if folder is not None and not folder.strip():
+        raise ConfigError("--resume names an empty path; give the run's folder, or --resume alone for the recipe's")
     if resume is not None:
         values["run.resume"] = "true"
+    if folder is not None:
+        values["run.output"] = folder
     if recipe is not None:
-        if resume:
-            values["run.output"] = resume
         return with_overrides(recipes.get(recipe), values)
-    if not resume:
+    if folder is None:
         raise ConfigError(f"name a recipe ({', '.join(recipes.names())}), or a run to go on with: --resume RUN")
-    return with_overrides(without_limits(read_config(Path(resume))), {**values, "run.output": resume})
+    return with_overrides(without_limits(read_config(Path(folder))), values)
 
 
 def _report(output: str, summary: dict[str, Any]) -> None:

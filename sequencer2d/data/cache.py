@@ -1,5 +1,6 @@
 """A source whose images are decoded once and kept in memory."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 
@@ -44,6 +45,14 @@ class CachedSource:
     def describe(self, index: int) -> str:
         """As the source's."""
         return self._source.describe(index)
+
+    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
+        """As the source's."""
+        return self._source.identities()
+
+    def size_of(self, index: int) -> object:
+        """As the source's."""
+        return self._source.size_of(index)
 
     def _decode_part(self, start: int) -> list[tuple[np.ndarray, int] | str]:
         return [self._decode(index) for index in range(start, min(start + _PART, len(self)))]

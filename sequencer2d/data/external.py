@@ -3,14 +3,19 @@
 import contextlib
 import functools
 import importlib.util
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torchvision.datasets import DatasetFolder
 
 from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode, to_rgb
 from sequencer2d.errors import DataError
+
+_TARGETS = ("targets", "labels", "_labels")
+"""Under which attribute torchvision's data sets list the targets."""
 
 
 def open_external(
@@ -87,6 +92,21 @@ class ExternalSource:
         """Name of the data set and number of the image."""
         return f"{self._name}[{index}]"
 
+    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
+        """No names, and targets; all 0 where the data set does not list them."""
+        return [b""] * len(self), _targets_of(self._dataset, len(self))
+
+    def size_of(self, index: int) -> object:
+        """Bytes of the image's file, or (width, height)."""
+        try:
+            if self._reader is None:
+                return self._dataset[index][0].size
+            file, _ = self._reader[index]
+            with file:
+                return file.seek(0, os.SEEK_END)
+        except (OSError, ValueError, SyntaxError, AttributeError):
+            return -1
+
 
 def _create(kind: str, name: str, split: str, root: str, download: bool) -> Any:
     from timm.data import create_dataset
@@ -107,6 +127,18 @@ def _class_names(dataset: Any) -> tuple[str, ...]:
         return tuple(str(name) for name in dataset.classes)
     indices = getattr(dataset.reader, "class_to_idx", {})
     return tuple(sorted(indices, key=indices.__getitem__))
+
+
+def _targets_of(dataset: Any, length: int) -> np.ndarray:
+    reader = getattr(dataset, "reader", None)
+    listed: Any = next((getattr(dataset, name) for name in _TARGETS if hasattr(dataset, name)), None)
+    if reader is not None and hasattr(reader, "dataset") and hasattr(reader, "label_key"):
+        listed = reader.dataset[reader.label_key]
+    try:
+        targets = np.asarray(listed, dtype=np.int64)
+    except (TypeError, ValueError):
+        targets = np.zeros(0, np.int64)
+    return targets if targets.shape == (length,) and (targets >= 0).all() else np.zeros(length, np.int64)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import glob
 import json
 import re
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,14 @@ class TarSource:
     def describe(self, index: int) -> str:
         """Shard and key of the image."""
         return f"{self.paths[self._places[index][0]]}:{self._keys[index].decode()}"
+
+    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
+        """Keys, and targets."""
+        return self._keys.tolist(), self._targets
+
+    def size_of(self, index: int) -> int:
+        """Bytes of the image's member."""
+        return int(self._places[index][2])
 
 
 def find_shards(pattern: str, split: str) -> list[Path]:

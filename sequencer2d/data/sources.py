@@ -45,6 +45,14 @@ class Source(Protocol):
         """The image's path or identity, for messages."""
         ...
 
+    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
+        """Each image's name, the same wherever the data lie (empty where images have none), and targets int64 (N,)."""
+        ...
+
+    def size_of(self, index: int) -> object:
+        """The image's size in bytes, or in pixels where no file holds it; -1 if it cannot be read."""
+        ...
+
 
 def open_source(
     spec: str, split: str = "train", *, root: str = "", download: bool = False, decoding: Decoding = UPRIGHT
@@ -150,6 +158,17 @@ class FolderSource:
         """The image's path."""
         return os.path.join(self.folder, os.fsdecode(self._paths[index]))  # noqa: PTH118 - called for every image
 
+    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
+        """Paths below the split's folder, and targets."""
+        return self._paths.tolist(), self._targets
+
+    def size_of(self, index: int) -> int:
+        """Bytes of the image's file; -1 if there is none."""
+        try:
+            return os.stat(self.describe(index)).st_size  # noqa: PTH116
+        except OSError:
+            return -1
+
 
 class DigitsSource:
     """scikit-learn's handwritten digits: 1,797 greyscale images of 8×8 pixels in 10 classes, no download.
@@ -186,6 +205,14 @@ class DigitsSource:
     def describe(self, index: int) -> str:
         """Which digit of which split."""
         return f"digits/{self.split}[{index}]"
+
+    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
+        """The pixels, which are few, and targets."""
+        return [image.tobytes() for image in self._images], self._targets
+
+    def size_of(self, index: int) -> tuple[int, ...]:
+        """Height and width."""
+        return tuple(self._images[index].shape)
 
 
 def find_split(root: Path, split: str) -> Path:

@@ -71,9 +71,16 @@ def resolve(config: TrainConfig, num_classes: int) -> TrainConfig:
     return dataclasses.replace(config, model=model)
 
 
-def build_model(config: TrainConfig, device: torch.device) -> Any:
-    """The model of a resolved configuration on `device`, with its first weights drawn from `run.seed`."""
+def build_model(config: TrainConfig, device: torch.device, *, first_weights: bool = True) -> Any:
+    """The model of a resolved configuration on `device`, with its first weights drawn from `run.seed`.
+
+    Without `first_weights`, for a run that goes on, the weights of `model.pretrained` or `model.checkpoint` are not
+    loaded: they need not be there any more.
+    """
     seed_step(config.run.seed, 0, 0)
+    if not first_weights:
+        model_spec = dataclasses.replace(config.model, pretrained=False, checkpoint=None)
+        config = dataclasses.replace(config, model=model_spec)
     spec = config.model
     assert spec.num_classes is not None, "resolve() fills it in"
     if is_peer(spec.name):

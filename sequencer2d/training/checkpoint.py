@@ -1,27 +1,27 @@
 """A run's checkpoints: `checkpoints/step-XXXXXXXX.pt` and `last.pt`, the newest of them.
 
 Each is written whole or not at all and loads with `weights_only=True`. Entries: `meta` (what the model is), `model`,
-`model_ema`, `optimizer`, `scaler`, `progress` (where the run stands). There is no random state to keep: every step
-seeds its generators from (seed, step, rank), see `training.step.seed_step`.
+`model_ema`, `optimizer`, `scaler`, `progress` (where the run stands), `data` (fingerprints of the images). There is no
+random state to keep: every step seeds its generators from (seed, step, rank), see `training.step.seed_step`.
 """
 
 import re
 import shutil
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from sequencer2d.errors import CheckpointError, ConfigError
-from sequencer2d.files import atomic_write
-from sequencer2d.models.weight_files import read_torch_file
+from sequencer2d.files import atomic_write, sweep_parts
+from sequencer2d.models.weight_files import check_weights, read_torch_file
+from sequencer2d.training.progress import Progress, read_progress
 
 FOLDER = "checkpoints"
 LAST = "last.pt"
 _STEP_FILE = re.compile(r"step-(\d+)\.pt")
-_SPARE_BYTES = 64 * 2**20
 
 
 def save_checkpoint(run_folder: Path, step: int, entries: dict[str, Any], keep: int) -> Path:
@@ -53,60 +53,60 @@ def prune(run_folder: Path, keep: int) -> None:
     """Remove all but the `keep` newest step checkpoints, and what a killed process left half-written."""
     for path in list_checkpoints(run_folder)[:-keep]:
         path.unlink()
-    for path in (run_folder / FOLDER).glob(".*.part"):
-        path.unlink(missing_ok=True)
+    sweep_parts(run_folder / FOLDER)
 
 
-def load_last(run_folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint's entries on the CPU; None if the run has none. Raises `CheckpointError` if damaged."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run goes on from; weights and states on the CPU, not yet compared with the run's model."""
+
+    path: Path
+    meta: dict[str, Any]
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    progress: Progress
+    model_ema: dict[str, Tensor] | None
+    data: dict[str, Any] | None
+    """Fingerprints of the data under `train` and `val`; None in checkpoints of earlier versions."""
+
+
+def load_last(run_folder: Path) -> Checkpoint | None:
+    """The newest checkpoint; None if the run has none. Raises `CheckpointError` if it is damaged or not of a run."""
     path = run_folder / FOLDER / LAST
     if not path.exists():
         return None
     try:
-        entries: dict[str, Any] = read_torch_file(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; {_other_way(run_folder)}") from error
-    missing = {"meta", "model", "optimizer", "progress"} - set(entries)
+        return _checked(path, read_torch_file(path))
+    except (CheckpointError, ConfigError) as error:
+        reason = error if isinstance(error, CheckpointError) else f"{path} cannot be resumed: {error}"
+        raise CheckpointError(f"{reason}; {_other_way(run_folder)}") from error
+
+
+def _checked(path: Path, content: Any) -> Checkpoint:
+    if not isinstance(content, dict):
+        raise ConfigError(f"it holds a {type(content).__name__}; is it of a run?")
+    missing = [name for name in ("meta", "model", "optimizer", "progress") if name not in content]
     if missing:
-        raise CheckpointError(f"{path} cannot be resumed: it lacks {', '.join(sorted(missing))}; is it of a run?")
-    return entries
-
-
-def prepare_folder(run_folder: Path, resume: bool) -> None:
-    """Create the run folder; refuse one that holds another run unless resuming, or that cannot be written.
-
-    Raises `ConfigError`.
-    """
-    holds_run = (run_folder / "log.jsonl").exists() or (run_folder / FOLDER / LAST).exists()
-    if holds_run and not resume:
-        raise ConfigError(
-            f"run.output={run_folder} already holds a run; continue it with --resume (run.resume=true), "
-            "or give another run.output"
-        )
-    try:
-        (run_folder / FOLDER).mkdir(parents=True, exist_ok=True)
-        for folder in (run_folder, run_folder / FOLDER):
-            with tempfile.TemporaryFile(dir=folder) as probe:
-                probe.write(b"\0" * 4096)
-    except OSError as error:
-        raise ConfigError(
-            f"run.output={run_folder} cannot be written ({error.strerror or error}); "
-            "give a folder on a disk with space where you may write"
-        ) from error
-
-
-def require_space(run_folder: Path, model: nn.Module, has_average: bool, keep: int) -> None:
-    """Raise `ConfigError` if the disk cannot hold the run's checkpoints: `keep` and the one being written."""
-    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    one = weights * (4 if has_average else 3)
-    needed = one * (keep + 1) + weights + _SPARE_BYTES
-    free = shutil.disk_usage(run_folder).free
-    if free < needed:
-        raise ConfigError(
-            f"run.output={run_folder} needs {needed / 2**20:.0f} MiB for {keep} + 1 checkpoints of "
-            f"{one / 2**20:.0f} MiB, and its disk has {free / 2**20:.0f} MiB free; "
-            "free some, lower run.keep, or give another run.output"
-        )
+        raise ConfigError(f"it lacks {', '.join(missing)}; is it of a run?")
+    for name in ("meta", "model", "optimizer", "scaler", "model_ema", "data"):
+        if name in content and not isinstance(content[name], dict):
+            raise ConfigError(f"its {name} is a {type(content[name]).__name__}, not a dictionary")
+    for name in ("model", "model_ema"):
+        state = content.get(name, {})
+        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise ConfigError(f"its {name} holds more than tensors")
+        check_weights(state, path)
+    return Checkpoint(
+        path=path,
+        meta=content["meta"],
+        model=content["model"],
+        optimizer=content["optimizer"],
+        scaler=content.get("scaler", {}),
+        progress=read_progress(content["progress"]),
+        model_ema=content.get("model_ema"),
+        data=content.get("data"),
+    )
 
 
 def _point_last(folder: Path, path: Path) -> None:

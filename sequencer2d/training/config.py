@@ -121,8 +121,9 @@ class RunConfig(Checked):
     seed: Annotated[int, Range(at_least=0, at_most=2**63 - 1)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA if there is a GPU."""
-    resume: bool = False
-    """Continue from the folder's last checkpoint; start at the beginning if there is none yet."""
+    resume: bool | Literal["auto"] = False
+    """true: go on with the run in the folder, from its last checkpoint or, if it has none yet, from its beginning.
+    auto: go on if the folder holds a run, else start one. false: start one in a folder that holds none."""
     time_limit_s: Seconds | None = None
     """Stop, saved, after this many seconds; none: no limit. It is the limit of one call: resuming does not keep it."""
     max_steps: Steps | None = None

@@ -82,6 +82,11 @@ def differences(a: Any, b: Any) -> tuple[str, ...]:
     return tuple(path for path, value in _leaves(a, "") if _plain(value) != _plain(other.get(path)))
 
 
+def value_at(config: Any, path: str) -> Any:
+    """The value of the leaf field `path`."""
+    return dict(_leaves(config, ""))[path]
+
+
 def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

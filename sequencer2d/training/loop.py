@@ -5,16 +5,17 @@ numbers) is a pure function of the step. A checkpoint therefore holds weights, o
 resumed run logs the losses that an uninterrupted one would have logged.
 """
 
-import logging
+import dataclasses
 import math
 import time
 from pathlib import Path
 from typing import Any
 
 from sequencer2d.data.device_loader import DeviceLoader
+from sequencer2d.data.fingerprint import fingerprint
 from sequencer2d.data.loader import Loader
 from sequencer2d.environment import launch
-from sequencer2d.errors import CheckpointError, ConfigError, Interrupted, NumericalError
+from sequencer2d.errors import CheckpointError, Interrupted, NumericalError
 from sequencer2d.evaluation.classify import evaluate
 from sequencer2d.files import write_json
 from sequencer2d.models import Sequencer2D
@@ -24,19 +25,17 @@ from sequencer2d.training.budget import memory_budget
 from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.curves import plot_curves
 from sequencer2d.training.distributed import Agreement, Processes, processes
-from sequencer2d.training.fields import differences
-from sequencer2d.training.history import fields_without_past, notices
-from sequencer2d.training.numerics import AMP_DTYPES, check_precision, numerics
+from sequencer2d.training.folder import RunFolder
+from sequencer2d.training.numerics import AMP_DTYPES, check_precision, memory_errors, numerics
 from sequencer2d.training.optim import learning_rate
 from sequencer2d.training.prefetch import RunAhead, to_device
-from sequencer2d.training.runfiles import read_config, read_stored, write_config
+from sequencer2d.training.resume import check_same_config, check_same_data, load_states
+from sequencer2d.training.runfiles import write_config
 from sequencer2d.training.runlog import RunLog, SilentLog, memory_mib
 from sequencer2d.training.signals import StopSignals
 from sequencer2d.training.speed import Speedometer
 from sequencer2d.training.summary import device_name, summarize
 from sequencer2d.training.window import LossWindow, require_finite_weights
-
-logger = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -53,26 +52,28 @@ def train(config: TrainConfig) -> dict[str, Any]:
     validate(config, launch().world_size)
     with StopSignals() as signals, processes(config.distributed, config.run.device) as here:
         check_precision(config.precision, here.device)
-        with numerics(config.run, here.device), memory_budget(config.run.memory_budget):
-            return _Run(config, here, signals).train()
+        with (
+            RunFolder(Path(config.run.output)) as folder,
+            numerics(config.run, here.device),
+            memory_errors(),
+            memory_budget(config.run.memory_budget),
+        ):
+            return _Run(config, here, signals, folder).train()
 
 
 class _Run:
     """One call of `train`: the parts, and where the run stands."""
 
-    def __init__(self, config: TrainConfig, here: Processes, signals: StopSignals) -> None:
+    def __init__(self, config: TrainConfig, here: Processes, signals: StopSignals, folder: RunFolder) -> None:
         self.started = time.monotonic()
-        self.here, self.signals, self.folder = here, signals, Path(config.run.output)
+        self.here, self.signals, self.folder = here, signals, folder
         self.data = assemble.build_data(config, here)
         self.config = assemble.resolve(config, len(self.data.class_names))
-        here.on_main(lambda: checkpoint.prepare_folder(self.folder, config.run.resume))
-        here.on_main(self._check_same_run)
-        self.model = assemble.build_model(self.config, here.device)
+        last = self._open_folder()
+        self.model = assemble.build_model(self.config, here.device, first_weights=last is None)
         self.meta = assemble.checkpoint_meta(self.config, self.model, self.data.class_names)
         here.on_main(
-            lambda: checkpoint.require_space(
-                self.folder, self.model, config.regularization.ema_decay is not None, config.run.keep
-            )
+            lambda: folder.require_space(self.model, config.regularization.ema_decay is not None, config.run.keep)
         )
         self.step_fn = assemble.build_step(self.config, self.model, here)
         self.window = LossWindow(here.mean)
@@ -82,7 +83,29 @@ class _Run:
         self.best: dict[str, Any] | None = None
         self.final: dict[str, Any] = {}
         self.speed = Speedometer(config.data.batch_size)
-        self._resume()
+        if last is not None:
+            self._resume(last)
+
+    def _open_folder(self) -> checkpoint.Checkpoint | None:
+        """Take the run's folder; the checkpoint to go on from, if there is one."""
+        config, path = self.config, self.folder.path
+        self.here.on_main(lambda: self.folder.open(config.run.resume))
+        if config.run.resume:
+            self.here.on_main(lambda: check_same_config(path, config))
+        last = checkpoint.load_last(path) if config.run.resume else None
+        self.here.on_main(lambda: self._fingerprint(last))
+        self.here.on_main(self._write_config)
+        return last
+
+    def _write_config(self) -> None:
+        with self.folder.writing():
+            write_config(self.folder.path, self.config)
+
+    def _fingerprint(self, last: checkpoint.Checkpoint | None) -> None:
+        data = self.data
+        self.fingerprints = {"train": fingerprint(data.train.source), "val": fingerprint(data.val.source)}
+        if last is not None:
+            check_same_data(last, self.fingerprints, data.class_names)
 
     @property
     def total_steps(self) -> int:
@@ -100,13 +123,16 @@ class _Run:
         return self.earlier_s + time.monotonic() - self.started
 
     def train(self) -> dict[str, Any]:
-        with self._open_log() as self.log, self.data:
+        with self.folder.writing():
+            log = self._open_log()
+        with log as self.log, self.data:
             self._announce()
             while self.evaluated_epochs < self.config.run.epochs:
                 self._train_epoch(self.evaluated_epochs)
                 self._end_epoch(self.evaluated_epochs)
             self._save()
-        return self._finish()
+        with self.folder.writing():
+            return self._finish()
 
     def _announce(self) -> None:
         """Say what is about to run; refuse to pass a limit that was reached before."""
@@ -116,13 +142,21 @@ class _Run:
         self.log.say(
             f"{self.config.model.name}, {millions:.2f} M parameters, on {where}: {self.total_steps} steps "
             f"({self.config.run.epochs} epochs × {self.data.steps_per_epoch}) of {self.config.data.batch_size} "
-            f"images into {self.folder}"
+            f"images into {self.folder.path}"
         )
         if run.resume:
             there = f"resumed at step {self.step}" if self.step else "no checkpoint there yet: starting anew"
             self.log.say(there)
+        if run.compile and here.device.type == "cpu":
+            self.log.say(
+                "compiling for the CPU: the first step of training and of evaluation takes minutes, in which nothing "
+                "else is shown; run.compile=false starts at once"
+            )
         if run.max_steps is not None and run.max_steps <= self.step < self.total_steps:
-            raise Interrupted(self._why(at_limit=True))
+            raise Interrupted(
+                f"run.max_steps={run.max_steps} was reached before: the run in {self.folder.path} is at step "
+                f"{self.step} of {self.total_steps}; go on without run.max_steps, or with a higher one"
+            )
 
     def _train_epoch(self, epoch: int) -> None:
         """The rest of `epoch`."""
@@ -148,6 +182,7 @@ class _Run:
 
     def _log_step(self, rate: float) -> None:
         self._drain()
+        self.folder.require()
         loss, norm = self.window.take_mean()
         speed = self.speed.recent()
         self.log.step(
@@ -196,7 +231,7 @@ class _Run:
             ) from None
 
     def _kept(self) -> str:
-        kept = checkpoint.list_checkpoints(self.folder)
+        kept = checkpoint.list_checkpoints(self.folder.path)
         return f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint before it"
 
     def _save_or_stop(self, last_of_epoch: bool) -> None:
@@ -217,8 +252,9 @@ class _Run:
     def _why(self, at_limit: bool) -> str:
         reason = self.signals.received or ("run.max_steps" if at_limit else "run.time_limit_s or another process")
         return (
-            f"stopped by {reason} after step {self.step} of {self.total_steps}, saved in {self.folder}; "
-            "go on with --resume (run.resume=true)"
+            f"stopped by {reason} after step {self.step} of {self.total_steps}, saved in {self.folder.path}; "
+            "go on with --resume RUN, which keeps neither run.max_steps nor run.time_limit_s (from Python: "
+            "run.resume=true without them)"
         )
 
     def _save(self) -> None:
@@ -236,10 +272,12 @@ class _Run:
             "optimizer": parts.optimizer.state_dict(),
             "scaler": parts.scaler.state_dict(),
             "progress": self._progress(),
+            "data": self.fingerprints,
         }
         if parts.average is not None:
             entries["model_ema"] = parts.average.module.state_dict()
-        checkpoint.save_checkpoint(self.folder, self.step, entries, self.config.run.keep)
+        self.folder.require()
+        checkpoint.save_checkpoint(self.folder.path, self.step, entries, self.config.run.keep)
 
     def _progress(self) -> dict[str, Any]:
         return {
@@ -254,63 +292,32 @@ class _Run:
         }
 
     def _save_best(self) -> None:
-        save_weights(self._judged, self.folder / "best.safetensors", self.meta)
+        self.folder.require()
+        save_weights(self._judged, self.folder.path / "best.safetensors", self.meta)
 
-    def _check_same_run(self) -> None:
-        """Write `config.json`; a resumed run must agree with the one there, in all that changes its results."""
-        path = self.folder / "config.json"
-        if self.config.run.resume and path.exists():
-            stored = read_stored(self.folder)
-            changed = set(differences(read_config(self.folder), self.config)) - set(fields_without_past(stored))
-            wrong = sorted(name for name in changed if name in _RUN_RESULTS or not name.startswith(_FREE))
-            if wrong:
-                raise ConfigError(
-                    f"the run in {self.folder} was started with another {', '.join(wrong)} (see "
-                    "config.json there); resume it with the same, or give another run.output"
-                )
-            for notice in notices(stored, self.config):
-                logger.warning("%s was started by an earlier version, which %s", self.folder, notice)
-        write_config(self.folder, self.config)
-
-    def _resume(self) -> None:
-        if not self.config.run.resume:
-            return
-        entries = checkpoint.load_last(self.folder)
-        if entries is None:
-            return
-        progress = entries["progress"]
-        if progress["steps_per_epoch"] != self.data.steps_per_epoch:
+    def _resume(self, last: checkpoint.Checkpoint) -> None:
+        progress = last.progress
+        if progress.steps_per_epoch != self.data.steps_per_epoch or progress.step > self.total_steps:
             raise CheckpointError(
-                f"the run in {self.folder} had {progress['steps_per_epoch']} steps per epoch, the data "
-                f"now make {self.data.steps_per_epoch}; resume with the data of the run"
+                f"the run in {self.folder.path} had {progress.steps_per_epoch} steps per epoch and is at step "
+                f"{progress.step}, the data now make {self.data.steps_per_epoch} per epoch and {self.total_steps} in "
+                "all; resume with the data of the run"
             )
-        self._load_states(entries)
-        self.step, self.evaluated_epochs = progress["step"], progress["evaluated_epochs"]
-        self.best, self.final, self.earlier_s = progress["best"], progress["final"], progress["time_s"]
-        self.window.load_state_dict(progress["window"])
-        self.speed.load_state_dict(progress["speed"])
-
-    def _load_states(self, entries: dict[str, Any]) -> None:
-        parts = self.step_fn
-        try:
-            self.model.load_state_dict(entries["model"])
-            parts.optimizer.load_state_dict(entries["optimizer"])
-            parts.scaler.load_state_dict(entries["scaler"])
-            if parts.average is not None:
-                parts.average.module.load_state_dict(entries["model_ema"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{self.folder / checkpoint.FOLDER / checkpoint.LAST} does not fit this run: {error}"
-            ) from error
+        load_states(last, self.step_fn)
+        self.step, self.evaluated_epochs = progress.step, progress.evaluated_epochs
+        self.best, self.final, self.earlier_s = progress.best, progress.final, progress.time_s
+        self.window.load_state_dict(dataclasses.asdict(progress.window))
+        self.speed.load_state_dict(dataclasses.asdict(progress.speed))
 
     def _open_log(self) -> SilentLog:
         run = self.config.run
         if not self.here.main:
             return SilentLog()
         return RunLog(
-            self.folder,
+            self.folder.path,
             total_steps=self.total_steps,
             first_step=self.step,
+            done_epochs=self.evaluated_epochs,
             tensorboard=run.tensorboard,
             progress=run.progress,
         )
@@ -329,27 +336,10 @@ class _Run:
             memory_mib=memory_mib(self.here.device),
         )
         if self.here.main:
-            write_json(self.folder / "summary.json", summary)
-            plot_curves(self.folder)
+            write_json(self.folder.path / "summary.json", summary)
+            plot_curves(self.folder.path)
         self.here.barrier()
         return summary
-
-
-_FREE = (
-    "run.",
-    "distributed.",
-    "data.workers",
-    "data.prefetch",
-    "data.cache",
-    "data.root",
-    "data.download",
-    "data.max_broken",
-    "data.augment_on",
-    "model.checkpoint",
-    "model.pretrained",
-)
-"""Fields that a resumed run may change."""
-_RUN_RESULTS = ("run.epochs", "run.seed")
 
 
 def _from_position(loader: Loader | DeviceLoader, epoch: int, position: int) -> Loader | DeviceLoader:

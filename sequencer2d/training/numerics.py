@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, DeviceError
 from sequencer2d.training.config import RunConfig
 
 AMP_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -28,6 +28,22 @@ def numerics(run: RunConfig, device: torch.device) -> Iterator[None]:
         if device.type == "cuda":
             torch.set_float32_matmul_precision(precision)
             torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn running out of memory into a `DeviceError` that says what takes less."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+        if not known:
+            raise
+        reason = (str(error).strip().splitlines() or ["no memory"])[0]
+        raise DeviceError(
+            f"out of memory ({reason[:300]}); lower data.batch_size or data.image_size, split the batch with "
+            "optimizer.accumulation, or set precision=bf16"
+        ) from error
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -46,6 +46,34 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     """AdamW over `parameter_groups`, as one fused kernel."""
     groups = parameter_groups(model, config.weight_decay, config.no_decay)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, stored: Mapping[str, Any]) -> None:
+    """Take over the averages of a saved `state_dict`; the hyperparameters stay those of the configuration.
+
+    Raises:
+        ValueError: it is not of AdamW on these parameters, or holds numbers that are not finite.
+    """
+    now = optimizer.state_dict()
+    groups, state = stored.get("param_groups"), stored.get("state")
+    if not isinstance(state, Mapping) or not _same_parameters(groups, now["param_groups"]):
+        raise ValueError("the optimizer's groups of parameters are others")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, entries in state.items():
+        if not isinstance(number, int) or not 0 <= number < len(parameters) or not isinstance(entries, Mapping):
+            raise ValueError(f"the optimizer has no parameter {str(number)[:50]}")
+        shape = parameters[number].shape
+        for name, expected in (("exp_avg", shape), ("exp_avg_sq", shape), ("step", ())):
+            tensor = entries.get(name)
+            if not isinstance(tensor, Tensor) or tensor.shape != expected or not bool(tensor.isfinite().all()):
+                raise ValueError(f"the optimizer's {name} of parameter {number} does not fit")
+    optimizer.load_state_dict({"state": dict(state), "param_groups": now["param_groups"]})
+
+
+def _same_parameters(stored: Any, now: list[dict[str, Any]]) -> bool:
+    if not isinstance(stored, (list, tuple)) or len(stored) != len(now):
+        return False
+    return all(isinstance(a, Mapping) and a.get("params") == b["params"] for a, b in zip(stored, now, strict=True))
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:

@@ -10,12 +10,15 @@ Only the main process opens a `RunLog`; the others use `SilentLog`, which has th
   `val_loss` (null if not finite).
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
 import math
 import resource
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -24,11 +27,18 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sequencer2d.files import atomic_write
+from sequencer2d.errors import ConfigError, RunError
+from sequencer2d.files import atomic_write, parse_json
 
 logger = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
+NUMBERS: dict[str, tuple[str, ...]] = {
+    "step": ("step", "epoch", "loss", "lr"),
+    "epoch": ("step", "epoch", "train_loss"),
+}
+"""Kinds of entries, and the finite numbers that each must have. Every other entry is a number, or null."""
+_LONGEST_LINE = 2**16
 
 
 class SilentLog:
@@ -40,7 +50,11 @@ class SilentLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except RunError:
+            if error is None:  # else what ended the run is the better reason
+                raise
 
     def step(self, entry: dict[str, Any]) -> None:
         """One line of kind "step"."""
@@ -59,13 +73,35 @@ class SilentLog:
 
 
 class RunLog(SilentLog):
-    """The main process's log. `first_step`: where the run goes on; later lines of an earlier call are dropped."""
+    """The main process's log.
 
-    def __init__(self, folder: Path, *, total_steps: int, first_step: int, tensorboard: bool, progress: str) -> None:
-        self._total_steps = total_steps
-        _keep_until(folder / LOG, first_step)
+    Args:
+        folder: of the run.
+        total_steps: of the run.
+        first_step: steps done where the run goes on; later lines of an earlier call are dropped.
+        done_epochs: epochs that are logged where the run goes on. The checkpoint at the end of an epoch is written
+            before its evaluation, so a run killed in between logs that epoch again.
+        tensorboard: write TensorBoard's files too.
+        progress: as `run.progress`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        total_steps: int,
+        first_step: int,
+        done_epochs: int | None = None,
+        tensorboard: bool,
+        progress: str,
+    ) -> None:
+        self._total_steps, self._folder = total_steps, folder
+        kept = _keep_until(folder / LOG, first_step, done_epochs)
         self._file: IO[str] = (folder / LOG).open("a", encoding="utf-8")
         self._board = _open_board(folder / "tensorboard", first_step) if tensorboard else None
+        for entry in kept:
+            if entry["step"] >= first_step > 0:
+                self._show_on_board(entry["kind"], {key: value for key, value in entry.items() if key != "kind"})
         self._console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=progress == "none")
         wants_bar = progress == "bar" or (progress == "auto" and self._console.is_terminal)
         self._bar = _Bar(self._console, total_steps, first_step) if wants_bar else None
@@ -80,7 +116,6 @@ class RunLog(SilentLog):
 
     def epoch(self, entry: dict[str, Any]) -> None:
         self._write("epoch", entry)
-        self._file.flush()
         self.say(_epoch_text(entry))
 
     def advance(self, step: int) -> None:
@@ -93,13 +128,29 @@ class RunLog(SilentLog):
     def close(self) -> None:
         if self._bar:
             self._bar.stop()
-        self._file.close()
-        if self._board:
-            self._board.close()
+        with self._writing():
+            self._file.close()
+        with self._writing():
+            if self._board:
+                self._board.close()
 
     def _write(self, kind: str, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"kind": kind, **entry}, allow_nan=False) + "\n")
-        self._file.flush()
+        with self._writing():
+            self._file.write(json.dumps({"kind": kind, **entry}, allow_nan=False) + "\n")
+            self._file.flush()
+            self._show_on_board(kind, entry)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # TensorBoard's thread reports here what it could not write
+            raise RunError(
+                f"cannot write the log in {self._folder} ({error.strerror or error}); make room, or see whether the "
+                "folder is still there; then go on with --resume"
+            ) from error
+
+    def _show_on_board(self, kind: str, entry: dict[str, Any]) -> None:
         if self._board:
             for name, value in entry.items():
                 if name != "step" and isinstance(value, (int, float)):
@@ -133,17 +184,51 @@ class _Bar:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a run's `log.jsonl`; a last line that a killed process left unfinished is dropped."""
+    """The entries of a run's `log.jsonl`. Lines that are no entries are left out, and a warning counts them.
+
+    The last line is not counted: a killed process may have left it unfinished.
+    """
     path = folder / LOG
     if not path.exists():
         return []
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    entries, bad = _parse(path)
+    if bad:
+        logger.warning("%s: %d lines are no entries of a log and are left out, line %d first", path, len(bad), bad[0])
     return entries
+
+
+def check_entry(kind: str, entry: dict[str, Any], name: str, required: tuple[str, ...] = ()) -> None:
+    """Raise `ConfigError` unless `entry` holds the numbers of an entry of the log of this kind."""
+    for key in (*NUMBERS[kind], *required):
+        if not _is_number(entry.get(key)):
+            raise ConfigError(f"{name}: {key} must be a finite number, got {str(entry.get(key))[:50]!r}")
+    for key, value in entry.items():
+        if key != "kind" and value is not None and not _is_number(value):
+            raise ConfigError(f"{name}: {str(key)[:50]} must be a finite number or null, got {str(value)[:50]!r}")
+    if not 0 <= entry["step"] == int(entry["step"]):
+        raise ConfigError(f"{name}: step must be a whole number, got {entry['step']}")
+
+
+def _parse(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The entries, and the numbers of the lines that are none, less the last line."""
+    entries: list[dict[str, Any]] = []
+    bad: list[int] = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = parse_json(line) if len(line) < _LONGEST_LINE else None
+            if not isinstance(entry, dict) or entry.get("kind") not in NUMBERS:
+                raise ValueError
+            check_entry(entry["kind"], entry, LOG)
+            entries.append(entry)
+        except (ValueError, TypeError):
+            if line.strip() and number < len(lines):
+                bad.append(number)
+    return entries, bad
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def memory_mib(device: torch.device) -> float:
@@ -154,13 +239,26 @@ def memory_mib(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def _keep_until(path: Path, step: int) -> None:
-    """Drop the lines after `step`: the run goes on from there and writes them again."""
+def _keep_until(path: Path, step: int, done_epochs: int | None) -> list[dict[str, Any]]:
+    """Drop what the run will write again: the lines after `step`, and epochs that are not done. What stays.
+
+    A log with damaged lines is kept beside the new one.
+    """
     if not path.exists():
-        return
-    kept = [entry for entry in read_log(path.parent) if entry["step"] <= step]
+        return []
+    entries, bad = _parse(path)
+    if bad:
+        copy = path.with_suffix(".damaged.jsonl")
+        shutil.copyfile(path, copy)
+        logger.warning("%s had %d damaged lines, line %d first; a copy is %s", path, len(bad), bad[0], copy.name)
+    kept = [
+        entry
+        for entry in entries
+        if entry["step"] <= step and (entry["kind"] != "epoch" or done_epochs is None or entry["epoch"] <= done_epochs)
+    ]
     with atomic_write(path, "w") as file:
         file.writelines(json.dumps(entry) + "\n" for entry in kept)
+    return kept
 
 
 def _open_board(folder: Path, first_step: int) -> Any:
@@ -170,7 +268,7 @@ def _open_board(folder: Path, first_step: int) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
+    return SummaryWriter(str(folder), purge_step=first_step or None)
 
 
 def _step_text(entry: dict[str, Any]) -> str:

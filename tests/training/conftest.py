@@ -46,10 +46,14 @@ def tiny(tmp_path: Path) -> Callable[..., TrainConfig]:
     """Builds the tiny configuration, with fields given as section__field=value; runs go below `tmp_path`."""
 
     def build(name: str = "run", **fields: Any) -> TrainConfig:
-        given = {path.replace("__", "."): value for path, value in fields.items()}
-        return with_overrides(TrainConfig(), {**TINY, "run.output": str(tmp_path / name), **given})
+        return configuration(tmp_path / name, {path.replace("__", "."): value for path, value in fields.items()})
 
     return build
+
+
+def configuration(output: Path, fields: dict[str, Any]) -> TrainConfig:
+    """The tiny configuration with fields given by their paths."""
+    return with_overrides(TrainConfig(), {**TINY, "run.output": str(output), **fields})
 
 
 def logged(folder: str | Path) -> list[dict[str, Any]]:

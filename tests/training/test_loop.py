@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from sequencer2d.cli.train import resolve
-from sequencer2d.errors import CheckpointError, ConfigError, DeviceError, Interrupted, NumericalError
+from sequencer2d.errors import CheckpointError, ConfigError, DeviceError, Interrupted, NumericalError, RunError
 from sequencer2d.training import step as step_module
 from sequencer2d.training.checkpoint import list_checkpoints, load_last
 from sequencer2d.training.fields import with_overrides
@@ -181,9 +182,14 @@ def test_a_damaged_checkpoint_is_a_clear_error(tiny, tmp_path):
         train(tiny(run__resume=True))
 
 
-def test_resume_without_a_checkpoint_starts_at_the_beginning(tiny):
-    config = tiny(run__resume=True, run__epochs=1)
-    assert train(config)["steps"] == 10
+def test_resuming_needs_a_run_and_auto_starts_one(tiny, tmp_path):
+    with pytest.raises(RunError, match=r"no run in .*nowhere.*run\.resume=auto"):
+        train(tiny("nowhere", run__resume=True, run__epochs=1))
+    assert not (tmp_path / "nowhere").exists()
+    assert train(tiny("new", run__resume="auto", run__epochs=1))["steps"] == 10
+    shutil.rmtree(tmp_path / "new/checkpoints")  # as if it was killed before its first checkpoint
+    assert train(tiny("new", run__resume=True, run__epochs=1))["steps"] == 10
+    assert len(logged(tmp_path / "new")) == 11
 
 
 def test_a_place_that_cannot_be_written_is_found_before_the_first_step(tiny, tmp_path):
@@ -232,8 +238,11 @@ def test_signal_handlers_and_threads_are_put_back(tiny):
 
 
 def test_resuming_at_the_limit_of_steps_changes_nothing(tiny, tmp_path):
-    for resume in (False, True):
-        with pytest.raises(Interrupted, match=r"run\.max_steps after step 2"):
+    for resume, says in (
+        (False, r"run\.max_steps after step 2"),
+        (True, "go on without run.max_steps, or with a higher"),
+    ):
+        with pytest.raises(Interrupted, match=says):
             train(tiny(run__max_steps=2, run__resume=resume))
     assert [entry["step"] for entry in logged(tmp_path / "run")] == [1, 2]
 
@@ -260,7 +269,7 @@ def test_a_flipped_bit_in_last_pt_is_refused_or_changes_nothing(tiny, tmp_path):
         train(tiny(run__max_steps=2))
     last = tmp_path / "run/checkpoints/last.pt"
     content = last.read_bytes()
-    expected = load_last(tmp_path / "run")
+    expected = vars(load_last(tmp_path / "run"))
     random, refused = np.random.default_rng(0), 0
     for position in random.integers(0, 8 * len(content), 100):
         spoiled = bytearray(content)
@@ -268,7 +277,7 @@ def test_a_flipped_bit_in_last_pt_is_refused_or_changes_nothing(tiny, tmp_path):
         last.unlink()
         last.write_bytes(spoiled)
         try:
-            assert equal(load_last(tmp_path / "run"), expected)
+            assert equal(vars(load_last(tmp_path / "run")), expected)
         except CheckpointError:
             refused += 1
     assert refused > 50, "most of the file is weights"
