@@ -8,7 +8,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sequencer2d.data.images import EXTENSIONS, readable_extensions, remedy
 from sequencer2d.errors import DataError
@@ -68,12 +68,6 @@ def why_no_image(name: str) -> str | None:
     if suffix in readable_extensions():
         return None
     return f"need {remedy(suffix)}" if suffix in EXTENSIONS else OTHER
-
-
-def is_image_member(path: str) -> bool:
-    """Whether a member of an archive counts as an image, by the names of its folders and its suffix."""
-    parts = PurePosixPath(path).parts
-    return not any(why_left_out(part) for part in parts if part not in ("..", ".")) and why_no_image(parts[-1]) is None
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:

@@ -5,28 +5,34 @@ image. A tar file is not compressed, so an index of its members makes each image
 """
 
 import glob
-import json
+import math
+import os
 import re
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from sequencer2d.data.images import EXTENSIONS, UPRIGHT, BrokenImageError, Decoding, decode
+from sequencer2d.data.finding import LeftOut
+from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode
+from sequencer2d.data.shard_index import index_shard
 from sequencer2d.data.sources import SPLIT_ALIASES, shorten
 from sequencer2d.errors import DataError
 
 CLASS_FILES = ("classes.txt", "classnames.txt")
+MOST_UNNAMED_CLASSES = 100_000
+"""A class number from here on needs a file of names: a wrong one would otherwise make as many classes."""
+_MOST_SHARDS = 1_000_000
+_LARGEST_CLASS_FILE = 64 * 2**20
 
 
 class TarSource:
     """Images in the shards of one split.
 
     A sample is the members of one key: an image (`.jpg`, `.png`, …) and its class's number as text (`.cls`), or a
-    `.json` with the number under `label`. Names of the classes stand one a line in `classes.txt` or `classnames.txt`
-    beside the shards; without it they are called by number.
+    `.json` with the number under `label`. Keys may hold dots. Names of the classes stand one a line in `classes.txt` or
+    `classnames.txt` beside the shards; without it they are called by number.
 
     Args:
         pattern: a folder that holds <split>.tar, <split>-*.tar or <split>/*.tar; or the path of the shards, with
@@ -35,27 +41,24 @@ class TarSource:
         decoding: how image files become pixels.
 
     Raises:
-        DataError: no such shards, not tar files, or samples without a class.
+        DataError: no such shards, not tar files, samples without a class, or classes without bound.
     """
 
     def __init__(self, pattern: str, split: str = "train", decoding: Decoding = UPRIGHT) -> None:
         self.decoding = decoding
         self.paths = find_shards(pattern, split)
-        members = [_index(path, number) for number, path in enumerate(self.paths)]
+        left_out = LeftOut()
+        members = [index_shard(path, number, left_out) for number, path in enumerate(self.paths)]
         self._places = np.concatenate([places for places, _, _ in members])
         self._targets = np.concatenate([targets for _, targets, _ in members])
         self._keys = np.concatenate([keys for _, _, keys in members])
         if not len(self._places):
-            raise DataError(f"no images in {shorten([str(path) for path in self.paths], 3)}")
-        names = _class_names(self.paths[0].parent)
-        self.classes_inferred = names is None
-        count = int(self._targets.max()) + 1
-        self.class_names = names if names is not None else tuple(str(number) for number in range(count))
-        if count > len(self.class_names):
             raise DataError(
-                f"class {count - 1} stands in the shards, but {self.paths[0].parent} names only "
-                f"{len(self.class_names)} classes"
+                f"no images in {shorten([str(path) for path in self.paths], 3)}"
+                + (f"; left out: {left_out}" if left_out else "")
             )
+        left_out.report(self.paths[0].parent)
+        self.class_names, self.classes_inferred = _classes(self.paths[0].parent, int(self._targets.max()) + 1)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -72,7 +75,7 @@ class TarSource:
 
     def describe(self, index: int) -> str:
         """Shard and key of the image."""
-        return f"{self.paths[self._places[index][0]]}:{self._keys[index].decode()}"
+        return f"{self.paths[self._places[index][0]]}:{os.fsdecode(self._keys[index])}"
 
     def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
         """Keys, and targets."""
@@ -94,13 +97,20 @@ def find_shards(pattern: str, split: str) -> list[Path]:
         )
     for name in names:
         expanded = _below(pattern, name) if folder else expand_ranges(pattern.replace("{split}", name))
-        found = sorted({Path(match) for text in expanded for match in glob.glob(text)})  # noqa: PTH207 - absolute patterns
+        found = sorted({path for text in expanded for path in _matching(text)})
         missing = [text for text in expanded if not glob.has_magic(text) and not Path(text).exists()]
         if found and missing and not folder:
             raise DataError(f"{len(missing)} of {len(expanded)} shards are missing: {shorten(missing, 3)}")
         if found:
             return found
     raise DataError(f"no shards for the split {split!r} match wds:{pattern}")
+
+
+def _matching(text: str) -> list[Path]:
+    """The files of a pattern; a name that exists is meant as it is, brackets and all."""
+    if Path(text).is_file():
+        return [Path(text)]
+    return [Path(match) for match in glob.glob(text) if Path(match).is_file()]  # noqa: PTH207 - absolute patterns
 
 
 def _mentions(pattern: str, split: str) -> bool:
@@ -111,67 +121,44 @@ def _mentions(pattern: str, split: str) -> bool:
 
 def _below(folder: str, split: str) -> list[str]:
     names = (f"{split}.tar", f"{split}-*.tar", f"{split}/*.tar") if split else ("*.tar",)
-    return [f"{folder}/{name}" for name in names]
+    return [f"{glob.escape(folder)}/{name}" for name in names]
 
 
 def expand_ranges(pattern: str) -> list[str]:
-    """`a-{00..02}.tar` → a-00.tar, a-01.tar, a-02.tar; several ranges multiply."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if not match:
-        return [pattern]
-    first, last = match.groups()
-    numbers = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
-    return [
-        rest for number in numbers for rest in expand_ranges(pattern[: match.start()] + number + pattern[match.end() :])
-    ]
+    """`a-{00..02}.tar` → a-00.tar, a-01.tar, a-02.tar; several ranges multiply. Raises `DataError` for a million."""
+    ranges = re.findall(r"\{(\d{1,18})\.\.(\d{1,18})\}", pattern)
+    if math.prod(max(0, int(last) - int(first) + 1) for first, last in ranges) > _MOST_SHARDS:
+        raise DataError(f"wds:{pattern} names more than {_MOST_SHARDS:,} shards; give the range that is there")
+    expanded = [pattern]
+    for first, last in ranges:
+        numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+        whole = f"{{{first}..{last}}}"
+        expanded = [text.replace(whole, number, 1) for text in expanded for number in numbers]
+    return expanded
 
 
-def _index(path: Path, shard: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places (N, 3: shard, offset, bytes), targets (N,) and keys (N,) of one shard's images."""
-    images: dict[str, tuple[int, int]] = {}
-    targets: dict[str, int] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                folder, _, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if not member.isfile() or name.startswith("."):
-                    continue
-                if f".{extension.lower()}" in EXTENSIONS:
-                    images[key] = member.offset_data, member.size
-                elif extension in ("cls", "json"):
-                    _read_target(archive, path, member, key, targets)
-    except tarfile.TarError as error:
-        raise DataError(f"{path} is not an uncompressed tar file, or is cut short: {error}") from error
-    unlabelled = sorted(images.keys() - targets.keys())
-    if unlabelled:
-        raise DataError(
-            f"{len(unlabelled)} images in {path} have no class (.cls, or label in .json): {shorten(unlabelled)}"
-        )
-    places = np.array([(shard, *place) for place in images.values()], dtype=np.int64).reshape(-1, 3)
-    keys = np.array([key.encode() for key in images], dtype=bytes)
-    return places, np.array([targets[key] for key in images], dtype=np.int64), keys
-
-
-def _read_target(
-    archive: tarfile.TarFile, path: Path, member: tarfile.TarInfo, key: str, targets: dict[str, int]
-) -> None:
-    file = archive.extractfile(member)
-    text = file.read().decode() if file else ""
-    try:
-        if member.name.endswith(".cls"):
-            targets[key] = int(text)
-        elif "label" in (content := json.loads(text)):
-            targets.setdefault(key, int(content["label"]))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: the class in {member.name} is not a number ({error})") from error
-    if targets.get(key, 0) < 0:
-        raise DataError(f"{path}: the class in {member.name} is {targets[key]}; expected 0 or more")
-
-
-def _class_names(folder: Path) -> tuple[str, ...] | None:
+def _classes(folder: Path, count: int) -> tuple[tuple[str, ...], bool]:
+    """The names of the classes, of which there are at least `count`, and whether they are but numbers."""
     for name in CLASS_FILES:
         if (folder / name).is_file():
-            return tuple((folder / name).read_text(encoding="utf-8").splitlines())
-    return None
+            names = _read_names(folder / name)
+            if count > len(names):
+                raise DataError(f"class {count - 1} stands in the shards, but {folder} names only {len(names)} classes")
+            return names, False
+    if count > MOST_UNNAMED_CLASSES:
+        raise DataError(
+            f"class {count - 1} stands in the shards, which name no classes: at most {MOST_UNNAMED_CLASSES:,} are "
+            f"taken without names; correct the number, or put the names into {folder / CLASS_FILES[0]}, one a line"
+        )
+    return tuple(str(number) for number in range(count)), True
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    try:
+        if path.stat().st_size > _LARGEST_CLASS_FILE:
+            raise DataError(f"{path} is larger than {_LARGEST_CLASS_FILE // 2**20} MiB; expected a class's name a line")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    # Not splitlines(), which also splits at characters that may stand in a name.
+    return tuple(line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n"))

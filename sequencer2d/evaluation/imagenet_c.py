@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL.Image import Image
 
+from sequencer2d.data.images import PUBLISHED
 from sequencer2d.data.loader import Loader
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.sources import FolderSource, Source, shorten
@@ -96,7 +97,7 @@ def open_release(
         for severity in severities:
             if not (folder / str(severity)).is_dir():
                 raise DataError(f"{folder} has no severity {severity}; expected {folder}/{severity}/<class>/*.JPEG")
-            cells[name, severity] = FolderSource(folder / str(severity), "")
+            cells[name, severity] = FolderSource(folder / str(severity), "", PUBLISHED)
     _check_equal(cells)
     return Release(root, tuple(corruptions), tuple(severities), cells)
 
@@ -170,6 +171,14 @@ class _Chosen:
 
     def describe(self, index: int) -> str:
         return self.source.describe(int(self.indices[index]))
+
+    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
+        names, targets = self.source.identities()
+        chosen = [names[index] for index in self.indices.tolist()] if len(names) else names
+        return chosen, self.outputs[targets[self.indices]]
+
+    def size_of(self, index: int) -> object:
+        return self.source.size_of(int(self.indices[index]))
 
 
 def _figures(

@@ -50,8 +50,7 @@ def test_a_model_without_names_says_what_its_outputs_are_taken_for(
     outcome = command("eval", f"{VIT}={tmp_path / 'vit.safetensors'}", "--data", folder, "--json")
     assert outcome.code == 0, outcome.err
     assert (
-        "the model brings no class names: its outputs are taken for the data's classes in order (a, b, c"
-        in outcome.err
+        "the model brings no class names: its outputs are taken for the data's classes in order (a, b, c" in outcome.err
     )
 
 

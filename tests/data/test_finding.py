@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sequencer2d.data import finding
-from sequencer2d.data.finding import LeftOut, find_images, images_below, is_image_member
+from sequencer2d.data.finding import LeftOut, find_images, images_below
 from sequencer2d.data.sources import FolderSource, check_several_classes
 from sequencer2d.errors import DataError
 from tests.data.images import make_folder, picture
@@ -162,18 +162,3 @@ def test_names_that_are_not_utf8_are_found_and_read(tmp_path: Path) -> None:
     source = FolderSource(tmp_path)
     assert os.fsencode(source.class_names[1]) == b"caf\xe9"
     assert source[1][0].size == (12, 10)
-
-
-@pytest.mark.parametrize(
-    "path, taken",
-    [
-        ("a/b.png", True),
-        ("./a/b.JPG", True),
-        ("a/._b.png", False),
-        ("__MACOSX/b.png", False),
-        (".ipynb_checkpoints/b.png", False),
-        ("a/b.txt", False),
-    ],
-)
-def test_archives_follow_the_same_rule(path: str, taken: bool) -> None:
-    assert is_image_member(path) == taken
