@@ -1,40 +1,13 @@
 """A backbone for dense prediction: a model without its head, which returns the maps of chosen stages."""
 
 from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor, nn
 
 from sequencer2d.models.sequencer2d import Backbone, Sequencer2D, check_layout, take_indices, to_layout
 
 
-class FeatureInfo:
-    """What the maps of a feature extractor are: `channels()`, `reduction()` (pixels per token), `module_name()`.
-
-    Each gives a list over the maps, or for the stage `index` its value.
-    """
-
-    def __init__(self, info: list[dict[str, Any]], out_indices: tuple[int, ...]) -> None:
-        self.info = info
-        self.out_indices = out_indices
-
-    def channels(self, index: int | None = None) -> Any:
-        return self._get("num_chs", index)
-
-    def reduction(self, index: int | None = None) -> Any:
-        return self._get("reduction", index)
-
-    def module_name(self, index: int | None = None) -> Any:
-        return self._get("module", index)
-
-    def _get(self, key: str, index: int | None) -> Any:
-        return [self.info[i][key] for i in self.out_indices] if index is None else self.info[index][key]
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.info[index]
-
-    def __len__(self) -> int:
-        return len(self.info)
+OF_CLASSIFIER = ("num_classes", "classifier", "label_names")
+"""What a model's `pretrained_cfg` says of the part that a feature extractor lacks."""
 
 
 class Sequencer2DFeatures(Backbone):
@@ -50,7 +23,8 @@ class Sequencer2DFeatures(Backbone):
         norm: apply the final norm to the last stage's map.
 
     Attributes:
-        feature_info: a `FeatureInfo` of the maps. Strides of the paper's models are 7, 14, 14, 14: decoders must resize
+        feature_info: timm's `FeatureInfo` of the maps: `channels()`, `reduction()` (pixels per token), `module_name()`,
+            `get_dicts()`. Strides of the paper's models are 7, 14, 14, 14: decoders must resize
             to a size, not by a factor of 2.
 
     Raises:
@@ -64,13 +38,16 @@ class Sequencer2DFeatures(Backbone):
         output_fmt: str = "NCHW",
         norm: bool = False,
     ) -> None:
+        from timm.models import FeatureInfo
+
         super().__init__()
         check_layout(output_fmt)
         chosen = tuple(sorted(take_indices(len(model.stages), out_indices)))
-        self.config, self.variant, self.pretrained_cfg = model.config, model.variant, model.pretrained_cfg
+        self.config, self.variant, self.in_chans = model.config, model.variant, model.in_chans
+        self.pretrained_cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in OF_CLASSIFIER}
         self.output_fmt = output_fmt
         self.out_indices = chosen
-        self.feature_info = FeatureInfo(model.feature_info, chosen)
+        self.feature_info = FeatureInfo([dict(info) for info in model.feature_info], chosen)
         self.stem = model.stem
         self.pos_embed = model.pos_embed
         self.stages = model.stages[: chosen[-1] + 1]

@@ -30,7 +30,7 @@ def fit_state(state: Mapping[str, Tensor], model: Sequencer2D, source: str) -> S
         CheckpointError: any other difference, naming the parameters.
     """
     target = model.state_dict()
-    fitted = _fit_positions(_fit_head(_fit_stem(dict(state), target, source), target, source), target, source)
+    fitted = fit_positions(_fit_head(_fit_stem(dict(state), target, source), target, source), target, source)
     if problems := _differences(fitted, target):
         looks = identify(state)
         hint = f"; the file looks like {looks}" if looks and looks != model.variant else ""
@@ -88,7 +88,8 @@ def _classes(state: Mapping[str, Tensor]) -> int:
     return present[0] if present else 0
 
 
-def _fit_positions(state: StateDict, target: StateDict, source: str) -> StateDict:
+def fit_positions(state: StateDict, target: StateDict, source: str) -> StateDict:
+    """Return `state` with its position embedding, if there is one, resampled to the grid of `target`."""
     if POSITIONS not in state or POSITIONS not in target or state[POSITIONS].ndim != 4:
         return state
     given, wanted = tuple(state[POSITIONS].shape[1:3]), tuple(target[POSITIONS].shape[1:3])

@@ -31,7 +31,7 @@ def data_config(config: ModelConfig, variant: str) -> dict[str, Any]:
         "num_classes": config.num_classes,
         "input_size": (config.in_chans, *config.img_size),
         "fixed_input_size": False,
-        "pool_size": None,
+        "pool_size": tuple(-(-size // config.total_stride) for size in config.img_size),
         "crop_pct": 0.875,
         "interpolation": "bicubic",
         "mean": IMAGENET_MEAN if config.in_chans == 3 else (0.5,) * config.in_chans,
@@ -113,6 +113,15 @@ class Backbone(nn.Module):
     pos_embed: nn.Module
     stages: nn.Sequential
 
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """`pretrained_cfg` under its older name in timm."""
+        return self.pretrained_cfg
+
+    @default_cfg.setter
+    def default_cfg(self, cfg: dict[str, Any]) -> None:
+        self.pretrained_cfg = cfg
+
     def run_stages(self, x_BCHW: Tensor) -> Iterator[Tensor]:
         """Images (B, in_chans, H, W) → the output of each stage, (B, H', W', C), computed as it is asked for."""
         x_BHWC = self.pos_embed(self.stem(x_BCHW))
@@ -155,6 +164,7 @@ class Sequencer2D(HubMixin, Backbone):
         InputError: images of another shape or dtype, or smaller than the total stride.
 
     Attributes:
+        output_fmt, feature_dim: layout of `forward_features` and its axis of channels, "NHWC" and -1.
         feature_info: per stage, a dict of `num_chs`, `reduction` (pixels per token) and `module` (its name).
         pretrained_cfg, default_cfg: see `data_config`; timm's `resolve_model_data_config(model)` reads them.
     """
@@ -167,6 +177,7 @@ class Sequencer2D(HubMixin, Backbone):
         self.in_chans = config.in_chans
         self.global_pool = config.global_pool
         self.num_features = self.head_hidden_size = config.dims[-1]
+        self.output_fmt, self.feature_dim = "NHWC", -1
         self.feature_info = [
             {"num_chs": dim, "reduction": reduction, "module": f"stages.{i}", "index": i}
             for i, (dim, reduction) in enumerate(zip(config.dims, config.reductions, strict=True))
@@ -183,10 +194,6 @@ class Sequencer2D(HubMixin, Backbone):
         self.norm: nn.Module = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.head = ClassifierHead(self.num_features, config.num_classes, config.global_pool, config.drop_rate)
         init_weights(self, config.conv_init)
-
-    @property
-    def default_cfg(self) -> dict[str, Any]:
-        return self.pretrained_cfg
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x_BCHW))
@@ -237,6 +244,33 @@ class Sequencer2D(HubMixin, Backbone):
         if intermediates_only:
             return maps
         return (self.norm(features) if index == last else features), maps
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove, in place, what the maps of chosen stages do not need; the features then end at the last of them.
+
+        Args:
+            indices: stages, as in `forward_intermediates`.
+            prune_norm: remove the final norm also where the last stage stays.
+            prune_head: remove classifier and pooling also where the last stage stays.
+
+        Returns:
+            The numbers of the chosen stages.
+
+        Raises:
+            ConfigError: an index that does not exist.
+        """
+        chosen = list(take_indices(len(self.stages), indices))
+        shortened = max(chosen) < len(self.stages) - 1
+        self.stages = self.stages[: max(chosen) + 1]
+        if prune_norm or shortened:
+            self.norm = nn.Identity()
+        if shortened:
+            self.num_features = self.head_hidden_size = self.config.dims[max(chosen)]
+        if prune_head or shortened:
+            self.reset_classifier(0, "")
+        return chosen
 
     def get_classifier(self) -> nn.Module:
         """Return the classifier: a linear layer, or the identity for 0 classes."""

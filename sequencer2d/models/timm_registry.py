@@ -1,19 +1,32 @@
 """Our models under timm's registry, for those who ask for it."""
 
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from sequencer2d.errors import ConfigError
-from sequencer2d.models.factory import create_model
-from sequencer2d.models.variants import VARIANTS
+from sequencer2d.models.config import ModelConfig, did_you_mean
+from sequencer2d.models.fit import fit_positions
+from sequencer2d.models.names import StateDict, from_authors, is_authors, strip_wrappers
+from sequencer2d.models.sequencer2d import Sequencer2D, data_config
+from sequencer2d.models.variants import HUB_WEIGHTS, VARIANTS, model_config
 
 PREFIX = "s2d_"
+
+default_cfgs: dict[str, Any] = {}
+"""Descriptions of weights by registered name. timm looks for them under this name in the module that registers."""
 
 
 def register_timm(prefix: str = PREFIX) -> list[str]:
     """Register every variant with timm, so that `timm.create_model("s2d_sequencer2d_s", ...)` creates ours.
 
     timm has models named sequencer2d_s, _m and _l of its own; the prefix keeps them as they are. Calling it again
-    changes nothing.
+    changes nothing. Published weights go by timm's tags: `s2d_sequencer2d_s.in1k`.
 
     Returns:
         The registered names.
@@ -28,23 +41,93 @@ def register_timm(prefix: str = PREFIX) -> list[str]:
         raise ConfigError(f"prefix={prefix!r}: timm takes what follows a dot as the name of weights; leave it out")
     for registered, name in names.items():
         if not timm.models.is_model(registered):
+            default_cfgs.update(timm.models.generate_default_cfgs(_weights(registered, name)))
             timm.models.register_model(_entrypoint(registered, name))
         elif timm.models.model_entrypoint(registered).__module__ != __name__:
             raise ConfigError(f"prefix={prefix!r}: timm has a model {registered!r} already; choose another prefix")
     return list(names)
 
 
+def _weights(registered: str, name: str) -> dict[str, dict[str, Any]]:
+    """timm's descriptions of the weights of a variant, by registered name and tag."""
+    cfg = data_config(VARIANTS[name], name) | {"architecture": registered}
+    tag = HUB_WEIGHTS[name].partition(".")[2] if name in HUB_WEIGHTS else ""
+    return {f"{registered}.{tag}" if tag else registered: cfg}
+
+
 def _entrypoint(registered: str, name: str) -> Any:
-    def create(
-        pretrained: bool = False,
-        pretrained_cfg: Any = None,
-        pretrained_cfg_overlay: Any = None,
-        cache_dir: Any = None,
-        **options: Any,
-    ) -> Any:
-        # timm passes its own description of weights to every model; ours come from our table.
-        return create_model(name, pretrained=pretrained, **options)
+    def create(pretrained: bool = False, **options: Any) -> Any:
+        return _create(registered, name, pretrained, **options)
 
     create.__name__ = create.__qualname__ = registered
     create.__doc__ = f"{name} of the package sequencer2d."
     return create
+
+
+def _create(
+    registered: str,
+    name: str,
+    pretrained: bool,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: Any = None,
+    features_only: bool = False,
+    out_indices: Any = None,
+    output_fmt: str = "NCHW",
+    **options: Any,
+) -> Any:
+    """What timm's factory calls: timm finds, loads and adapts the weights and wraps the model for features."""
+    from timm.models import build_model_with_cfg, resolve_pretrained_cfg
+
+    cfg = resolve_pretrained_cfg(registered, pretrained_cfg, pretrained_cfg_overlay)
+    options.setdefault("img_size", tuple(cfg.input_size[-2:]))
+    if features_only:
+        stages = tuple(range(len(options.get("depths", VARIANTS[name].depths))))
+        getter = options.setdefault("feature_cls", "getter") == "getter"
+        options["features_only"] = True
+        options["feature_cfg"] = {
+            "out_indices": stages if out_indices is None else out_indices,
+            "flatten_sequential": True,
+            **({"output_fmt": output_fmt} if getter else {}),
+        }
+    elif out_indices is not None:
+        raise ConfigError("out_indices chooses feature maps: it needs features_only=True")
+    model = build_model_with_cfg(
+        functools.partial(_build, registered, name),
+        registered,
+        pretrained,
+        pretrained_cfg=cfg,
+        pretrained_filter_fn=_adapt,
+        **options,
+    )
+    if isinstance(model, Sequencer2D):
+        model.pretrained_cfg = _describe_input(model)
+    return model
+
+
+def _build(registered: str, name: str, device: Any = None, dtype: Any = None, **options: Any) -> Sequencer2D:
+    """The model itself. As Python's functions do, it answers an unknown option with a TypeError."""
+    known = [field.name for field in dataclasses.fields(ModelConfig)]
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{registered} has no option {option!r}; {did_you_mean(option, known)}")
+    with torch.device(device) if device is not None else contextlib.nullcontext():
+        model = Sequencer2D(model_config(name, **options), name)
+    return model.to(dtype=dtype)
+
+
+def _adapt(state: Mapping[str, Tensor], model: Sequencer2D) -> StateDict:
+    """Weights under our names and for the model's grid of positions; stem and classifier are timm's to adapt."""
+    state = strip_wrappers(state)
+    state = from_authors(state) if is_authors(state) else state
+    return fit_positions(state, model.state_dict(), "the checkpoint")
+
+
+def _describe_input(model: Sequencer2D) -> dict[str, Any]:
+    """What timm says of the weights, for the channels, the size and the classes that the model has."""
+    cfg, own = model.pretrained_cfg, data_config(model.config, model.variant)
+    changed: dict[str, Any] = {"input_size": own["input_size"], "pool_size": own["pool_size"]}
+    if len(cfg["mean"]) != model.in_chans:
+        changed |= {"mean": own["mean"], "std": own["std"]}
+    if cfg["num_classes"] != model.num_classes:
+        changed |= {"num_classes": model.num_classes, "label_names": None, "label_descriptions": None}
+    return {**cfg, **changed}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from sequencer2d.nn.rnn2d import RNN2D
@@ -15,6 +16,10 @@ def drop_path(x: Tensor, rate: float) -> Tensor:
     keep = 1.0 - rate
     mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
     return x * (mask / keep)
+
+
+# The mask's shape cannot be traced by symbols: torch.fx keeps this as a call.
+torch.fx.wrap("drop_path")
 
 
 class DropPath(nn.Module):

@@ -1,6 +1,7 @@
 """From images to tokens, and between grids. Images are NCHW (B, C, H, W), tokens NHWC (B, H, W, C)."""
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,6 +46,20 @@ def resample_grid(embedding_1HWC: Tensor, height: int, width: int) -> Tensor:
     grid = embedding_1HWC.permute(0, 3, 1, 2).float()
     grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
     return grid.permute(0, 2, 3, 1).to(embedding_1HWC.dtype)
+
+
+def add_positions(x_BHWC: Tensor, weight_1HWC: Tensor) -> Tensor:
+    """Add a position embedding, resampled to the grid of `x_BHWC` where it has another."""
+    height, width = x_BHWC.shape[1:3]
+    # Resampling to the same grid changes nothing; an exported program always does it, to take any size.
+    if torch.compiler.is_exporting() or (height, width) != tuple(weight_1HWC.shape[1:3]):
+        weight_1HWC = resample_grid(weight_1HWC, height, width)
+    return x_BHWC + weight_1HWC.to(x_BHWC.dtype)
+
+
+# What asks for sizes cannot be traced by symbols: torch.fx keeps these as calls.
+for _function in (check_images, pad_to_multiple, add_positions):
+    torch.fx.wrap(_function.__name__)
 
 
 class PatchEmbed(nn.Module):
@@ -97,12 +112,7 @@ class PositionEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1, height, width, dim))
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        height, width = x_BHWC.shape[1:3]
-        weight: Tensor = self.weight
-        # Resampling to the same grid changes nothing; an exported program always does it, to take any size.
-        if torch.compiler.is_exporting() or (height, width) != tuple(weight.shape[1:3]):
-            weight = resample_grid(weight, height, width)
-        return x_BHWC + weight.to(x_BHWC.dtype)
+        return add_positions(x_BHWC, self.weight)
 
     def extra_repr(self) -> str:
         return "height={}, width={}, dim={}".format(*self.weight.shape[1:])

@@ -6,6 +6,7 @@ Suffixes: B batch, H rows, W columns, C channels, S scans, G gates, D hidden uni
 import math
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from sequencer2d.errors import ConfigError
@@ -13,6 +14,9 @@ from sequencer2d.ops import CELLS, IMPLEMENTATIONS, rnn2d
 
 AXES = {"both": ("v", "h"), "vertical": ("v",), "horizontal": ("h",), "flatten": ("",)}
 FUSIONS = ("concat", "add", "none")
+
+# It chooses by device, dtype and size, which cannot be traced by symbols: torch.fx keeps it as a call.
+torch.fx.wrap("rnn2d")
 
 
 class RecurrentWeights(nn.Module):
