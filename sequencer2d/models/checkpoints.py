@@ -13,7 +13,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sequencer2d.errors import CheckpointError, ConfigError
 from sequencer2d.files import atomic_write
@@ -178,8 +178,10 @@ def describe_model(model: Sequencer2D, class_names: Sequence[str] | None = None)
     """Return what a checkpoint says of its model, as plain JSON values: enough for `load_model` to rebuild it.
 
     Raises:
-        ConfigError: another number of class names than of classes, or a model without a variant.
+        ConfigError: another number of class names than of classes, a model without a variant, or one that was pruned.
     """
+    if len(model.stages) < len(model.config.depths) or isinstance(model.norm, nn.Identity):
+        raise ConfigError("a model that was pruned to its maps cannot be described: save model.state_dict() alone")
     if model.variant not in VARIANTS:
         raise ConfigError("a model without a variant's name cannot be described: create it with create_model")
     if class_names is None:

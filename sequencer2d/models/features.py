@@ -1,10 +1,10 @@
 """A backbone for dense prediction: a model without its head, which returns the maps of chosen stages."""
 
 from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from sequencer2d.models.sequencer2d import Backbone, Sequencer2D, check_layout, take_indices, to_layout
-
 
 OF_CLASSIFIER = ("num_classes", "classifier", "label_names")
 """What a model's `pretrained_cfg` says of the part that a feature extractor lacks."""

@@ -10,7 +10,6 @@ import timm
 import torch
 import torch.fx
 from timm.data import resolve_model_data_config
-from timm.models import save_for_hf
 from timm.models._helpers import load_checkpoint
 from timm.models._manipulate import group_parameters
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -65,7 +64,16 @@ def test_published_weights_go_by_timms_tags():
     for size in "sml":
         ours = timm.get_pretrained_cfg(f"s2d_sequencer2d_{size}.in1k")
         theirs = timm.get_pretrained_cfg(f"sequencer2d_{size}.in1k")
-        for field in ("hf_hub_id", "mean", "std", "crop_pct", "interpolation", "input_size", "first_conv", "classifier"):
+        for field in (
+            "hf_hub_id",
+            "mean",
+            "std",
+            "crop_pct",
+            "interpolation",
+            "input_size",
+            "first_conv",
+            "classifier",
+        ):
             assert getattr(ours, field) == getattr(theirs, field)
     assert timm.models.is_model_pretrained("s2d_sequencer2d_s")
     assert not timm.models.is_model_pretrained(NAME)
@@ -110,27 +118,6 @@ def test_a_description_decides_the_size_and_positions_follow(tmp_path: Path) -> 
     assert model.config.img_size == (56, 56)
     x = torch.randn(1, 3, 56, 56)
     torch.testing.assert_close(model(x), trained(x))
-
-
-@pytest.mark.parametrize("safe", [False, True])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"global_pool": "max", "in_chans": 1},
-        {"cell": "gru", "fusion": "add", "mlp_ratio": 2.0},
-        {"position_embedding": True, "img_size": 28, "bidirectional": False},
-    ],
-)
-def test_what_timm_saves_for_the_hub_is_read_by_timm_and_by_us(tmp_path: Path, safe: bool, options: Any) -> None:
-    model = create(num_classes=5, **options)
-    randomise(model).eval()
-    save_for_hf(model, tmp_path, model_config={"label_names": list("abcde")}, safe_serialization=safe)
-    x = torch.randn(2, model.in_chans, 28, 42)
-    for again in (timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval(), load_model(tmp_path)):
-        torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
-        assert again.config == model.config
-        assert list(again.pretrained_cfg["label_names"]) == list("abcde")
 
 
 def test_options_that_do_not_exist_are_type_errors():
@@ -209,14 +196,15 @@ def test_pruning_keeps_the_maps_and_ends_the_features_there(last: int) -> None:
     whole = copy.deepcopy(model)
     whole.prune_intermediate_layers([3], prune_head=False)
     torch.testing.assert_close(whole(x), logits)
-    with pytest.raises(ConfigError, match="pruned"):
-        save_weights(pruned, "never.safetensors")
+    if last < 3:
+        with pytest.raises(ConfigError, match="pruned"):
+            save_weights(pruned, "never.safetensors")
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_variant_keeps_timms_contract(name: str) -> None:
     with torch.device("meta"):
-        model = timm.create_model(f"s2d_{name}", num_classes=7).eval()
+        model = timm.create_model(f"s2d_{name}", num_classes=7, depths=(1, 1, 1, 1)).eval()
     cfg = model.default_cfg
     assert cfg is model.pretrained_cfg
     assert (cfg["input_size"], cfg["pool_size"]) == ((3, 224, 224), (16, 16))
