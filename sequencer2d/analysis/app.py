@@ -1,8 +1,12 @@
 """A local web page (Gradio): drop an image, see what a model predicts, what its blocks see, what its LSTMs hand on."""
 
 import base64
+import contextlib
 import io
-from typing import Any
+import os
+import signal
+import tempfile
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -11,12 +15,21 @@ from sequencer2d.analysis.blocks import block_names
 from sequencer2d.analysis.erf import receptive_fields
 from sequencer2d.analysis.figures import figure_bytes, hidden_state_figure, readable, receptive_field_grid
 from sequencer2d.analysis.hidden_states import hidden_states, mixers
-from sequencer2d.data.images import to_rgb
+from sequencer2d.analysis.page_guard import guard
+from sequencer2d.data.images import BrokenImageError, decode, to_rgb
 from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ConfigError, InputError, UserError
 from sequencer2d.evaluation.outcomes import logits_of
 from sequencer2d.evaluation.pixels import check_photo
 from sequencer2d.evaluation.subject import Subject
+from sequencer2d.terminal import printable
+
+HOST = "127.0.0.1"
+LARGEST_UPLOAD_MIB = 20
+WAITING = 16
+"""Requests that may wait for the model."""
+SWEEP_S, KEPT_S = 60, 600
+"""How often uploads are swept, and how old they get, in seconds."""
 
 EXPLANATION = (
     "**Receptive field**: how strongly each pixel moves the token in the middle of the block's output (a token is one "
@@ -41,7 +54,7 @@ def look(
     if image is None:
         raise InputError("drop an image first")
     check_photo(image, subject.data, "the image")
-    pixels = np.asarray(eval_transform(subject.data)(to_rgb(image)))
+    pixels = np.asarray(eval_transform(subject.data)(to_rgb(image, subject.data.decoding)))
     probabilities = logits_of(subject, pixels[None]).softmax(dim=-1)[0]
     top = probabilities.topk(min(5, len(probabilities)))
     classes = {
@@ -60,8 +73,36 @@ def look(
     return classes, _picture(receptive_field_grid([[field]])), states, sentence
 
 
+def serve(subject: Subject, port: int) -> None:
+    """Serve the page on this machine alone, until Ctrl-C or SIGTERM.
+
+    Other sites that are open in the browser can't use it (`page_guard.OwnPageOnly`). Uploads have at most
+    `LARGEST_UPLOAD_MIB`, lie in a folder that only this user can read, and are removed in the end.
+
+    Raises:
+        UserError: gradio is not installed.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="sequencer2d-page-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # of mode 0700; gradio reads its name when it is imported
+        page = build_app(subject)
+        page.queue(max_size=WAITING)
+        page.launch(
+            server_name=HOST,
+            server_port=port,
+            share=False,
+            quiet=True,
+            max_file_size=f"{LARGEST_UPLOAD_MIB}mb",
+            app_kwargs={"middleware": [guard(port, LARGEST_UPLOAD_MIB * 2**20)]},
+        )
+
+
+def _stop(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def build_app(subject: Subject) -> Any:
-    """The page, a `gradio.Blocks` to `launch()`. Nothing is sent anywhere: it runs and stays on this machine.
+    """The page, a `gradio.Blocks` for `serve`. Nothing is sent anywhere: it runs and stays on this machine.
 
     Raises:
         UserError: gradio is not installed.
@@ -71,19 +112,31 @@ def build_app(subject: Subject) -> Any:
     except ImportError as error:
         raise UserError(f"the page needs gradio: pip install 'sequencer2d[app]' ({error})") from error
 
-    def show(image: Image.Image | None, block: str) -> tuple[Any, ...]:
+    def show(file: str | None, block: str) -> tuple[Any, ...]:
         try:
+            image = decode(file, subject.data.decoding) if file else None
             classes, field, states, sentence = look(subject, image, block)
+        except BrokenImageError as error:
+            raise gradio.Error(f"the image cannot be read ({printable(error)})") from error
         except UserError as error:
             raise gradio.Error(str(error)) from error
         return classes, _html(field, "effective receptive field"), _html(states, "hidden states"), sentence
 
     names = _blocks(subject)
-    with gradio.Blocks(title=f"How {subject.name} sees", analytics_enabled=False) as page:
+    with gradio.Blocks(
+        title=f"How {subject.name} sees", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S)
+    ) as page:
         gradio.Markdown(f"# How {subject.name} sees\n\nDrop an image.")
         with gradio.Row():
             with gradio.Column():
-                image = gradio.Image(type="pil", label="image", elem_id="image")
+                image = gradio.Image(
+                    # The file, not gradio's pixels: it would drop transparency and clip deep greyscale.
+                    type="filepath",
+                    image_mode=None,
+                    sources=["upload", "clipboard"],
+                    label="image",
+                    elem_id="image",
+                )
                 block = gradio.Dropdown(list(names), value=names[0], label="block", elem_id="block")
                 classes = gradio.Label(num_top_classes=5, label="prediction", elem_id="prediction")
             with gradio.Column():

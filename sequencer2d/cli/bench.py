@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 import re
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sequencer2d import terminal
 from sequencer2d.cli.bench_report import report, row_line
-from sequencer2d.cli.common import add_json, console, positive, progress_bar, resolve_device
+from sequencer2d.cli.common import add_json, console, positive, progress_bar, remark, resolve_device
 from sequencer2d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     finished = _measure(arguments, cases, results, device)
     _report(list(results.rows.values()), arguments)
     rest = "" if finished else "; the time limit came before the end: the same command goes on"
-    print(f"{path}: {len(results.rows)} rows{rest}", file=sys.stderr)
+    remark(f"{path}: {len(results.rows)} rows{rest}")
     return 0
 
 
@@ -177,7 +177,7 @@ def _bench_artifacts(arguments: argparse.Namespace) -> int:
         for size, batch in itertools.product(sizes, arguments.batch or [1]):
             rows.append(time_artifact(artifact, batch, size, measure_s=arguments.seconds))
     if arguments.json:
-        print(json.dumps(rows, indent=2))
+        terminal.write_json(rows)
         return 0
     from rich.table import Table
 
@@ -282,8 +282,8 @@ def _list_plans() -> int:
 
 def _print_plan(cases: list[Case]) -> int:
     for case in cases:
-        print(f"{case}: {', '.join(case.forms)}")
-    print(f"{sum(len(case.forms) for case in cases)} rows", file=sys.stderr)
+        terminal.write(f"{case}: {', '.join(case.forms)}")
+    remark(f"{sum(len(case.forms) for case in cases)} rows")
     return 0
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sequencer2d import terminal
 from sequencer2d.cli.common import console
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def report(
 
     shown = table1(rows, accuracies) if layout == "table1" else with_ratio(best_rows(rows), peer)
     if as_json:
-        print(json.dumps(shown, indent=2))
+        terminal.write_json(shown)
         return
     if layout == "table1":
         console().print(_table1(shown))

@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sequencer2d import terminal
 from sequencer2d.errors import ConfigError, DeviceError, UserError
 
 if TYPE_CHECKING:
@@ -152,16 +153,17 @@ def progress_bar(unit: str) -> Progress:
 
 def console() -> Console:
     """Standard output. Where it is no terminal, tables take the width they need instead of 80 columns."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 200)
+    return terminal.console(width=None if sys.stdout.isatty() else 200)
 
 
 def error_console() -> Console:
     """Standard error, for progress and remarks."""
-    from rich.console import Console
+    return terminal.console(error=True)
 
-    return Console(stderr=True)
+
+def remark(text: str) -> None:
+    """A line on standard error."""
+    terminal.write(text, error=True)
 
 
 def _check_cuda(name: str, index: int) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sequencer2d import terminal
 from sequencer2d.cli.common import need
 from sequencer2d.cli.train import resolve
 
@@ -90,14 +91,14 @@ def _report(output: Path, predictions: list[Prediction], truths: list[str], seco
     right = sum(prediction.guesses[0].name == truth for prediction, truth in zip(predictions, truths, strict=True))
     folder = shlex.quote(str(output))
     last, best = summary["final"]["top1"], summary["best"]["top1"]
-    print(f"\ntest accuracy {last:.2f} % after the last epoch, {best:.2f} % after the best")
-    print(f"{right} of the {len(truths)} digits drawn are right; {seconds:.0f} s in all")
-    print(f"  curves       {output / 'curves.png'}")
-    print(f"  predictions  {output / 'predictions.png'}")
-    print(f"  checkpoint   {output / 'best.safetensors'}")
-    print("try it yourself:")
-    print(f"  {_command()} eval {folder}")
-    print(f"  {_command()} predict {folder} {folder}/images --top 3")
+    terminal.write(f"\ntest accuracy {last:.2f} % after the last epoch, {best:.2f} % after the best")
+    terminal.write(f"{right} of the {len(truths)} digits drawn are right; {seconds:.0f} s in all")
+    terminal.write(f"  curves       {output / 'curves.png'}")
+    terminal.write(f"  predictions  {output / 'predictions.png'}")
+    terminal.write(f"  checkpoint   {output / 'best.safetensors'}")
+    terminal.write("try it yourself:")
+    terminal.write(f"  {_command()} eval {folder}")
+    terminal.write(f"  {_command()} predict {folder} {folder}/images --top 3")
 
 
 def _command() -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sequencer2d import terminal
 from sequencer2d.cli.common import (
     add_checkpoint,
     add_device,
@@ -14,13 +14,14 @@ from sequencer2d.cli.common import (
     add_json,
     amp_dtype,
     console,
-    error_console,
     field_values,
     positive,
     progress_bar,
+    remark,
     resolve_device,
 )
 from sequencer2d.errors import ConfigError
+from sequencer2d.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         loader = build_loader(config, config.val_split, train=False, rank=group.rank, world_size=group.world_size)
         classes = match(model.pretrained_cfg.get("label_names"), model.num_classes, loader.source)
         if group.main and classes.remark:
-            error_console().print(classes.remark, markup=False, soft_wrap=True, highlight=False)
+            remark(classes.remark)
         with progress_bar("batches") as bar:
             task = bar.add_task("eval", total=len(loader))
             result = evaluate(
@@ -132,7 +133,7 @@ def _data_fields(fields: list[str]) -> dict[str, str]:
 
 def _print_result(result: ClassificationResult, arguments: argparse.Namespace, about: dict[str, Any]) -> None:
     if arguments.json:
-        print(json.dumps({**about, **result.to_dict()}, indent=2, ensure_ascii=False))
+        terminal.write_json({**about, **result.to_dict()})
         return
     from rich.table import Table
     from rich.text import Text
@@ -145,5 +146,5 @@ def _print_result(result: ClassificationResult, arguments: argparse.Namespace, a
     table.add_row("calibration error", f"{result.calibration_error:.2f} %")
     if arguments.per_class:
         for name, accuracy in zip(result.class_names, result.per_class, strict=True):
-            table.add_row(Text(name), "no images" if accuracy is None else f"{accuracy:.2f} %")
+            table.add_row(Text(printable(name)), "no images" if accuracy is None else f"{accuracy:.2f} %")
     console().print(table)

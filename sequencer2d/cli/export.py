@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sequencer2d import terminal
 from sequencer2d.cli.common import add_checkpoint, add_json, console
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.output or _default_output(arguments.checkpoint, model.variant, arguments.format)
     exported = export_model(model, output, arguments.format, precision=arguments.precision, images=images)
     if arguments.json:
-        print(json.dumps(_plain(exported), indent=2))
+        terminal.write_json(_plain(exported))
     else:
         _print_table(exported)
     return 0

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sequencer2d import __version__
+from sequencer2d import __version__, terminal
 from sequencer2d.cli import analyze, bench, demo, evaluate, export, models, predict, train
 from sequencer2d.cli.common import FIELD
 from sequencer2d.errors import ConfigError, Interrupted, NumericalError, UserError
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Errors that are not a user's mistake keep their traceback: they are faults of this package, to be reported whole.
     """
+    terminal.install_log_handler()
     try:
         arguments = parse(argv)
         return int(arguments.run(arguments))
@@ -87,5 +88,5 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _fail(reason: BaseException | str, code: int) -> int:
     message = " ".join(str(reason).split())
-    print(f"sequencer2d: {message}", file=sys.stderr)
+    terminal.write(terminal.printable(f"sequencer2d: {message}"), error=True)
     return code

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
+from sequencer2d import terminal
 from sequencer2d.cli.common import add_json, console, positive
 from sequencer2d.errors import ConfigError
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"no model matches {arguments.filter!r}; there are: {', '.join(list_models())}")
     rows = [describe_model(name, arguments.size) for name in names]
     if arguments.json:
-        print(json.dumps(rows, indent=2))
+        terminal.write_json(rows)
     else:
         _print_table(rows, arguments.size)
     return 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Any
 
+from sequencer2d import terminal
 from sequencer2d.cli.common import (
     add_checkpoint,
     add_decoding,
@@ -15,12 +15,13 @@ from sequencer2d.cli.common import (
     amp_dtype,
     console,
     decoding_fields,
-    error_console,
     positive,
     progress_bar,
+    remark,
     resolve_device,
 )
 from sequencer2d.errors import ConfigError, DeviceError, InputError
+from sequencer2d.terminal import printable
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     with progress_bar("images") as bar:
         predictions = list(bar.track(found, total=len(paths), description="predict"))
     if arguments.json:
-        print(json.dumps([_plain(prediction) for prediction in predictions], indent=2, ensure_ascii=False))
+        terminal.write_json([_plain(prediction) for prediction in predictions])
     else:
         _print_table(predictions)
     return _report_broken(predictions)
@@ -116,9 +117,9 @@ def _print_table(predictions: list[Prediction]) -> None:
 
     table = Table("image", "class", "probability", box=None, pad_edge=False, header_style="bold")
     for prediction in predictions:
-        name = prediction.path
+        name = printable(prediction.path)
         for guess in prediction.guesses:
-            table.add_row(Text(name), Text(guess.name), f"{guess.probability:7.2%}")
+            table.add_row(Text(name), Text(printable(guess.name)), f"{guess.probability:7.2%}")
             name = ""
     if table.row_count:
         console().print(table)
@@ -130,5 +131,5 @@ def _report_broken(predictions: list[Prediction]) -> int:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise InputError(f"no image could be read; {broken[0].path}: {broken[0].error}{more}")
     for prediction in broken:
-        error_console().print(f"skipped {prediction.path}: {prediction.error}", markup=False, soft_wrap=True)
+        remark(printable(f"skipped {prediction.path}: {prediction.error}"))
     return 0

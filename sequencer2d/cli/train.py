@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sequencer2d.cli.common import FIELD, console, field_values
+from sequencer2d import terminal
+from sequencer2d.cli.common import FIELD, console, field_values, remark
 from sequencer2d.environment import launch
 from sequencer2d.errors import ConfigError
 
@@ -105,17 +104,19 @@ def _report(output: str, summary: dict[str, Any]) -> None:
     if launch().rank:
         return
     final, best = summary["final"], summary["best"]
-    print(
+    remark(
         f"done in {summary['duration_s'] / 60:.1f} min: top-1 {final['top1']:.2f} % after the last epoch, "
-        f"{best['top1']:.2f} % after epoch {best['epoch']} (best.safetensors); everything is in {output}",
-        file=sys.stderr,
+        f"{best['top1']:.2f} % after epoch {best['epoch']} (best.safetensors); everything is in {output}"
     )
 
 
 def _print_config(config: TrainConfig, as_json: bool) -> int:
     from sequencer2d.training.fields import describe, to_dict
 
-    print(json.dumps(to_dict(config), indent=2) if as_json else describe(config))
+    if as_json:
+        terminal.write_json(to_dict(config))
+    else:
+        terminal.write(describe(config))
     return 0
 
 
@@ -124,7 +125,7 @@ def _list_recipes(as_json: bool) -> int:
 
     rows = {name: recipes.summary(name) for name in recipes.names()}
     if as_json:
-        print(json.dumps(rows, indent=2))
+        terminal.write_json(rows)
         return 0
     from rich.table import Table
 

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sequencer2d import terminal
 from sequencer2d.data.classes import ClassMap
 from sequencer2d.data.loader import Loader
 from sequencer2d.errors import DataError
@@ -200,10 +201,9 @@ def _progress(progress: bool | Callable[[], object], batches: int) -> Iterator[C
     elif not progress or (dist.is_available() and dist.is_initialized() and dist.get_rank()):
         yield lambda: None
     else:
-        from rich.console import Console
         from rich.progress import Progress
 
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        with Progress(console=terminal.console(error=True), transient=True) as bar:
             task = bar.add_task("evaluate", total=batches)
             yield lambda: bar.advance(task)
 

@@ -27,6 +27,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sequencer2d import terminal
 from sequencer2d.errors import ConfigError, RunError
 from sequencer2d.files import atomic_write, parse_json
 
@@ -102,7 +103,7 @@ class RunLog(SilentLog):
         for entry in kept:
             if entry["step"] >= first_step > 0:
                 self._show_on_board(entry["kind"], {key: value for key, value in entry.items() if key != "kind"})
-        self._console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=progress == "none")
+        self._console = terminal.console(error=True, soft_wrap=True, highlight=False, quiet=progress == "none")
         wants_bar = progress == "bar" or (progress == "auto" and self._console.is_terminal)
         self._bar = _Bar(self._console, total_steps, first_step) if wants_bar else None
 

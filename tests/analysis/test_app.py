@@ -1,17 +1,27 @@
 """The page in a real browser, headless; and what it shows, without one."""
 
+import asyncio
+import contextlib
+import http.client
 import importlib.util
+import io
+import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from sequencer2d.analysis.app import look
+from sequencer2d.analysis.app import LARGEST_UPLOAD_MIB, look
+from sequencer2d.analysis.page_guard import OwnPageOnly
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.models.checkpoints import save_weights
 from tests.analysis.test_hidden_states import image, subject
@@ -95,6 +105,112 @@ def test_a_person_drops_an_image_in_a_browser(tmp_path):
             browser.quit()
         server.terminate()
         server.communicate(timeout=30)
+
+
+@contextlib.contextmanager
+def served(tmp_path):
+    """The page of a small model in a process of its own: its address, and the folder of its uploads."""
+    pytest.importorskip("gradio", reason="gradio is not installed (extra app)")
+    checkpoint, port = tmp_path / "small.safetensors", _free_port()
+    save_weights(subject().model, checkpoint)
+    command = (sys.executable, "-m", "sequencer2d", "analyze", "app", checkpoint, "--device", "cpu", "--port", port)
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "TMPDIR": str(tmp_path)}
+    server = subprocess.Popen(
+        [str(part) for part in command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        _wait_for(port, server)
+        (folder,) = tmp_path.glob("sequencer2d-page-*")
+        yield f"http://127.0.0.1:{port}", folder
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+
+
+def ask(address, path, *, data=None, **headers):
+    """(status, body) of a request."""
+    request = urllib.request.Request(address + path, data=data, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def announce(address, path, length):
+    """Status of a request that states the length of its body, before it sends any."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    connection.putrequest("POST", path)
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def form(content):
+    """An upload as a browser sends it."""
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + content + b"\r\n--x--\r\n"
+    return {"data": body, "Content_Type": "multipart/form-data; boundary=x"}
+
+
+def upload(address, content, **headers):
+    fields = form(content)
+    return ask(
+        address, "/gradio_api/upload", data=fields["data"], **{"Content-Type": fields["Content_Type"]}, **headers
+    )
+
+
+def test_the_page_keeps_uploads_to_itself(tmp_path):
+    with served(tmp_path) as (address, folder):
+        assert ask(address, "/")[0] == 200
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        Image.fromarray(image()).save(buffer := io.BytesIO(), "PNG")
+        status, answer = upload(address, buffer.getvalue(), Origin=address)
+        assert status == 200
+        (path,) = json.loads(answer)
+        assert Path(path).is_relative_to(folder)
+
+        before = sorted(folder.rglob("*"))
+        for headers in (
+            {"Origin": "http://evil.example"},
+            {"Origin": "null"},
+            {"Origin": address.replace("http:", "https:")},
+            {"Origin": "http://127.0.0.1:1"},
+            {"Host": "evil.example"},
+            {"Host": f"evil.example:{address.rpartition(':')[2]}"},
+            {"Sec-Fetch-Site": "cross-site"},
+        ):
+            assert upload(address, buffer.getvalue(), **headers)[0] == 403, headers
+        assert ask(address, "/config", Origin="http://evil.example")[0] == 403
+        for path in ("/gradio_api/upload", "/gradio_api/queue/join", "/"):
+            assert announce(address, path, (LARGEST_UPLOAD_MIB + 2) * 2**20) == 413
+        assert sorted(folder.rglob("*")) == before
+    assert not list(tmp_path.glob("sequencer2d-page-*"))
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_bodies_end_at_the_limit(stated):
+    received = []
+
+    async def application(scope, receive, send):
+        while (message := await receive())["type"] == "http.request":
+            received.append(len(message["body"]))
+            if not message["more_body"]:
+                break
+
+    async def receive():
+        return {"type": "http.request", "body": bytes(10), "more_body": True}
+
+    async def send(message):
+        sent.append(message)
+
+    sent = []
+    length = [(b"content-length", b"1000000")] if stated else []
+    scope = {"type": "http", "method": "POST", "headers": [(b"host", b"localhost:7"), *length]}
+    asyncio.run(OwnPageOnly(application, port=7, largest_body=95)(scope, receive, send))
+    assert sum(received) == (0 if stated else 90)
+    assert [message.get("status") for message in sent[:1]] == ([413] if stated else [])
 
 
 def _free_port():

@@ -6,22 +6,23 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sequencer2d import terminal
 from sequencer2d.cli.common import (
     add_decoding,
     add_download,
     console,
     decoding_fields,
-    error_console,
     positive,
     progress_bar,
+    remark,
     resolve_device,
 )
 from sequencer2d.errors import ConfigError
+from sequencer2d.terminal import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,15 +193,10 @@ def say(path: Path) -> None:
     remark(f"wrote {path}")
 
 
-def remark(text: str) -> None:
-    """A line on standard error."""
-    error_console().print(text, markup=False, soft_wrap=True, highlight=False)
-
-
 def print_rows(rows: list[dict[str, Any]], as_json: bool = False) -> None:
     """A table with the keys of the first row as titles, or JSON."""
     if as_json:
-        print(json.dumps(rows, indent=2))
+        terminal.write_json(rows)
         return
     from rich.table import Table
 
@@ -208,7 +204,7 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool = False) -> None:
     for row in rows:
         table.add_row(
             *(
-                "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+                "–" if value is None else f"{value:.3g}" if isinstance(value, float) else printable(value)
                 for value in row.values()
             )
         )

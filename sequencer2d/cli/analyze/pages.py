@@ -6,6 +6,7 @@ import argparse
 import socket
 from pathlib import Path
 
+from sequencer2d import terminal
 from sequencer2d.cli.analyze.common import (
     Kinds,
     add_data,
@@ -58,11 +59,11 @@ def run_report(arguments: argparse.Namespace) -> int:
 def run_app(arguments: argparse.Namespace) -> int:
     _check_free(arguments.port)
     need("gradio", "app", "the page")
-    from sequencer2d.analysis.app import build_app
+    from sequencer2d.analysis.app import serve
 
-    page = build_app(subjects(arguments)[0])
-    print(f"http://127.0.0.1:{arguments.port} (Ctrl-C stops it)", flush=True)
-    page.launch(server_name="127.0.0.1", server_port=arguments.port, share=False, quiet=True)
+    subject = subjects(arguments)[0]
+    terminal.write(f"http://127.0.0.1:{arguments.port} (Ctrl-C stops it)")
+    serve(subject, arguments.port)
     return 0
 
 

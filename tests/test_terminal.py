@@ -1,0 +1,121 @@
+"""Nothing that others named acts on a terminal, and printing never fails."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sequencer2d import terminal
+from sequencer2d.terminal import console, printable, printable_lines, to_json
+from tests.cli.conftest import Outcome, command, save_tiny
+
+__all__ = ["command"]
+
+ESCAPE = "\x1b[2J\x1b]0;owned\x07"
+DANGEROUS = [*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *"\u202e\u2066\u200f\u2028\ufeff\udcff\ud800"]
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        (ESCAPE, "\\x1b[2J\\x1b]0;owned\\x07"),
+        ("two\nlines\r\t", "two\\nlines\\r\\t"),
+        ("caf\udce9", "caf\\xe9"),
+        ("\x9b31m", "\\x9b31m"),
+        ("gpj\u202egnp", "gpj\\u202egnp"),
+        ("größe 犬 \u202f👩\u200d🚀 می\u200cخواهم", "größe 犬 \u202f👩\u200d🚀 می\u200cخواهم"),
+    ],
+)
+def test_what_acts_is_escaped_and_letters_stay(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.text(st.one_of(st.characters(), st.sampled_from(DANGEROUS)), max_size=40))
+def test_any_text_is_harmless_and_json_reads_back(text: str) -> None:
+    shown = printable(text)
+    assert not set(shown) & set(DANGEROUS)
+    assert printable(shown) == shown
+    shown.encode("utf-8")
+    for ascii_only in (False, True):
+        encoded = to_json({"name": text}, ascii_only=ascii_only)
+        assert not set(encoded) & (set(DANGEROUS) - {"\n"})
+        assert json.loads(encoded)["name"].encode("utf-16", "surrogatepass") == text.encode("utf-16", "surrogatepass")
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(st.text(st.one_of(st.characters(), st.sampled_from(DANGEROUS)), max_size=40))
+def test_consoles_print_any_text_and_keep_their_own_colors(text: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    output = io.StringIO()
+    made = console(file=output, width=300, force_terminal=False)
+    made.print(text, markup=False)
+    table = Table("name")
+    table.add_row(Text(text))
+    made.print(table)
+    assert not set(output.getvalue()) & (set(DANGEROUS) - {"\n"})
+    output.getvalue().encode("utf-8")
+
+
+def test_colors_of_our_own_survive() -> None:
+    output = io.StringIO()
+    console(file=output, force_terminal=True, color_system="standard").print(f"[red]x{ESCAPE}[/red]")
+    assert "\x1b[31m" in output.getvalue()
+    assert "\x1b[2J" not in output.getvalue()
+
+
+def test_lines_of_our_own_stay_lines() -> None:
+    assert printable_lines("a\nb\x1b") == "a\nb\\x1b"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
+def test_terminals_of_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    terminal.write("größe 犬 \udcff")
+    terminal.write_json({"name": "größe 犬 \udcff"})
+    stream.flush()
+    lines = stream.buffer.getvalue().decode(encoding).splitlines()  # type: ignore[attr-defined]
+    assert json.loads("".join(lines[1:])) == {"name": "größe 犬 \udcff"}
+
+
+def test_log_messages_are_one_printable_line(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.install_log_handler()
+    terminal.install_log_handler()
+    logging.getLogger("sequencer2d.data").warning("left out of %s", f"a\n{ESCAPE}")
+    assert capsys.readouterr().err == "left out of a\\n\\x1b[2J\\x1b]0;owned\\x07\n"
+
+
+NAMES = (f"cat{ESCAPE}", "dog\udcff", "two\nlines", "gpj\u202egnp")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_class_and_file_names_of_others(command: Callable[..., Outcome], tmp_path: Path, as_json: bool) -> None:
+    model = save_tiny(tmp_path / "m.safetensors", class_names=NAMES)
+    for name in NAMES:
+        folder = tmp_path / "data" / "val" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (9, 9), (90, 9, 9)).save(folder / f"x{name}.png", "PNG")
+        (folder / f"broken{name}.png").write_bytes(b"no image")
+    flags = ["--json"] if as_json else []
+    for arguments in (
+        ["predict", model, tmp_path / "data", *flags],
+        ["eval", model, "--data", tmp_path / "data", "--per-class", "data.workers=0", *flags],
+        ["predict", model, tmp_path / f"nowhere{ESCAPE}"],
+        ["predict", tmp_path / f"m{ESCAPE}\udcff", tmp_path / "data"],
+    ):
+        outcome = command(*arguments)
+        assert not set(outcome.out + outcome.err) & (set(DANGEROUS) - {"\n"}), arguments
+        (outcome.out + outcome.err).encode("utf-8")
+        if "predict" in arguments and as_json and outcome.code == 0:
+            found = {guess["name"] for row in json.loads(outcome.out) for guess in row.get("guesses", [])}
+            assert found == set(NAMES)
