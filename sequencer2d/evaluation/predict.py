@@ -101,6 +101,7 @@ def input_fields(model: Sequencer2D) -> dict[str, Any]:
         "mean": tuple(cfg["mean"]),
         "std": tuple(cfg["std"]),
         "eval_interpolation": cfg["interpolation"],
+        "eval_crop": cfg.get("crop_mode", "center"),
         "crop_pct": cfg["crop_pct"],
     }
 

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from sequencer2d.errors import CheckpointError, ConfigError
 from sequencer2d.files import atomic_write
-from sequencer2d.models.fit import HEAD, STEM, fit_state, identify
+from sequencer2d.models.config import ModelConfig
+from sequencer2d.models.description import FORMAT, check_description
+from sequencer2d.models.fit import HEAD, STEM, check_shapes, fit_state, identify
+from sequencer2d.models.hub_config import merge_descriptions
 from sequencer2d.models.locate import locate
 from sequencer2d.models.names import (
     StateDict,
@@ -30,7 +33,7 @@ from sequencer2d.models.names import (
 )
 from sequencer2d.models.peers import is_peer
 from sequencer2d.models.sequencer2d import Sequencer2D
-from sequencer2d.models.variants import VARIANTS, model_config
+from sequencer2d.models.variants import VARIANTS, changed_options, model_config
 from sequencer2d.models.weight_files import HEADER_KEY, check_weights, read_safetensors_file, read_torch_file
 
 __all__ = [
@@ -46,14 +49,9 @@ __all__ = [
     "to_timm",
 ]
 
-FORMAT = 1
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
 EMA_KEYS = ("model_ema", "state_dict_ema")
 MODEL_KEYS = ("model", "state_dict")
-# Fields that start, regularise or speed up training and leave the function that the weights compute alone.
-NOT_ARCHITECTURE = (
-    "num_classes", "in_chans", "drop_rate", "proj_drop_rate", "drop_path_rate", "implementation", "gates", "conv_init",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,30 +63,30 @@ class Checkpoint:
     path: Path
 
 
-def read_checkpoint(source: str | os.PathLike[str], *, use_ema: bool = True) -> Checkpoint:
+def read_checkpoint(
+    source: str | os.PathLike[str], *, use_ema: bool = True, hub_options: Mapping[str, Any] | None = None
+) -> Checkpoint:
     """Read weights on the CPU; nothing of the file is executed (`weights_only=True`).
 
     Args:
-        source: `.safetensors`, `.pt`/`.pth` (ours, timm's or the authors', wrapped or not), a run folder, or
-            `hf-hub:owner/name`.
+        source: `.safetensors`, `.pt`/`.pth` (ours, timm's or the authors', wrapped or not), a run folder, a folder as
+            the Hugging Face hub holds them, or `hf-hub:owner/name`. A `config.json` of timm's beside the weights has
+            precedence over what the file says.
         use_ema: take the averaged weights where a training checkpoint holds both.
+        hub_options: for `huggingface_hub.hf_hub_download`: revision, token, cache_dir, local_files_only.
 
     Raises:
         CheckpointError: missing, damaged, written by a newer version, without weights, or with weights that are not
             finite.
     """
-    path, meta = locate(source)
+    path, beside = locate(source, **(hub_options or {}))
     if path.suffix == ".safetensors":
         weights, own = read_safetensors_file(path)
     elif path.suffix in TORCH_SUFFIXES:
         weights, own = _unwrap(read_torch_file(path), path, use_ema)
     else:
         raise CheckpointError(f"{path} is no checkpoint: expected .safetensors or one of {', '.join(TORCH_SUFFIXES)}")
-    meta = meta | own
-    if meta.get("format", FORMAT) != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {meta['format']!r}, this version reads {FORMAT}: update sequencer2d to read it"
-        )
+    meta = merge_descriptions(check_description(own, path), beside, path)
     check_weights(weights, path)
     weights = strip_wrappers(weights)
     return Checkpoint(from_authors(weights) if is_authors(weights) else weights, meta, path)
@@ -108,7 +106,13 @@ def load_weights(model: Sequencer2D, source: str | os.PathLike[str], *, use_ema:
     return checkpoint
 
 
-def load_model(source: str | os.PathLike[str], *, name: str | None = None, **overrides: Any) -> Sequencer2D:
+def load_model(
+    source: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    hub_options: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> Sequencer2D:
     """Rebuild a model, in eval mode on the CPU, from what its checkpoint says of itself.
 
     A file that says nothing is recognised by its parameters if they are those of a variant.
@@ -116,6 +120,7 @@ def load_model(source: str | os.PathLike[str], *, name: str | None = None, **ove
     Args:
         source: as for `read_checkpoint`.
         name: the variant, for files of which neither is true.
+        hub_options: as for `read_checkpoint`.
         **overrides: fields of `ModelConfig` to change, `num_classes` and `in_chans` included.
 
     Returns:
@@ -126,7 +131,7 @@ def load_model(source: str | os.PathLike[str], *, name: str | None = None, **ove
         CheckpointError: as `load_weights`, or nobody says which model it is.
         ConfigError: an override that does not exist or does not fit.
     """
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, hub_options=hub_options)
     state, meta = checkpoint.state_dict, checkpoint.meta
     name = name or meta.get("model") or identify(state)
     if name not in VARIANTS:
@@ -136,10 +141,19 @@ def load_model(source: str | os.PathLike[str], *, name: str | None = None, **ove
         "num_classes": state[HEAD[0]].shape[0] if HEAD[0] in state else 0,
         "in_chans": state[STEM].shape[1] if STEM in state else 3,
     }
-    model = Sequencer2D(model_config(name, **(meta.get("overrides", {}) | sizes | overrides)), name)
+    config = _config(name, meta.get("overrides", {}) | sizes, checkpoint.path).replace(**overrides)
+    check_shapes(state, config, name, str(checkpoint.path), free=overrides)
+    model = Sequencer2D(config, name)
     model.load_state_dict(fit_state(state, model, str(checkpoint.path)), strict=True)
-    _take_over_input(model, meta)
+    _take_over_input(model, meta, sizes["num_classes"], checkpoint.path)
     return model.eval()
+
+
+def _config(name: str, fields: Mapping[str, Any], path: Path) -> ModelConfig:
+    try:
+        return model_config(name, **fields)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its description is of no model: {error}") from error
 
 
 def save_weights(model: Sequencer2D, path: str | os.PathLike[str], meta: Mapping[str, Any] | None = None) -> None:
@@ -188,13 +202,11 @@ def describe_model(model: Sequencer2D, class_names: Sequence[str] | None = None)
         class_names = model.pretrained_cfg.get("label_names")
     if class_names is not None and len(class_names) != model.num_classes:
         raise ConfigError(f"{len(class_names)} class names for a model of {model.num_classes} classes")
-    row, config = dataclasses.asdict(VARIANTS[model.variant]), dataclasses.asdict(model.config)
-    changed = {k: v for k, v in config.items() if v != row[k] and k not in NOT_ARCHITECTURE}
     cfg = model.pretrained_cfg
     return {
         "format": FORMAT,
         "model": model.variant,
-        "overrides": {key: list(v) if isinstance(v, tuple) else v for key, v in changed.items()},
+        "overrides": changed_options(model.config, model.variant),
         "num_classes": model.num_classes,
         "in_chans": model.in_chans,
         "class_names": list(class_names) if class_names is not None else None,
@@ -204,26 +216,29 @@ def describe_model(model: Sequencer2D, class_names: Sequence[str] | None = None)
             "std": list(cfg["std"]),
             "interpolation": cfg["interpolation"],
             "crop_pct": cfg["crop_pct"],
+            **({"crop_mode": cfg["crop_mode"]} if cfg.get("crop_mode", "center") != "center" else {}),
         },
     }
 
 
-def _take_over_input(model: Sequencer2D, meta: Mapping[str, Any]) -> None:
+def _take_over_input(model: Sequencer2D, meta: Mapping[str, Any], classes: int, path: Path) -> None:
+    """Write what the description says of images and classes into the model's `pretrained_cfg`."""
     names = meta.get("class_names")
-    cfg: dict[str, Any] = {"label_names": names if names and len(names) == model.num_classes else None}
-    if said := meta.get("input"):
-        cfg |= {key: said[key] for key in ("interpolation", "crop_pct") if key in said}
-        cfg |= {"input_size": (model.in_chans, *said["size"])} if "size" in said else {}
-        if len(said.get("mean", ())) == model.in_chans:
-            cfg |= {"mean": tuple(said["mean"]), "std": tuple(said["std"])}
+    if names and len(names) != classes:
+        raise CheckpointError(f"{path}: {len(names)} class names are given for a classifier of {classes} classes")
+    cfg: dict[str, Any] = {"label_names": list(names) if names and len(names) == model.num_classes else None}
+    said = meta.get("input", {})
+    cfg |= {key: said[key] for key in ("interpolation", "crop_pct", "crop_mode") if key in said}
+    cfg |= {"input_size": (model.in_chans, *said["size"])} if "size" in said else {}
+    cfg |= {key: tuple(said[key]) for key in ("mean", "std") if len(said.get(key, ())) == model.in_chans}
     model.pretrained_cfg = model.pretrained_cfg | cfg
 
 
-def _unwrap(content: Any, path: Path, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _unwrap(content: Any, path: Path, use_ema: bool) -> tuple[dict[str, Tensor], Any]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a dict of parameters")
-    meta = dict(content["meta"]) if isinstance(content.get("meta"), Mapping) else {}
-    if not meta and content.get("arch") in VARIANTS:
+    meta = content.get("meta", {})
+    if not meta and content.get("arch") in tuple(VARIANTS):
         meta = {"model": content["arch"]}
     keys = (*EMA_KEYS, *MODEL_KEYS) if use_ema else MODEL_KEYS
     state = next((content[key] for key in keys if isinstance(content.get(key), Mapping)), content)

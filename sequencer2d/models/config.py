@@ -18,6 +18,9 @@ CHOICES = {
 }
 PER_STAGE = ("depths", "patch_sizes", "dims", "hidden_dims")
 RATES = ("drop_rate", "proj_drop_rate", "drop_path_rate")
+FLAGS = ("bidirectional", "position_embedding")
+LARGEST = 10**7
+"""No size is larger: a model that can be trained has none near it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,9 +136,17 @@ def _positive_integers(name: str, values: Any) -> tuple[int, ...]:
         result = tuple(values)
     except TypeError:
         raise ConfigError(f"{name}={values!r}: expected a sequence of positive integers") from None
-    if not result or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in result):
+    if not result or not all(_is_size(v, 1) for v in result):
         raise ConfigError(f"{name}={values!r}: expected a sequence of positive integers")
     return result
+
+
+def _is_size(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_lengths(config: ModelConfig) -> None:
@@ -153,13 +164,18 @@ def _check_values(config: ModelConfig) -> None:
             raise ConfigError(f"{name}={getattr(config, name)!r}: expected one of {', '.join(map(repr, allowed))}")
     for name in RATES:
         rate = getattr(config, name)
-        if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+        if not _is_number(rate) or not 0.0 <= rate < 1.0:
             raise ConfigError(f"{name}={rate!r}: expected a probability, 0 up to but not including 1")
-    if not isinstance(config.mlp_ratio, int | float) or config.mlp_ratio <= 0:
-        raise ConfigError(f"mlp_ratio={config.mlp_ratio!r}: expected a positive number")
-    if not isinstance(config.in_chans, int) or config.in_chans < 1:
+    for name in FLAGS:
+        if not isinstance(getattr(config, name), bool):
+            raise ConfigError(f"{name}={getattr(config, name)!r}: expected true or false")
+    if not isinstance(config.implementation, str):
+        raise ConfigError(f"implementation={config.implementation!r}: expected the name of one")
+    if not _is_number(config.mlp_ratio) or not 0 < config.mlp_ratio <= 1000:
+        raise ConfigError(f"mlp_ratio={config.mlp_ratio!r}: expected a positive number, at most 1000")
+    if not _is_size(config.in_chans, 1):
         raise ConfigError(f"in_chans={config.in_chans!r}: expected a positive integer")
-    if not isinstance(config.num_classes, int) or config.num_classes < 0:
+    if not _is_size(config.num_classes, 0):
         raise ConfigError(f"num_classes={config.num_classes!r}: expected 0 (no classifier) or a positive integer")
     if config.fusion == "add" and config.axes != "both":
         raise ConfigError(f"fusion='add' sums two axes; axes={config.axes!r} has one: use axes='both' or fusion='none'")

@@ -1,12 +1,15 @@
 """Make a state dict fit a model where that is meant to work, and say exactly what does not fit where it is not."""
 
 import logging
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from sequencer2d.errors import CheckpointError
+from sequencer2d.models.config import ModelConfig
 from sequencer2d.models.names import StateDict
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.variants import VARIANTS
@@ -17,6 +20,7 @@ logger = logging.getLogger("sequencer2d")
 STEM = "stem.proj.weight"
 HEAD = ("head.fc.weight", "head.fc.bias")
 POSITIONS = "pos_embed.weight"
+_BLOCK = re.compile(r"stages\.(\d{1,4})\.blocks\.\d{1,4}\.norm1\.weight")
 
 
 def fit_state(state: Mapping[str, Tensor], model: Sequencer2D, source: str) -> StateDict:
@@ -53,6 +57,40 @@ def identify(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
+def check_shapes(
+    state: Mapping[str, Tensor], config: ModelConfig, name: str, source: str, free: Collection[str] = ()
+) -> None:
+    """Compare a configuration with the tensors before a model is built by it: it may ask for any size.
+
+    Args:
+        state: the tensors.
+        config: of the model to build.
+        name: its variant.
+        source: the file, for the message.
+        free: fields that the user has set, after which a position embedding may be resampled.
+
+    Raises:
+        CheckpointError: another number of blocks, or other sizes, than the tensors have.
+    """
+    found = _sizes(state)
+    ratio, grid = found.pop("mlp_channels"), found.pop("grid")
+    wanted = {field: getattr(config, field) for field in found}
+    if ratio:
+        found["mlp_ratio"], wanted["mlp_ratio"] = ratio, (int(config.mlp_ratio * config.dims[0]),)
+    if grid and config.position_embedding and not {"img_size", "patch_sizes"} & set(free):
+        stride = config.total_stride
+        found["img_size"] = grid
+        wanted["img_size"] = tuple(-(-size // stride) * stride // config.patch_sizes[0] for size in config.img_size)
+    for field, size in wanted.items():
+        if size != found[field]:
+            looks = identify(state)
+            hint = f"; the file looks like {looks}" if looks and looks != name else ""
+            raise CheckpointError(
+                f"{source} does not fit {name}: {field} asks for {_few(size)}, its tensors have "
+                f"{_few(found[field])}{hint}"
+            )
+
+
 def adapt_channels(weight_OIHW: Tensor, in_chans: int) -> Tensor:
     """Adapt a convolution for RGB to `in_chans` channels: summed for 1, else repeated and scaled by 3 / in_chans.
 
@@ -62,6 +100,33 @@ def adapt_channels(weight_OIHW: Tensor, in_chans: int) -> Tensor:
         return weight_OIHW.sum(dim=1, keepdim=True)
     index = torch.arange(in_chans, device=weight_OIHW.device) % weight_OIHW.shape[1]
     return weight_OIHW[:, index] * (weight_OIHW.shape[1] / in_chans)
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """What the tensors say of the architecture: fields of `ModelConfig`, `mlp_channels`, the `grid` of positions."""
+    blocks = Counter(int(match[1]) for name in state if (match := _BLOCK.fullmatch(name)))
+    stages = sorted(blocks)
+
+    def along(axis: int, *patterns: str) -> tuple[int, ...]:
+        names = [pattern.format(stage) for stage in stages for pattern in patterns]
+        return tuple(state[name].shape[axis] for name in names if name in state and state[name].ndim)
+
+    rnn = "stages.{}.blocks.0.rnn_tokens.rnn"
+    # A mixer with rnn_h alone scans rows alone.
+    axis = "_v" if any(".rnn_v." in name for name in state) else "_h"
+    return {
+        "depths": tuple(blocks[stage] for stage in stages),
+        "dims": along(0, "stages.{}.blocks.0.norm1.weight"),
+        "hidden_dims": along(-1, f"{rnn}{axis}.weight_hh_l0", f"{rnn}.weight_hh_l0"),
+        "patch_sizes": along(-1, STEM)[:1] + along(-1, "stages.{}.downsample.down.weight"),
+        "mlp_channels": along(0, "stages.{}.blocks.0.mlp_channels.fc1.weight")[:1],
+        "grid": tuple(state[POSITIONS].shape[1:3]) if POSITIONS in state else (),
+    }
+
+
+def _few(sizes: tuple[int, ...]) -> str:
+    shown = ", ".join(str(size) if abs(size) < 10**9 else "10⁹ or more" for size in sizes[:6])
+    return f"({shown}{', …' if len(sizes) > 6 else ''})"
 
 
 def _fit_stem(state: StateDict, target: StateDict, source: str) -> StateDict:

@@ -1,10 +1,9 @@
 """The Hugging Face hub: `save_pretrained`, `from_pretrained` and `push_to_hub`, as its users know them.
 
-A saved folder holds `model.safetensors` (a checkpoint of ours), `config.json` (in timm's layout, so that timm's
-`create_model("hf-hub:…")` reads it too where it has the variant) and the model card `README.md`.
+A saved folder holds `model.safetensors` (a checkpoint of ours), `config.json` (timm's, so that timm's
+`create_model("hf-hub:…")` and transformers read it too, see `models.hub_config`) and the model card `README.md`.
 """
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d.errors import CheckpointError
 from sequencer2d.files import atomic_write, read_json, write_json
+from sequencer2d.models.hub_config import CONFIG, to_hub_config
+from sequencer2d.models.locate import HUB_PREFIXES
 from sequencer2d.models.model_card import model_card
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class HubMixin:
         local_files_only: bool = False,
         **overrides: Any,
     ) -> "Sequencer2D":
-        """Load a model from a folder that `save_pretrained` wrote, or from the hub ("owner/name"), in evaluation mode.
+        """Load a model from a folder (what `save_pretrained` or timm wrote) or the hub ("owner/name"), in eval mode.
 
         Args:
             pretrained_model_name_or_path: a folder, which needs no network, or a repository.
@@ -67,7 +68,10 @@ class HubMixin:
         from sequencer2d.models.checkpoints import load_model
 
         options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        return load_model(_weights(pretrained_model_name_or_path, options), **overrides)
+        given = {key: value for key, value in options.items() if value not in (None, False)}
+        source = os.fspath(pretrained_model_name_or_path)
+        here = source.startswith(HUB_PREFIXES) or Path(source).expanduser().exists()
+        return load_model(source if here else f"{HUB_PREFIXES[0]}{source}", hub_options=given, **overrides)
 
     def push_to_hub(
         self,
@@ -128,53 +132,23 @@ def save_pretrained(
     description = describe_model(model)
     folder = Path(folder)
     save_weights(model, folder / WEIGHTS)
-    write_json(folder / "config.json", _config(model))
+    write_json(folder / CONFIG, to_hub_config(model))
     with atomic_write(folder / "README.md", "w") as file:
         file.write(model_card(description, summary, repo_id))
     return folder
-
-
-def _config(model: "Sequencer2D") -> dict[str, Any]:
-    """timm's config.json."""
-    kept = ("input_size", "fixed_input_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
-    cfg = model.pretrained_cfg
-    config = {
-        "architecture": model.variant,
-        "num_classes": model.num_classes,
-        "num_features": model.num_features,
-        "global_pool": model.global_pool,
-        "pretrained_cfg": {key: cfg[key] for key in kept if key in cfg} | {"num_classes": model.num_classes},
-    }
-    if cfg.get("label_names"):
-        config["label_names"] = list(cfg["label_names"])
-    return json.loads(json.dumps(config))
-
-
-def _weights(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:
-    """The file of weights of a folder or a repository."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        if not (path / WEIGHTS).is_file():
-            raise CheckpointError(f"{path} holds no {WEIGHTS}: expected a folder that save_pretrained wrote")
-        return path / WEIGHTS
-    if path.is_file():
-        return path
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.hf_hub_download(os.fspath(source), WEIGHTS, **options))
-    except Exception as error:
-        raise CheckpointError(
-            f"{os.fspath(source)!r} is no folder here, and from the Hugging Face hub it cannot be fetched "
-            f"({type(error).__name__}: {_first_line(error)}). Give a folder that save_pretrained wrote, or owner/name"
-        ) from error
 
 
 def _summary(run: Path) -> dict[str, Any]:
     path = run / "summary.json"
     if not path.is_file():
         raise CheckpointError(f"{run} holds no summary.json: expected the folder of a run that has ended")
-    return dict(read_json(path))
+    try:
+        summary = read_json(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(summary, dict):
+        raise CheckpointError(f"{path} is no summary of a run: expected an object")
+    return summary
 
 
 def _first_line(error: Exception) -> str:

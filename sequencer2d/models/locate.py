@@ -1,31 +1,33 @@
 """Where a checkpoint is: a file, a run folder, or a repository on the Hugging Face hub."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from sequencer2d.errors import CheckpointError
+from sequencer2d.models.hub_config import CONFIG, read_hub_config
 
 HUB_PREFIXES = ("hf-hub:", "hf_hub:")
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+"""Names of the weights in a repository on the hub and in folders like one; the first that is there counts."""
 RUN_FILES = (
     "best.safetensors",
     "checkpoints/best.safetensors",
     "checkpoints/best.pt",
     "checkpoints/last.pt",
-    HUB_FILES[0],
 )
 
 
-def locate(source: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+def locate(source: str | os.PathLike[str], **options: Any) -> tuple[Path, dict[str, Any]]:
     """Find the file of a checkpoint, downloading it from the hub if it is there.
 
     Args:
-        source: a file, a run folder (its best weights, else its last) or `hf-hub:owner/name`.
+        source: a file, a run folder (its best weights, else its last), a folder as the hub holds them, or
+            `hf-hub:owner/name`, with `@revision` behind it for another than the newest.
+        **options: for `huggingface_hub.hf_hub_download`: revision, token, cache_dir, local_files_only.
 
     Returns:
-        The file, and what its surroundings say of the model: {"model": name} or {}.
+        The file, and what `config.json` beside it says of the model ({} without one).
 
     Raises:
         CheckpointError: nothing there, or the hub cannot be reached.
@@ -33,13 +35,13 @@ def locate(source: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     text = os.fspath(source)
     for prefix in HUB_PREFIXES:
         if text.startswith(prefix):
-            return _from_hub(text.removeprefix(prefix))
+            return _from_hub(text.removeprefix(prefix), options)
     path = Path(text).expanduser()
     if path.is_dir():
-        return _in_run_folder(path), {}
-    if not path.is_file():
+        path = _in_folder(path)
+    elif not path.is_file():
         raise CheckpointError(_missing(text))
-    return path, {}
+    return path, read_hub_config(path.with_name(CONFIG)) if path.name in HUB_FILES else {}
 
 
 def _missing(text: str) -> str:
@@ -51,38 +53,34 @@ def _looks_like_hub_id(text: str) -> bool:
     return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith((".pt", ".pth"))
 
 
-def _in_run_folder(folder: Path) -> Path:
-    for name in RUN_FILES:
+def _in_folder(folder: Path) -> Path:
+    for name in (*RUN_FILES, *HUB_FILES):
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder} is a folder but no run folder: it holds none of {', '.join(RUN_FILES)}")
+    raise CheckpointError(
+        f"{folder} is no run folder, and no folder as the Hugging Face hub holds them: it holds none of "
+        f"{', '.join((*RUN_FILES, *HUB_FILES))}"
+    )
 
 
-def _from_hub(repository: str) -> tuple[Path, dict[str, Any]]:
+def _from_hub(repository: str, options: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    repository, _, revision = repository.partition("@")
+    if revision:
+        options = options | {"revision": revision}
     for name in HUB_FILES:
-        if path := _download(repository, name):
-            return path, _hub_model(repository)
+        if path := _download(repository, name, options):
+            config = _download(repository, CONFIG, options)
+            return path, read_hub_config(config) if config else {}
     raise CheckpointError(f"hf-hub:{repository} holds no weights: expected {' or '.join(HUB_FILES)} in it")
 
 
-def _hub_model(repository: str) -> dict[str, Any]:
-    config = _download(repository, "config.json")
-    if config is None:
-        return {}
-    try:
-        name = json.loads(config.read_text(encoding="utf-8")).get("architecture")
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"hf-hub:{repository}: its config.json cannot be read ({error})") from error
-    return {"model": name} if name else {}
-
-
-def _download(repository: str, name: str) -> Path | None:
+def _download(repository: str, name: str, options: dict[str, Any]) -> Path | None:
     """Return the local copy of a file of the repository, None if it has no such file."""
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, name))
+        return Path(huggingface_hub.hf_hub_download(repository, name, **options))
     except errors.LocalEntryNotFoundError as error:
         raise CheckpointError(_unreachable(repository, error)) from error
     except errors.EntryNotFoundError:

@@ -19,10 +19,10 @@ from sequencer2d.errors import CheckpointError
 
 StateDict = dict[str, Tensor]
 
-_AUTHORS_DOWN = re.compile(r"^blocks\.(\d+)\.\d+\.down\.")
-_AUTHORS_BLOCK = re.compile(r"^blocks\.(\d+)\.(\d+)\.")
-_OUR_BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.")
-_OUR_DOWN = re.compile(r"^stages\.(\d+)\.downsample\.down\.")
+_AUTHORS_DOWN = re.compile(r"^blocks\.(\d{1,4})\.\d{1,4}\.down\.")
+_AUTHORS_BLOCK = re.compile(r"^blocks\.(\d{1,4})\.(\d{1,4})\.")
+_OUR_BLOCK = re.compile(r"^stages\.(\d{1,4})\.blocks\.(\d{1,4})\.")
+_OUR_DOWN = re.compile(r"^stages\.(\d{1,4})\.downsample\.down\.")
 _OUTSIDE_STAGES = {
     "head.weight": "head.fc.weight",
     "head.bias": "head.fc.bias",
@@ -30,7 +30,7 @@ _OUTSIDE_STAGES = {
 }
 """The authors' names → ours, of what lies outside the stages and is named differently."""
 _OURS_OUTSIDE = {ours: theirs for theirs, ours in _OUTSIDE_STAGES.items()}
-_WRAPPERS = ("module.", "_orig_mod.")
+_WRAPPERS = ("module.", "_orig_mod.", "timm_model.")
 
 
 def is_authors(state: Mapping[str, Any]) -> bool:
@@ -71,7 +71,7 @@ def to_timm(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def strip_wrappers(state: Mapping[str, Tensor]) -> StateDict:
-    """Remove the prefixes "module." (DistributedDataParallel) and "_orig_mod." (torch.compile) from all names."""
+    """Remove from all names what DistributedDataParallel, torch.compile and transformers put in front of them."""
     names = dict(state)
     while prefix := next((p for p in _WRAPPERS if names and all(name.startswith(p) for name in names)), None):
         names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}

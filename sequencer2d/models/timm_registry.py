@@ -14,15 +14,13 @@ from sequencer2d.models.config import ModelConfig, did_you_mean
 from sequencer2d.models.fit import fit_positions
 from sequencer2d.models.names import StateDict, from_authors, is_authors, strip_wrappers
 from sequencer2d.models.sequencer2d import Sequencer2D, data_config
-from sequencer2d.models.variants import HUB_WEIGHTS, VARIANTS, model_config
-
-PREFIX = "s2d_"
+from sequencer2d.models.variants import HUB_WEIGHTS, TIMM_PREFIX, VARIANTS, model_config
 
 default_cfgs: dict[str, Any] = {}
 """Descriptions of weights by registered name. timm looks for them under this name in the module that registers."""
 
 
-def register_timm(prefix: str = PREFIX) -> list[str]:
+def register_timm(prefix: str = TIMM_PREFIX) -> list[str]:
     """Register every variant with timm, so that `timm.create_model("s2d_sequencer2d_s", ...)` creates ours.
 
     timm has models named sequencer2d_s, _m and _l of its own; the prefix keeps them as they are. Calling it again

@@ -4,6 +4,7 @@ Two models are ours, for people with less compute. `sequencer2d_t` has the depth
 `sequencer2d_n` half of its depths (rounded up) and half of its width; both keep D = C/4.
 """
 
+import dataclasses
 import fnmatch
 from typing import Any
 
@@ -61,6 +62,14 @@ HUB_WEIGHTS: dict[str, str] = {
 }
 """Published ImageNet-1K weights: variant → repository on the Hugging Face hub."""
 
+TIMM_PREFIX = "s2d_"
+"""In front of a variant's name in timm's registry."""
+
+# Fields that start, regularise or speed up training and leave the function that the weights compute alone.
+NOT_ARCHITECTURE = (
+    "num_classes", "in_chans", "drop_rate", "proj_drop_rate", "drop_path_rate", "implementation", "gates", "conv_init",
+)  # fmt: skip
+
 
 def list_models(filter: str = "*") -> list[str]:
     """Return the names of the variants that match a shell pattern such as "vsequencer*", in the table's order."""
@@ -76,3 +85,10 @@ def model_config(name: str, **overrides: Any) -> ModelConfig:
     if name not in VARIANTS:
         raise ConfigError(f"no model {name!r}; {did_you_mean(name, VARIANTS)}")
     return VARIANTS[name].replace(**overrides)
+
+
+def changed_options(config: ModelConfig, name: str) -> dict[str, Any]:
+    """Return the fields by which the architecture differs from the row `name`, as plain JSON values."""
+    row, given = dataclasses.asdict(VARIANTS[name]), dataclasses.asdict(config)
+    changed = {key: value for key, value in given.items() if value != row[key] and key not in NOT_ARCHITECTURE}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}

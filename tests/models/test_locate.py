@@ -1,16 +1,18 @@
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub import errors
 
 from sequencer2d import create_model
 from sequencer2d.errors import CheckpointError
 from sequencer2d.models.checkpoints import load_model, save_weights
 from sequencer2d.models.locate import locate
+from sequencer2d.models.sequencer2d import Sequencer2D
 from tests.models.small import small_model
 
 
 def hub_of(folder):
-    def download(repository, name):
+    def download(repository, name, **options):
         if not (folder / name).exists():
             raise errors.EntryNotFoundError(f"{repository} has no {name}")
         return str(folder / name)
@@ -19,7 +21,7 @@ def hub_of(folder):
 
 
 def failing(error):
-    def download(repository, name):
+    def download(repository, name, **options):
         raise error
 
     return download
@@ -53,8 +55,10 @@ def test_a_repository_on_the_hub(tmp_path, monkeypatch):
         locate("hf-hub:someone/model")
     save_weights(small_model(), tmp_path / "model.safetensors")
     assert load_model("hf-hub:someone/model").num_classes == 5
-    (tmp_path / "config.json").write_text('{"architecture": "sequencer2d_s"}')
-    assert locate("hf-hub:someone/model") == (tmp_path / "model.safetensors", {"model": "sequencer2d_s"})
+    (tmp_path / "config.json").write_text('{"architecture": "sequencer2d_s", "pretrained_cfg": {"crop_pct": 0.5}}')
+    path, beside = locate("hf-hub:someone/model")
+    assert path == tmp_path / "model.safetensors"
+    assert (beside["model"], beside["input"]["crop_pct"]) == ("sequencer2d_s", 0.5)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         locate("hf-hub:someone/model")
@@ -91,3 +95,20 @@ def test_a_repository_that_is_not_there(monkeypatch):
 def test_no_published_weights_for_a_variant():
     with pytest.raises(CheckpointError, match=r"no published weights for 'sequencer2d_n'.*sequencer2d_s"):
         create_model("sequencer2d_n", pretrained=True)
+
+
+def test_a_revision_and_options_reach_the_hub(tmp_path, monkeypatch):
+    asked = []
+    download = hub_of(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda r, n, **o: asked.append((r, o)) or download(r, n))
+    save_weights(small_model(), tmp_path / "model.safetensors")
+    load_model("hf-hub:someone/model@v1")
+    Sequencer2D.from_pretrained("someone/model", revision="v2", token="t", cache_dir=tmp_path)
+    assert asked[0] == ("someone/model", {"revision": "v1"})
+    assert asked[-1] == ("someone/model", {"revision": "v2", "token": "t", "cache_dir": tmp_path})
+
+
+def test_weights_of_the_older_name_are_taken_here_as_on_the_hub(tmp_path):
+    torch.save(create_model("sequencer2d_n", num_classes=3).state_dict(), tmp_path / "pytorch_model.bin")
+    assert load_model(tmp_path).num_classes == 3
+    assert Sequencer2D.from_pretrained(tmp_path).num_classes == 3
