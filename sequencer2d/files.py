@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from sequencer2d.terminal import to_json
+
 try:
     import fcntl
 except ImportError:  # on Windows
@@ -71,8 +73,7 @@ def _lock(descriptor: int) -> bool:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically. NaN and infinities are refused: they are not JSON."""
     with atomic_write(path, "w") as file:
-        json.dump(value, file, indent=2, allow_nan=False, ensure_ascii=False)
-        file.write("\n")
+        file.write(to_json(value, allow_nan=False) + "\n")  # bytes of a name that are no UTF-8 come back, too
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -35,9 +35,12 @@ def printable_lines(text: object) -> str:
     return "\n".join(printable(line) for line in str(text).split("\n"))
 
 
-def to_json(value: Any, *, ascii_only: bool = False) -> str:
-    """Indented JSON that any terminal shows as it is, and any reader of JSON reads back as `value`."""
-    text = json.dumps(value, indent=2, ensure_ascii=ascii_only)
+def to_json(value: Any, *, indent: int | None = 2, ascii_only: bool = False, allow_nan: bool = True) -> str:
+    """JSON that any terminal shows as it is, and any reader of JSON reads back as `value`.
+
+    Raises `ValueError` for NaN and infinities unless they are allowed.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=allow_nan)
     return "\n".join(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line) for line in text.split("\n"))
 
 

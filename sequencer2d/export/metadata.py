@@ -10,6 +10,7 @@ import sequencer2d
 from sequencer2d.errors import CheckpointError
 from sequencer2d.models.checkpoints import describe_model
 from sequencer2d.models.sequencer2d import Sequencer2D
+from sequencer2d.terminal import to_json
 
 VERSION = 1
 KEY = "sequencer2d"
@@ -45,7 +46,7 @@ def to_strings(meta: Mapping[str, Any]) -> dict[str, str]:
     `interpolation` and `crop_pct` stand beside it.
     """
     entries = {KEY: meta, "class_names": meta["class_names"], **meta["input"]}
-    return {name: json.dumps(value, allow_nan=False, ensure_ascii=False) for name, value in entries.items()}
+    return {name: to_json(value, indent=None, allow_nan=False) for name, value in entries.items()}
 
 
 def from_string(text: str | None, path: object, kind: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`sequencer2d train`, `eval` and `demo` on the digits, with a model that learns nothing in its one epoch."""
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -84,3 +85,25 @@ def test_the_demo_trains_predicts_and_draws(
         with Image.open(folder / name) as picture:
             assert len(picture.convert("L").getcolors()) > 10, f"{name} is blank"
     assert command("predict", folder, folder / "images", "--top", 1, "--json").code == 0
+
+
+def test_names_that_are_not_utf8_survive_training_evaluation_and_export(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    names = ("a\x1b[31m", "caf\udce9", "two\nlines")
+    for split in ("train", "val"):
+        for number, name in enumerate(names):
+            folder = tmp_path / "root\udcff" / split / name
+            folder.mkdir(parents=True)
+            for image in range(4):
+                Image.new("RGB", (8, 8), (80 * number, 60 * image, 0)).save(folder / f"{image}.png")
+    run = tmp_path / "run"
+    data = ("data.source=folder", f"data.root={tmp_path}/root\udcff", "data.batch_size=6", f"run.output={run}")
+    done = command("train", "digits", *SHORT, *data)
+    assert done.code == 0, done.err
+    assert json.loads(command("eval", run, "--json").out)["class_names"] == list(names)
+    if importlib.util.find_spec("onnxscript"):
+        exported = command("export", run, "--format", "onnx", "--output", tmp_path / "m.onnx")
+        assert exported.code == 0, exported.err
+        rows = json.loads(command("predict", tmp_path / "m.onnx", tmp_path / "root\udcff", "--json").out)
+        assert {guess["name"] for row in rows for guess in row["guesses"]} == set(names)
