@@ -11,17 +11,23 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import DatasetFolder
 
+from sequencer2d.data.fine_grained import FINE_GRAINED
 from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode, to_rgb
+from sequencer2d.data.sources import Source
 from sequencer2d.errors import DataError
 
 _TARGETS = ("targets", "labels", "_labels")
 """Under which attribute torchvision's data sets list the targets."""
+TWO_SPLITS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
+"""Data sets of torchvision whose test images timm would give for any name that is not `train`."""
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "val", "valid", "validation", "eval", "evaluation")
 
 
 def open_external(
     kind: str, name: str, split: str, *, root: str = "", download: bool = False, decoding: Decoding = UPRIGHT
-) -> "ExternalSource":
-    """A data set by name through timm.
+) -> Source:
+    """A data set by name, through timm or, where timm lacks it, by `fine_grained`.
 
     Args:
         kind: "hfds" (needs the package `datasets`) or "torch" (torchvision).
@@ -38,6 +44,10 @@ def open_external(
         raise DataError(f"hfds:{name} needs the package datasets: pip install datasets")
     if kind == "torch" and not root:
         raise DataError(f"torch:{name} needs data.root, the folder that holds (or shall hold) the data set")
+    if kind == "torch" and name.lower() in FINE_GRAINED:
+        return FINE_GRAINED[name.lower()](split, root=root, download=download, decoding=decoding)
+    if kind == "torch" and name.lower() in TWO_SPLITS and split not in (*TRAIN_NAMES, *TEST_NAMES):
+        raise DataError(f"torch:{name} has the splits train and test (also called val), not {split!r}")
     try:
         with contextlib.nullcontext() if download or kind != "hfds" else _offline():
             return ExternalSource(_create(kind, name, split, root, download), f"{kind}:{name}[{split}]", decoding)

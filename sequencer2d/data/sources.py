@@ -65,8 +65,10 @@ def open_source(
             `digits`: scikit-learn's 1,797 handwritten digits, 8×8 pixels, in splits train (80 %) and val = test (20 %);
             `wds:PATH`: WebDataset shards, see `shards.TarSource`;
             `hfds:NAME`: a data set of the Hugging Face hub or a folder in its layout, read by timm and `datasets`;
-            `torch:NAME`: a data set of torchvision (cifar10, mnist, …) under `root`, read by timm.
-        split: its name; for a folder, "" means that the classes stand in the folder itself.
+            `torch:NAME`: a data set of torchvision (cifar10, mnist, …) under `root`, read by timm; flowers102 and
+            stanford_cars are read from the files of their authors, see `fine_grained`.
+        split: its name; for a folder, "" means that the classes stand in the folder itself. Splits joined by "+" are
+            read as one: "train+val".
         root: the folder that `folder`, `wds:` and `torch:` look in.
         download: let `hfds:` and `torch:` fetch what is missing.
         decoding: how image files become pixels.
@@ -74,6 +76,13 @@ def open_source(
     Raises:
         DataError: the source is unknown, missing or empty, or a class has no images.
     """
+    if "+" in split:
+        from sequencer2d.data.joined import JoinedSource
+
+        parts = split.split("+")
+        return JoinedSource(
+            [open_source(spec, part, root=root, download=download, decoding=decoding) for part in parts]
+        )
     kind, _, name = spec.partition(":")
     if kind == "digits" and not name:
         return DigitsSource(split)
@@ -235,8 +244,8 @@ def find_split(root: Path, split: str) -> Path:
     raise DataError(f"{root} has no folder for the split {split!r} (looked for {', '.join(candidates)}); {holds}")
 
 
-def check_same_classes(train: Source, val: Source) -> None:
-    """Raise `DataError` naming the differences unless both splits number the same classes.
+def check_same_classes(train: Source, val: Source, names: tuple[str, str] = ("training", "validation")) -> None:
+    """Raise `DataError` naming the differences unless both splits, called by `names`, number the same classes.
 
     Shards without class names are compared by number: a split may lack the last classes of the other.
     """
@@ -246,10 +255,10 @@ def check_same_classes(train: Source, val: Source) -> None:
     only_val = sorted(set(val.class_names) - set(train.class_names))
     if getattr(val, "classes_inferred", False) and not only_val:
         return
-    sides = (("training", only_train), ("validation", only_val))
-    parts = [f"only in {where}: {shorten(names)}" for where, names in sides if names]
+    sides = zip(names, (only_train, only_val), strict=True)
+    parts = [f"only in {where}: {shorten(classes)}" for where, classes in sides if classes]
     raise DataError(
-        f"training has {len(train.class_names)} classes and validation {len(val.class_names)}; "
+        f"{names[0]} has {len(train.class_names)} classes and {names[1]} {len(val.class_names)}; "
         + ("; ".join(parts) if parts else "the names agree, their order does not")
         + ". Give both splits the same class folders"
     )

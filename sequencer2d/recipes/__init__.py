@@ -18,7 +18,7 @@ from sequencer2d.recipes.tiny_imagenet import (
     tiny_imagenet_paper,
     tiny_imagenet_vit,
 )
-from sequencer2d.recipes.transfer import transfer_cars, transfer_cifar10, transfer_cifar100, transfer_flowers102
+from sequencer2d.recipes.transfer import TRANSFER
 
 if TYPE_CHECKING:
     from sequencer2d.training.config import TrainConfig
@@ -36,10 +36,7 @@ _RECIPES: tuple[Callable[[], "TrainConfig"], ...] = (
     imagenet_m,
     imagenet_l,
     finetune_392_l,
-    transfer_cifar10,
-    transfer_cifar100,
-    transfer_flowers102,
-    transfer_cars,
+    *TRANSFER,
 )
 
 

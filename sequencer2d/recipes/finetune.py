@@ -1,4 +1,4 @@
-"""The paper's fine-tuning at a higher resolution (section 4.1).
+"""The paper's fine-tuning at a higher resolution (section 4.2; Table 1, lower part).
 
 Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored.
 """
@@ -17,7 +17,8 @@ from sequencer2d.training.config import (
 def finetune_392_l() -> TrainConfig:
     """Sequencer2D-L from its 224² weights to 392² on ImageNet-1K, 30 epochs.
 
-    Starts from the published weights; from your own with model.pretrained=false model.checkpoint=runs/imagenet_l.
+    Starts from the published weights; from your own with model.pretrained=false model.checkpoint=runs/imagenet_l. The
+    paper fine-tunes L only; for S, model.name=sequencer2d_s model.drop_path_rate=0.1.
 
     Command: torchrun --nproc-per-node 8 -m sequencer2d train finetune_392_l data.root=/imagenet
     Hardware: 8 GPUs; total batch 512. Hours: not measured. Expected: top-1 84.6 % (paper). Seeds: not yet run.

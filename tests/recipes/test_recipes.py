@@ -6,7 +6,14 @@ from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.fields import from_dict, to_dict, with_overrides
 
 SCRATCH = {"imagenet_s": (2048, 2e-3, 0.1), "imagenet_m": (1536, 1.5e-3, 0.2), "imagenet_l": (1024, 1e-3, 0.4)}
-TRANSFER = ("transfer_cifar10", "transfer_cifar100", "transfer_flowers102", "transfer_cars")
+TABLE3 = {
+    "cifar10": ("torch:cifar10", "train", (99.0, 99.1, 99.1)),
+    "cifar100": ("torch:cifar100", "train", (90.6, 90.8, 91.2)),
+    "flowers102": ("torch:flowers102", "train+val", (98.2, 98.2, 98.6)),
+    "cars": ("torch:stanford_cars", "train", (93.1, 93.3, 93.1)),
+}
+"""Source, training split and the paper's top-1 (%) of S, M and L."""
+TRANSFER = [(data_set, size) for data_set in TABLE3 for size in "sml"]
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -46,10 +53,17 @@ def test_fine_tuning_is_the_papers():
     check_augmentation(config, size=392, crop_pct=1.0, erasing=0.25)
 
 
-@pytest.mark.parametrize("name", TRANSFER)
-def test_transfer_is_the_papers(name):
+@pytest.mark.parametrize("data_set, size", TRANSFER)
+def test_transfer_is_the_papers(data_set, size):
+    name = f"transfer_{data_set}" + {"s": "", "m": "_m", "l": "_l"}[size]
     config = recipes.get(name)
-    assert (config.model.name, config.model.drop_path_rate, config.data.batch_size) == ("sequencer2d_s", 0.1, 512)
+    source, train_split, expected = TABLE3[data_set]
+    assert (config.data.source, config.data.train_split, config.data.val_split) == (source, train_split, "test")
+    documentation = recipes._find(name).__doc__
+    assert f"Expected: top-1 {expected['sml'.index(size)]} % (paper)" in documentation
+    drop_path = {"s": 0.1, "m": 0.2, "l": 0.4}[size]
+    assert (config.model.name, config.model.drop_path_rate) == (f"sequencer2d_{size}", drop_path)
+    assert config.data.batch_size == 512
     assert config.peak_lr == 1e-4
     assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (1e-4, 1.0)
     assert (config.run.epochs, config.schedule.warmup_epochs, config.schedule.cooldown_epochs) == (210, 5, 10)
