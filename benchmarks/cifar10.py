@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     fields = {
         "data.root": str(arguments.folder),
         "run.output": str(arguments.output),
-        "run.resume": "true",
+        "run.resume": "auto",
         "run.time_limit_s": str(arguments.time_limit),
         **field_values(arguments.fields),
     }

@@ -83,7 +83,7 @@ def configuration(plan: str, model: str, seed: int, *, data: Path, output: Path,
     config = recipes.get(RECIPE)
     overrides = {**config.model.overrides, **PLANS[plan][model].overrides}
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, overrides=overrides))
-    run = {"data.root": str(data), "run.output": str(output), "run.seed": str(seed), "run.resume": "true"}
+    run = {"data.root": str(data), "run.output": str(output), "run.seed": str(seed), "run.resume": "auto"}
     return with_overrides(config, {**run, "run.tensorboard": "false", "run.progress": "none", **field_values(fields)})
 
 

@@ -32,16 +32,20 @@ def add_checkpoint(parser: argparse.ArgumentParser, *, peers: bool = False) -> N
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add `--device` and `--precision`."""
+def add_device(parser: argparse.ArgumentParser, *, precision_of_run: bool = False) -> None:
+    """Add `--device` and `--precision`, which is none by default where a run's own is to be taken."""
     parser.add_argument(
         "--device",
         default="auto",
         metavar="DEVICE",
         help="auto (CUDA if there is a GPU), cpu, cuda or cuda:INDEX (default: auto)",
     )
+    said = "the run's own, for anything else fp32" if precision_of_run else "fp32"
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="arithmetic of the forward pass (default: fp32)"
+        "--precision",
+        choices=PRECISIONS,
+        default=None if precision_of_run else "fp32",
+        help=f"arithmetic of the forward pass (default: {said})",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,17 @@ from sequencer2d.cli.common import (
     remark,
     resolve_device,
 )
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, RunError
 from sequencer2d.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
+
     from sequencer2d.data.config import DataConfig
     from sequencer2d.evaluation.classify import ClassificationResult
+    from sequencer2d.training.config import TrainConfig
 
 EPILOG = """\
 examples:
@@ -62,7 +66,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images per step over all processes")
     parser.add_argument("--image-size", type=positive, metavar="PIXELS", help="side of the square input")
     parser.add_argument("--per-class", action="store_true", help="print the accuracy of every class as well")
-    add_device(parser)
+    add_device(parser, precision_of_run=True)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -79,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     subject = load_subject(arguments.checkpoint, variant=arguments.model, download=arguments.download)
     config = data_config(arguments, subject.input_fields)
     model: Any = subject.adapted(config.image_size).model
-    with processes(DistributedConfig(), device.type) as group:
+    precision, arithmetic = choose_precision(arguments, device)
+    with processes(DistributedConfig(), device.type) as group, arithmetic:
         loader = build_loader(config, config.val_split, train=False, rank=group.rank, world_size=group.world_size)
         classes = match(model.pretrained_cfg.get("label_names"), model.num_classes, loader.source)
         if group.main and classes.remark:
@@ -90,12 +95,12 @@ def run(arguments: argparse.Namespace) -> int:
                 model,
                 loader,
                 device=device if group.world_size == 1 else group.device,
-                amp_dtype=amp_dtype(arguments.precision),
+                amp_dtype=amp_dtype(precision),
                 progress=lambda: bar.advance(task),
                 classes=classes,
             )
         if group.main:
-            about = {"model": subject.architecture, "image_size": config.size}
+            about = {"model": subject.architecture, "image_size": config.size, "precision": precision}
             _print_result(result, arguments, about)
     return 0
 
@@ -123,6 +128,41 @@ def data_config(arguments: argparse.Namespace, input_: Mapping[str, Any]) -> Dat
     return with_overrides(base or TrainConfig(), {**values, **_data_fields(arguments.fields)}).data
 
 
+def choose_precision(
+    arguments: argparse.Namespace, device: torch.device
+) -> tuple[str, contextlib.AbstractContextManager[None]]:
+    """The precision to evaluate in, and a block in which torch multiplies as it did in the run.
+
+    It is what `--precision` says; without it that of the run which the checkpoint is of, so that the numbers are those
+    of the run's own evaluation; else fp32. A run in fp16 is evaluated in fp32 on a CPU, which has no fp16.
+
+    Raises `ConfigError` where the device has no such arithmetic.
+    """
+    from sequencer2d.training.numerics import check_precision, numerics
+
+    run = None if arguments.precision else _run_around(Path(arguments.checkpoint))
+    if run is None:
+        return arguments.precision or "fp32", contextlib.nullcontext()
+    precision = "fp32" if (run.precision, device.type) == ("fp16", "cpu") else run.precision
+    check_precision(precision, device)
+    return precision, numerics(run.run, device)
+
+
+def _run_around(checkpoint: Path) -> TrainConfig | None:
+    """The configuration of the run whose folder, or a file in whose folder, `checkpoint` is."""
+    from sequencer2d.training.runfiles import find_config
+
+    if checkpoint.is_dir():
+        return find_config(checkpoint)
+    if not checkpoint.is_file():
+        return None
+    for folder in (checkpoint.parent, checkpoint.parent.parent):
+        with contextlib.suppress(RunError):  # of other programs there
+            if config := find_config(folder):
+                return config
+    return None
+
+
 def _data_fields(fields: list[str]) -> dict[str, str]:
     values = field_values(fields)
     for path in values:
@@ -144,6 +184,7 @@ def _print_result(result: ClassificationResult, arguments: argparse.Namespace, a
     table.add_row("top-5", f"{result.top5:.2f} %")
     table.add_row("cross entropy", f"{result.cross_entropy:.4f} nats")
     table.add_row("calibration error", f"{result.calibration_error:.2f} %")
+    table.add_row("precision", about["precision"])
     if arguments.per_class:
         for name, accuracy in zip(result.class_names, result.per_class, strict=True):
             table.add_row(Text(printable(name)), "no images" if accuracy is None else f"{accuracy:.2f} %")

@@ -1,12 +1,11 @@
 """`config.json` of a run: written with the version of its meaning, checked and brought up to date when read."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from sequencer2d.errors import ConfigError, RunError
-from sequencer2d.files import write_json
+from sequencer2d.files import read_json, write_json
 from sequencer2d.training import history
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import to_dict
@@ -14,6 +13,7 @@ from sequencer2d.training.history import VERSION
 
 CONFIG = "config.json"
 _MOST_BYTES = 2**20
+_SECTIONS = {"run", "schedule", "optimizer"}
 
 
 def write_config(run_folder: Path, config: TrainConfig) -> None:
@@ -35,10 +35,10 @@ def read_stored(run_folder: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise RunError(f"{path} is no configuration: {path.stat().st_size:,} bytes, expected a few thousand")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except FileNotFoundError:
         raise RunError(f"{run_folder} is no run's folder: it holds no {CONFIG}") from None
-    except (OSError, RecursionError, ValueError) as error:  # of JSON and UTF-8
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}); restore it, or name the recipe to go on") from error
     if not isinstance(values, dict):
         raise RunError(f"{path} holds a {type(values).__name__}; expected the configuration of a run")
@@ -46,14 +46,14 @@ def read_stored(run_folder: Path) -> dict[str, Any]:
 
 
 def find_config(folder: Path) -> TrainConfig | None:
-    """The configuration of the run in `folder`; None if it holds none, or only timm's description of a model.
+    """The configuration of the run in `folder`; None if it holds none, or only another program's `config.json`.
 
     Raises `RunError` if it is damaged.
     """
-    path = folder / CONFIG
-    if not path.is_file() or b'"architecture"' in path.read_bytes()[:_MOST_BYTES]:
+    if not (folder / CONFIG).is_file():
         return None
-    return read_config(folder)
+    ours = "version" in (stored := read_stored(folder)) or not _SECTIONS.isdisjoint(stored)
+    return read_config(folder) if ours else None
 
 
 def without_limits(config: TrainConfig) -> TrainConfig:

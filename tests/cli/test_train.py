@@ -68,7 +68,32 @@ def test_train_eval_and_resume(command: Callable[..., Outcome], tmp_path: Path) 
     assert result["count"] == 355
     table = command("eval", run / "best.safetensors", "--data", "digits", "--per-class", "data.workers=0").out
     assert f"{result['top1']:.2f} %" in table
-    assert len(table.splitlines()) == 15
+    assert table.splitlines()[5].split() == ["precision", "fp32"]
+    assert len(table.splitlines()) == 16
+
+
+AUTO = "model.overrides.implementation=auto"  # which a checkpoint's model runs as
+
+
+def test_eval_takes_the_runs_precision_and_states_it(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command("train", "digits", *SHORT, f"run.output={run}", "precision=bf16", AUTO).code == 0
+    trained = json.loads((run / "summary.json").read_text())["final"]
+
+    def measured(*arguments: object) -> tuple[str, float, float]:
+        result = json.loads(command("eval", *arguments, "--json").out)
+        return result["precision"], result["top1"], result["cross_entropy"]
+
+    in_run = ("bf16", trained["top1"], pytest.approx(trained["val_loss"], rel=1e-9))
+    assert measured(run) == in_run
+    for file in ("best.safetensors", "checkpoints/last.pt"):
+        assert measured(run / file, "--data", "digits", "--batch-size", 64) == in_run
+    precision, _, loss = measured(run, "--precision", "fp32")
+    assert precision == "fp32"
+    assert loss != trained["val_loss"]
+    moved = tmp_path / "moved.safetensors"
+    (run / "best.safetensors").rename(moved)
+    assert measured(moved, "--data", "digits", "--batch-size", 64) == ("fp32", pytest.approx(100, abs=100), loss)
 
 
 def test_the_demo_trains_predicts_and_draws(
