@@ -37,11 +37,11 @@ def is_number(value: Any, least: float, most: float) -> bool:
 
 
 def is_text(value: Any, longest: int = 1000) -> bool:
-    """Whether `value` is text of at most `longest` characters that UTF-8 can hold."""
+    """Whether `value` is text of at most `longest` characters that UTF-8, or `os.fsencode` as a file name, can hold."""
     if not isinstance(value, str) or len(value) > longest:
         return False
     try:
-        value.encode()
+        value.encode(errors="surrogateescape")
     except UnicodeEncodeError:
         return False
     return True
