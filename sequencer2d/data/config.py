@@ -13,7 +13,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class DataConfig(Checked):
-    """Images for training and evaluation. The defaults are the paper's ImageNet recipe (facts: section 4.1, table 1).
+    """Images for training and evaluation. The defaults are the paper's ImageNet recipe (section 4.1).
 
     A field out of its range raises `ConfigError`.
     """
@@ -79,7 +79,7 @@ class DataConfig(Checked):
     color_jitter: Annotated[float, Range(at_least=0, at_most=100)] = 0.0
     """Strength of brightness, contrast and saturation changes; used where `auto_augment` is empty."""
     erasing: Probability = 0.25
-    """Probability that a rectangle of an image is erased."""
+    """Probability that a rectangle of an image is erased (timm's random erasing, also the paper's cutout)."""
     erasing_mode: Literal["pixel", "color", "constant"] = "pixel"
     """Fill of an erased rectangle: noise for each pixel, one random colour, or the mean colour."""
     mixup: Annotated[float, Range(at_least=0, at_most=1000)] = 0.8

@@ -51,7 +51,7 @@ class Mlp(nn.Module):
 
 
 class SequencerBlock(nn.Module):
-    """One block (the paper's Figure 2b): x + DropPath(mixer(LN(x))), then x + DropPath(MLP(LN(x))).
+    """One block (the paper's Figure 2d and e): x + DropPath(mixer(LN(x))), then x + DropPath(MLP(LN(x))).
 
     Args:
         dim: channels C.
