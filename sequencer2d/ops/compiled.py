@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sequencer2d.ops import registration  # noqa: F401  (registers the operators)
+from sequencer2d.ops.precision import compute_dtype
 
 
 class VendorRNN2D(torch.autograd.Function):
@@ -49,8 +50,7 @@ def rnn2d_compiled(
     cell: str,
 ) -> Tensor:
     """`vendor.rnn2d_vendor` as one node of a traced graph; same arguments. Computes in autocast's dtype if on."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    dtype = compute_dtype(x)
     tensors = [t if t is None else t.to(dtype) for t in (x, weight_ih, weight_hh, bias_ih, bias_hh)]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return VendorRNN2D.apply(*tensors, tuple(scans), cell)

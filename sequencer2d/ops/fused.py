@@ -3,9 +3,6 @@
 Suffixes: B batch, H rows, W columns, C input channels, S scans, G gates, D hidden units.
 """
 
-import functools
-import importlib.util
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.ops import registration  # noqa: F401  (registers the operators)
+from sequencer2d.ops import (
+    devices,
+    registration,  # noqa: F401  (registers the operators)
+)
+from sequencer2d.ops.precision import compute_dtype
 
 MAX_HIDDEN = 256
 MAX_HIDDEN_FP32 = 128
@@ -23,35 +24,19 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | None:
     """Why the kernels cannot take the arguments; None if they can."""
-    reason = _missing(x.device.type, x.device.index)
+    reason = devices.problem("shared", x.device.type, x.device.index)
     if reason is not None:
         return reason
-    if _compute_dtype(x) not in _DTYPES:
-        return f"it computes in float32, float16 or bfloat16, not in {x.dtype}"
-    limit = MAX_HIDDEN_FP32 if _compute_dtype(x) is torch.float32 else MAX_HIDDEN
+    dtype = compute_dtype(x)
+    if dtype not in _DTYPES:
+        return f"it computes in float32, float16 or bfloat16, not in {dtype}"
+    limit = MAX_HIDDEN_FP32 if dtype is torch.float32 else MAX_HIDDEN
     if hidden > limit:
-        return f"{hidden} hidden units a scan are more than the {limit} that it takes in {_compute_dtype(x)}"
+        return f"{hidden} hidden units a scan are more than the {limit} that it takes in {dtype}"
     if len(scans) > 4:
         return f"{len(scans)} scans are more than 4"
-    return None
-
-
-@torch.compiler.assume_constant_result
-def _missing(device: str, index: int | None) -> str | None:
-    """What a device lacks for the kernels; None if nothing. A constant to the compiler, which cannot trace this."""
-    return _ask_device(device, index)
-
-
-@functools.cache
-def _ask_device(device: str, index: int | None) -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed"
-    if device != "cuda":
-        interpreted = device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-        return None if interpreted else f"the input is on {device}, it needs a CUDA device"
-    if torch.cuda.get_device_capability(index) < (8, 0):
-        return "it needs a GPU of compute capability 8.0 (Ampere) or newer"
-    return None
+    # A compiler's symbols are no keys.
+    return None if torch.compiler.is_compiling() else devices.ruled_out(cell, hidden, dtype, x.device)
 
 
 def rnn2d_fused(
@@ -67,7 +52,7 @@ def rnn2d_fused(
 ) -> Tensor:
     """`sequencer2d.ops.rnn2d` through the fused kernels; arguments as there, `recompute` for gates="recomputed"."""
     bias, bias_n = split_biases(bias_ih, bias_hh, cell)
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     weight = weight_ih.flatten(0, 1)
     recurrent = weight_hh.to(dtype)
     bias_n = None if bias_n is None else bias_n.to(dtype)
@@ -162,11 +147,6 @@ class RecomputedRNN2D(torch.autograd.Function):
 def _of_bias_n(grad_bias: Tensor, bias_n: Tensor | None) -> Tensor | None:
     """The gradient of the GRU's bias_n (S, D), the last of three gates in (S, 3*D)."""
     return None if bias_n is None else grad_bias[:, 2 * bias_n.shape[1] :].to(bias_n.dtype)
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def split_biases(bias_ih: Tensor | None, bias_hh: Tensor | None, cell: str) -> tuple[Tensor | None, Tensor | None]:

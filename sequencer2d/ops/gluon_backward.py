@@ -12,7 +12,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
 
 from sequencer2d.ops import gluon_common as common
-from sequencer2d.ops.triton_common import first_that_fits
+from sequencer2d.ops.triton_common import first_that_fits, run_kernel
 from sequencer2d.ops.triton_forward import pack_scans
 from sequencer2d.ops.tuning import Stationary, most_rows
 
@@ -24,14 +24,14 @@ def copy_step(
     """Start copying what a step reads to a stage of the rings. inner: whether there is a state before the step."""
     ring, ring_grads, ring_cells = rings
     for n in gl.static_range(NC):
-        async_copy.async_copy_global_to_shared(ring[n].index(stage), activations + n * U, mask=exists)
-        async_copy.async_copy_global_to_shared(ring_grads[n].index(stage), grads + n * U, mask=units_exist)
+        common.copy_async(ring[n].index(stage), activations + n * U, mask=exists)
+        common.copy_async(ring_grads[n].index(stage), grads + n * U, mask=units_exist)
         # The state before a scan's first step is 0.
-        async_copy.async_copy_global_to_shared(ring_cells[n].index(stage), cells + n * U, mask=units_exist & inner)
+        common.copy_async(ring_cells[n].index(stage), cells + n * U, mask=units_exist & inner)
     async_copy.commit_group()
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=["B", "H", "W"])
 def backward_kernel(
     grad_out, activations, weight, cells, grad_gates, B, H, W,
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
@@ -170,7 +170,8 @@ def launch_backward(
 
     def start(launch: Stationary) -> None:
         units = 8 * launch.warps
-        backward_kernel[launch.programs(longest, len(scans), activations.device), len(scans)](
+        run_kernel(
+            backward_kernel, (launch.programs(longest, len(scans), activations.device), len(scans)),
             grad_out, activations, weight_hh, cells, grad_gates, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
             R=launch.rows, FAST=fast, STAGES=launch.stages, COPY=common.copies(launch.warps, 4 * units),

@@ -7,8 +7,12 @@ a chunk, NC chunks, M = 4*U values of a chunk's gates. The LSTM in 16 bits only.
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
 GATES = gl.constexpr(4)
+
+# Triton 3.9 renamed the copy from global to shared memory, and left an error under the old name.
+copy_async = async_copy.async_load if hasattr(async_copy, "async_load") else async_copy.async_copy_global_to_shared
 
 
 @gluon.jit

@@ -15,7 +15,7 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from sequencer2d.ops import gluon_common as common
-from sequencer2d.ops.triton_common import first_that_fits
+from sequencer2d.ops.triton_common import first_that_fits, run_kernel
 from sequencer2d.ops.triton_forward import pack_scans
 from sequencer2d.ops.tuning import Stationary, most_rows
 
@@ -33,7 +33,7 @@ def four_gates(sums, NW: gl.constexpr, R: gl.constexpr):
     return i, f, g, o
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=["B", "H", "W"])
 def forward_kernel(
     gates, weight, out, cells, activations, B, H, W,
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
@@ -80,7 +80,7 @@ def forward_kernel(
     ahead, exists = common.place(ahead_tile, rows, lines, 0, first, column, S * G * D, R, COPY)
     for stage in gl.static_range(STAGES - 1):
         for n in gl.static_range(NC):
-            async_copy.async_copy_global_to_shared(ring[n].index(stage), gates + ahead + n * U, mask=exists)
+            common.copy_async(ring[n].index(stage), gates + ahead + n * U, mask=exists)
         async_copy.commit_group()
         ahead, exists, ahead_tile, ahead_step = common.advance(
             ahead, exists, ahead_tile, ahead_step, steps, rows, lines, first, column, S * G * D, R, COPY
@@ -128,7 +128,7 @@ def forward_kernel(
             done += hop * (S * D)
             done_gates += hop * (S * G * D)
             for n in gl.static_range(NC):
-                async_copy.async_copy_global_to_shared(ring[n].index(write), gates + ahead + n * U, mask=exists)
+                common.copy_async(ring[n].index(write), gates + ahead + n * U, mask=exists)
             async_copy.commit_group()
             ahead, exists, ahead_tile, ahead_step = common.advance(
                 ahead, exists, ahead_tile, ahead_step, steps, rows, lines, first, column, S * G * D, R, COPY
@@ -199,7 +199,8 @@ def launch_forward(
 
     def start(launch: Stationary) -> None:
         units = 8 * launch.warps
-        forward_kernel[launch.programs(longest, len(scans), gates.device), len(scans)](
+        run_kernel(
+            forward_kernel, (launch.programs(longest, len(scans), gates.device), len(scans)),
             gates, weight_hh, out, cells, activations, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
             R=launch.rows, SAVE=save, FAST=fast, EARLY=early, STAGES=launch.stages,

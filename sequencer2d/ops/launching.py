@@ -3,15 +3,15 @@
 Kernels, and Triton with them, are imported when one runs. The operators around these functions are `registration`'s.
 """
 
-import functools
-import importlib.util
-import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
-from sequencer2d.ops import tuning
+from sequencer2d.ops import devices, tuning
+from sequencer2d.ops.precision import allows_tf32
+
+_PRODUCTS = "products of few rows,"
 
 
 def scan(
@@ -44,21 +44,26 @@ def _scan(
     """`scan`, the activations to go to a given place: it may be that of the gates."""
     settled = settled and weight_hh.is_contiguous()
     weight_hh = weight_hh.contiguous()
+    if gates.numel() == 0:
+        return _scan_nothing(gates, weight_hh, cell, keep, activations)
     with _on(gates):
         if stationary(gates, weight_hh, cell, keep and activations is None):
             from sequencer2d.ops import gluon_forward
 
             launches = tuning.choose_stationary("training" if keep else "forward", gates, weight_hh, scans)
-            return gluon_forward.launch_forward(
-                gates,
-                weight_hh,
-                scans=scans,
-                save=keep,
-                launches=launches,
-                fast=_fast(gates),
-                early=settled and starts_early(gates.device),
-                activations=activations,
-            )
+            try:
+                return gluon_forward.launch_forward(
+                    gates,
+                    weight_hh,
+                    scans=scans,
+                    save=keep,
+                    launches=launches,
+                    fast=_fast(gates),
+                    early=settled and devices.starts_early(gates.device),
+                    activations=activations,
+                )
+            except devices.CompileError as error:
+                devices.rule_out(*_registers_key(gates, weight_hh), error=error, instead="W_hh goes to shared memory")
         from sequencer2d.ops import triton_forward
 
         out, cells = triton_forward.launch_forward(
@@ -83,24 +88,25 @@ def stationary(gates: Tensor, weight_hh: Tensor, cell: str, keep: bool = False) 
     if cell != "lstm" or gates.device.type != "cuda" or gates.dtype not in (torch.float16, torch.bfloat16):
         return False
     hidden = int(weight_hh.shape[-1])  # a compiler's symbol, if it was asked for dynamic shapes
-    return hidden in tuning.STATIONARY and (hidden >= tuning.KEEPING or not keep) and _has_gluon()
-
-
-@functools.cache
-def starts_early(device: torch.device) -> bool:
-    """Whether a launch can start before the one before it has ended, and wait for that end itself."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
-
-
-@functools.cache
-def _has_gluon() -> bool:
-    """Whether Triton has what our newer kernels need: Gluon, an experimental part of it, from 3.6 on."""
-    if importlib.util.find_spec("triton") is None:
+    if hidden not in tuning.STATIONARY or (keep and hidden < tuning.KEEPING):
         return False
-    import triton
+    if devices.problem("registers", gates.device.type, gates.device.index) is not None:
+        return False
+    return devices.ruled_out(*_registers_key(gates, weight_hh)) is None
 
-    major, minor = (int(part) for part in triton.__version__.split(".")[:2])
-    return (3, 6) <= (major, minor) < (4, 0)
+
+def _registers_key(gates: Tensor, weight_hh: Tensor) -> tuple[Hashable, ...]:
+    return "W_hh in registers,", int(weight_hh.shape[-1]), gates.dtype, gates.device
+
+
+def _scan_nothing(
+    gates: Tensor, weight_hh: Tensor, cell: str, keep: bool, activations: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The results of a grid without images, rows or columns, which no kernel may be asked for."""
+    kept = keep and activations is None and stationary(gates, weight_hh, cell, keep)
+    out = gates.new_empty(*gates.shape[:-1], weight_hh.shape[0] * weight_hh.shape[-1])
+    cells = torch.empty_like(out) if keep and cell == "lstm" else gates.new_empty(0)
+    return out, cells, gates.new_empty(gates.shape if kept else 0)
 
 
 def scan_backward(
@@ -138,6 +144,9 @@ def _scan_backward(
     from sequencer2d.ops import triton_backward
 
     grad_out, weight_hh = aligned(grad_out), weight_hh.contiguous()
+    if gates.numel() == 0:
+        sums = weight_hh.new_zeros(weight_hh.shape[:-1], dtype=torch.float32)
+        return gates.new_empty(gates.shape), torch.zeros_like(weight_hh), sums
     with _on(gates):
         if activated:
             from sequencer2d.ops import gluon_backward
@@ -188,8 +197,9 @@ def recomputed_scans(
     """
     cells, activated = out, False
     if cell == "lstm":
-        activated = stationary(gates, weight_hh, cell)
-        _, cells, _ = _scan(gates, weight_hh, bias_n, scans, cell, True, gates if activated else None)
+        place = gates if stationary(gates, weight_hh, cell) else None
+        _, cells, activations = _scan(gates, weight_hh, bias_n, scans, cell, True, place)
+        activated = activations.dim() == gates.dim()
     place = gates if activated else None
     return _scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, activated, place)
 
@@ -201,20 +211,18 @@ def few(stream: Tensor, x: Tensor) -> bool:
     """
     return (
         # First, so that a trace for a device without them does not come to depend on the number of rows.
-        _has_small_products(stream.device.type, stream.device.index)
+        devices.problem("products", stream.device.type, stream.device.index) is None
         and x.dtype == stream.dtype
         and x.dtype in (torch.float16, torch.bfloat16)
         and x.shape[-1] % 16 == 0
         and stream.numel() <= tuning.FEW
+        and (torch.compiler.is_compiling() or devices.ruled_out(_PRODUCTS, x.dtype, x.device) is None)
     )
 
 
-@torch.compiler.assume_constant_result
-def _has_small_products(device: str, index: int | None) -> bool:
-    """Whether the kernels for few rows run on a device. A constant to the compiler, which cannot trace this."""
-    if device == "cuda":
-        return torch.cuda.get_device_capability(index) >= (8, 0) and _has_gluon()
-    return interpreting() and _has_gluon()
+def rule_out_products(x: Tensor, error: Exception) -> None:
+    """Have the vendor's products run from now on, as the kernels for few rows do not compile."""
+    devices.rule_out(_PRODUCTS, x.dtype, x.device, error=error, instead="PyTorch's own products run")
 
 
 def normed_linear_pays(x: Tensor) -> bool:
@@ -226,7 +234,7 @@ def normed_linear(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: f
     """The fused product with a layer norm before it, see `registration`; few rows only."""
     from sequencer2d.ops import triton_linear
 
-    early = starts_early(x.device) and weight.is_contiguous()
+    early = devices.starts_early(x.device) and weight.is_contiguous()
     x, shift, weight, bias = (tensor.contiguous() for tensor in (x, shift, weight, bias))
     with _on(x):
         return triton_linear.launch_normed_linear(x, shift, weight, bias, eps, gelu=gelu, fast=_fast(x), early=early)
@@ -237,12 +245,9 @@ def add_linear(total: Tensor, x: Tensor, weight: Tensor) -> None:
     from sequencer2d.ops import triton_linear
 
     with _on(x):
-        triton_linear.launch_add_linear(total, x.contiguous(), weight.contiguous(), early=starts_early(x.device))
-
-
-def interpreting() -> bool:
-    """Whether Triton's interpreter runs the kernels, on a CPU."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+        triton_linear.launch_add_linear(
+            total, x.contiguous(), weight.contiguous(), early=devices.starts_early(x.device)
+        )
 
 
 def aligned(tensor: Tensor) -> Tensor:
@@ -263,4 +268,4 @@ def _fast(gates: Tensor) -> bool:
 
 def _precision() -> str:
     """Of fp32 products: TF32 if the user allowed it, else three TF32 products, which come to fp32's accuracy."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    return "tf32" if allows_tf32() else "tf32x3"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sequencer2d.ops import launching, reference, vendor
+from sequencer2d.ops import derivatives, devices, launching, reference, vendor
 
 _LIBRARY = torch.library.Library("sequencer2d", "DEF")
 _LIBRARY.define(
@@ -56,21 +56,20 @@ def _recomputing_backward(
     One operator, because a compiler that sees the second product merges it with the first and stores its result; and
     activations and gradients can take the place of the gates.
     """
-    gates = F.linear(x, weight_ih, bias)
-    if gates.is_cuda or launching.interpreting():
-        grad_gates, grad_weight_hh, grad_bias_hh = launching.recomputed_scans(
-            grad_out, launching.aligned(gates), weight_hh, bias_n, out, tuple(scans), cell
-        )
-    else:
-        grad_gates, grad_weight_hh, grad_bias_hh = _scan_backward_cpu(
-            grad_out, gates, weight_hh, bias_n, out, out, scans, cell, False
-        )
+    gates = launching.aligned(F.linear(x, weight_ih, bias))
+    grad_gates, grad_weight_hh, grad_bias_hh = _kernels_or_reference(
+        launching.recomputed_scans,
+        lambda *_: _scan_backward_reference(grad_out, gates, weight_hh, bias_n, scans, cell),
+        (grad_out, gates, weight_hh, bias_n, out, tuple(scans), cell),
+        gates, weight_hh, cell,
+    )  # fmt: skip
     flat = grad_gates.flatten(0, -2)
-    grad_bias = flat.sum(0, dtype=torch.float32) if cell == "gru" else grad_bias_hh.flatten()
+    # A copy of the other: an operator's results may not share memory.
+    grad_bias = flat.sum(0, dtype=torch.float32) if cell == "gru" else grad_bias_hh.flatten().clone()
     return grad_gates @ weight_ih, flat.T @ x.flatten(0, -2), grad_bias, grad_weight_hh, grad_bias_hh
 
 
-def _scan_cpu(
+def _scan(
     gates: Tensor,
     weight_hh: Tensor,
     bias_n: Tensor | None,
@@ -79,15 +78,17 @@ def _scan_cpu(
     keep: bool,
     settled: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if launching.interpreting():
-        return launching.scan(gates, weight_hh, bias_n, scans, cell, keep, settled)
-    out = reference.scan_gates(gates, weight_hh, _gru_bias(bias_n), scans=scans, cell=cell)
-    # The reference's backward starts from the gates alone; the placeholder keeps the operator's promise of a shape.
-    cells = torch.zeros_like(out) if keep and cell == "lstm" else gates.new_empty(0)
-    return out, cells, gates.new_empty(0)
+    def by_reference(*_: Any) -> tuple[Tensor, Tensor, Tensor]:
+        out = reference.scan_gates(gates, weight_hh, _gru_bias(bias_n), scans=scans, cell=cell)
+        # The reference's backward starts from the gates alone; the placeholder keeps the operator's promise of a shape.
+        cells = torch.zeros_like(out) if keep and cell == "lstm" else gates.new_empty(0)
+        return out, cells, gates.new_empty(0)
+
+    arguments = (gates, weight_hh, bias_n, scans, cell, keep, settled)
+    return _kernels_or_reference(launching.scan, by_reference, arguments, gates, weight_hh, cell)
 
 
-def _scan_backward_cpu(
+def _scan_backward(
     grad_out: Tensor,
     gates: Tensor,
     weight_hh: Tensor,
@@ -98,11 +99,41 @@ def _scan_backward_cpu(
     cell: str,
     activated: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if launching.interpreting():
-        return launching.scan_backward(grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, activated)
-    inputs = [gates, weight_hh, bias_n]
+    arguments = (grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, activated)
+    if activated:
+        return launching.scan_backward(*arguments)
+    return _kernels_or_reference(
+        launching.scan_backward,
+        lambda *_: _scan_backward_reference(grad_out, gates, weight_hh, bias_n, scans, cell),
+        arguments, gates, weight_hh, cell,
+    )  # fmt: skip
+
+
+def _kernels_or_reference(
+    kernels: Callable[..., Any],
+    by_reference: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    gates: Tensor,
+    weight_hh: Tensor,
+    cell: str,
+) -> Any:
+    """Run kernels; where there are none, or where they do not compile, the reference. `rnn2d` then avoids them."""
+    if gates.is_cuda or devices.interpreting():
+        try:
+            return kernels(*arguments)
+        except devices.CompileError as error:
+            problem = (cell, weight_hh.shape[-1], gates.dtype, gates.device)
+            devices.rule_out(*problem, error=error, instead="PyTorch's own functions run")
+    return by_reference(*arguments)
+
+
+def _scan_backward_reference(
+    grad_out: Tensor, gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str
+) -> tuple[Tensor, Tensor, Tensor]:
     grad_gates, grad_weight, grad_bias_n = _differentiate(
-        lambda g, w, b: reference.scan_gates(g, w, _gru_bias(b), scans=scans, cell=cell), inputs, grad_out
+        lambda g, w, b: reference.scan_gates(g, w, _gru_bias(b), scans=scans, cell=cell),
+        [gates, weight_hh, bias_n],
+        grad_out,
     )
     assert grad_gates is not None
     assert grad_weight is not None
@@ -141,7 +172,9 @@ def _rnn2d_backward(
 
 def _differentiate(function, inputs: list[Tensor | None], grad_out: Tensor) -> list[Tensor | None]:  # type: ignore[no-untyped-def]
     """Vector-Jacobian product by running the function again: for operators whose forward kept no graph."""
-    with torch.enable_grad():
+    # An operator's kernel runs below autograd, which is wanted here.
+    autograd = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with autograd, torch.enable_grad():
         leaves = [None if value is None else value.detach().requires_grad_() for value in inputs]
         out = function(*leaves)
         grads = iter(torch.autograd.grad(out, [leaf for leaf in leaves if leaf is not None], grad_out))
@@ -216,7 +249,10 @@ def _normed_linear(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: 
     For inference: the weight is read before earlier launches have ended, of which none may write it.
     """
     if launching.normed_linear_pays(x) and weight.dtype == x.dtype:
-        return launching.normed_linear(x, shift, weight, bias, eps, gelu)
+        try:
+            return launching.normed_linear(x, shift, weight, bias, eps, gelu)
+        except devices.CompileError as error:
+            launching.rule_out_products(x, error)
     y = F.linear(F.layer_norm(x - shift, shift.shape, eps=eps), weight, bias)
     return F.gelu(y, approximate="tanh") if gelu else y
 
@@ -232,8 +268,11 @@ def _add_linear(total: Tensor, x: Tensor, weight: Tensor) -> None:
     Few rows take a kernel of our own, which starts before the launch before it has ended.
     """
     if launching.few(total, x) and weight.dtype == x.dtype and total.is_contiguous():
-        launching.add_linear(total, x, weight)
-        return
+        try:
+            launching.add_linear(total, x, weight)
+            return
+        except devices.CompileError as error:
+            launching.rule_out_products(x, error)
     total.view(-1, total.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
 
 
@@ -241,10 +280,21 @@ def _fake_add_linear(total, x, weight):  # type: ignore[no-untyped-def]
     return None
 
 
+def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator's dtypes are settled by its arguments; a backward pass may run inside any autocast."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **options: Any) -> Any:
+        with torch._C._DisableAutocast():
+            return function(*arguments, **options)
+
+    return run
+
+
 def _register() -> None:
     implementations: dict[str, tuple[Callable[..., Any], ...]] = {
-        "scan": (launching.scan, _scan_cpu, _fake_scan),
-        "scan_backward": (launching.scan_backward, _scan_backward_cpu, _fake_scan_backward),
+        "scan": (_scan, _scan, _fake_scan),
+        "scan_backward": (_scan_backward, _scan_backward, _fake_scan_backward),
         "rnn2d_recomputing_backward": (_recomputing_backward, _recomputing_backward, _fake_recomputing_backward),
         "rnn2d": (_rnn2d, _rnn2d, _fake_rnn2d),
         "rnn2d_backward": (_rnn2d_backward, _rnn2d_backward, _fake_rnn2d_backward),
@@ -253,8 +303,9 @@ def _register() -> None:
         "add_linear_": (_add_linear, _add_linear, _fake_add_linear),
     }
     for name, (cuda, cpu, fake) in implementations.items():
-        _LIBRARY.impl(name, cuda, "CUDA")
-        _LIBRARY.impl(name, cpu, "CPU")
+        _LIBRARY.impl(name, _without_autocast(cuda), "CUDA")
+        _LIBRARY.impl(name, _without_autocast(cpu), "CPU")
+        _LIBRARY.impl(name, derivatives.autograd_kernel(name), "Autograd")
         torch.library.register_fake(f"sequencer2d::{name}", fake, lib=_LIBRARY)
 
 

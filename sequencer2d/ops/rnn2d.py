@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError, InputError
-from sequencer2d.ops import compiled, fused, reference, vendor
+from sequencer2d.ops import compiled, derivatives, fused, reference, vendor
 from sequencer2d.ops.cells import CELLS
 
 IMPLEMENTATIONS = ("auto", "reference", "aten", "cudnn", "triton")
@@ -72,21 +72,41 @@ def choose_implementation(
 
     Raises:
         ImplementationError: an unknown name, or a named implementation that cannot take the arguments, and why.
+
+    Under torch.func's transforms "auto" takes an implementation that they work on: "reference" for forward-mode
+    derivatives (jvp) and vmap, any but "triton" for grad.
     """
     if implementation not in IMPLEMENTATIONS:
         raise ImplementationError(
             f"unknown implementation {implementation!r} of the recurrence; choose one of {', '.join(IMPLEMENTATIONS)}"
         )
     if implementation != "auto":
-        reason = _REFUSALS[implementation](x, hidden, scans, cell)
+        reason = _refusal(implementation, x, hidden, scans, cell)
         if reason:
             raise ImplementationError(f"implementation {implementation!r} cannot run: {reason}")
         return implementation
     # Only a named "triton" runs on a CPU, in Triton's interpreter: it is for finding mistakes in the kernels.
     for name in ("triton", "cudnn") if x.is_cuda else ("aten",):
-        if not _REFUSALS[name](x, hidden, scans, cell):
+        if not _refusal(name, x, hidden, scans, cell):
             return name
     return "reference"
+
+
+# What of torch.func an implementation does not take.
+_UNTRANSFORMED = {
+    "reference": frozenset[str](),
+    "aten": frozenset({"jvp", "vmap"}),
+    "cudnn": frozenset({"jvp", "vmap"}),
+    "triton": frozenset({"jvp", "vmap", "grad"}),
+}
+
+
+def _refusal(name: str, x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | None:
+    """Why an implementation cannot take the arguments; None if it can."""
+    running = derivatives.transforms() & _UNTRANSFORMED[name]
+    if running:
+        return f"torch.func's {' and '.join(sorted(running))} does not work on it; implementation='reference' takes it"
+    return _REFUSALS[name](x, hidden, scans, cell)
 
 
 def _no_refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | None:
@@ -132,6 +152,8 @@ def _check(
         raise InputError(f"scans={tuple(scans)}; give one or more of 0, 1 (vertical), 2, 3 (horizontal)")
     if x.ndim != 4:
         raise InputError(f"x has shape {tuple(x.shape)}; expected (batch, height, width, channels)")
+    if x.shape[1] == 0 or x.shape[2] == 0:
+        raise InputError(f"x has shape {tuple(x.shape)}; a grid has at least one row and one column")
     slots, width, hidden = len(scans), weight_hh.shape[-2], weight_hh.shape[-1]
     expected = {
         "weight_ih": (weight_ih, (slots, width, x.shape[-1])),

@@ -53,7 +53,7 @@ def cell_backward(sums, state, dh, dc, bias_n, CELL: tl.constexpr, FAST: tl.cons
         return d, d, dc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "H", "W"])
 def backward_kernel(
     grad_out, gates, weight, bias_n, out, states, grad_gates, grad_rec, one, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
@@ -143,7 +143,7 @@ def backward_kernel(
             wide_row += hop * (S * D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "per_program", "H", "W"])
 def weight_gradient_kernel(
     grad_rec, out, partial, partial_bias, tokens, per_program, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr,
@@ -217,7 +217,8 @@ def launch_backward(
 
     def start(launch: Launch) -> None:
         inner = launch.inner or launch.chunk
-        backward_kernel[triton.cdiv(longest, launch.rows), len(scans)](
+        common.run_kernel(
+            backward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
             grad_out, gates, weight_hh, weight_hh if bias_n is None else bias_n, out,
             cells if cell == "lstm" else out, grad_gates, grad_rec, 1.0, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
@@ -246,7 +247,8 @@ def launch_weight_gradient(
     chunk = 16 if hidden <= 16 or 32 < hidden <= 48 else 32
 
     def start(stages: int) -> None:
-        weight_gradient_kernel[grid](
+        common.run_kernel(
+            weight_gradient_kernel, grid,
             grad_rec, out, partial, partial_bias, tokens, per_program, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
             ROWS=WEIGHT_ROWS, TOKENS=WEIGHT_TOKENS, PRECISION=precision, num_warps=4, num_stages=stages,

@@ -8,12 +8,18 @@ D is cut into NC chunks of DC units, a power of two, because 48 and 96 are not: 
 padding to 64 or 128 would cost 1.8 times the products.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import triton
 import triton.language as tl
-from triton.runtime.errors import OutOfResources
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import OutOfResources, PTXASError
+
+from sequencer2d.ops import devices
 
 Candidate = TypeVar("Candidate")
 
@@ -21,24 +27,62 @@ LSTM = tl.constexpr(0)
 GRU = tl.constexpr(1)
 RNN = tl.constexpr(2)
 
-_TOO_LARGE: set[tuple[Any, ...]] = set()
+_REFUSED: set[tuple[Any, ...]] = set()
+
+
+def run_kernel(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+    """Launch a kernel. With fake tensors it is compiled only."""
+    options["enable_fp_fusion"] = True  # Triton's default until 3.10; from 3.9 on it warns where nothing is said.
+    if isinstance(arguments[0], FakeTensor):
+        kernel.warmup(*(a.dtype if isinstance(a, Tensor) else a for a in arguments), grid=grid, **options)
+    else:
+        kernel[grid](*arguments, **options)
 
 
 def first_that_fits(key: tuple[Any, ...], candidates: Sequence[Candidate], start: Callable[[Candidate], None]) -> None:
-    """Start a kernel by the first of `candidates` whose shared memory and registers the device has.
+    """Start a kernel by the first of `candidates` that compiles and whose shared memory and registers the device has.
 
     What a kernel takes is known once it is compiled; the table of launches is one device's. `key`: what a kernel is
-    compiled for apart from the candidate, and the device. What did not fit is not tried again.
+    compiled for apart from the candidate, and the device. What was refused is not tried again.
+
+    Raises:
+        CompileError: the last candidate does not compile.
+        OutOfResources: the device does not hold the last candidate.
     """
-    for candidate in candidates[:-1]:
-        if (*key, candidate) not in _TOO_LARGE:
+    for candidate in candidates:
+        last = candidate is candidates[-1]
+        if last or (*key, candidate) not in _REFUSED:
             try:
                 start(candidate)
             except OutOfResources:
-                _TOO_LARGE.add((*key, candidate))
+                if last:
+                    raise
+            except Exception as error:
+                if not is_compile_error(error):
+                    raise
+                if last:
+                    raise devices.compile_error(error, *key) from error
+                devices.rule_out(*key, candidate, error=error, instead="the next launch of the table runs")
             else:
                 return
-    start(candidates[-1])
+            _REFUSED.add((*key, candidate))
+
+
+@contextlib.contextmanager
+def compiling(*problem: Any) -> Iterator[None]:
+    """Turn a failure to compile into a `CompileError` that names the problem."""
+    try:
+        yield
+    except Exception as error:
+        if not is_compile_error(error):
+            raise
+        raise devices.compile_error(error, *problem) from error
+
+
+def is_compile_error(error: Exception) -> bool:
+    """Whether Triton did not compile a kernel; a mistake that the interpreter finds is not meant."""
+    passes = isinstance(error, RuntimeError) and "PassManager" in str(error)
+    return passes or isinstance(error, (CompilationError, PTXASError))
 
 
 @triton.jit
@@ -107,7 +151,8 @@ def weight_tile(
     source = k * KC + tl.arange(0, KC)[:, None]
     pointers = weight + slot * (G * D * D) + (gate * D + unit) * D + source
     # A volatile load stays where it stands; any other would be moved out of the loop, and all tiles be kept.
-    if D % DC == 0 and D % KC == 0 and GP == G:
+    # Triton 3.3 takes no chain of three conditions.
+    if (D % DC == 0 and D % KC == 0) and GP == G:
         return tl.load(pointers, volatile=AGAIN)
     else:
         return tl.load(pointers, mask=(unit < D) & (source < D) & (gate < G), other=0.0, volatile=AGAIN)

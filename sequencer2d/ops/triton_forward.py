@@ -41,7 +41,7 @@ def cell_forward(sums, c_old, bias_n, CELL: tl.constexpr, FAST: tl.constexpr):
         return h, h
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "H", "W"])
 def forward_kernel(
     gates, weight, bias_n, out, cells, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr,
@@ -124,7 +124,8 @@ def launch_forward(
     longest = most_rows(gates, scans)
 
     def start(launch: Launch) -> None:
-        forward_kernel[triton.cdiv(longest, launch.rows), len(scans)](
+        common.run_kernel(
+            forward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
             gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, FAST=fast, PRECISION=precision,

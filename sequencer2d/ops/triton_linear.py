@@ -23,7 +23,7 @@ _CUBIC = tl.constexpr(0.035677408136300125)
 _LINE = tl.constexpr(64)  # 16-bit values in 128 bytes, what a prefetch asks for
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def normed_linear_kernel(
     x, shift, weight, bias, out, rows, N, eps,
     K: tl.constexpr, KC: tl.constexpr, NK: tl.constexpr, R: tl.constexpr, T: tl.constexpr,
@@ -69,7 +69,7 @@ def normed_linear_kernel(
     tl.store(place, total.to(out.dtype.element_ty), mask=row_exists & column_exists)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def add_linear_kernel(
     total, x, weight, rows, N,
     K: tl.constexpr, KC: tl.constexpr, NK: tl.constexpr, R: tl.constexpr, T: tl.constexpr, LINES: tl.constexpr,
@@ -112,11 +112,13 @@ def launch_normed_linear(
     rows, chunk = x.numel() // inner, _chunk(inner)
     columns, warps = (128, 4) if inner <= 192 else (64, 8)
     if out.numel():
-        normed_linear_kernel[triton.cdiv(outer, columns), triton.cdiv(rows, ROWS)](
-            x, shift, weight, bias, out, rows, outer, eps,
-            K=inner, KC=chunk, NK=inner // chunk, R=ROWS, T=columns, GELU=gelu, FAST=fast, EARLY=early,
-            num_warps=warps, **_start(early),
-        )  # fmt: skip
+        with common.compiling("normed linear", inner, x.dtype):
+            common.run_kernel(
+                normed_linear_kernel, (triton.cdiv(outer, columns), triton.cdiv(rows, ROWS)),
+                x, shift, weight, bias, out, rows, outer, eps,
+                K=inner, KC=chunk, NK=inner // chunk, R=ROWS, T=columns, GELU=gelu, FAST=fast, EARLY=early,
+                num_warps=warps, **_start(early),
+            )  # fmt: skip
     return out
 
 
@@ -125,11 +127,13 @@ def launch_add_linear(total: Tensor, x: Tensor, weight: Tensor, *, early: bool) 
     inner, outer = x.shape[-1], weight.shape[0]
     rows, chunk = x.numel() // inner, _chunk(inner)
     if total.numel():
-        add_linear_kernel[triton.cdiv(outer, _ADD_COLUMNS), triton.cdiv(rows, ROWS)](
-            total, x, weight, rows, outer,
-            K=inner, KC=chunk, NK=inner // chunk, R=ROWS, T=_ADD_COLUMNS, STAGES=_ADD_STAGES, EARLY=early,
-            LINES=triton.next_power_of_2(triton.cdiv(inner, 64)), num_warps=4, **_start(early),
-        )  # fmt: skip
+        with common.compiling("added linear", inner, x.dtype):
+            common.run_kernel(
+                add_linear_kernel, (triton.cdiv(outer, _ADD_COLUMNS), triton.cdiv(rows, ROWS)),
+                total, x, weight, rows, outer,
+                K=inner, KC=chunk, NK=inner // chunk, R=ROWS, T=_ADD_COLUMNS, STAGES=_ADD_STAGES, EARLY=early,
+                LINES=triton.next_power_of_2(triton.cdiv(inner, 64)), num_warps=4, **_start(early),
+            )  # fmt: skip
 
 
 def _chunk(inner: int) -> int:

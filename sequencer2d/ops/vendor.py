@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sequencer2d.ops.precision import compute_dtype
+
 _FUNCTIONS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"lstm": torch.lstm, "gru": torch.gru, "rnn": torch.rnn_tanh}
 
 
@@ -63,8 +65,7 @@ def _sequences(x: Tensor, flat: list[Tensor], slots: Sequence[int], cell: str, h
     sequences = x.reshape(steps, batch * rows, channels)
     hidden = flat[1].shape[-1]
     # The vendor's kernels need states of the dtype they compute in, which autocast may change.
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    zeros = sequences.new_zeros(len(slots), batch * rows, hidden, dtype=dtype)
+    zeros = sequences.new_zeros(len(slots), batch * rows, hidden, dtype=compute_dtype(x))
     state = (zeros, zeros) if cell == "lstm" else zeros
     # cuDNN's backward exists only for a forward in training mode; without dropout the two are the same function.
     train = torch.is_grad_enabled()

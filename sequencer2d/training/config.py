@@ -147,7 +147,7 @@ class RunConfig(Checked):
     channels_last: bool = False
     """Images in channels-last memory format; the model is NHWC inside in any case."""
     tf32: bool = True
-    """Let CUDA multiply fp32 matrices in TF32."""
+    """Let CUDA multiply fp32 matrices, and cuDNN compute in fp32, in TF32."""
     cudnn_benchmark: bool = True
     """Let cuDNN time its convolutions and take the fastest."""
     cpu_threads: Annotated[int | None, Range(at_least=1, at_most=1024)] = None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from sequencer2d.errors import ConfigError, DeviceError
+from sequencer2d.ops.precision import tf32
 from sequencer2d.training.config import RunConfig
 
 AMP_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -15,18 +16,16 @@ AMP_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat1
 def numerics(run: RunConfig, device: torch.device) -> Iterator[None]:
     """TF32, cuDNN's benchmark mode and the number of CPU threads as `run` asks, inside the block only."""
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    precision = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high" if run.tf32 else "highest")
-        torch.backends.cudnn.benchmark = run.cudnn_benchmark
-    if run.cpu_threads is not None:
-        torch.set_num_threads(run.cpu_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        if device.type == "cuda":
-            torch.set_float32_matmul_precision(precision)
+    on_gpu = device.type == "cuda"
+    with tf32(run.tf32) if on_gpu else contextlib.nullcontext():
+        if on_gpu:
+            torch.backends.cudnn.benchmark = run.cudnn_benchmark
+        if run.cpu_threads is not None:
+            torch.set_num_threads(run.cpu_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = benchmark
 
 

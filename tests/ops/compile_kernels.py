@@ -1,16 +1,22 @@
-"""Compiles the fused kernels for a GPU that need not be there.
+"""Compiles the fused kernels for a GPU that need not be there, and says what they take of it.
 
     echo '{"capability": 90, "shared": 232448, "cases": [{"hidden": 96, ...}]}' | python -m tests.ops.compile_kernels
 
-A program of its own, because Triton decides while kernels are imported whether they are compiled or interpreted. Each
-case runs the launches of one problem up to the point where a GPU would be needed; the answer is a JSON list.
+A program of its own, because Triton decides while kernels are imported whether they are compiled or interpreted, and
+because `tests.ops.tritons` runs it with other Tritons. The answer is a JSON object: "problems", what `devices` says of
+each family of kernels, and "results", one for each case.
 """
 
-import functools
+import contextlib
 import json
 import re
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import triton
@@ -18,23 +24,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.errors import OutOfResources
 
-from sequencer2d.ops import CELLS, launching, triton_backward, triton_forward, tuning
+from sequencer2d.ops import CELLS, devices, launching, tuning
 from sequencer2d.ops import triton_common as common
 
 SCANS = (0, 1, 2, 3)
-KERNELS = {
-    "forward": (triton_forward, "forward_kernel"),
-    "backward": (triton_backward, "backward_kernel"),
-    "weight gradient": (triton_backward, "weight_gradient_kernel"),
-}
-if launching._has_gluon():
-    from sequencer2d.ops import gluon_backward, gluon_forward, triton_linear
-
-    KERNELS["stationary forward"] = (gluon_forward, "forward_kernel")
-    KERNELS["stationary backward"] = (gluon_backward, "backward_kernel")
-    KERNELS["normed linear"] = (triton_linear, "normed_linear_kernel")
-    KERNELS["added linear"] = (triton_linear, "add_linear_kernel")
-STATIONARY_LAUNCHES = ("forward", "training", "backward")
 
 
 class OfflineDriver:
@@ -53,24 +46,26 @@ class OfflineDriver:
         return GPUTarget("cuda", self.capability, 32)
 
 
-class CompileOnly:
-    """Stands for a kernel: a launch compiles it and, as on a GPU, is refused if it takes too much shared memory."""
+class Compiler:
+    """Stands for launches: compiles a kernel and, as on a GPU, refuses it if it takes too much shared memory."""
 
-    def __init__(self, kernel: Any, limit: int) -> None:
-        self.kernel, self.limit, self.refused = kernel, limit, 0
+    def __init__(self, shared: int, resources: bool) -> None:
+        self.shared, self.measure = shared, resources
+        self.refused: dict[str, int] = {}
+        self.spills: dict[str, int] = {}
 
-    def __getitem__(self, grid: tuple[int, ...]) -> Any:
-        def launch(*arguments: Any, **options: Any) -> None:
-            values = [a.dtype if isinstance(a, torch.Tensor) else a for a in arguments]
-            compiled = self.kernel.warmup(*values, grid=grid, **options)
-            if options.get("launch_pdl"):
-                check_order(compiled.asm["ptx"])
-            shared = compiled.metadata.shared
-            if shared > self.limit:
-                self.refused += 1
-                raise OutOfResources(shared, self.limit, "shared memory")
-
-        return launch
+    def run(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        name = f"{kernel.fn.__module__.rpartition('.')[2]}.{kernel.fn.__name__}"
+        values = [a.dtype if isinstance(a, torch.Tensor) else a for a in arguments]
+        compiled = kernel.warmup(*values, grid=grid, enable_fp_fusion=True, **options)
+        if options.get("launch_pdl"):
+            check_order(compiled.asm["ptx"])
+        self.refused.setdefault(name, 0)
+        if compiled.metadata.shared > self.shared:
+            self.refused[name] += 1
+            raise OutOfResources(compiled.metadata.shared, self.shared, "shared memory")
+        if self.measure:
+            self.spills[name] = max(self.spills.get(name, 0), spilled_bytes(compiled))
 
 
 def check_order(ptx: str) -> None:
@@ -81,76 +76,107 @@ def check_order(ptx: str) -> None:
     assert not too_early, f"{too_early} before griddepcontrol.wait"
 
 
-def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str, early: bool) -> dict[str, int]:
-    """Compile the kernels for tokens (B, H, W); how many launches of each were refused before one fitted.
+def spilled_bytes(compiled: Any) -> int:
+    """What a thread of a kernel writes to local memory because it is out of registers, by ptxas."""
+    ptxas = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    architecture = re.search(r"\.target (sm_\w+)", compiled.asm["ptx"])
+    assert architecture is not None
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(compiled.asm["ptx"])
+        command = [str(ptxas), "-v", f"--gpu-name={architecture[1]}", str(source), "-o", str(source) + ".cubin"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    stores = re.search(r"(\d+) bytes spill stores", said)
+    assert stores is not None, said
+    return int(stores[1])
 
-    early: whether the GPU can start a launch before the one before has ended.
-    """
-    for name in KERNELS:
-        _kernel(name).refused = 0
+
+def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> None:
+    """Run the launches of one problem, tokens (B, H, W), as the operators do."""
     dtype, gates_count = getattr(torch, dtype_name), CELLS[cell].gates
-    cell_options = {"scans": SCANS, "cell": cell, "precision": "tf32x3"}
-    options = {**cell_options, "fast": dtype is torch.bfloat16}
     gates = torch.empty(*grid, len(SCANS) * gates_count * hidden, dtype=dtype, device="cuda:0")
     weight = gates.new_empty(len(SCANS), gates_count * hidden, hidden)
     bias_n = gates.new_empty(len(SCANS), hidden) if cell == "gru" else None
+    problem = (weight, bias_n, SCANS, cell)
+    launching.scan(gates, *problem, keep=False, settled=True)
+    train(gates, problem)
     if launching.stationary(gates, weight, cell):
-        compile_stationary(gates, weight, options["fast"], early)
-        compile_products(gates, 4 * hidden, options["fast"], early)
-    launches = {kernel: tuning.choose(kernel, gates, weight, SCANS) for kernel in ("forward", "backward")}
-    common._TOO_LARGE.clear()
-    out, cells = triton_forward.launch_forward(
-        gates, weight, bias_n, save_cells=cell == "lstm", launches=launches["forward"], **options
-    )
-    _, grad_rec = triton_backward.launch_backward(
-        torch.empty_like(out), gates, weight, bias_n, out, cells, launches=launches["backward"], **options
-    )
-    triton_backward.launch_weight_gradient(grad_rec, out, hidden=hidden, **cell_options)
-    return {name: _kernel(name).refused for name in KERNELS}
+        compile_products(gates, 4 * hidden)
+        with mock.patch.object(tuning, "STATIONARY", ()):  # the kernels that run where those do not
+            launching.scan(gates, *problem, keep=False)
+            train(gates, problem)
 
 
-def compile_stationary(gates: torch.Tensor, weight: torch.Tensor, fast: bool, early: bool) -> None:
-    """Compile the kernels with W_hh in registers."""
-    common_options = {"scans": SCANS, "fast": fast}
-    launches = {kernel: tuning.choose_stationary(kernel, gates, weight, SCANS) for kernel in STATIONARY_LAUNCHES}
-    forward = functools.partial(gluon_forward.launch_forward, gates, weight, **common_options)
-    forward(save=False, early=early, launches=launches["forward"])
-    out, cells, activations = forward(save=True, early=False, launches=launches["training"])
-    gluon_backward.launch_backward(out, activations, weight, cells, launches=launches["backward"], **common_options)
+def train(gates: torch.Tensor, problem: tuple[Any, ...]) -> None:
+    """Both of forward and backward, with gates stored and recomputed."""
+    out, cells, activations = launching.scan(gates, *problem, keep=True)
+    activated = activations.dim() == gates.dim()
+    kept = activations if activated else gates
+    launching.scan_backward(out, kept, *problem[:2], out, cells, *problem[2:], activated=activated)
+    launching.recomputed_scans(out, gates, *problem[:2], out, *problem[2:])
 
 
-def compile_products(gates: torch.Tensor, channels: int, fast: bool, early: bool) -> None:
+def compile_products(gates: torch.Tensor, channels: int) -> None:
     """Compile the products for few rows of a block with so many channels."""
+    if devices.problem("products", "cuda", 0) is not None:
+        return
     x, hidden = (gates.new_empty(1, 16, 16, size) for size in (channels, 3 * channels))
     weight, bias = gates.new_empty(3 * channels, channels), gates.new_empty(3 * channels)
-    triton_linear.launch_normed_linear(x, x, weight, bias, 1e-6, gelu=True, fast=fast, early=early)
-    triton_linear.launch_add_linear(x, hidden, gates.new_empty(channels, 3 * channels), early=early)
+    launching.normed_linear(x, x, weight, bias, 1e-6, gelu=True)
+    launching.add_linear(x, hidden, gates.new_empty(channels, 3 * channels))
 
 
-def _kernel(name: str) -> Any:
-    module, attribute = KERNELS[name]
-    return getattr(module, attribute)
+@contextlib.contextmanager
+def gpu(capability: int) -> Iterator[None]:
+    """Pretend to have a GPU, as far as kernels are chosen by it."""
+    replaced = {
+        "is_available": lambda: True,
+        "get_device_capability": lambda *_: divmod(capability, 10),
+        "current_device": lambda: 0,
+        "device": lambda *_: contextlib.nullcontext(),
+    }
+    with contextlib.ExitStack() as stack:
+        for name, value in replaced.items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, value))
+        # `triton_backward` has the function by its own name.
+        from sequencer2d.ops import triton_backward
+
+        for module in (tuning, triton_backward):
+            stack.enter_context(mock.patch.object(module, "multiprocessors", return_value=132))
+        stack.enter_context(mock.patch.object(launching, "aligned", torch.Tensor.contiguous))
+        yield
+
+
+def compile_all(order: dict[str, Any]) -> dict[str, Any]:
+    results = []
+    with gpu(order["capability"]):
+        problems = {family: devices.problem(family, "cuda", 0) for family in ("shared", "registers", "products")}
+        for case in order["cases"]:
+            compiler = Compiler(order["shared"], order.get("resources", False))
+            common._REFUSED.clear()
+            with run_by(compiler), FakeTensorMode():
+                try:
+                    compile_case(**case)
+                    results.append({"refused": compiler.refused, "spills": compiler.spills})
+                except Exception as error:
+                    results.append({"error": devices.first_line(error)})
+    return {"triton": triton.__version__, "problems": problems, "results": results}
+
+
+@contextlib.contextmanager
+def run_by(compiler: Compiler) -> Iterator[None]:
+    """Have a compiler take all launches."""
+    with contextlib.ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("sequencer2d.ops.") and hasattr(module, "run_kernel"):
+                stack.enter_context(mock.patch.object(module, "run_kernel", compiler.run))
+        yield
 
 
 def main() -> None:
     order = json.load(sys.stdin)
-    capability = order["capability"]
-    triton.runtime.driver.set_active(OfflineDriver(capability))
-    tuning.multiprocessors = lambda _: 132
-    triton_backward.multiprocessors = lambda _: 132
-    for name, (module, attribute) in KERNELS.items():
-        setattr(module, attribute, CompileOnly(_kernel(name), order["shared"]))
-    results = []
-    with FakeTensorMode():
-        for case in order["cases"]:
-            try:
-                results.append(compile_case(**case, early=capability >= 90))
-            except Exception as error:
-                cause = error
-                while cause.__cause__ is not None:
-                    cause = cause.__cause__
-                results.append({"error": f"{type(cause).__name__}: {cause}"})
-    json.dump(results, sys.stdout)
+    triton.runtime.driver.set_active(OfflineDriver(order["capability"]))
+    json.dump(compile_all(order), sys.stdout)
 
 
 if __name__ == "__main__":

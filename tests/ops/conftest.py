@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from sequencer2d.ops import fused
+from sequencer2d.ops import devices
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,6 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
         return
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    fused._ask_device.cache_clear()
+    devices._ask.cache_clear()
     yield
-    fused._ask_device.cache_clear()
+    devices._ask.cache_clear()

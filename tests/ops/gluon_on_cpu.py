@@ -130,9 +130,7 @@ class Machine:
             convert_layout=same, multiple_of=same, max_contiguous=same,
         )  # fmt: skip
         self.gdc_launch_dependents, self.gdc_wait = nothing, Pointer.unsettled.clear
-        self.async_copy = SimpleNamespace(
-            async_copy_global_to_shared=self.copy, commit_group=self.commit, wait_group=self.wait
-        )
+        self.async_copy = SimpleNamespace(commit_group=self.commit, wait_group=self.wait)
 
     def copy(self, target: Shared, pointer: Pointer, mask: Any = None) -> None:
         self.uncommitted.append(Copy(target, pointer, mask, pointer.load(mask)))
@@ -164,7 +162,9 @@ class Kernel:
         self.names = list(inspect.signature(function).parameters)
 
     def __getitem__(self, grid: tuple[int, int]) -> Any:
-        def launch(*arguments: Any, num_warps: int, launch_pdl: bool = False, **options: Any) -> None:
+        def launch(
+            *arguments: Any, num_warps: int, launch_pdl: bool = False, enable_fp_fusion: bool, **options: Any
+        ) -> None:
             named = zip(self.names, arguments, strict=False)
             others = [a for name, a in named if isinstance(a, torch.Tensor) and name != "weight"]
             arguments = tuple(Pointer(a) if isinstance(a, torch.Tensor) else a for a in arguments)
@@ -190,5 +190,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, getattr(machine, name))
     monkeypatch.setattr(gluon_common, "GATES", 4)
+    monkeypatch.setattr(gluon_common, "copy_async", machine.copy)
     for module, name in KERNELS.items():
         monkeypatch.setattr(module, name, machine.kernel(getattr(module, name).fn))

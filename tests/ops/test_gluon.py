@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from sequencer2d.ops import launching, rnn2d, tuning
+from sequencer2d.ops import devices, launching, rnn2d, tuning
 from sequencer2d.ops.tuning import Stationary
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
@@ -64,7 +64,7 @@ def test_before_the_launch_before_has_ended_it_reads_the_weights_only(launches, 
     gates = torch.nn.functional.linear(x, weight_ih.flatten(0, 1), (bias_ih + bias_hh).flatten()).detach()
     scan = functools.partial(torch.ops.sequencer2d.scan, gates, weight_hh.detach(), None, [0, 1, 2, 3], "lstm", False)
     expected = scan(settled=False)[0]
-    monkeypatch.setattr(launching, "starts_early", lambda device: True)
+    monkeypatch.setattr(devices, "starts_early", lambda device: True)
     assert torch.equal(scan(settled=True)[0], expected)
     monkeypatch.setattr(gluon_forward, "gdc_wait", lambda: None)
     with pytest.raises(AssertionError, match="before has ended"):

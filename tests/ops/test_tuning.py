@@ -68,7 +68,7 @@ class Device:
 @pytest.fixture
 def first_that_fits(monkeypatch):
     common = pytest.importorskip("sequencer2d.ops.triton_common", reason="Triton is not installed")
-    monkeypatch.setattr(common, "_TOO_LARGE", set())
+    monkeypatch.setattr(common, "_REFUSED", set())
     return common.first_that_fits
 
 

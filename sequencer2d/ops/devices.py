@@ -1,0 +1,164 @@
+"""What a device, and the Triton beside it, can run. Triton is asked by importing and compiling, not for its version.
+
+Three families of kernels ask for different things: "shared" is Triton's language, "registers" is Gluon as well, and
+"products" is the early start of launches. Each family compiles its kernels once, at the smallest size, before it is
+used. A family that does not compile gives way to the next implementation.
+"""
+
+import functools
+import importlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+
+from sequencer2d.errors import ImplementationError
+
+FIRST_CAPABILITY = (8, 0)
+_RULED_OUT: dict[Hashable, str] = {}
+
+
+class CompileError(ImplementationError):
+    """A kernel that this Triton does not compile for this device."""
+
+
+def interpreting() -> bool:
+    """Whether Triton's interpreter runs the kernels, on a CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@torch.compiler.assume_constant_result
+def problem(family: str, device: str, index: int | None) -> str | None:
+    """Why a family of kernels cannot run on a device; None if it can. A constant to the compiler."""
+    return _ask(family, device, index)
+
+
+@functools.cache
+def _ask(family: str, device: str, index: int | None) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if device == "cpu" and interpreting():
+        # The interpreter runs Triton's language. It knows no layouts.
+        return "Triton's interpreter does not run it" if family == "registers" else _import(family)
+    if device != "cuda":
+        return f"the input is on {device}, it needs a CUDA device"
+    if torch.version.hip is not None:
+        return "the kernels are for NVIDIA's GPUs, this PyTorch is built for AMD's"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    if torch.cuda.get_device_capability(index) < FIRST_CAPABILITY:
+        return "it needs a GPU of compute capability 8.0 (Ampere) or newer"
+    return _import(family) or _compile(family, index)
+
+
+@functools.cache
+def starts_early(device: torch.device) -> bool:
+    """Whether a launch can start before the one before it has ended, and wait for that end itself."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def ruled_out(*problem: Hashable) -> str | None:
+    """Why kernels did not compile for a problem when it was run; None if they did, or were not tried."""
+    return _RULED_OUT.get(problem)
+
+
+def rule_out(*problem: Hashable, error: Exception, instead: str) -> None:
+    """Remember that kernels do not compile for a problem, and say so, once."""
+    if problem not in _RULED_OUT:
+        _RULED_OUT[problem] = reason = f"its kernels do not compile with Triton {triton_version()}: {first_line(error)}"
+        names = " ".join(str(part) for part in problem)
+        warnings.warn(f"{names}: {reason}; {instead}", RuntimeWarning, stacklevel=2)
+
+
+def compile_error(error: Exception, *problem: Hashable) -> CompileError:
+    """Of a kernel for a problem, by Triton's error."""
+    return CompileError(f"{' '.join(str(part) for part in problem)}: {first_line(error)}")
+
+
+def triton_version() -> str:
+    import triton
+
+    return str(triton.__version__)
+
+
+def first_line(error: Exception) -> str:
+    """The line of a compiler's error that says what is wrong: of the first cause, its last line with text."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip(" ^\t")]
+    return f"{type(cause).__name__}: {lines[-1] if lines else ''}"[:300]
+
+
+def _import(family: str) -> str | None:
+    """Import a family's kernels: an older Triton lacks some of what they import."""
+    try:
+        importlib.import_module(f"sequencer2d.ops.{_MODULES[family]}")
+    except (ImportError, AttributeError) as error:
+        return f"Triton {triton_version()} lacks what it needs: {error}"
+    return None
+
+
+def _compile(family: str, index: int | None) -> str | None:
+    """Compile a family's kernels at their smallest size; nothing runs. Triton keeps the result on disk."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    device = torch.device("cuda", torch.cuda.current_device() if index is None else index)
+    try:
+        with torch.cuda.device(device), FakeTensorMode():
+            _COMPILE[family](device)
+    except Exception as error:
+        reason = f"its kernels do not compile with Triton {triton_version()}: {first_line(error)}"
+        warnings.warn(f"the kernels {family!r} of the recurrence give way: {reason}", RuntimeWarning, stacklevel=2)
+        return reason
+    return None
+
+
+def _operands(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gates and W_hh of one token, four scans and 16 hidden units."""
+    gates = torch.empty(1, 1, 1, 4 * 4 * 16, dtype=torch.float16, device=device)
+    return gates, gates.new_empty(4, 4 * 16, 16)
+
+
+def _compile_shared(device: torch.device) -> None:
+    from sequencer2d.ops import triton_backward, triton_forward
+    from sequencer2d.ops.tuning import Launch
+
+    gates, weight = _operands(device)
+    options: dict[str, Any] = {"scans": (0, 1, 2, 3), "cell": "lstm", "precision": "tf32x3"}
+    both = {**options, "launches": (Launch(16, 16, 1),), "fast": False}
+    out, cells = triton_forward.launch_forward(gates, weight, None, save_cells=True, **both)
+    triton_backward.launch_backward(out, gates, weight, None, out, cells, **both)
+    triton_backward.launch_weight_gradient(gates, out, hidden=16, **options)
+
+
+def _compile_registers(device: torch.device) -> None:
+    from sequencer2d.ops import gluon_backward, gluon_forward
+    from sequencer2d.ops.tuning import Stationary
+
+    gates, weight = _operands(device)
+    options: dict[str, Any] = {"scans": (0, 1, 2, 3), "fast": False, "launches": (Stationary(16, 2, 2, 1),)}
+    gluon_forward.launch_forward(gates, weight, save=False, early=starts_early(device), **options)
+    out, cells, activations = gluon_forward.launch_forward(gates, weight, save=True, **options)
+    gluon_backward.launch_backward(out, activations, weight, cells, **options)
+
+
+def _compile_products(device: torch.device) -> None:
+    from sequencer2d.ops import triton_linear
+
+    x, early = torch.empty(16, 16, dtype=torch.float16, device=device), starts_early(device)
+    vector = x.new_empty(16)
+    triton_linear.launch_normed_linear(x, vector, x, vector, 1e-6, gelu=True, fast=False, early=early)
+    triton_linear.launch_add_linear(x, x, x, early=early)
+
+
+# The module of each family that imports the most, and what compiles it.
+_MODULES = {"shared": "triton_backward", "registers": "gluon_forward", "products": "triton_linear"}
+_COMPILE: dict[str, Callable[[torch.device], None]] = {
+    "shared": _compile_shared,
+    "registers": _compile_registers,
+    "products": _compile_products,
+}
