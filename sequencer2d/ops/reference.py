@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sequencer2d.ops.cells import CELLS
+from sequencer2d.ops.cells import CELLS, State
 
 
 def scan_gates(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scans: Sequence[int], cell: str) -> Tensor:
@@ -22,11 +22,18 @@ def scan_gates(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scan
     Returns:
         (B, H, W, S*D), the hidden states, scan by scan.
     """
+    return scan_states(gates, weight_hh, bias_hh, scans=scans, cell=cell)[0]
+
+
+def scan_states(
+    gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scans: Sequence[int], cell: str
+) -> tuple[Tensor, ...]:
+    """`scan_gates` with every state of the cell, each (B, H, W, S*D): h, and the LSTM's c."""
     outputs = []
     for slot, (scan, gates_scan) in enumerate(zip(scans, gates.chunk(len(scans), dim=-1), strict=True)):
         bias = None if bias_hh is None else bias_hh[slot]
         outputs.append(_scan(gates_scan, weight_hh[slot], bias, scan, cell))
-    return torch.cat(outputs, dim=-1)
+    return tuple(torch.cat(states, dim=-1) for states in zip(*outputs, strict=True))
 
 
 def rnn2d_reference(
@@ -44,15 +51,15 @@ def rnn2d_reference(
     return scan_gates(F.linear(x, weight_ih.flatten(0, 1), bias), weight_hh, bias_hh, scans=scans, cell=cell)
 
 
-def _scan(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, scan: int, cell: str) -> Tensor:
-    """One scan: gates (B, H, W, G*D) to h (B, H, W, D)."""
+def _scan(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, scan: int, cell: str) -> State:
+    """One scan: gates (B, H, W, G*D) to the cell's states, each (B, H, W, D)."""
     axis = 1 if scan < 2 else 2
     steps = list(gates.unbind(axis))
     order = range(len(steps)) if scan % 2 == 0 else range(len(steps) - 1, -1, -1)
     batch = steps[0].shape[:-1]
     state = tuple(gates.new_zeros(*batch, weight_hh.shape[-1]) for _ in range(CELLS[cell].states))
-    hidden: list[Tensor] = [state[0]] * len(steps)
+    states: list[State] = [state] * len(steps)
     for t in order:
         state = CELLS[cell].step(steps[t], F.linear(state[0], weight_hh, bias_hh), state)
-        hidden[t] = state[0]
-    return torch.stack(hidden, dim=axis)
+        states[t] = state
+    return tuple(torch.stack(values, dim=axis) for values in zip(*states, strict=True))

@@ -79,10 +79,8 @@ def _scan(
     settled: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     def by_reference(*_: Any) -> tuple[Tensor, Tensor, Tensor]:
-        out = reference.scan_gates(gates, weight_hh, _gru_bias(bias_n), scans=scans, cell=cell)
-        # The reference's backward starts from the gates alone; the placeholder keeps the operator's promise of a shape.
-        cells = torch.zeros_like(out) if keep and cell == "lstm" else gates.new_empty(0)
-        return out, cells, gates.new_empty(0)
+        out, *cells = reference.scan_states(gates, weight_hh, _gru_bias(bias_n), scans=scans, cell=cell)
+        return out, cells[0] if keep and cells else gates.new_empty(0), gates.new_empty(0)
 
     arguments = (gates, weight_hh, bias_n, scans, cell, keep, settled)
     return _kernels_or_reference(launching.scan, by_reference, arguments, gates, weight_hh, cell)

@@ -1,0 +1,217 @@
+"""Kernels that a device or its Triton cannot run give way to the next implementation, and say so once."""
+
+import warnings
+
+import pytest
+import torch
+
+from sequencer2d.errors import ImplementationError
+from sequencer2d.ops import choose_implementation, devices, fused, launching, rnn2d, tuning
+from tests.ops.problems import NAMES, make_problem, relative_errors
+
+triton = pytest.importorskip("triton", reason="Triton is not installed")
+
+
+@pytest.fixture
+def forgetful(monkeypatch):
+    """Nothing is ruled out before a test, or by it."""
+    from sequencer2d.ops import triton_common
+
+    monkeypatch.setattr(devices, "_RULED_OUT", {})
+    monkeypatch.setattr(triton_common, "_REFUSED", set())
+
+
+def compilation_error():
+    from triton.compiler.errors import CompilationError
+
+    return CompilationError("", None, "chained boolean operators are not supported")
+
+
+def broken(monkeypatch, *names):
+    """Have launches of modules' kernels fail as Triton fails to compile; returns what was tried."""
+    from sequencer2d.ops import triton_backward, triton_forward, triton_linear
+
+    modules = {"forward": triton_forward, "backward": triton_backward, "products": triton_linear}
+    tried = []
+
+    def refuse(kernel, *_, **__):
+        tried.append(kernel)
+        raise compilation_error()
+
+    for name in names:
+        common = modules[name].common
+        run = common.run_kernel
+        kernels = [value for key, value in vars(modules[name]).items() if key.endswith("_kernel")]
+        monkeypatch.setattr(
+            common,
+            "run_kernel",
+            lambda kernel, *a, run=run, kernels=kernels, **o: (
+                refuse(kernel) if any(kernel is k for k in kernels) else run(kernel, *a, **o)
+            ),
+        )
+    return tried
+
+
+@pytest.mark.parametrize("gates", ["stored", "recomputed"])
+@pytest.mark.parametrize("part", ["forward", "backward"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.usefixtures("forgetful")
+def test_what_does_not_compile_gives_way(device, cell, part, gates, monkeypatch):
+    """The first step that meets it is right, by the reference; from then on another implementation is chosen."""
+    monkeypatch.setattr(tuning, "STATIONARY", frozenset())
+    problem = make_problem(device, torch.float32, cell=cell, batch=1)
+    expected = problem.to(torch.float64).solve("reference")
+    tried = broken(monkeypatch, part)
+    with pytest.warns(RuntimeWarning, match="do not compile with Triton .*chained boolean"):
+        errors = relative_errors(problem.solve("triton", gates), expected)
+    assert all(errors[name] < 1e-5 for name in NAMES), errors
+    assert tried
+    tried.clear()
+    x = problem.arguments[0]
+    reason = fused.refusal(x, 16, problem.scans, cell)
+    assert reason is not None
+    assert "do not compile" in reason
+    with pytest.raises(ImplementationError, match="chained boolean"):
+        choose_implementation(x, 16, cell=cell, implementation="triton")
+    assert choose_implementation(x, 16, cell=cell) == ("cudnn" if x.is_cuda else "aten")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        problem.solve("auto", gates)
+    assert not tried
+    # Another dtype is another problem.
+    assert fused.refusal(x.half(), 16, problem.scans, cell) is None
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_products_that_do_not_compile_give_way(device, monkeypatch):
+    x, matrix, vector = (torch.randn(*shape, device=device).half() for shape in ((6, 16), (16, 16), (16,)))
+    o = torch.ops.sequencer2d
+    expected = [o.normed_linear(x, vector, matrix, vector, 1e-6, True), x.clone()]
+    o.add_linear_(expected[1], x, matrix)
+    tried = broken(monkeypatch, "products")
+    with pytest.warns(RuntimeWarning, match="products"):
+        found = [o.normed_linear(x, vector, matrix, vector, 1e-6, True), x.clone()]
+    o.add_linear_(found[1], x, matrix)  # without a warning, which would be an error
+    assert len(tried) == 1
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_launch_that_does_not_compile_gives_way_to_the_next(monkeypatch):
+    from sequencer2d.ops.triton_common import first_that_fits
+
+    def start(candidate):
+        tried.append(candidate)
+        if candidate > 2:
+            raise compilation_error()
+
+    tried = []
+    with pytest.warns(RuntimeWarning, match="next launch of the table"):
+        first_that_fits(("a",), (8, 2, 1), start)
+    first_that_fits(("a",), (8, 2, 1), start)
+    assert tried == [8, 2, 2]
+    with pytest.raises(devices.CompileError, match="chained boolean"):
+        first_that_fits(("a",), (9,), start)
+
+
+def test_errors_of_a_launch_are_not_taken_for_the_compilers():
+    from sequencer2d.ops.triton_common import first_that_fits
+
+    def start(_):
+        raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        first_that_fits(("b",), (2, 1), start)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU as far as devices are asked, of which nothing is compiled."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device", lambda *_: warnings.catch_warnings())
+    compiled = []
+    monkeypatch.setattr(devices, "_COMPILE", dict.fromkeys(devices._COMPILE, compiled.append))
+    devices._ask.cache_clear()
+    devices.starts_early.cache_clear()
+    yield compiled
+    devices._ask.cache_clear()
+    devices.starts_early.cache_clear()
+
+
+def test_a_family_is_asked_once(gpu):
+    assert [devices.problem("shared", "cuda", 0) for _ in range(3)] == [None] * 3
+    assert gpu == [torch.device("cuda", 0)]
+
+
+def test_amds_gpus_take_the_vendors_kernels(gpu, monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "6.3", raising=False)
+    for family in ("shared", "registers", "products"):
+        assert "AMD" in devices.problem(family, "cuda", 0)
+    assert not devices.starts_early(torch.device("cuda", 0))
+    assert not gpu
+    with torch._subclasses.fake_tensor.FakeTensorMode():
+        x = torch.empty(1, 2, 3, 16, device="cuda:0")
+        assert choose_implementation(x, 16) == "cudnn"
+        with pytest.raises(ImplementationError, match="AMD"):
+            choose_implementation(x, 16, implementation="triton")
+        gates = torch.empty(1, 2, 3, 4 * 4 * 96, device="cuda:0", dtype=torch.bfloat16)
+        assert not launching.stationary(gates, gates.new_empty(4, 4 * 96, 96), "lstm")
+
+
+def test_older_gpus_take_the_vendors_kernels(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
+    assert "8.0" in devices.problem("shared", "cuda", 0)
+
+
+def test_a_triton_that_lacks_a_feature_is_asked_for_it(gpu, monkeypatch):
+    """Gluon is an experimental part of Triton: its parts come, move and go."""
+    import importlib
+
+    def import_module(name, *_):
+        raise ImportError("cannot import name 'mma_v2'")
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    assert "mma_v2" in devices.problem("registers", "cuda", 0)
+
+
+def test_a_family_that_does_not_compile_says_so_once(gpu, monkeypatch):
+    def fail(_):
+        raise compilation_error()
+
+    monkeypatch.setitem(devices._COMPILE, "registers", fail)
+    with pytest.warns(RuntimeWarning, match="'registers' .* give way.*chained boolean"):
+        assert "do not compile" in devices.problem("registers", "cuda", 0)
+    assert "do not compile" in devices.problem("registers", "cuda", 0)  # again, and without a warning
+
+
+@pytest.mark.parametrize("implementation", ["auto", "reference", "aten", "triton"])
+@pytest.mark.parametrize("size", [(0, 4), (3, 0), (0, 0)], ids=str)
+def test_a_grid_without_rows_or_columns_is_refused(device, size, implementation):
+    from sequencer2d.errors import InputError
+
+    problem = make_problem(device, torch.float16, height=size[0], width=size[1])
+    with pytest.raises(InputError, match="at least one row and one column"):
+        rnn2d(*problem.arguments, implementation=implementation)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("size", [(0, 3, 4), (2, 0, 4), (2, 3, 0)], ids=str)
+def test_operators_launch_nothing_for_an_empty_grid(device, size, cell):
+    """Whoever calls them."""
+    problem = make_problem(device, torch.float16, cell=cell, hidden=48)
+    _, _, weight_hh, _, bias_hh = problem.arguments
+    o, scans, bias_n = torch.ops.sequencer2d, [0, 1, 2, 3], bias_hh[:, :48].contiguous() if cell == "gru" else None
+    gates = torch.empty(*size, weight_hh.shape[0] * weight_hh.shape[1], device=device, dtype=torch.float16)
+    for keep in (False, True):
+        out, cells, activations = o.scan(gates, weight_hh, bias_n, scans, cell, keep)
+        assert out.shape == (*size, 4 * 48)
+    kept, activated = (activations, True) if activations.dim() == gates.dim() else (gates, False)
+    grads = o.scan_backward(out, kept, weight_hh, bias_n, out, cells, scans, cell, activated)
+    assert grads[0].shape == gates.shape
+    assert not grads[1].any()
+    assert not grads[2].any()
+    if device.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,59 @@
+"""Every operator keeps what it promised PyTorch: shapes, dtypes, strides, results that share no memory."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.ops.problems import make_problem
+
+SCANS = [0, 1, 2, 3]
+OPERATORS = torch.ops.sequencer2d
+
+
+def registered():
+    """The names of all operators, from PyTorch's own list."""
+    names = (schema.name for schema in torch._C._jit_get_all_schemas())
+    return sorted(name.removeprefix("sequencer2d::") for name in names if name.startswith("sequencer2d::"))
+
+
+def calls(device, cell, dtype):
+    """Arguments of each operator, once and more."""
+    problem = make_problem(device, dtype, batch=1, height=2, width=3, cell=cell)
+    x, weight_ih, weight_hh, bias_ih, bias_hh = problem.arguments
+    flat, bias = weight_ih.flatten(0, 1), bias_ih.flatten()
+    bias_n = bias_hh[:, :16].contiguous() if cell == "gru" else None
+    gates = F.linear(x, flat, bias)
+    out, cells, activations = OPERATORS.scan(gates, weight_hh, bias_n, SCANS, cell, True)
+    activated = activations.dim() == gates.dim()
+    kept = activations if activated else gates
+    square, vector = torch.randn(16, 16, device=device, dtype=dtype), torch.randn(16, device=device, dtype=dtype)
+    return {
+        "scan": [(gates, weight_hh, bias_n, SCANS, cell, keep) for keep in (False, True)],
+        "scan_backward": [(problem.grad, kept, weight_hh, bias_n, out, cells, SCANS, cell, activated)],
+        "rnn2d_recomputing_backward": [
+            (problem.grad, x, flat, b, weight_hh, bias_n, out, SCANS, cell) for b in (bias, None)
+        ],
+        "rnn2d": [(*problem.arguments, SCANS, cell), (x, weight_ih, weight_hh, None, None, SCANS, cell)],
+        "rnn2d_backward": [
+            (problem.grad, *problem.arguments, SCANS, cell),
+            (problem.grad, x, weight_ih, weight_hh, None, None, SCANS, cell),
+        ],
+        "linear_gelu": [(x, square, vector), (x, square, None)],
+        "normed_linear": [(x, vector, square, vector, 1e-6, gelu) for gelu in (False, True)],
+        "add_linear_": [(x.clone(), x, square)],
+    }
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("interpreted", [True, False], ids=["kernels", "references"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_opcheck_of_every_operator(device, cell, interpreted, dtype, monkeypatch):
+    if not interpreted:
+        if device.type == "cuda":
+            pytest.skip("the references run on a CPU")
+        monkeypatch.setenv("TRITON_INTERPRET", "0")
+    cases = calls(device, cell, dtype)
+    assert sorted(cases) == registered()
+    for name, arguments in cases.items():
+        for values in arguments:
+            torch.library.opcheck(getattr(OPERATORS, name), values)
