@@ -62,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = resolve(arguments.recipe, arguments.fields, arguments.resume)
     validate(config, launch().world_size)
     if arguments.dry_run:
+        from sequencer2d.training.assemble import check_parts
+
+        check_parts(config)
         return _print_config(config, arguments.json)
     from sequencer2d.training.loop import train
 

@@ -12,6 +12,7 @@ from sequencer2d.data.batches import BatchTransform
 from sequencer2d.data.device_loader import DeviceLoader, build_device_loader
 from sequencer2d.data.loader import Loader, build_loader
 from sequencer2d.data.sources import check_same_classes
+from sequencer2d.data.transforms import eval_transform, train_transform
 from sequencer2d.errors import ConfigError
 from sequencer2d.models import Sequencer2D, create_model
 from sequencer2d.models.checkpoints import FORMAT, describe_model
@@ -69,6 +70,17 @@ def resolve(config: TrainConfig, num_classes: int) -> TrainConfig:
         )
     model = dataclasses.replace(config.model, num_classes=given or num_classes)
     return dataclasses.replace(config, model=model)
+
+
+def check_parts(config: TrainConfig) -> None:
+    """Build what needs neither data nor memory: transforms, and the model without its weights. Raises `UserError`."""
+    train_transform(config.data)
+    eval_transform(config.data)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = build_model(
+            resolve(config, config.model.num_classes or 1000), torch.device("meta"), first_weights=False
+        )
+        build_optimizer(model, config.optimizer)
 
 
 def build_model(config: TrainConfig, device: torch.device, *, first_weights: bool = True) -> Any:

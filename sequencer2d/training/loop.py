@@ -27,7 +27,7 @@ from sequencer2d.training.curves import plot_curves
 from sequencer2d.training.distributed import Agreement, Processes, processes
 from sequencer2d.training.folder import RunFolder
 from sequencer2d.training.numerics import AMP_DTYPES, check_precision, memory_errors, numerics
-from sequencer2d.training.optim import learning_rate
+from sequencer2d.training.optim import learning_rate, set_learning_rate
 from sequencer2d.training.prefetch import RunAhead, to_device
 from sequencer2d.training.resume import check_same_config, check_same_data, load_states
 from sequencer2d.training.runfiles import write_config
@@ -304,6 +304,9 @@ class _Run:
                 "all; resume with the data of the run"
             )
         load_states(last, self.step_fn)
+        if progress.step:
+            rate = learning_rate(self.config, progress.step - 1, self.data.steps_per_epoch)
+            set_learning_rate(self.step_fn.optimizer, rate)
         self.step, self.evaluated_epochs = progress.step, progress.evaluated_epochs
         self.best, self.final, self.earlier_s = progress.best, progress.final, progress.time_s
         self.window.load_state_dict(dataclasses.asdict(progress.window))

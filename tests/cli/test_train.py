@@ -132,3 +132,47 @@ def test_names_that_are_not_utf8_survive_training_evaluation_and_export(
         assert exported.code == 0, exported.err
         rows = json.loads(command("predict", tmp_path / "m.onnx", tmp_path / "root\udcff", "--json").out)
         assert {guess["name"] for row in rows for guess in row["guesses"]} == set(names)
+
+
+@pytest.mark.parametrize(
+    "field, says",
+    [
+        ("model.name=sequencer_s", "no model 'sequencer_s'"),
+        ("model.overrides.depths=3", "depths=3"),
+        ("data.auto_augment=zzz", "data.auto_augment is 'zzz'"),
+        ("optimizer.no_decay=a", "optimizer.no_decay names a"),
+        ("schedule.warmup_epochs=61", "is longer than the 60 epochs"),
+        ("schedule.cooldown_epochs=60", "must be below run.epochs=60"),
+        ("schedule.min_lr=1", "above the highest learning rate"),
+        ("data.batch_size=65", "an even number"),
+        ("optimizer.lr=inf", "optimizer.lr must be"),
+        ("run.epochs=1e400", "run.epochs: expected an integer"),
+        ("run.output=", "run.output must be"),
+        ("data.source=", "data.source must be"),
+        ("model.__dict__.x=3", "unknown configuration field"),
+        ("precision=fp16", "precision=fp16 needs a CUDA device"),
+    ],
+)
+def test_a_dry_run_finds_what_cannot_train(command: Callable[..., Outcome], field: str, says: str) -> None:
+    outcome = command("train", "digits", field, "--dry-run")
+    assert outcome.code == 2
+    assert says in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_the_environment_of_no_launcher_is_one_line(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    outcome = command("train", "digits", "--dry-run")
+    assert outcome.code == 2
+    assert "WORLD_SIZE must be an integer" in outcome.err
+
+
+def test_resume_names_a_folder_with_a_run(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    for folder, says in (("", "empty path"), (tmp_path / "nowhere", "no run")):
+        for recipe in ((), ("digits",)):
+            outcome = command("train", *recipe, "--resume", folder)
+            assert outcome.code == 2
+            assert says in outcome.err
+    assert not (tmp_path / "nowhere").exists()
