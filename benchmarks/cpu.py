@@ -60,7 +60,7 @@ def compiled(model: nn.Module, ours: bool, images: Tensor, precision: str) -> Ru
 
     dtype = _dtype(precision)
     if ours:
-        optimized = optimize(model, dtype=dtype)
+        optimized = optimize(model, dtype=dtype, whole=True)
         return lambda x: optimized(x).float()
     fast = torch.compile(copy.deepcopy(model).to(dtype), dynamic=False)
     return lambda x: fast(x.to(dtype)).float()

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.nn.frozen import FusedMlp, PackedRNN2D, freeze
+from sequencer2d.nn.freezing import freeze
+from sequencer2d.nn.frozen import FusedMlp, PackedRNN2D
 
 ROWS, TENSOR = "rows", "tensor"
 SCALES = {"": "bf16", ROWS: "fp8, a scale a row", TENSOR: "fp8, a scale a tensor"}

@@ -25,7 +25,7 @@ from sequencer2d.evaluation.benchmark import parse_subject
 from sequencer2d.evaluation.benchmark.subjects import build
 from sequencer2d.evaluation.benchmark.timing import free_memory, measure
 from sequencer2d.evaluation.efficiency import count_macs
-from sequencer2d.models.optimizing import side_stream
+from sequencer2d.models.graphs import side_stream
 
 GRAPH_CALLS = 10
 

@@ -38,7 +38,7 @@ def inference_step(model, batch: int, size: int, mode: str | None):
     if mode == "optimized":
         import sequencer2d
 
-        compiled = sequencer2d.optimize(model, graph=False)
+        compiled = sequencer2d.optimize(model, graph=False, whole=True)
     else:
         compiled = torch.compile(model, mode=mode) if mode != "eager" else model
 

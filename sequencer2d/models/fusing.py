@@ -7,11 +7,15 @@ dicts and checkpoints go on working.
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sequencer2d.errors import InputError
+from sequencer2d.nn.exact import peculiarity, share_hooks
 from sequencer2d.nn.rnn2d import RNN2D
 
+_AXES = ("rnn_v", "rnn_h")
+# Relative error of a mixer's output, a small multiple of what a change of summation order makes in the dtype.
+_TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 _CELLS: dict[type[nn.Module], str] = {nn.LSTM: "lstm", nn.GRU: "gru", nn.RNN: "rnn"}
 
 
@@ -30,6 +34,10 @@ class Replaced:
 def fuse(model: nn.Module, implementation: str = "auto") -> list[Replaced]:
     """Replace every recurrent token mixer of `model` by `sequencer2d.nn.rnn2d.RNN2D`, in place, sharing its parameters.
 
+    A mixer is replaced only if it is exactly understood: its recurrent layers are torch's own, without
+    parametrizations, pruning or hooks, and on random tokens it returns what its replacement returns. Hooks on the mixer
+    itself move to the replacement.
+
     Args:
         model: a Sequencer of timm's or the authors' code, or any model that holds their mixers: modules with `rnn_v`
             and `rnn_h`, recurrent layers over the columns and the rows of (B, H, W, C).
@@ -39,36 +47,73 @@ def fuse(model: nn.Module, implementation: str = "auto") -> list[Replaced]:
         What was replaced; empty for a model that has our mixers already.
 
     Raises:
-        InputError: the model has no such mixer, or one that ours cannot stand for (several layers, projections, no
-            biases), named with the reason. Nothing is replaced then.
+        InputError: the model has no such mixer, or one that ours cannot stand for, named with the reason and the
+            remedy. Nothing is replaced then.
     """
-    found = [(path, module) for path, module in model.named_modules() if _is_mixer(module)]
+    found, mixers = _understand(model, implementation)
+    report = []
+    for path, module in found:
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, share_hooks(module, mixers[module]))
+        report.append(Replaced(path, type(module).__name__, f"RNN2D({mixers[module].extra_repr()})"))
+    return report
+
+
+def check_fusible(model: nn.Module) -> None:
+    """Raise InputError if `fuse` would; nothing is changed."""
+    _understand(model, "auto")
+
+
+def _understand(model: nn.Module, implementation: str) -> tuple[list[tuple[str, nn.Module]], dict[nn.Module, RNN2D]]:
+    """The model's mixers by path, and the replacement of each. Raises InputError, see `fuse`."""
+    found = [(path, module) for path, module in model.named_modules(remove_duplicate=False) if _is_mixer(module)]
     if not found and not any(isinstance(module, RNN2D) for module in model.modules()):
         name = type(model).__name__
         raise InputError(f"{name} has no recurrent token mixer (a module with rnn_v and rnn_h): nothing to fuse")
     if isinstance(model, RNN2D) or any(path == "" for path, _ in found):
         raise InputError("the model is a mixer itself: it cannot be replaced in place; give the model that holds it")
-    converted = [(path, module, _convert(path, module, implementation)) for path, module in found]
-    report = []
-    for path, module, mixer in converted:
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, mixer)
-        report.append(Replaced(path, type(module).__name__, f"RNN2D({mixer.extra_repr()})"))
-    return report
+    mixers: dict[nn.Module, RNN2D] = {}
+    for path, module in found:
+        if module not in mixers:
+            mixers[module] = _convert(path, module, implementation)
+    return found, mixers
 
 
 def _is_mixer(module: nn.Module) -> bool:
-    return not isinstance(module, RNN2D) and bool(_layers(module))
+    """Whether it scans columns or rows: with a child `rnn_v` or `rnn_h` that is a recurrent layer or wraps one."""
+    if isinstance(module, RNN2D):
+        return False
+    children = dict(module.named_children())
+    return any(isinstance(part, nn.RNNBase) for name in _AXES if name in children for part in children[name].modules())
 
 
-def _layers(module: nn.Module) -> dict[str, nn.RNNBase]:
-    """The recurrent layers of a mixer by name, vertical first."""
-    layers = {name: getattr(module, name, None) for name in ("rnn_v", "rnn_h")}
-    return {name: layer for name, layer in layers.items() if isinstance(layer, nn.RNNBase) and type(layer) in _CELLS}
+def _layers(path: str, module: nn.Module) -> dict[str, nn.RNNBase]:
+    """The recurrent layers of a mixer by name, vertical first. Raises InputError for what is none of torch's own."""
+    if reason := peculiarity(module, but_hooks=True):
+        raise InputError(f"cannot fuse {path}: it {reason}")
+    layers = {}
+    for name, child in module.named_children():
+        if name in _AXES and type(child) in _CELLS:
+            layers[name] = child
+        elif name in _AXES and any(isinstance(part, nn.RNNBase) for part in child.modules()):
+            reason = peculiarity(child) or (
+                f"is a {type(child).__name__}, which may do more than a recurrent layer of torch: put an "
+                f"{', '.join(f'nn.{kind.__name__}' for kind in _CELLS)} there (adapters: merge them first)"
+            )
+            raise InputError(f"cannot fuse {path}.{name}: it {reason}")
+        elif name not in ("fc", *_AXES):
+            raise InputError(
+                f"cannot fuse {path}: it has a {type(child).__name__} named {name}, which the replacement lacks; "
+                "keep this model as it is, or take the layer out"
+            )
+    for name, layer in layers.items():
+        if reason := peculiarity(layer):
+            raise InputError(f"cannot fuse {path}.{name}: it {reason}")
+    return {name: layers[name] for name in _AXES if name in layers}  # type: ignore[return-value]
 
 
 def _convert(path: str, module: nn.Module, implementation: str) -> RNN2D:
-    layers = _layers(module)
+    layers = _layers(path, module)
     first = next(iter(layers.values()))
     for name, layer in layers.items():
         _check(f"{path}.{name}", layer, first)
@@ -94,7 +139,39 @@ def _convert(path: str, module: nn.Module, implementation: str) -> RNN2D:
     if fused:
         mixer.add_module("fc", fc)
     _order_as(mixer, module)
-    return mixer.train(module.training)
+    mixer.train(module.training)
+    _check_same_output(path, module, mixer)
+    return mixer
+
+
+def _check_same_output(path: str, module: nn.Module, mixer: RNN2D) -> None:
+    """Raise InputError unless both return the same for random tokens: their classes alone do not tell."""
+    weight = next(module.parameters())
+    if weight.is_meta or weight.dtype not in _TOLERANCES:
+        return
+    tokens = torch.randn(2, 3, 5, mixer.dim, generator=torch.Generator().manual_seed(0)).to(weight)
+    modes = {part: part.training for part in (*module.modules(), *mixer.modules())}
+    chosen = mixer.implementation
+    try:
+        mixer.set_implementation("reference")
+        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+            given, ours = module.eval().forward(tokens), mixer.eval()(tokens)
+        same = given.shape == ours.shape and _error(ours, given) <= _TOLERANCES[weight.dtype]
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"cannot fuse {path}: it does not map tokens (B, H, W, C) to tokens ({error})") from error
+    finally:
+        mixer.set_implementation(chosen)
+        for part, training in modes.items():
+            part.training = training
+    if not same:
+        raise InputError(
+            f"cannot fuse {path}: a {type(module).__name__} returns something else than two recurrent scans, "
+            "concatenated or added, and a linear layer; keep it as it is"
+        )
+
+
+def _error(ours: Tensor, given: Tensor) -> float:
+    return float((ours.double() - given.double()).norm() / given.double().norm().clamp_min(1e-12))
 
 
 def _order_as(mixer: nn.Module, module: nn.Module) -> None:
@@ -113,6 +190,7 @@ def _check(path: str, layer: nn.RNNBase, first: nn.RNNBase) -> None:
         "projections": getattr(layer, "proj_size", 0) != 0,
         "batch_first=False": not layer.batch_first,
         "a ReLU cell": getattr(layer, "nonlinearity", "tanh") == "relu",
+        "several dtypes": len({parameter.dtype for parameter in layer.parameters()} | {first.weight_hh_l0.dtype}) > 1,
         "another size or kind than the other axis": _kind(layer) != _kind(first),
     }
     for reason, holds in reasons.items():

@@ -1,6 +1,6 @@
 """Inference forms of the layers: weights packed once, activations in the epilogue of their matrix product.
 
-They are made from trained layers by `sequencer2d.optimize` and have no gradients. All tensors are NHWC unless said
+They are made from trained layers by `sequencer2d.nn.freezing` and have no gradients. All tensors are NHWC unless said
 otherwise.
 """
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sequencer2d.nn.embed import Downsample, PatchEmbed, PositionEmbedding, check_images, pad_to_multiple
+from sequencer2d.nn.embed import check_images, pad_to_multiple
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import choose_implementation, rnn2d
 from sequencer2d.ops.fused import split_biases
@@ -19,14 +19,6 @@ from sequencer2d.ops.launching import normed_linear_pays
 
 # Rows of a 16-bit operand must start at multiples of 16 bytes for the fast matrix kernels.
 _ALIGNMENT = 8
-# Of which we know in which order their layers run, and that nothing else reads what a block overwrites.
-_MODELS = (
-    "sequencer2d.models.sequencer2d.Sequencer2D",
-    "sequencer2d.models.features.Sequencer2DFeatures",
-    "timm.models.sequencer.Sequencer2d",
-)
-_STAGES = ("sequencer2d.models.sequencer2d.Stage", "timm.models.sequencer.Sequencer2dStage")
-_BLOCKS = ("sequencer2d.nn.blocks.SequencerBlock", "timm.models.sequencer.Sequencer2dBlock")
 
 
 class PackedRNN2D(nn.Module):
@@ -41,8 +33,8 @@ class PackedRNN2D(nn.Module):
 
     def __init__(self, mixer: RNN2D) -> None:
         super().__init__()
-        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            self.register_buffer(kind, mixer.stack(kind).detach().contiguous())
+        for kind, weights in mixer.weights().items():
+            self.register_buffer(kind, weights.detach().contiguous())
         bias, bias_n = split_biases(self.bias_ih, self.bias_hh, mixer.cell)
         self.register_buffer("bias", bias)
         self.register_buffer("bias_n", bias_n)
@@ -216,128 +208,3 @@ class PatchLinear(nn.Module):
         batch, height, width, channels = x.shape
         x = x.reshape(batch, height // p, p, width // p, p, channels).transpose(2, 3)
         return x.reshape(batch, height // p, width // p, p * p * channels)
-
-
-def freeze(module: nn.Module, in_place: bool = False) -> nn.Module:
-    """Replace the layers of `module` by their inference forms, and return it (or its own replacement).
-
-    Args:
-        module: in eval mode, without gradients; it is changed.
-        in_place: replace the blocks of our models' and timm's stages by `InPlaceBlock`, too. It pays where the sum
-            would be a kernel that waits for memory: in 16 bits on CUDA.
-    """
-    for name, child in module.named_children():
-        setattr(module, name, freeze(child, in_place))
-    if in_place:
-        _add_in_place(module)
-    if isinstance(module, RNN2D):
-        return PackedRNN2D(module)
-    if isinstance(module, PatchEmbed):
-        return PatchLinear(module.proj, from_image=True, multiple=module.multiple)
-    if isinstance(module, Downsample) or _is_downsample(module):
-        return PatchLinear(module.get_submodule("down"), from_image=False)  # type: ignore[arg-type]
-    if _is_stem(module):
-        return PatchLinear(module.get_submodule("proj"), from_image=True)  # type: ignore[arg-type]
-    if _is_gelu_mlp(module):
-        return FusedMlp(module)
-    return module
-
-
-def _add_in_place(module: nn.Module) -> None:
-    """Let the blocks of a stage, and those of a model's first stage, write into what the layer before them returns."""
-    children = dict(module.named_modules())
-    if _is_one_of(module, _MODELS) and isinstance(children.get("stages.0.downsample"), nn.Identity):
-        if isinstance(children.get("pos_embed", nn.Identity()), (nn.Identity, PositionEmbedding)):
-            _give_biases(children["stages.0"], children["stem"])
-    elif _is_one_of(module, _STAGES) and "downsample" in children:
-        _give_biases(module, children["downsample"])
-
-
-def _is_one_of(module: nn.Module, names: tuple[str, ...]) -> bool:
-    """Whether its class has one of the full names: what inherits from one may run its layers in another order."""
-    return f"{type(module).__module__}.{type(module).__qualname__}" in names
-
-
-def _give_biases(stage: nn.Module, feed: nn.Module) -> None:
-    """Make the blocks of `stage` `InPlaceBlock`s and add their biases to that of `feed`, whose output they overwrite.
-
-    A stage with a feed or a block of another kind is left as it is.
-    """
-    blocks = stage.get_submodule("blocks")
-    if not (isinstance(feed, PatchLinear) and isinstance(blocks, nn.Sequential) and all(map(_ends_in_linear, blocks))):
-        return
-    # In 16 bits every sum of the many would be rounded.
-    surplus = feed.weight.new_zeros(feed.weight.shape[0], dtype=torch.promote_types(feed.weight.dtype, torch.float32))
-    replaced = []
-    for block in reversed(blocks):
-        surplus2 = surplus + _bias(block.get_submodule("mlp_channels.fc2"))
-        surplus = surplus2 + _bias(block.get_submodule("rnn_tokens.fc"))
-        replaced.append(InPlaceBlock(block, surplus.to(feed.weight), surplus2.to(feed.weight)))
-    feed.bias = (surplus + _bias(feed)).to(feed.weight)
-    stage.add_module("blocks", nn.Sequential(*reversed(replaced)))
-
-
-def _bias(layer: nn.Module) -> Tensor | float:
-    return layer.bias.detach() if isinstance(layer.bias, Tensor) else 0.0
-
-
-def _ends_in_linear(block: nn.Module) -> bool:
-    """Whether it is our block or timm's, frozen, with a layer norm before both branches and a linear layer behind."""
-    return (
-        _is_one_of(block, _BLOCKS)
-        and _has_scale_and_bias(block.norm1)
-        and _has_scale_and_bias(block.norm2)
-        and isinstance(block.rnn_tokens, PackedRNN2D)
-        and type(block.rnn_tokens.fc) is nn.Linear
-        and isinstance(block.mlp_channels, FusedMlp)
-        and type(block.mlp_channels.fc1) is nn.Linear
-        and block.mlp_channels.fc1.bias is not None
-        and type(block.mlp_channels.fc2) is nn.Linear
-    )
-
-
-def _has_scale_and_bias(norm: object) -> bool:
-    """Whether it is a layer norm over channels with both, and nothing more."""
-    return (
-        type(norm) is nn.LayerNorm
-        and norm.bias is not None
-        and len(norm.normalized_shape) == 1
-        and not (norm._forward_hooks or norm._forward_pre_hooks)
-    )
-
-
-def _is_downsample(module: nn.Module) -> bool:
-    """timm's and the authors' downsampling of NHWC maps, which permutes around its convolution."""
-    return type(module).__name__.lower() == "downsample2d" and _only_patches(getattr(module, "down", None))
-
-
-def _is_stem(module: nn.Module) -> bool:
-    """timm's patch embedding of images of any size to NHWC maps, without a norm."""
-    return (
-        type(module).__name__ == "PatchEmbed"
-        and _only_patches(getattr(module, "proj", None))
-        and isinstance(getattr(module, "norm", None), nn.Identity)
-        and getattr(module, "img_size", 0) is None
-        and not getattr(module, "flatten", True)
-        and not getattr(module, "dynamic_img_pad", True)
-        and getattr(getattr(module, "output_fmt", None), "value", None) == "NHWC"
-    )
-
-
-def _only_patches(conv: object) -> bool:
-    """Whether it is a convolution of square patches side by side."""
-    return (
-        isinstance(conv, nn.Conv2d)
-        and conv.kernel_size == conv.stride
-        and conv.kernel_size[0] == conv.kernel_size[1]
-        and conv.padding == (0, 0)
-        and conv.dilation == (1, 1)
-        and conv.groups == 1
-    )
-
-
-def _is_gelu_mlp(module: nn.Module) -> bool:
-    """Ours or timm's channel MLP: fc1, an exact GELU, fc2, nothing between them that acts in inference."""
-    linear = isinstance(getattr(module, "fc1", None), nn.Linear) and isinstance(getattr(module, "fc2", None), nn.Linear)
-    act = getattr(module, "act", None)
-    return linear and isinstance(act, nn.GELU) and isinstance(getattr(module, "norm", nn.Identity()), nn.Identity)

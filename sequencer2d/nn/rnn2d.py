@@ -14,6 +14,7 @@ from sequencer2d.ops import CELLS, IMPLEMENTATIONS, rnn2d
 
 AXES = {"both": ("v", "h"), "vertical": ("v",), "horizontal": ("h",), "flatten": ("",)}
 FUSIONS = ("concat", "add", "none")
+KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 # It chooses by device, dtype and size, which cannot be traced by symbols: torch.fx keeps it as a call.
 torch.fx.wrap("rnn2d")
@@ -22,8 +23,9 @@ torch.fx.wrap("rnn2d")
 class RecurrentWeights(nn.Module):
     """The parameters of a one-layer recurrent network, named and shaped as those of `torch.nn.LSTM`, `GRU` and `RNN`.
 
-    It holds them only: running them on a grid is the mixer's work. (`torch.nn.LSTM` itself can be neither compiled nor
-    exported with a dynamic size, and neither can a subclass of it.)
+    It holds them only: running them on a grid is the mixer's work, which calls this module for them, so that weights
+    that a hook or a wrapper computes (weight norms, pruning, LoRA) are up to date. (`torch.nn.LSTM` itself can be
+    neither compiled nor exported with a dynamic size, and neither can a subclass of it.)
     """
 
     def __init__(self, input_size: int, hidden_size: int, cell: str = "lstm", bidirectional: bool = True) -> None:
@@ -48,9 +50,9 @@ class RecurrentWeights(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def collect(self, kind: str) -> list[Tensor]:
-        """The parameters of one kind ("weight_ih", …), one a direction."""
-        return [getattr(self, f"{kind}_l0{suffix}") for suffix in self.suffixes]
+    def forward(self, tokens: Tensor | None = None) -> dict[str, list[Tensor]]:
+        """The weights by kind ("weight_ih", …), one a direction; what they will be applied to is not looked at."""
+        return {kind: [getattr(self, f"{kind}_l0{suffix}") for suffix in self.suffixes] for kind in KINDS}
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}, cell={self.cell}, bidirectional={self.bidirectional}"
@@ -116,7 +118,12 @@ class RNN2D(nn.Module):
 
     def stack(self, kind: str) -> Tensor:
         """Parameters of one kind ("weight_ih", "weight_hh", "bias_ih", "bias_hh") for all scans, stacked: (S, …)."""
-        return torch.stack([tensor for name in self.rnn_names for tensor in getattr(self, name).collect(kind)])
+        return self.weights()[kind]
+
+    def weights(self, x: Tensor | None = None) -> dict[str, Tensor]:
+        """The parameters of all kinds, stacked; the recurrent layers are called with `x`, which they do not look at."""
+        layers = [getattr(self, name)(x) for name in self.rnn_names]
+        return {kind: torch.stack([weight for layer in layers for weight in layer[kind]]) for kind in KINDS}
 
     def scan(self, x: Tensor) -> Tensor:
         """The hidden states of all scans: (B, H, W, C) to (B, H, W, S·D)."""
@@ -124,10 +131,7 @@ class RNN2D(nn.Module):
         grid = x.reshape(batch, 1, height * width, self.dim) if self.axes == "flatten" else x
         hidden = rnn2d(
             grid,
-            self.stack("weight_ih"),
-            self.stack("weight_hh"),
-            self.stack("bias_ih"),
-            self.stack("bias_hh"),
+            **self.weights(x),
             scans=self.scans,
             cell=self.cell,
             implementation=self.implementation,

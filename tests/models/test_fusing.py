@@ -8,6 +8,7 @@ import torch
 from timm.models.sequencer import Sequencer2d
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.nn.utils import prune
 
 import sequencer2d
 from sequencer2d.errors import ConfigError, InputError
@@ -221,3 +222,132 @@ def test_models_without_a_mixer_are_refused():
 def test_a_mixer_alone_cannot_be_replaced_in_place(mixer):
     with pytest.raises(InputError, match="give the model that holds it"):
         sequencer2d.fuse(mixer)
+
+
+class Louder(Mixer):
+    """A mixer whose output is scaled: nothing in its layers says so."""
+
+    def forward(self, x):
+        return 1.1 * super().forward(x)
+
+
+class Subclassed(nn.LSTM):
+    def forward(self, x, state=None):
+        output, state = super().forward(x, state)
+        return 2 * output, state
+
+
+class Swapped(Mixer):
+    def forward(self, x):
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def spectral(mixer):
+    nn.utils.parametrizations.spectral_norm(mixer.rnn_v, "weight_hh_l0")
+
+
+def weight_norm(mixer):
+    nn.utils.parametrizations.weight_norm(mixer.rnn_h, "weight_ih_l0")
+
+
+def pruned(mixer):
+    prune.l1_unstructured(mixer.rnn_h, "weight_ih_l0", amount=0.5)
+
+
+def hooked(mixer):
+    mixer.rnn_v.register_forward_hook(lambda module, inputs, output: (2 * output[0], output[1]))
+
+
+def patched(mixer):
+    forward = mixer.forward
+    mixer.forward = lambda x: forward(x) + 1
+
+
+def subclassed(mixer):
+    mixer.rnn_h = Subclassed(8, 2, batch_first=True, bidirectional=True)
+
+
+def wrapped(mixer):
+    mixer.rnn_v = nn.Sequential(mixer.rnn_v)
+
+
+def with_dropout(mixer):
+    mixer.drop = nn.Dropout(0.5)
+
+
+def of_two_dtypes(mixer):
+    mixer.rnn_h.double()
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (spectral, r"0\.rnn_v.*parametrized.*remove_parametrizations"),
+        (weight_norm, r"0\.rnn_h.*parametrized"),
+        (pruned, r"0\.rnn_h.*hooks.*remove"),
+        (hooked, r"0\.rnn_v.*hooks"),
+        (patched, r"0: it has a forward of its own"),
+        (subclassed, r"0\.rnn_h: it is a Subclassed"),
+        (wrapped, r"0\.rnn_v: it is a Sequential"),
+        (with_dropout, r"0: it has a Dropout named drop"),
+        (of_two_dtypes, r"0\.rnn_h.*(dtype|dtypes)"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_mixer_that_is_more_than_its_class_is_refused_and_nothing_is_replaced(change, named):
+    model = nn.Sequential(Mixer(), Mixer())
+    change(model[0])
+    before = list(model.modules())
+    with pytest.raises(InputError, match=named):
+        sequencer2d.fuse(model)
+    with pytest.raises(InputError, match=named):
+        sequencer2d.optimize(model, compile=False)
+    assert list(model.modules()) == before
+
+
+@pytest.mark.parametrize("kind", [Louder, Swapped])
+def test_a_mixer_that_computes_something_else_is_refused(kind):
+    model = nn.Sequential(Mixer(), kind())
+    with pytest.raises(InputError, match=rf"1: a {kind.__name__} returns something else"):
+        sequencer2d.fuse(model)
+    assert type(model[0]) is Mixer
+
+
+@pytest.mark.parametrize("union", ["cat", "add"])
+@pytest.mark.parametrize("axis", ["rnn_v", "rnn_h"])
+def test_a_changed_layer_in_timms_model_is_no_absent_one(union, axis):
+    model = timms(union=union)
+    layer = model.stages[1].blocks[0].rnn_tokens.get_submodule(axis)
+    nn.utils.parametrizations.spectral_norm(layer, "weight_hh_l0")
+    before = model(images(28, 28))
+    with pytest.raises(InputError, match=rf"stages\.1\.blocks\.0\.rnn_tokens\.{axis}.*parametrized"):
+        sequencer2d.fuse(model)
+    assert torch.equal(model.eval()(images(28, 28)), before)
+
+
+def test_hooks_on_a_mixer_move_to_its_replacement_and_their_handles_still_remove_them():
+    model = nn.Sequential(Mixer())
+    seen = []
+    handle = model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    sequencer2d.fuse(model)
+    model(torch.randn(1, 3, 4, 8))
+    assert seen == [(1, 3, 4, 8)]
+    handle.remove()
+    model(torch.randn(1, 3, 4, 8))
+    assert len(seen) == 1
+
+
+def test_a_mixer_that_stands_in_two_places_is_replaced_in_both_by_one():
+    shared = Mixer()
+    model = nn.Sequential(shared, nn.Sequential(shared))
+    before = copy.deepcopy(model)
+    assert [entry.path for entry in sequencer2d.fuse(model)] == ["0", "1.0"]
+    assert model[0] is model[1][0]
+    assert_same_function(before, model, torch.randn(2, 3, 4, 8))
+
+
+def test_training_modes_survive_the_comparison():
+    model = nn.Sequential(Mixer(), Mixer().eval()).train()
+    model[1].eval()
+    sequencer2d.fuse(model)
+    assert (model[0].training, model[1].training) == (True, False)

@@ -13,7 +13,8 @@ import sequencer2d
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.models.features import Sequencer2DFeatures
 from sequencer2d.models.optimizing import Optimized
-from sequencer2d.nn.frozen import InPlaceBlock, PackedRNN2D, freeze
+from sequencer2d.nn.freezing import freeze
+from sequencer2d.nn.frozen import InPlaceBlock, PackedRNN2D
 from tests.models.small import randomise, small_model
 from tests.models.test_fusing import SMALL, assert_same_function, images
 

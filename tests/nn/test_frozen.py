@@ -7,7 +7,8 @@ from torch import nn
 
 from sequencer2d.nn.blocks import Mlp
 from sequencer2d.nn.embed import Downsample, PatchEmbed
-from sequencer2d.nn.frozen import FusedMlp, PackedRNN2D, PatchLinear, freeze
+from sequencer2d.nn.freezing import freeze
+from sequencer2d.nn.frozen import FusedMlp, PackedRNN2D, PatchLinear
 from sequencer2d.nn.rnn2d import RNN2D
 
 

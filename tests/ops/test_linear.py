@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import sequencer2d
-from sequencer2d.nn.frozen import freeze
+from sequencer2d.nn.freezing import freeze
 from sequencer2d.ops import tuning
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -25,7 +25,8 @@ from torch._functorch import config as functorch_config
 from torch.nn import functional as F
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.models.optimizing import optimize, side_stream
+from sequencer2d.models.graphs import side_stream
+from sequencer2d.models.optimizing import optimize
 
 MODES = ("inference", "training")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -161,10 +162,10 @@ def compile_lean(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Calla
 
 
 def _optimized(work: Workload) -> Form:
-    """`optimize`, its graph captured here as the other forms' are: without the copies of its input and output."""
+    """`optimize` for one shape, its graph captured here as the other forms' are: without copies of input and output."""
     if work.mode == "training":
         raise ImplementationError("form 'optimized' is for inference")
-    forward = optimize(work.model, dtype=work.dtype, graph=False)
+    forward = optimize(work.model, dtype=work.dtype, graph=False, whole=True)
     if work.device.type == "cuda":
         return _captured(work, forward)
     return Form(_inference_step(forward, work.images), forward)

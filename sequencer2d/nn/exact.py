@@ -1,0 +1,75 @@
+"""Whether a module is what its class says and nothing more, so that a replacement computes the same."""
+
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+# Where `nn.Module` keeps what users registered to run around forward. A handle removes its hook from these very tables.
+HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def peculiarity(module: nn.Module, *, but_hooks: bool = False) -> str | None:
+    """What makes a module more than an instance of its class, as the end of a sentence; None if nothing does.
+
+    That is a hook (unless `but_hooks`), weights that are computed from others, pruned or quantized, or a forward set on
+    the instance.
+    """
+    hooks = [] if but_hooks else own_hooks(module)
+    if parametrize.is_parametrized(module):
+        names = ", ".join(module.parametrizations)  # type: ignore[arg-type]
+        return (
+            f"has parametrized weights ({names}): torch.nn.utils.parametrize.remove_parametrizations makes them plain"
+        )
+    if hooks:
+        return (
+            f"has hooks ({', '.join(hooks)}), which would be lost: remove them, those of weight norms and pruning by "
+            "their own remove functions, and register them again afterwards"
+        )
+    if "forward" in vars(module):
+        return "has a forward of its own, set on the instance: delete it there"
+    for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        if is_traceable_wrapper_subclass(value):
+            kind = type(value).__name__
+            return f"holds {name} as a {kind} (quantized or sharded): take the model with plain weights"
+    return None
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether it and all modules in it are instances of their classes and nothing more."""
+    return all(peculiarity(part) is None for part in module.modules())
+
+
+def is_exactly(module: object, *names: str) -> bool:
+    """Whether its class has one of the full names, inheriting ones excepted, and it is plain."""
+    return isinstance(module, nn.Module) and full_name(type(module)) in names and is_plain(module)
+
+
+def own_hooks(module: nn.Module, but_of: str | None = None) -> list[str]:
+    """Names of the hooks around a module's forward, without those that the package `but_of` defines."""
+    tables = (getattr(module, table, None) or {} for table in ("_forward_pre_hooks", "_forward_hooks"))
+    hooks = [hook for table in tables for hook in table.values()]
+    return [_name(hook) for hook in hooks if but_of is None or not type(hook).__module__.startswith(but_of)]
+
+
+def share_hooks(module: nn.Module, replacement: nn.Module) -> nn.Module:
+    """Give the replacement the hooks of a module, in the same tables: their handles still remove them."""
+    for table in HOOKS:
+        if table in vars(module):
+            setattr(replacement, table, vars(module)[table])
+    return replacement
+
+
+def _name(hook: object) -> str:
+    return getattr(hook, "__qualname__", type(hook).__name__)

@@ -1,0 +1,201 @@
+"""From trained layers to their inference forms (`sequencer2d.nn.frozen`): which layers are replaced, and by what."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from sequencer2d.errors import InputError
+from sequencer2d.nn.embed import PositionEmbedding
+from sequencer2d.nn.exact import full_name, is_exactly, is_plain, own_hooks, peculiarity, share_hooks
+from sequencer2d.nn.frozen import FusedMlp, InPlaceBlock, PackedRNN2D, PatchLinear
+from sequencer2d.nn.rnn2d import RNN2D
+
+# Of which we know in which order their layers run, and that nothing else reads what a block overwrites.
+_MODELS = (
+    "sequencer2d.models.sequencer2d.Sequencer2D",
+    "sequencer2d.models.features.Sequencer2DFeatures",
+    "timm.models.sequencer.Sequencer2d",
+)
+_STAGES = ("sequencer2d.models.sequencer2d.Stage", "timm.models.sequencer.Sequencer2dStage")
+_BLOCKS = ("sequencer2d.nn.blocks.SequencerBlock", "timm.models.sequencer.Sequencer2dBlock")
+_STEM, _TIMMS_STEM = "sequencer2d.nn.embed.PatchEmbed", "timm.layers.patch_embed.PatchEmbed"
+_DOWNSAMPLES = ("sequencer2d.nn.embed.Downsample", "timm.models.sequencer.Downsample2d")
+_MLPS = ("sequencer2d.nn.blocks.Mlp", "timm.layers.mlp.Mlp")
+# In eval mode.
+_IDENTITIES = (
+    "torch.nn.modules.linear.Identity",
+    "torch.nn.modules.dropout.Dropout",
+    "sequencer2d.nn.blocks.DropPath",
+    "timm.layers.drop.DropPath",
+)
+
+
+def freeze(module: nn.Module, in_place: bool = False) -> nn.Module:
+    """Replace the layers of `module` by their inference forms, and return it (or its own replacement).
+
+    A mixer's hooks move to what replaces it. Another layer that has hooks, or is not exactly of a class whose function
+    is known, stays as it is.
+
+    Args:
+        module: in eval mode, without gradients; it is changed.
+        in_place: replace the blocks of our models' and timm's stages by `InPlaceBlock`, too. It pays where the sum
+            would be a kernel that waits for memory: in 16 bits on CUDA.
+
+    Raises:
+        InputError: a mixer that is not exactly an `RNN2D`, before anything is changed.
+    """
+    for path, mixer in module.named_modules():
+        if isinstance(mixer, RNN2D):
+            _check_mixer(path or "the model", mixer)
+    return _freeze(module, in_place)
+
+
+def _check_mixer(path: str, mixer: RNN2D) -> None:
+    """Raise InputError unless its function is that of `RNN2D` with the weights that `weights` returns."""
+    if type(mixer) is not RNN2D:
+        raise InputError(
+            f"cannot pack {path}: it is a {type(mixer).__name__}, which may do more than RNN2D; give the model an RNN2D"
+        )
+    if replaced := {"forward", "scan", "weights"} & vars(mixer).keys():
+        raise InputError(f"cannot pack {path}: its {replaced.pop()} was set on the instance; delete it there")
+    for name in mixer.rnn_names:
+        for owner in mixer.get_submodule(name).modules():
+            hooks = own_hooks(owner, but_of="torch.nn.utils.")
+            if hooks:
+                raise InputError(
+                    f"cannot pack {path}.{name}: its hooks ({', '.join(hooks)}) would be lost; remove them"
+                )
+            for value in (*owner.parameters(recurse=False), *owner.buffers(recurse=False)):
+                if is_traceable_wrapper_subclass(value):
+                    raise InputError(
+                        f"cannot pack {path}.{name}: its weights are {type(value).__name__}s (quantized or sharded); "
+                        "take the model with plain weights"
+                    )
+
+
+def _freeze(module: nn.Module, in_place: bool) -> nn.Module:
+    for name, child in module.named_children():
+        setattr(module, name, _freeze(child, in_place))
+    if in_place:
+        _add_in_place(module)
+    if isinstance(module, RNN2D):
+        return share_hooks(module, PackedRNN2D(module))
+    if is_exactly(module, _STEM) and _only_patches(module.proj):
+        return PatchLinear(module.proj, from_image=True, multiple=module.multiple)  # type: ignore[arg-type]
+    if _is_downsample(module):
+        return PatchLinear(module.get_submodule("down"), from_image=False)  # type: ignore[arg-type]
+    if _is_timms_stem(module):
+        return PatchLinear(module.get_submodule("proj"), from_image=True)  # type: ignore[arg-type]
+    if _is_gelu_mlp(module):
+        return FusedMlp(module)
+    return module
+
+
+def is_block(module: nn.Module) -> bool:
+    """Whether it is exactly our block or timm's."""
+    return full_name(type(module)) in _BLOCKS
+
+
+def _add_in_place(module: nn.Module) -> None:
+    """Let the blocks of a stage, and those of a model's first stage, write into what the layer before them returns."""
+    children = dict(module.named_modules())
+    if full_name(type(module)) in _MODELS and isinstance(children.get("stages.0.downsample"), nn.Identity):
+        between = (children["stages"], children["stages.0"], children.get("pos_embed", nn.Identity()))
+        if type(between[-1]) in (nn.Identity, PositionEmbedding) and not any(map(peculiarity, between)):
+            _give_biases(children["stages.0"], children["stem"])
+    elif full_name(type(module)) in _STAGES and "downsample" in children:
+        _give_biases(module, children["downsample"])
+
+
+def _give_biases(stage: nn.Module, feed: nn.Module) -> None:
+    """Make the blocks of `stage` `InPlaceBlock`s and add their biases to that of `feed`, whose output they overwrite.
+
+    A stage with a feed or a block of another kind is left as it is, and so is one where a hook would see what is
+    overwritten.
+    """
+    blocks = stage.get_submodule("blocks")
+    if not (
+        isinstance(feed, PatchLinear)
+        and type(blocks) is nn.Sequential
+        and peculiarity(blocks) is None
+        and all(map(_ends_in_linear, blocks))
+    ):
+        return
+    # In 16 bits every sum of the many would be rounded.
+    surplus = feed.weight.new_zeros(feed.weight.shape[0], dtype=torch.promote_types(feed.weight.dtype, torch.float32))
+    replaced = []
+    for block in reversed(blocks):
+        surplus2 = surplus + _bias(block.get_submodule("mlp_channels.fc2"))
+        surplus = surplus2 + _bias(block.get_submodule("rnn_tokens.fc"))
+        replaced.append(InPlaceBlock(block, surplus.to(feed.weight), surplus2.to(feed.weight)))
+    feed.bias = (surplus + _bias(feed)).to(feed.weight)
+    stage.add_module("blocks", nn.Sequential(*reversed(replaced)))
+
+
+def _bias(layer: nn.Module) -> Tensor | float:
+    return layer.bias.detach() if isinstance(layer.bias, Tensor) else 0.0
+
+
+def _ends_in_linear(block: nn.Module) -> bool:
+    """Whether it is our block or timm's, frozen, with a layer norm before both branches and a linear layer behind."""
+    return (
+        is_exactly(block, *_BLOCKS)
+        and _has_scale_and_bias(block.norm1)
+        and _has_scale_and_bias(block.norm2)
+        and all(full_name(type(part)) in _IDENTITIES for name, part in block.named_children() if "drop_path" in name)
+        and isinstance(block.rnn_tokens, PackedRNN2D)
+        and type(block.rnn_tokens.fc) is nn.Linear
+        and isinstance(block.mlp_channels, FusedMlp)
+        and block.mlp_channels.fc1.bias is not None
+    )
+
+
+def _has_scale_and_bias(norm: object) -> bool:
+    """Whether it is a layer norm over channels with both."""
+    return type(norm) is nn.LayerNorm and norm.bias is not None and len(norm.normalized_shape) == 1
+
+
+def _is_downsample(module: nn.Module) -> bool:
+    """Ours, timm's or the authors' downsampling of NHWC maps, which permutes around its convolution."""
+    known = is_exactly(module, *_DOWNSAMPLES) or (type(module).__name__ == "Downsample2D" and is_plain(module))
+    return known and len([*module.children()]) == 1 and _only_patches(getattr(module, "down", None))
+
+
+def _is_timms_stem(module: nn.Module) -> bool:
+    """timm's patch embedding of images of any size to NHWC maps, without a norm."""
+    return (
+        is_exactly(module, _TIMMS_STEM)
+        and _only_patches(module.proj)
+        and type(module.norm) is nn.Identity
+        and getattr(module, "img_size", 0) is None
+        and not getattr(module, "flatten", True)
+        and not getattr(module, "dynamic_img_pad", True)
+        and getattr(getattr(module, "output_fmt", None), "value", None) == "NHWC"
+    )
+
+
+def _only_patches(conv: object) -> bool:
+    """Whether it is a convolution of square patches side by side."""
+    return (
+        type(conv) is nn.Conv2d
+        and conv.kernel_size == conv.stride
+        and conv.kernel_size[0] == conv.kernel_size[1]
+        and conv.padding == (0, 0)
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+    )
+
+
+def _is_gelu_mlp(module: nn.Module) -> bool:
+    """Ours or timm's channel MLP: fc1, an exact GELU, fc2, nothing between them that acts in inference."""
+    if not is_exactly(module, *_MLPS):
+        return False
+    layers = dict(module.named_children())
+    fc1, act, fc2 = (layers.pop(name, None) for name in ("fc1", "act", "fc2"))
+    return (
+        type(fc1) is nn.Linear
+        and type(fc2) is nn.Linear
+        and type(act) is nn.GELU
+        and act.approximate == "none"
+        and all(type(layer) in (nn.Dropout, nn.Identity) for layer in layers.values())
+    )
