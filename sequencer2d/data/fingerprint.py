@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sequencer2d.data.sources import Source, shorten
+from sequencer2d.data.sources import Source, identified, shorten
 
 _SAMPLED = 256
 """Images whose sizes are looked up; of all of them it would take minutes on a slow disk."""
@@ -19,8 +19,10 @@ def fingerprint(source: Source) -> dict[str, Any]:
     Entries: `images` (how many), `classes` (for each class name the images it has and a digest of their names; the name
     is a path below the class folder, a key in a shard, or nothing where images have no names), `order` (a digest of the
     classes' order among the images) and `sizes` (a digest of the sizes of up to 256 of them, in bytes or pixels).
+
+    Raises `DataError` for a source that cannot say which images it holds.
     """
-    names, targets = source.identities()
+    names, targets = identified(source).identities()
     counts = np.bincount(targets, minlength=len(source.class_names))
     order = np.argsort(targets, kind="stable")
     ends = np.cumsum(counts)
@@ -33,7 +35,7 @@ def fingerprint(source: Source) -> dict[str, Any]:
         "images": len(source),
         "classes": classes,
         "order": _digest([np.ascontiguousarray(targets, dtype="<i8").tobytes()]),
-        "sizes": _digest(str(source.size_of(int(index))).encode() for index in sampled),
+        "sizes": _digest(str(identified(source).size_of(int(index))).encode() for index in sampled),
     }
 
 

@@ -91,10 +91,10 @@ def _layers(path: str, module: nn.Module) -> dict[str, nn.RNNBase]:
     """The recurrent layers of a mixer by name, vertical first. Raises InputError for what is none of torch's own."""
     if reason := peculiarity(module, but_hooks=True):
         raise InputError(f"cannot fuse {path}: it {reason}")
-    layers = {}
+    layers: dict[str, nn.RNNBase] = {}
     for name, child in module.named_children():
         if name in _AXES and type(child) in _CELLS:
-            layers[name] = child
+            layers[name] = child  # type: ignore[assignment]
         elif name in _AXES and any(isinstance(part, nn.RNNBase) for part in child.modules()):
             reason = peculiarity(child) or (
                 f"is a {type(child).__name__}, which may do more than a recurrent layer of torch: put an "
@@ -109,7 +109,7 @@ def _layers(path: str, module: nn.Module) -> dict[str, nn.RNNBase]:
     for name, layer in layers.items():
         if reason := peculiarity(layer):
             raise InputError(f"cannot fuse {path}.{name}: it {reason}")
-    return {name: layers[name] for name in _AXES if name in layers}  # type: ignore[return-value]
+    return {name: layers[name] for name in _AXES if name in layers}
 
 
 def _convert(path: str, module: nn.Module, implementation: str) -> RNN2D:
