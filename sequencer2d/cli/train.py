@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   sequencer2d train --list                                     the recipes
+  sequencer2d train --fields                                   what can be set, in which range and unit
   sequencer2d train digits                                     on the CPU, in minutes
   sequencer2d train cifar10 data.root=/images run.output=runs/a
   sequencer2d train cifar10 optimizer.lr=1e-3 --dry-run        print the resolved configuration, train nothing
@@ -49,14 +50,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="go on from the last checkpoint of the folder RUN (default: the recipe's run.output)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
-    parser.add_argument("--json", action="store_true", help="with --dry-run or --list: print JSON")
+    parser.add_argument("--json", action="store_true", help="with --dry-run, --list or --fields: print JSON")
     parser.add_argument("--list", action="store_true", help="list the recipes and stop")
+    parser.add_argument(
+        "--fields", action="store_true", dest="list_fields", help="list the fields with what each takes and its default"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list_recipes(arguments.json)
+    if arguments.list_fields:
+        return _list_fields(arguments.json)
     from sequencer2d.training.config import validate
 
     config = resolve(arguments.recipe, arguments.fields, arguments.resume)
@@ -120,6 +126,21 @@ def _print_config(config: TrainConfig, as_json: bool) -> int:
         terminal.write_json(to_dict(config))
     else:
         terminal.write(describe(config))
+    return 0
+
+
+def _list_fields(as_json: bool) -> int:
+    from sequencer2d.ranges import describe, leaves
+    from sequencer2d.training.config import TrainConfig
+    from sequencer2d.training.fields import show_value, value_at
+
+    default = TrainConfig()
+    rows = {path: (describe(hint), value_at(default, path)) for path, hint in leaves(TrainConfig)}
+    if as_json:
+        terminal.write_json({path: {"takes": takes, "default": value} for path, (takes, value) in rows.items()})
+        return 0
+    for path, (takes, value) in rows.items():
+        terminal.write(f"{path} = {show_value(value)}\n    {takes}")
     return 0
 
 

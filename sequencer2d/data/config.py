@@ -107,7 +107,7 @@ class DataConfig(Checked):
             background_color(self.background)
         except ValueError:
             raise ConfigError(
-                f"data.background must be a color such as white or #808080, or none, got {self.background!r}"
+                f"data.background must be a color such as white or #808080, or none, got {self.background[:50]!r}"
             ) from None
         for name in ("crop_scale", "crop_ratio"):
             least, most = getattr(self, name)

@@ -72,7 +72,7 @@ def describe(config: Any) -> str:
         if lines and path.rpartition(".")[0] != section:
             lines.append("")
         section = path.rpartition(".")[0]
-        lines.append(f"{path:<{width}} = {_show(value)}")
+        lines.append(f"{path:<{width}} = {show_value(value)}")
     return "\n".join(lines)
 
 
@@ -106,7 +106,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _show(value: Any) -> str:
+def show_value(value: Any) -> str:
+    """A field's value as text, as the command line takes it."""
     if isinstance(value, (tuple, list)):
         return ",".join(str(item) for item in value) or "()"
     if isinstance(value, Mapping):

@@ -303,6 +303,8 @@ class _Run:
                 f"{progress.step}, the data now make {self.data.steps_per_epoch} per epoch and {self.total_steps} in "
                 "all; resume with the data of the run"
             )
+        if progress.step == self.total_steps and progress.final and "top1" not in progress.final:
+            raise CheckpointError(f"{last.path} is of the run's end, but lacks its last accuracy; start again")
         load_states(last, self.step_fn)
         if progress.step:
             rate = learning_rate(self.config, progress.step - 1, self.data.steps_per_epoch)

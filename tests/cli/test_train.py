@@ -176,3 +176,13 @@ def test_resume_names_a_folder_with_a_run(command: Callable[..., Outcome], tmp_p
             assert outcome.code == 2
             assert says in outcome.err
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_fields_are_listed_with_what_they_take(command: Callable[..., Outcome]) -> None:
+    lines = command("train", "--fields").out.splitlines()
+    at = lines.index("run.epochs = 300")
+    assert lines[at + 1].strip() == "an integer, at least 1 and at most 1,000,000 epochs"
+    listed = json.loads(command("train", "--fields", "--json").out)
+    assert listed["run.compile"]["default"] is False
+    assert "reduce-overhead" in listed["run.compile"]["takes"]
+    assert len(listed) > 70
