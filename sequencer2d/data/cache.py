@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sequencer2d.data.images import BrokenImageError
-from sequencer2d.data.sources import Source, identified
+from sequencer2d.data.sources import Source
 
 _PART = 256  # images a task: a task each would cost more than decoding a small one
 
@@ -48,11 +48,11 @@ class CachedSource:
 
     def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
         """As the source's."""
-        return identified(self._source).identities()
+        return self._source.identities()
 
     def size_of(self, index: int) -> object:
         """As the source's."""
-        return identified(self._source).size_of(index)
+        return self._source.size_of(index)
 
     def _decode_part(self, start: int) -> list[tuple[np.ndarray, int] | str]:
         return [self._decode(index) for index in range(start, min(start + _PART, len(self)))]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sequencer2d.data.sources import Source, identified, shorten
+from sequencer2d.data.sources import Source, shorten
 
 _SAMPLED = 256
 """Images whose sizes are looked up; of all of them it would take minutes on a slow disk."""
@@ -22,7 +22,7 @@ def fingerprint(source: Source) -> dict[str, Any]:
 
     Raises `DataError` for a source that cannot say which images it holds.
     """
-    names, targets = identified(source).identities()
+    names, targets = source.identities()
     counts = np.bincount(targets, minlength=len(source.class_names))
     order = np.argsort(targets, kind="stable")
     ends = np.cumsum(counts)
@@ -35,7 +35,7 @@ def fingerprint(source: Source) -> dict[str, Any]:
         "images": len(source),
         "classes": classes,
         "order": _digest([np.ascontiguousarray(targets, dtype="<i8").tobytes()]),
-        "sizes": _digest(str(identified(source).size_of(int(index))).encode() for index in sampled),
+        "sizes": _digest(str(source.size_of(int(index))).encode() for index in sampled),
     }
 
 

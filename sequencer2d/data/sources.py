@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -45,11 +45,6 @@ class Source(Protocol):
         """The image's path or identity, for messages."""
         ...
 
-
-@runtime_checkable
-class Identified(Source, Protocol):
-    """A source that can say which images it holds without reading them; all those that `open_source` opens can."""
-
     def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
         """Each image's name, the same wherever the data lie (empty where images have none), and targets int64 (N,)."""
         ...
@@ -59,16 +54,9 @@ class Identified(Source, Protocol):
         ...
 
 
-def identified(source: Source) -> Identified:
-    """`source` as what says which images it holds. Raises `DataError` for one that cannot."""
-    if not isinstance(source, Identified):
-        raise DataError(f"a {type(source).__name__} does not say which images it holds (identities, size_of)")
-    return source
-
-
 def open_source(
     spec: str, split: str = "train", *, root: str = "", download: bool = False, decoding: Decoding = UPRIGHT
-) -> Identified:
+) -> Source:
     """Open one split of a data set.
 
     Args:

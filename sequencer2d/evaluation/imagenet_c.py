@@ -17,7 +17,7 @@ from PIL.Image import Image
 from sequencer2d.data.images import PUBLISHED
 from sequencer2d.data.loader import Loader
 from sequencer2d.data.sampler import ResumableSampler
-from sequencer2d.data.sources import FolderSource, Source, identified, shorten
+from sequencer2d.data.sources import FolderSource, Source, shorten
 from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import DataError
 from sequencer2d.evaluation.classify import concatenate
@@ -173,12 +173,12 @@ class _Chosen:
         return self.source.describe(int(self.indices[index]))
 
     def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
-        names, targets = identified(self.source).identities()
+        names, targets = self.source.identities()
         chosen = [names[index] for index in self.indices.tolist()] if len(names) else names
         return chosen, self.outputs[targets[self.indices]]
 
     def size_of(self, index: int) -> object:
-        return identified(self.source).size_of(int(self.indices[index]))
+        return self.source.size_of(int(self.indices[index]))
 
 
 def _figures(
