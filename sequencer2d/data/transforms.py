@@ -169,6 +169,8 @@ def eval_transform(config: DataConfig) -> Transform:
             interpolation=config.eval_interpolation,
             crop_pct=config.crop_pct,
             crop_mode=config.eval_crop,
+            mean=config.mean,  # what a crop with a border is filled with
+            std=config.std,
             use_prefetcher=True,
         ).transforms
     )
