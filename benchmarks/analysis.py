@@ -159,16 +159,21 @@ def models(run: Run) -> None:
 
 
 def erf(run: Run) -> None:
+    """By both methods, each with the number of images that it usually has if there are as many, on evaluation crops."""
     from sequencer2d.analysis.erf import receptive_fields
+    from sequencer2d.analysis.erf_methods import METHODS
     from sequencer2d.analysis.figures import receptive_field_grid
 
-    models = [receptive_fields(subject, run.pixels(subject)) for subject in run.subjects]
-    run.rows("erf", [
-        {"model": field.model, "block": field.block, "layout": field.layout.kind, "layout_found": field.layout.found,
-         "images": field.images, **vars(field.shape), "cruciform": field.shape.cruciform}
-        for fields in models for field in fields
-    ])  # fmt: skip
-    run.figure(receptive_field_grid(models), "erf")
+    for method, suffix in ((METHODS["energy"], ""), (METHODS["paper"], "_paper")):
+        count = min(method.images, run.arguments.images) if method.one_scale else run.arguments.images
+        models = [receptive_fields(s, run.pixels(s, count), method=method.name) for s in run.subjects]
+        run.rows(f"erf{suffix}", [
+            {"model": field.model, "block": field.block, "method": method.name, "layout": field.layout.kind,
+             "layout_found": field.layout.found, "images": field.images, **vars(field.shape),
+             "cruciform": field.shape.cruciform}
+            for fields in models for field in fields
+        ])  # fmt: skip
+        run.figure(receptive_field_grid(models), f"erf{suffix.replace('_', '-')}")
 
 
 def hidden(run: Run) -> None:

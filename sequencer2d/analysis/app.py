@@ -33,7 +33,8 @@ SWEEP_S, KEPT_S = 60, 600
 
 EXPLANATION = (
     "**Receptive field**: how strongly each pixel moves the token in the middle of the block's output (a token is one "
-    "cell of the block's map; *energy* is that strength squared); Sequencers see a cross. "
+    "cell of the block's map; *energy* is that strength squared, not the quantity of the paper's Figure 5); Sequencers "
+    "see a cross. "
     "**Hidden states**: the most active channels of the vertical and the horizontal LSTMs and of their fusion."
 )
 

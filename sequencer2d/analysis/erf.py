@@ -1,11 +1,12 @@
 """Effective receptive field (Luo et al. 2016; the paper's Figure 5): which pixels move the token in the middle.
 
 For a block, the features of its middle token are summed over the channels and differentiated with respect to the
-normalised image: g(y, x, c). The energy E(y, x) is the mean over images of Σ_c g², its root is what figures show. The
-shape is measured on E.
+normalised image: g(y, x, c). A method (`erf_methods`) makes a map (y, x) of the gradients of all images: `energy`,
+ours, or `paper`, the authors'. The shape is measured on that map.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from torch import nn
 
 from sequencer2d.analysis.arrays import save_arrays
 from sequencer2d.analysis.blocks import block_outputs, pick_blocks
+from sequencer2d.analysis.erf_methods import DEFAULT, Method, find_method
 from sequencer2d.analysis.layout import Layout, find_layouts
 from sequencer2d.errors import InputError
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
-from sequencer2d.evaluation.pixels import Progress, normalised
+from sequencer2d.evaluation.pixels import Progress, normalised, read_augmented, read_images
 from sequencer2d.evaluation.subject import Subject
 
 # A field counts as a cross when the arms of its middle row and column hold at least this many times the energy per
@@ -29,14 +31,14 @@ CRUCIFORM_RATIO = 2.0
 
 @dataclass(frozen=True)
 class Shape:
-    """The form of an effective receptive field, measured on its energy.
+    """The form of an effective receptive field, measured on its map: of the energy, or of the paper's quantity.
 
     Attributes:
-        row_share, column_share: energy in the pixel rows (columns) of the middle token, 0 to 1.
-        cross_share: energy in either.
-        arm_ratio: energy per pixel on the cross, outside the middle token, over the energy per pixel elsewhere at the
-            same distance from the centre: 1 for a round field; nan if all energy is inside the middle token.
-        area_50, area_90: share of the image's pixels, the strongest first, that holds 50 % and 90 % of the energy.
+        row_share, column_share: part of the map's sum in the pixel rows (columns) of the middle token, 0 to 1.
+        cross_share: part in either.
+        arm_ratio: mean of the map on the cross, outside the middle token, over its mean elsewhere at the same distance
+            from the centre: 1 for a round field; nan if everything is inside the middle token.
+        area_50, area_90: share of the image's pixels, the strongest first, that holds 50 % and 90 % of the sum.
         side_50, side_90: side in pixels of a square of that area.
     """
 
@@ -61,36 +63,33 @@ class ReceptiveField:
 
     Attributes:
         model, block: names.
-        energy: (H, W) float64, mean over images of the squared gradient, summed over the image's channels.
+        method: the definition by which the map was made.
+        values: (H, W) float64, the map: what the method makes of the gradients of all images.
         centre: (top, left, bottom, right) pixels that the middle token covers, bottom and right exclusive.
         layout: how the block's output was read.
-        images: how many were averaged.
+        images: how many there were.
     """
 
     model: str
     block: str
-    energy: np.ndarray
+    method: Method
+    values: np.ndarray
     centre: tuple[int, int, int, int]
     layout: Layout
     images: int
 
     @property
-    def magnitude(self) -> np.ndarray:
-        """(H, W), the root of the energy scaled to a maximum of 1."""
-        root = np.sqrt(self.energy)
-        return root / root.max() if root.max() > 0 else root
-
-    @property
     def shape(self) -> Shape:
         """The measured form."""
-        return measure(self.energy, self.centre)
+        return measure(self.values, self.centre)
 
     def row(self) -> dict[str, Any]:
-        """The form as a row of a table: energies in percent, sides of squares in pixels."""
+        """The form as a row of a table: parts of the map's sum in percent, sides of squares in pixels."""
         shape = self.shape
         return {
             "model": self.model,
             "block": self.block,
+            "method": self.method.name,
             "layout": f"{self.layout.kind} ({self.layout.found})",
             "row, %": 100 * shape.row_share,
             "column, %": 100 * shape.column_share,
@@ -102,9 +101,10 @@ class ReceptiveField:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write energy, centre, layout and shape as `.npz`."""
-        save_arrays(path, energy=self.energy, centre=np.asarray(self.centre), images=self.images, model=self.model,
-                    block=self.block, layout=self.layout.kind, layout_found=self.layout.found,
+        """Write the map, its method, what figures show of it before scaling, centre, layout and shape as `.npz`."""
+        save_arrays(path, values=self.values, method=self.method.name, quantity=self.method.quantity,
+                    shown=self.method.shown(self.values), centre=np.asarray(self.centre), images=self.images,
+                    model=self.model, block=self.block, layout=self.layout.kind, layout_found=self.layout.found,
                     grid=np.asarray([self.layout.height, self.layout.width]), **vars(self.shape))  # fmt: skip
 
 
@@ -113,6 +113,7 @@ def receptive_fields(
     pixels: np.ndarray,
     blocks: Sequence[str] | None = None,
     *,
+    method: str = DEFAULT,
     layout: str | None = None,
     batch_size: int = 8,
     progress: Progress | None = None,
@@ -121,27 +122,44 @@ def receptive_fields(
 
     Args:
         subject: any model.
-        pixels: images, uint8 (N, H, W, 3), of the size that the subject takes.
+        pixels: images, uint8 (N, H, W, 3), of the size that the subject takes; see `method_images`.
         blocks: names of modules; by default one a stage.
+        method: "energy" or "paper", see `erf_methods`.
         layout: what the blocks' outputs are, where it cannot be found (see `find_layouts`).
 
     Raises:
-        ConfigError: no such block, or a layout that cannot be found or is not so.
+        ConfigError: no such block or method, or a layout that cannot be found or is not so.
         InputError: no images, or gradients that are zero or not finite.
     """
     if len(pixels) == 0:
         raise InputError("no images to take the receptive field over")
-    model, size = subject.model, (pixels.shape[1], pixels.shape[2])
+    chosen, model, size = find_method(method), subject.model, (pixels.shape[1], pixels.shape[2])
     names = pick_blocks(model, blocks)
     layouts = find_layouts(model, names, size, stated=layout)
     total = {name: np.zeros(size) for name in names}
     for start in range(0, len(pixels), batch_size):
         part = pixels[start : start + batch_size]
-        for name, energy in _energies(model, normalised(part, subject), layouts).items():
-            total[name] += energy
+        for name, values in _sums(model, normalised(part, subject), layouts, chosen).items():
+            total[name] += values
         if progress:
             progress(len(part))
-    return [_field(subject.name, name, total[name] / len(pixels), layouts[name], len(pixels)) for name in names]
+    count = len(pixels) if chosen.averaged else 1
+    return [_field(subject.name, name, chosen, total[name] / count, layouts[name], len(pixels)) for name in names]
+
+
+def method_images(
+    subject: Subject, paths: Iterable[str | os.PathLike[str]], method: str = DEFAULT, *, limit: int | None = None
+) -> np.ndarray:
+    """Images as a method takes them, uint8 (N, H, W, 3): as many as it usually has (or `limit`), augmented or not.
+
+    Raises:
+        ConfigError: no such method.
+        DataError: nothing there, or an image that cannot be read.
+        InputError: an image too small for the model.
+    """
+    chosen = find_method(method)
+    read = read_augmented if chosen.augmented else read_images
+    return read(paths, subject.data, limit=limit or chosen.images)
 
 
 def theoretical_field(kernels: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -162,11 +180,11 @@ def theoretical_field(kernels: Sequence[tuple[int, int]]) -> np.ndarray:
     return profile
 
 
-def measure(energy: np.ndarray, centre: tuple[int, int, int, int]) -> Shape:
-    """The form of an energy map (H, W) ≥ 0 around `centre` = (top, left, bottom, right) of the middle token."""
-    total = energy.sum()
+def measure(values: np.ndarray, centre: tuple[int, int, int, int]) -> Shape:
+    """The form of a map (H, W) ≥ 0 around `centre` = (top, left, bottom, right) of the middle token."""
+    total = values.sum()
     top, left, bottom, right = centre
-    share = energy / total
+    share = values / total
     row, column = share[top:bottom].sum(), share[:, left:right].sum()
     middle = share[top:bottom, left:right].sum()
     areas = [_area(share, part) for part in (0.5, 0.9)]
@@ -177,39 +195,39 @@ def measure(energy: np.ndarray, centre: tuple[int, int, int, int]) -> Shape:
         arm_ratio=_arm_ratio(share, centre),
         area_50=areas[0],
         area_90=areas[1],
-        side_50=float(np.sqrt(areas[0] * energy.size)),
-        side_90=float(np.sqrt(areas[1] * energy.size)),
+        side_50=float(np.sqrt(areas[0] * values.size)),
+        side_90=float(np.sqrt(areas[1] * values.size)),
     )
 
 
-def _energies(model: nn.Module, images: torch.Tensor, layouts: dict[str, Layout]) -> dict[str, np.ndarray]:
-    """Sum over the batch of the squared gradient of each block's middle token, (H, W)."""
+def _sums(model: nn.Module, images: torch.Tensor, layouts: dict[str, Layout], method: Method) -> dict[str, np.ndarray]:
+    """Sum over the batch of what the method makes of the gradient of each block's middle token, (H, W)."""
     images = images.clone().requires_grad_(True)
     result = {}
     with torch.enable_grad(), eval_mode(model), vendor_rnn_backward(model):
         outputs = block_outputs(model, images, layouts)
         for index, (name, layout) in enumerate(layouts.items()):
             grid = layout.to_grid(outputs[name])
-            value = grid[:, layout.height // 2, layout.width // 2].sum()
+            value = grid[:, method.token(layout.height), method.token(layout.width)].sum()
             (gradient,) = torch.autograd.grad(value, images, retain_graph=index < len(layouts) - 1)
-            result[name] = gradient.double().square().sum(dim=(0, 1)).cpu().numpy()
+            result[name] = method.per_image(gradient.double()).sum(dim=0).cpu().numpy()
     return result
 
 
-def _field(model: str, block: str, energy: np.ndarray, layout: Layout, images: int) -> ReceptiveField:
-    if not np.isfinite(energy).all() or energy.sum() == 0:
+def _field(model: str, block: str, method: Method, values: np.ndarray, layout: Layout, images: int) -> ReceptiveField:
+    if not np.isfinite(values).all() or values.sum() == 0:
         raise InputError(
             f"the gradient of {block!r} with respect to the image is "
-            f"{'zero' if np.isfinite(energy).all() else 'not finite'}: "
+            f"{'zero' if np.isfinite(values).all() else 'not finite'}: "
             "the weights may not be loaded or damaged"
         )
     edges = []
-    for pixels, tokens in zip(energy.shape, (layout.height, layout.width), strict=True):
+    for pixels, tokens in zip(values.shape, (layout.height, layout.width), strict=True):
         # Tokens of a padded image reach beyond it, so a token's size is rounded up.
-        token = -(-pixels // tokens)
-        edges.append((tokens // 2 * token, min((tokens // 2 + 1) * token, pixels)))
+        side, index = -(-pixels // tokens), method.token(tokens)
+        edges.append((index * side, min((index + 1) * side, pixels)))
     (top, bottom), (left, right) = edges
-    return ReceptiveField(model, block, energy, (top, left, bottom, right), layout, images)
+    return ReceptiveField(model, block, method, values, (top, left, bottom, right), layout, images)
 
 
 def _area(share: np.ndarray, part: float) -> float:

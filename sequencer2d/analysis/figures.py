@@ -18,38 +18,48 @@ from sequencer2d.errors import ConfigError, UserError
 from sequencer2d.files import atomic_write
 
 FORMATS = ("pdf", "svg", "png")
-FIELD_COLOURS, STATE_COLOURS = "magma", "RdBu_r"
+STATE_COLOURS = "RdBu_r"
 CELL = 1.75  # inches of a small map
 ARROWS = "↓↑→←"  # of the scans 0 to 3
 VISIBLE = 6  # levels of 255 by which a colour may be off unseen
 
 
 def receptive_field_grid(models: Sequence[Sequence[ReceptiveField]]) -> Any:
-    """One row a model, one column a depth, every map between 0 and 1 of its own maximum on one colour scale (Figure
-    5)."""
+    """One row a model, one column a depth, on one colour scale (Figure 5). The method of the fields says what is drawn,
+    and whether every map has its own maximum (`energy`) or all maps share one minimum and maximum (`paper`).
+
+    Raises:
+        ConfigError: fields by different methods.
+    """
+    methods = {field.method.name for fields in models for field in fields}
+    if len(methods) != 1:
+        raise ConfigError(
+            f"fields by the methods {', '.join(sorted(methods))} in one figure: draw one method at a time"
+        )
+    method = models[0][0].method
+    maps = iter(method.scaled([field.values for fields in models for field in fields]))
     columns = max(len(fields) for fields in models)
-    figure = _figure(columns * CELL + 0.9, len(models) * (CELL + 0.75) + 0.95)
+    figure = _figure(columns * CELL + 0.9, len(models) * (CELL + 0.75) + 1.05)
     axes = figure.subplots(len(models), columns, squeeze=False)
     picture = None
     for row, fields in zip(axes, models, strict=True):
         for axis in row[len(fields) :]:
             axis.set_axis_off()
         for axis, field in zip(row, fields, strict=False):
-            picture = axis.imshow(field.magnitude, cmap=FIELD_COLOURS, norm=_square_root(), interpolation="nearest")
+            picture = axis.imshow(next(maps), cmap=method.colours, norm=_power(method.gamma), interpolation="nearest")
             axis.set_title(f"{field.model}\n{field.block}", fontsize=7)
             axis.set_xlabel(_field_note(field), fontsize=6)
             axis.set_xticks([])
             axis.set_yticks([])
-    _colour_bar(figure, picture, axes, "gradient / maximum (√ scale)")
-    size = "×".join(map(str, models[0][0].energy.shape))
+    _colour_bar(figure, picture, axes, method.bar)
+    size = "×".join(map(str, models[0][0].values.shape))
     _caption(
         figure,
         "Effective receptive field: how strongly each pixel moves the token in the middle of the block's output. "
-        f"Input {size} pixels, mean over images: {models[0][0].images}. cross: energy in the middle token's row and "
-        f"column; "
-        "arms: energy per pixel on them over that elsewhere at the same distance (1: round, above 2: a cross, –: the "
-        "token is too large to tell); "
-        "50/90 %: side of a square holding that much of the energy.",
+        f"{method.caption}. Input {size} pixels, images: {models[0][0].images}. cross: part of the {method.quantity} "
+        "in the middle token's row and column; arms: its mean on them over that elsewhere at the same distance "
+        "(1: round, above 2: a cross, –: the token is too large to tell); "
+        "50/90 %: side of a square holding that much of it.",
     )
     return figure
 
@@ -118,7 +128,7 @@ def memory_figure(reach: MemoryReach) -> Any:
         origin="lower",
         aspect="auto",
         cmap="viridis",
-        norm=_square_root(None),
+        norm=_power(0.5, None),
         extent=(-0.5, len(blocks) - 0.5, 0, 1),
     )
     bottom.set_xlabel("block, as stage.block", fontsize=8)
@@ -297,11 +307,12 @@ def readable(class_name: str) -> str:
     return str(ImageNetInfo("imagenet-22k").label_name_to_description(class_name)).split(",")[0]
 
 
-def _square_root(largest: float | None = 1.0) -> Any:
-    """From 0 to `largest` (none: the largest value), so that a field's weak arms show beside its strong middle."""
+def _power(gamma: float, largest: float | None = 1.0) -> Any:
+    """A colour scale from 0 to `largest` (none: the largest value); with `gamma` < 1 weak values show beside strong
+    ones."""
     from matplotlib.colors import PowerNorm
 
-    return PowerNorm(0.5, vmin=0, vmax=largest)
+    return PowerNorm(gamma, vmin=0, vmax=largest)
 
 
 def _figure(width: float, height: float) -> Any:

@@ -135,14 +135,17 @@ def _fields(
     cross = [field for field in models[0] if field.shape.cruciform]
     text = (
         "Which pixels move the token (one cell of the map) in the middle of a block's output. A field's energy is the "
-        f"squared gradient, mean over images. Of {len(models[0])} blocks of {subjects[0].name}, {len(cross)} see a "
+        "squared gradient, mean over images; the paper's Figure 5 shows another quantity (`analyze erf --method "
+        f"paper`). Of {len(models[0])} blocks of {subjects[0].name}, {len(cross)} see a "
         "cross: their middle row and column hold at least twice the energy per pixel of other directions. In the "
         "table, row, column and cross: the share of the energy in the middle token's row, column and both; arms over "
         "rest: energy per pixel on them over that elsewhere at the same distance; then the square that half, and nine "
         "tenths, of the energy would fill."
     )
     rows = tuple(
-        {key: value for key, value in field.row().items() if key != "layout"} for fields in models for field in fields
+        {key: value for key, value in field.row().items() if key not in ("layout", "method")}
+        for fields in models
+        for field in fields
     )
     return Section(TITLES["_fields"], text, (_png(figures.receptive_field_grid(models)),), rows)
 

@@ -6,6 +6,7 @@ Everything that changes images (corruptions, attacks, other sizes) starts here, 
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,9 @@ from sequencer2d.data.classes import match
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.finding import find_images
 from sequencer2d.data.images import BrokenImageError, decode
+from sequencer2d.data.loader import keep_random_state, seed_everything
 from sequencer2d.data.sources import Source
-from sequencer2d.data.transforms import eval_transform
+from sequencer2d.data.transforms import eval_transform, train_transform
 from sequencer2d.errors import ConfigError, DataError, InputError
 from sequencer2d.evaluation.subject import Subject
 
@@ -79,6 +81,29 @@ def read_images(paths: Iterable[str | os.PathLike[str]], data: DataConfig, *, li
     files = find_images(paths)
     transform = eval_transform(data)
     return np.stack([_read(files[index], transform, data) for index in choose(len(files), limit)])
+
+
+def read_augmented(
+    paths: Iterable[str | os.PathLike[str]], data: DataConfig, *, limit: int | None = None, seed: int = 0
+) -> np.ndarray:
+    """Images without labels as `read_images`, but augmented as timm does in training unless it is told otherwise: a
+    random part of 8 to 100 % of the image, a flip, brightness, contrast and saturation changed by up to 40 %.
+
+    The same images for the same seed. Raises the errors of `read_images`.
+    """
+    files = find_images(paths)
+    config = replace(
+        data, interpolation=data.eval_interpolation, crop="random-resized", crop_scale=(0.08, 1.0), hflip=0.5,
+        auto_augment="", batch_policy="", color_jitter=0.4,
+    )  # fmt: skip
+    transform = train_transform(config)
+
+    def augmented(index: int) -> np.ndarray:
+        with keep_random_state():
+            seed_everything(seed, 0, index)
+            return _read(files[index], transform, data)
+
+    return np.stack([augmented(int(index)) for index in choose(len(files), limit)])
 
 
 def normalised(pixels: np.ndarray | Tensor, subject: Subject) -> Tensor:

@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from sequencer2d.analysis.erf import measure, receptive_fields, theoretical_field
+from sequencer2d.analysis.erf import measure, method_images, receptive_fields, theoretical_field
+from sequencer2d.analysis.erf_methods import METHODS
+from sequencer2d.analysis.figures import receptive_field_grid
 from sequencer2d.analysis.layout import find_layout, find_layouts
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError, InputError
+from sequencer2d.evaluation.pixels import normalised, read_images
 from sequencer2d.evaluation.subject import Subject, load_subject
 from sequencer2d.models import create_model
 
@@ -45,7 +49,7 @@ def test_a_convolution_stack_has_the_field_that_theory_gives(kernels, layout):
     field = receptive_fields(as_subject(model, (64, 48)), pixels(2, 64, 48), [str(len(model) - 1)])[0]
     profile = theoretical_field(kernels)
     paths = np.outer(profile, profile)
-    gradient = np.sqrt(field.energy)
+    gradient = np.sqrt(field.values)
     rows, columns = np.nonzero(gradient)
     box = gradient[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     assert box.shape == paths.shape
@@ -151,11 +155,11 @@ def test_a_field_is_the_mean_over_images_and_its_file_holds_it(tmp_path):
     subject = load_subject("random:resnet18", num_classes=2)
     images = pixels(3, 64, 64)
     together = receptive_fields(subject, images, ["layer2.0"], batch_size=2)[0]
-    alone = [receptive_fields(subject, images[i : i + 1], ["layer2.0"])[0].energy for i in range(3)]
-    np.testing.assert_allclose(together.energy, np.mean(alone, axis=0), rtol=1e-4)
+    alone = [receptive_fields(subject, images[i : i + 1], ["layer2.0"])[0].values for i in range(3)]
+    np.testing.assert_allclose(together.values, np.mean(alone, axis=0), rtol=1e-4)
     together.save(tmp_path / "field.npz")
     with np.load(tmp_path / "field.npz") as file:
-        np.testing.assert_array_equal(file["energy"], together.energy)
+        np.testing.assert_array_equal(file["values"], together.values)
         assert str(file["layout"]) == "NCHW"
 
 
@@ -167,4 +171,87 @@ def test_timms_recurrent_layers_work_in_evaluation_mode():
     field = receptive_fields(subject, pixels(1, 56, 56), ["stages.0.blocks.0"])[0]
     assert not model.training
     assert field.layout.kind == "NHWC"
-    assert torch.isfinite(torch.from_numpy(field.energy)).all()
+    assert torch.isfinite(torch.from_numpy(field.values)).all()
+
+
+def by_hand(model, images, method):
+    """Both definitions written out image by image: the token's summed features, its gradient, and the sums over it."""
+    total = np.zeros(images.shape[-2:])
+    for image in images:
+        x = image[None].clone().requires_grad_(True)
+        grid = model(x)
+        height, width = grid.shape[2:]
+        row, column = (height // 2 - 1, width // 2 - 1) if method == "paper" else (height // 2, width // 2)
+        grid[0, :, row, column].sum().backward()
+        gradient = x.grad[0].double().numpy()
+        total += np.maximum(gradient, 0).sum(axis=0) if method == "paper" else (gradient**2).sum(axis=0)
+    return total if method == "paper" else total / len(images)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_is_its_definition(method):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1)).eval()
+    images = pixels(5, 32, 48)
+    field = receptive_fields(as_subject(model, (32, 48)), images, ["2"], method=method, batch_size=2)[0]
+    expected = by_hand(model, normalised(images, as_subject(model, (32, 48))), method)
+    np.testing.assert_allclose(field.values, expected, rtol=1e-4, atol=1e-12)
+    assert field.centre == ((12, 20, 16, 24) if method == "paper" else (16, 24, 20, 28))
+
+
+def test_the_arms_of_both_methods_with_equal_weights():
+    """The authors' quantity, by the authors' code, has arms of 17 in the first stage of Sequencer2D-S; ours squares the
+    gradient, and its arms are about the square of theirs."""
+    subject = load_subject("random:sequencer2d_s", num_classes=2)
+    images = pixels(1, 224, 224)
+    arms = {
+        method: receptive_fields(subject, images, ["stages.0.blocks.3"], method=method)[0].shape.arm_ratio
+        for method in METHODS
+    }
+    assert arms["paper"] == pytest.approx(17, rel=0.15)
+    assert arms["energy"] == pytest.approx(arms["paper"] ** 2, rel=0.5)
+
+
+def test_the_papers_maps_share_one_scale_and_ours_have_their_own():
+    maps = [np.asarray([[0.0, 9.0]]), np.asarray([[99.0, 999.0]])]
+    scaled = METHODS["paper"].scaled(maps)  # log10(1 + x): 0, 1 and 2, 3
+    np.testing.assert_allclose(np.concatenate(scaled), [[0, 1 / 3], [2 / 3, 1]])
+    own = METHODS["energy"].scaled([np.asarray([[0.0, 4.0]]), np.asarray([[1.0, 16.0]])])
+    np.testing.assert_allclose(np.concatenate(own), [[0, 1], [0.25, 1]])
+    (constant,) = METHODS["paper"].scaled([np.full((2, 2), 9.0)])
+    assert not constant.any()
+
+
+def test_the_paper_takes_34_training_augmented_images(tmp_path):
+    """A random part of 8 to 100 %, a flip, brightness, contrast and saturation; ours takes the evaluation's crops."""
+    generator = np.random.default_rng(0)
+    for index in range(60):
+        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    subject = as_subject(nn.Identity(), 32)
+    before = torch.get_rng_state()
+    ours, theirs = (method_images(subject, [tmp_path], method) for method in ("energy", "paper"))
+    assert (len(ours), len(theirs)) == (50, 34)
+    assert torch.equal(before, torch.get_rng_state())
+    np.testing.assert_array_equal(theirs, method_images(subject, [tmp_path], "paper"))
+    plain = read_images([tmp_path], subject.data, limit=34)
+    assert not any((a == b).all() for a, b in zip(plain, theirs, strict=True))
+    # Enlarged parts of noise are smoother than the whole: neighbours of them differ by less.
+    steps = [np.abs(np.diff(images.astype(float), axis=2)).mean() for images in (plain, theirs)]
+    assert steps[1] < 0.8 * steps[0]
+
+
+def test_fields_say_by_which_method_they_are(tmp_path):
+    subject = load_subject("random:resnet18", num_classes=2)
+    fields = [receptive_fields(subject, pixels(1, 64, 64), ["layer2.0"], method=method) for method in METHODS]
+    for (field,), method in zip(fields, METHODS, strict=True):
+        assert field.row()["method"] == method
+        field.save(tmp_path / "f.npz")
+        with np.load(tmp_path / "f.npz") as file:
+            assert str(file["method"]) == method
+            np.testing.assert_array_equal(file["shown"], METHODS[method].shown(field.values))
+        caption = receptive_field_grid([[field]]).get_supxlabel()
+        assert f"Method {method}" in caption.replace("\n", " ")
+    with pytest.raises(ConfigError, match="fields by the methods energy, paper"):
+        receptive_field_grid(fields)
+    with pytest.raises(ConfigError, match="no method 'grad'"):
+        receptive_fields(subject, pixels(1, 64, 64), method="grad")

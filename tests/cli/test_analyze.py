@@ -9,10 +9,12 @@ import socket
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 
 from sequencer2d.analysis.report import PARTS, Limits, _table, write_report
-from sequencer2d.cli.main import main
+from sequencer2d.cli.analyze.seeing import FIGURE_5
+from sequencer2d.cli.main import build_parser, main
 from sequencer2d.data.sources import open_source
 from sequencer2d.evaluation.subject import load_subject
 from sequencer2d.models.checkpoints import save_weights
@@ -52,6 +54,27 @@ def test_receptive_fields_and_memory(folder, tmp_path, capsys):
     assert len(list(tmp_path.glob("erf-*.npz"))) == 2
     assert analyze("memory", folder / "m.safetensors", *out) == 0
     assert "top to bottom" in capsys.readouterr().out
+
+
+def test_receptive_fields_by_both_methods(folder, tmp_path, capsys):
+    out = ("--images", folder / "data", "--output", tmp_path, "--formats", "png", "--limit", 3)
+    assert analyze("erf", folder / "m.safetensors", *out, "--method", "paper", "energy") == 0
+    table = capsys.readouterr().out
+    assert table.count(" paper ") == 2
+    assert table.count(" energy ") == 2
+    assert {path.name for path in tmp_path.glob("*.png")} == {"erf-paper.png", "erf-energy.png"}
+
+
+def test_the_models_of_figure_5_are_those_of_the_paper(capsys):
+    """Without a model the command takes the three of the paper; they load by these names where there is a network."""
+    models = [spec.partition("@")[::2] for spec in FIGURE_5]
+    assert [name for name, _ in models] == ["resnet50", "deit_small", "sequencer2d_s"]
+    for _, spec in models:
+        kind, _, name = spec.partition(":")
+        assert kind in ("timm", "hf-hub")
+        assert timm.is_model_pretrained(name.removeprefix("timm/"))
+    arguments = build_parser().parse_args(["analyze", "erf", "--images", "photos", "--method", "paper"])
+    assert tuple(arguments.models) == FIGURE_5
 
 
 def test_states_with_an_animation(folder, tmp_path):

@@ -35,11 +35,22 @@ FORMATS = ("pdf", "svg", "png")
 
 
 def new_parser(
-    kinds: Kinds, name: str, text: str, run: Callable[[argparse.Namespace], int], *, several: bool = True
+    kinds: Kinds,
+    name: str,
+    text: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    several: bool = True,
+    models: tuple[str, ...] = (),
 ) -> argparse.ArgumentParser:
-    """A sub-verb with MODEL (or several), --device and --image-size."""
+    """A sub-verb with MODEL (or several, by default `models` if there are any), --device and --image-size."""
     parser: argparse.ArgumentParser = kinds.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    if several:
+    if models:
+        parser.add_argument(
+            "models", nargs="*", metavar="MODEL", default=list(models),
+            help=f"models; see: sequencer2d analyze --help (default: the paper's, {' '.join(models)})",
+        )  # fmt: skip
+    elif several:
         parser.add_argument("models", nargs="+", metavar="MODEL", help="models; see: sequencer2d analyze --help")
     else:
         parser.add_argument("model", metavar="MODEL", help="a model; see: sequencer2d analyze --help")
@@ -54,8 +65,8 @@ def new_parser(
     return parser
 
 
-def add_images(parser: argparse.ArgumentParser, limit: int) -> None:
-    """--images, --limit: images without labels."""
+def add_images(parser: argparse.ArgumentParser, limit: int | None, usual: str = "") -> None:
+    """--images, --limit: images without labels; `usual` says how many there are by default where `limit` does not."""
     parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="image files, or folders of them")
     add_decoding(parser)
     parser.add_argument(
@@ -63,7 +74,7 @@ def add_images(parser: argparse.ArgumentParser, limit: int) -> None:
         type=positive,
         default=limit,
         metavar="N",
-        help=f"at most N images, drawn at random (default: {limit})",
+        help=f"at most N images, drawn at random (default: {usual or limit})",
     )
 
 

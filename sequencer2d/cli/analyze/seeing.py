@@ -22,11 +22,29 @@ from sequencer2d.cli.analyze.common import (
 from sequencer2d.cli.common import add_decoding
 from sequencer2d.errors import DataError
 
+FIGURE_5 = (
+    "resnet50@timm:resnet50.a1_in1k",
+    "deit_small@timm:deit_small_patch16_224.fb_in1k",
+    "sequencer2d_s@hf-hub:timm/sequencer2d_s.in1k",
+)
+"""The models of the paper's Figure 5."""
+
 
 def add_parsers(kinds: Kinds) -> None:
-    parser = new_parser(kinds, "erf", "effective receptive fields of blocks, drawn and measured", run_erf)
+    parser = new_parser(
+        kinds, "erf", "effective receptive fields of blocks, drawn and measured (Figure 5)", run_erf, models=FIGURE_5
+    )
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        choices=("energy", "paper"),
+        default=["energy"],
+        help="energy: mean over images of the squared gradient, each map scaled to its own maximum; paper: as the "
+        "authors' Figure 5, log10(1 + sum of the positive gradients) of 34 training-augmented images, all maps scaled "
+        "by one minimum and maximum; both names draw both (default: energy)",
+    )
     add_blocks(parser)
-    add_images(parser, 50)
+    add_images(parser, None, "50 for energy, 34 for paper")
     add_output(parser, "erf")
     parser = new_parser(
         kinds, "hidden-states", "what the LSTMs of a block put out for an image", run_hidden_states, several=False
@@ -60,23 +78,26 @@ def add_parsers(kinds: Kinds) -> None:
 
 
 def run_erf(arguments: argparse.Namespace) -> int:
-    from sequencer2d.analysis.erf import receptive_fields
+    from sequencer2d.analysis.erf import method_images, receptive_fields
     from sequencer2d.analysis.figures import receptive_field_grid
 
-    models = []
-    for subject in subjects(arguments):
-        pixels = images_for(subject, arguments)
-        with progress(f"receptive fields of {subject.name}", len(pixels)) as advance:
-            models.append(
-                receptive_fields(subject, pixels, arguments.blocks, layout=arguments.layout, progress=advance)
-            )
-    rows = []
-    for field in (field for fields in models for field in fields):
-        path = output_path(arguments, ".npz", f"{field.model}-{field.block}")
-        field.save(path)
-        say(path)
-        rows.append(field.row())
-    write_figure(receptive_field_grid(models), arguments)
+    loaded, rows, methods = subjects(arguments), [], tuple(dict.fromkeys(arguments.method))
+    for method in methods:
+        models = []
+        for subject in loaded:
+            pixels = method_images(subject, arguments.images, method, limit=arguments.limit)
+            with progress(f"receptive fields of {subject.name}", len(pixels)) as advance:
+                fields = receptive_fields(
+                    subject, pixels, arguments.blocks, method=method, layout=arguments.layout, progress=advance
+                )
+            models.append(fields)
+        part = method if len(methods) > 1 else ""
+        for field in (field for fields in models for field in fields):
+            path = output_path(arguments, ".npz", "-".join(filter(None, (part, field.model, field.block))))
+            field.save(path)
+            say(path)
+            rows.append(field.row())
+        write_figure(receptive_field_grid(models), arguments, part)
     print_rows(rows)
     return 0
 
