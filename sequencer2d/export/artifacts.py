@@ -71,7 +71,7 @@ class Artifact(nn.Module):
         if min(images.shape[2:]) < least:
             raise InputError(
                 f"images of {images.shape[2]}×{images.shape[3]} pixels are too small; {self.path.name} takes "
-                f"{least}×{least} or more, its stride and one pixel: enlarge them"
+                f"{least}×{least} or more, which make two tokens along each axis: enlarge them"
             )
 
     def extra_repr(self) -> str:

@@ -36,7 +36,8 @@ def describe(model: Sequencer2D, kind: str, precision: str) -> dict[str, Any]:
 
 def minimum_size(model: Sequencer2D) -> int:
     """Pixels along an axis that make two tokens: tracing tells one token from any other number."""
-    return model.config.total_stride + 1
+    stride = model.config.total_stride
+    return stride + 1 if model.config.pad == "zeros" else 2 * stride
 
 
 def to_strings(meta: Mapping[str, Any]) -> dict[str, str]:

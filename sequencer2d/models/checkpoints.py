@@ -141,7 +141,7 @@ def load_model(
         "num_classes": state[HEAD[0]].shape[0] if HEAD[0] in state else 0,
         "in_chans": state[STEM].shape[1] if STEM in state else 3,
     }
-    config = _config(name, meta.get("overrides", {}) | sizes, checkpoint.path).replace(**overrides)
+    config = _config(name, _stored_overrides(meta) | sizes, checkpoint.path).replace(**overrides)
     check_shapes(state, config, name, str(checkpoint.path), free=overrides)
     model = Sequencer2D(config, name)
     model.load_state_dict(fit_state(state, model, str(checkpoint.path)), strict=True)
@@ -206,7 +206,7 @@ def describe_model(model: Sequencer2D, class_names: Sequence[str] | None = None)
     return {
         "format": FORMAT,
         "model": model.variant,
-        "overrides": changed_options(model.config, model.variant),
+        "overrides": changed_options(model.config, model.variant) | {"pad": model.config.pad},
         "num_classes": model.num_classes,
         "in_chans": model.in_chans,
         "class_names": list(class_names) if class_names is not None else None,
@@ -219,6 +219,12 @@ def describe_model(model: Sequencer2D, class_names: Sequence[str] | None = None)
             **({"crop_mode": cfg["crop_mode"]} if cfg.get("crop_mode", "center") != "center" else {}),
         },
     }
+
+
+def _stored_overrides(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides; a file of ours, which states its format, without `pad` is from when all images were padded."""
+    before = {"pad": "zeros"} if "format" in meta else {}
+    return before | meta.get("overrides", {})
 
 
 def _take_over_input(model: Sequencer2D, meta: Mapping[str, Any], classes: int, path: Path) -> None:

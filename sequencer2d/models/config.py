@@ -15,6 +15,7 @@ CHOICES = {
     "global_pool": ("avg", "max", ""),
     "gates": ("stored", "recomputed"),
     "conv_init": ("paper", "timm"),
+    "pad": ("crop", "zeros"),
 }
 PER_STAGE = ("depths", "patch_sizes", "dims", "hidden_dims")
 RATES = ("drop_rate", "proj_drop_rate", "drop_path_rate")
@@ -40,6 +41,10 @@ class ModelConfig:
         position_embedding: add a learned absolute position embedding after the stem.
         img_size: height and width of the images (pixels) that the model is meant for; it fixes the grid of the
             position embedding and the data configuration. Any other size runs too. One integer means a square.
+        pad: what becomes of images whose sizes are no multiples of the total stride. "crop": each convolution cuts off,
+            at the bottom and the right, what does not fill a patch, as in the authors' code and timm, with which all
+            published numbers were measured. "zeros": they are padded there with the mean colour, as the paper's text
+            (section 4.2) has in mind; no pixel is lost, and the padded tokens take part in the pooled mean.
         in_chans: channels of the input image.
         num_classes: outputs of the classifier; 0 for no classifier.
         global_pool: "avg" (mean over the grid), "max" or "" (no pooling: logits per token).
@@ -75,6 +80,7 @@ class ModelConfig:
     implementation: str = "auto"
     gates: str = "stored"
     conv_init: str = "paper"
+    pad: str = "crop"
 
     def __post_init__(self) -> None:
         for name in PER_STAGE:
@@ -88,7 +94,7 @@ class ModelConfig:
 
     @property
     def total_stride(self) -> int:
-        """Pixels per token of the last stage; inputs are padded to a multiple of it."""
+        """Pixels per token of the last stage: the smallest image has one token."""
         return math.prod(self.patch_sizes)
 
     @property
@@ -110,6 +116,12 @@ class ModelConfig:
             tuple(self.drop_path_rate * (start + i) / last for i in range(depth))
             for start, depth in zip(starts, self.depths, strict=True)
         )
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Tokens of the first stage, (rows, columns), for an image of `height`×`width` pixels."""
+        if self.pad == "zeros":
+            height, width = (-(-size // self.total_stride) * self.total_stride for size in (height, width))
+        return height // self.patch_sizes[0], width // self.patch_sizes[0]
 
     def replace(self, **changes: Any) -> "ModelConfig":
         """Return a copy with `changes`.

@@ -126,7 +126,7 @@ class Optimized(nn.Module):
     def _prepare(self) -> None:
         """Make what is neither copied nor pickled."""
         stems = [m for m in self.model.modules() if isinstance(m, PatchLinear) and m.from_image]
-        self._stem = (stems[0].in_channels, stems[0].multiple) if stems else None
+        self._stem = (stems[0].in_channels, stems[0].stride) if stems else None
         mode = self._compile if isinstance(self._compile, str) else None
         self._run: Run = self.model.__call__ if self._compile is False else compiled(self.model, mode, self._whole)
         self._graphs: Graphs | None = None

@@ -157,8 +157,8 @@ class Sequencer2D(HubMixin, Backbone):
         variant: its name in the table of variants, "" if it has none; checkpoints carry it.
 
     Shape: images (B, in_chans, H, W), floating, normalised → logits (B, num_classes). H and W may be any number of
-    pixels from the total stride (14 for the paper's models) up: others than its multiples are padded with zeros at the
-    bottom and the right, and the padded tokens take part in the pooled mean.
+    pixels from the total stride (14 for the paper's models) up. What exceeds its multiples is cut off at the bottom and
+    the right, as in timm, or with `pad="zeros"` filled up there with zeros.
 
     Raises:
         InputError: images of another shape or dtype, or smaller than the total stride.
@@ -184,12 +184,12 @@ class Sequencer2D(HubMixin, Backbone):
         ]
         self.pretrained_cfg = data_config(config, variant)
 
-        stride = config.total_stride
-        self.stem = PatchEmbed(config.in_chans, config.dims[0], config.patch_sizes[0], multiple=stride)
+        self.stem = PatchEmbed(
+            config.in_chans, config.dims[0], config.patch_sizes[0], stride=config.total_stride, pad=config.pad
+        )
         self.pos_embed: nn.Module = nn.Identity()
         if config.position_embedding:
-            grid = [-(-size // stride) * stride // config.patch_sizes[0] for size in config.img_size]
-            self.pos_embed = PositionEmbedding(grid[0], grid[1], config.dims[0])
+            self.pos_embed = PositionEmbedding(*config.grid(*config.img_size), config.dims[0])
         self.stages = nn.Sequential(*(Stage(config, i) for i in range(len(config.depths))))
         self.norm: nn.Module = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.head = ClassifierHead(self.num_features, config.num_classes, config.global_pool, config.drop_rate)

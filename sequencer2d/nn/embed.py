@@ -26,6 +26,18 @@ def check_images(x: Tensor, in_chans: int, least: int) -> None:
         )
 
 
+def fit_to_stride(x_BCHW: Tensor, stride: int, pad: str) -> Tensor:
+    """Make images (B, C, H, W) ready for convolutions of the total stride `stride` (pixels).
+
+    Args:
+        x_BCHW: the images.
+        stride: pixels per token of the last stage.
+        pad: "crop" leaves them as they are: each convolution cuts off, at the bottom and the right, what does not fill
+            a patch. "zeros" pads them (`pad_to_multiple`).
+    """
+    return pad_to_multiple(x_BCHW, stride) if pad == "zeros" else x_BCHW
+
+
 def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
     """Zero-pad (B, C, H, W) at the bottom and the right until H and W are multiples of `multiple` pixels.
 
@@ -69,31 +81,36 @@ class PatchEmbed(nn.Module):
         in_chans: channels of the image.
         dim: channels C of a token.
         patch_size: pixels per token and axis.
-        multiple: the image is padded to a multiple of this many pixels (`pad_to_multiple`); the model's total stride.
+        stride: the model's total stride in pixels; none: `patch_size`.
+        pad: what becomes of sizes that are no multiple of it, "crop" or "zeros" (`fit_to_stride`).
 
-    Shape: image (B, in_chans, H, W), floating, normalised → (B, ⌈H/multiple⌉·multiple/patch_size, …, C), contiguous.
+    Shape: image (B, in_chans, H, W), floating, normalised → tokens (B, H', W', C), contiguous. H' is
+    ⌊H/patch_size⌋ where the image is cropped, ⌈H/stride⌉·stride/patch_size where it is padded; W' likewise.
 
     Raises:
-        InputError: not such an image, or one with fewer than `multiple` pixels along an axis.
+        InputError: not such an image, or one with fewer than `stride` pixels along an axis.
     """
 
-    def __init__(self, in_chans: int, dim: int, patch_size: int, multiple: int | None = None) -> None:
+    def __init__(self, in_chans: int, dim: int, patch_size: int, stride: int | None = None, pad: str = "crop") -> None:
         super().__init__()
-        self.in_chans = in_chans
-        self.multiple = multiple or patch_size
+        self.in_chans, self.pad = in_chans, pad
+        self.stride = stride or patch_size
         self.proj = nn.Conv2d(in_chans, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        check_images(x_BCHW, self.in_chans, self.multiple)
-        x_BCHW = self.proj(pad_to_multiple(x_BCHW, self.multiple))
+        check_images(x_BCHW, self.in_chans, self.stride)
+        x_BCHW = self.proj(fit_to_stride(x_BCHW, self.stride, self.pad))
         # Left as a permuted view, the layout would survive the residual sums and slow every block of the stage.
         return x_BCHW.permute(0, 2, 3, 1).contiguous()
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, pad={self.pad!r}"
 
 
 class Downsample(nn.Module):
     """The convolution between two stages, kernel = stride = `patch_size` (1 included).
 
-    Shape: (B, H, W, dim) → (B, H/patch_size, W/patch_size, dim_out), contiguous.
+    Shape: (B, H, W, dim) → (B, ⌊H/patch_size⌋, ⌊W/patch_size⌋, dim_out), contiguous.
     """
 
     def __init__(self, dim: int, dim_out: int, patch_size: int) -> None:

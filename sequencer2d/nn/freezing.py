@@ -81,7 +81,7 @@ def _freeze(module: nn.Module, in_place: bool) -> nn.Module:
     if isinstance(module, RNN2D):
         return share_hooks(module, PackedRNN2D(module))
     if is_exactly(module, _STEM) and _only_patches(module.proj):
-        return PatchLinear(module.proj, from_image=True, multiple=module.multiple)  # type: ignore[arg-type]
+        return PatchLinear(module.proj, from_image=True, stride=module.stride, pad=module.pad)  # type: ignore[arg-type]
     if _is_downsample(module):
         return PatchLinear(module.get_submodule("down"), from_image=False)  # type: ignore[arg-type]
     if _is_timms_stem(module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sequencer2d.nn.embed import check_images, pad_to_multiple
+from sequencer2d.nn.embed import check_images, fit_to_stride
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import choose_implementation, rnn2d
 from sequencer2d.ops.fused import split_biases
@@ -170,16 +170,16 @@ def _absorb(norm: nn.LayerNorm, weight: Tensor, *biases: Tensor) -> None:
 class PatchLinear(nn.Module):
     """A convolution whose kernel is its stride, as the matrix product it is.
 
-    Takes an NCHW image (`from_image`, padded to `multiple` pixels) or an NHWC map; returns NHWC. What is left of a
-    size that is no multiple of the patch is cut off, as the convolution does.
+    Takes an NCHW image (`from_image`; of at least `stride` pixels a side, see `fit_to_stride`) or an NHWC map; returns
+    NHWC. What is left of a size that is no multiple of the patch is cut off, as the convolution does.
     """
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, conv: nn.Conv2d, from_image: bool, multiple: int = 1) -> None:
+    def __init__(self, conv: nn.Conv2d, from_image: bool, stride: int = 1, pad: str = "crop") -> None:
         super().__init__()
-        self.patch, self.from_image, self.multiple = conv.kernel_size[0], from_image, multiple
+        self.patch, self.from_image, self.stride, self.pad = conv.kernel_size[0], from_image, stride, pad
         self.in_channels = conv.in_channels
         weight = conv.weight.detach()
         # Order of a patch's values: channel, row, column of an image; row, column, channel of a map.
@@ -196,8 +196,8 @@ class PatchLinear(nn.Module):
         """(B, H/patch, W/patch, values of a patch)."""
         p = self.patch
         if self.from_image:
-            check_images(x, self.in_channels, self.multiple)
-            x = pad_to_multiple(x, self.multiple)
+            check_images(x, self.in_channels, self.stride)
+            x = fit_to_stride(x, self.stride, self.pad)
             x = x[..., : x.shape[2] // p * p, : x.shape[3] // p * p]
             batch, channels, height, width = x.shape
             x = x.reshape(batch, channels, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.models.variants import VARIANTS
+from sequencer2d.models.variants import VARIANTS, model_config
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import from_dict, with_overrides
 
@@ -30,6 +30,14 @@ def _embeds_positions(config: TrainConfig) -> bool:
     return bool(overrides.get("position_embedding", name in VARIANTS and VARIANTS[name].position_embedding))
 
 
+def _does_not_fit_its_stride(config: TrainConfig) -> bool:
+    """Whether convolutions would cut a part of the images off, or in other words whether `pad` matters."""
+    if config.model.name not in VARIANTS:
+        return False
+    stride = model_config(config.model.name, **config.model.overrides).total_stride
+    return any(side % stride for side in config.data.size)
+
+
 CHANGES = (
     Change(
         "data.mixup_group",
@@ -38,6 +46,8 @@ CHANGES = (
         "images are mixed first, as in the paper's runs, with one draw for each data.mixup_group images",
     ),
     Change("optimizer.no_decay", _embeds_positions, before={"optimizer.no_decay": ("pos_embed.weight",)}),
+    # The model's `pad` came with it; a stored configuration need not state that one.
+    Change("optimizer.no_decay", _does_not_fit_its_stride, before={"model.overrides.pad": "zeros"}),
 )
 
 

@@ -7,8 +7,9 @@ import pytest
 import timm
 import torch
 
-from sequencer2d.errors import ConfigError, ExportError
+from sequencer2d.errors import ConfigError, ExportError, InputError
 from sequencer2d.export import export_model, exporting, load_artifact
+from sequencer2d.export.formats import FORMATS
 from sequencer2d.export.mixers import OneDNN, with_constant_weights
 from sequencer2d.export.programs import native, trace
 from sequencer2d.models.sequencer2d import Sequencer2D
@@ -21,7 +22,9 @@ VARIANTS = (
     "sequencer2d_s_unidirectional",
     "vsequencer_pe_s",
 )
-SIZES = ((2, 16, 16), (1, 21, 40), (3, 5, 9))
+SIZES = ((2, 16, 16), (1, 21, 40), (3, 8, 11))
+PADDED = ((2, 16, 16), (1, 21, 40), (3, 5, 9))
+"""Batch, height and width. The stride is 4 and the smallest images make two tokens, or with padding two begun ones."""
 
 
 @pytest.mark.parametrize("format", ["torch", "onnx", "openvino"])
@@ -46,15 +49,33 @@ def test_every_cell_and_axis_becomes_nodes_of_onnx(variant: str, tmp_path: Path)
     assert 1 <= exported.recurrent_nodes <= 2 * 2
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_programs_for_cpp_are_like_the_model_and_not_unrolled(variant: str) -> None:
-    model = small(variant)
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_artefacts_pad_if_the_model_does(format: str, tmp_path: Path) -> None:
+    model, path = small(pad="zeros"), tmp_path / f"model{FORMATS[format].suffix}"
+    export_model(model, path, format, images=[])
+    artifact = load_artifact(path)
+    for size in PADDED:
+        images = torch.randn(size[0], 3, *size[1:])
+        with torch.no_grad():
+            torch.testing.assert_close(artifact(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pad, minimum", [("crop", 8), ("zeros", 5)])
+def test_an_artefact_says_which_images_are_too_small(pad: str, minimum: int, tmp_path: Path) -> None:
+    export_model(small(pad=pad), tmp_path / "model.pt2", "torch", images=[])
+    with pytest.raises(InputError, match=f"{minimum}×{minimum}"):
+        load_artifact(tmp_path / "model.pt2")(torch.randn(1, 3, minimum - 1, 16))
+
+
+@pytest.mark.parametrize("variant, pad", [*((variant, "crop") for variant in VARIANTS), ("sequencer2d_s_add", "zeros")])
+def test_programs_for_cpp_are_like_the_model_and_not_unrolled(variant: str, pad: str) -> None:
+    model = small(variant, pad=pad)
     program = trace(model, "aoti", in_chans=3, size=(12, 16))
     graph = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     recurrent = [name for name in graph if "mkldnn_rnn_layer" in name or "while_loop" in name]
     assert 1 <= len(recurrent) <= 4 * 2
     assert not any("sequencer2d" in name for name in graph), "a C++ program does not have this package's operators"
-    for batch, height, width in SIZES:
+    for batch, height, width in SIZES if pad == "crop" else PADDED:
         images = torch.randn(batch, 3, height, width)
         torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-4)
 

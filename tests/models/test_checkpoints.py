@@ -53,7 +53,7 @@ def test_a_file_describes_its_model_as_documented(tmp_path, model):
     assert meta == {
         "format": 1,
         "model": "sequencer2d_n",
-        "overrides": {key: list(value) for key, value in SIZES.items()},
+        "overrides": {key: list(value) for key, value in SIZES.items()} | {"pad": "crop"},
         "num_classes": 5,
         "in_chans": 3,
         "class_names": ["a", "b", "c", "d", "e"],
@@ -66,6 +66,24 @@ def test_a_file_describes_its_model_as_documented(tmp_path, model):
         },
     }
     assert read_checkpoint(tmp_path / "w.safetensors").meta == meta
+
+
+@pytest.mark.parametrize("pad", ["crop", "zeros"])
+def test_what_becomes_of_sizes_that_do_not_fit_is_kept(tmp_path, pad):
+    model, x = small_model(pad=pad), torch.randn(1, 3, 33, 41)
+    save_weights(model, tmp_path / "w.safetensors")
+    again = load_model(tmp_path / "w.safetensors")
+    assert again.config.pad == pad
+    assert torch.equal(again(x), model(x))
+
+
+def test_a_file_from_when_all_images_were_padded_answers_as_it_did(tmp_path):
+    model, x = small_model(pad="zeros"), torch.randn(1, 3, 33, 41)
+    description = describe_model(model)
+    del description["overrides"]["pad"]
+    save_weights(model, tmp_path / "old.pt", {"overrides": description["overrides"]})
+    assert torch.equal(load_model(tmp_path / "old.pt")(x), model(x))
+    assert not torch.equal(load_model(tmp_path / "old.pt", pad="crop")(x), model(x))
 
 
 def test_class_names_must_be_as_many_as_classes(model):

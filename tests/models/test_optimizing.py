@@ -63,8 +63,9 @@ def test_logits_in_float32_are_the_models(options):
     assert_same_function(model, eager(model), x)
 
 
-def test_sizes_that_need_padding_and_any_batch():
-    model = small_model()
+@pytest.mark.parametrize("pad", ["zeros", "crop"])
+def test_sizes_that_do_not_fit_the_stride_and_any_batch(pad):
+    model = small_model(pad=pad)
     fast = eager(model)
     for batch, size in ((1, (30, 45)), (2, (28, 28)), (2, (57, 29))):
         assert_same_function(model, fast, images(*size)[:batch])

@@ -16,12 +16,34 @@ def model():
     return small_model()
 
 
-@pytest.mark.parametrize("size", [(28, 42), (14, 14), (29, 40), (33, 57)], ids=str)
-def test_any_size_runs_as_its_padded_image(model, size):
-    x = torch.randn(2, 3, *size)
+SIZES = [(28, 42), (14, 14), (29, 40), (33, 57)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_any_size_runs_as_its_padded_image_if_told_so(size):
+    x, model = torch.randn(2, 3, *size), small_model(pad="zeros")
     logits = model(x)
     assert logits.shape == (2, 5)
     assert torch.equal(logits, model(pad_to_multiple(x, 14)))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_by_default_the_convolutions_cut_off_what_fills_no_patch(model, size):
+    x = torch.randn(2, 3, *size)
+    (first,) = model.forward_intermediates(x, indices=[0], stop_early=True, intermediates_only=True)
+    assert tuple(first.shape[2:]) == model.config.grid(*size) == (size[0] // 7, size[1] // 7)
+    logits = model(x)
+    assert model.forward_features(x).shape[1:3] == (size[0] // 14, size[1] // 14)
+    beyond = x.clone()
+    beyond[..., size[0] // 7 * 7 :, :] = beyond[..., size[1] // 7 * 7 :] = 100
+    assert torch.equal(model(beyond), logits)
+    if any(side % 7 for side in size):
+        assert not torch.allclose(small_model(pad="zeros")(x), logits)
+
+
+def test_what_becomes_of_other_sizes_is_one_of_two():
+    with pytest.raises(ConfigError, match="pad='reflect': expected one of 'crop', 'zeros'"):
+        small_model(pad="reflect")
 
 
 def test_too_small_an_image_says_what_is_needed(model):
@@ -47,6 +69,13 @@ def test_patches_for_small_images():
     assert small_model(patch_sizes=(2, 2, 1, 1), img_size=32)(torch.randn(1, 3, 32, 32)).shape == (1, 5)
 
 
+@pytest.mark.parametrize("pad, grid", [("crop", (4, 6)), ("zeros", (6, 8))])
+def test_the_grid_of_the_position_embedding_is_that_of_the_tokens(pad, grid):
+    model = small_model(position_embedding=True, img_size=(30, 43), pad=pad)
+    assert model.pos_embed.weight.shape == (1, *grid, 16)
+    assert model.stem(torch.randn(1, 3, 30, 43)).shape == (1, *grid, 16)
+
+
 def test_position_embedding_follows_the_image():
     model = small_model(position_embedding=True, img_size=(28, 42))
     assert model.pos_embed.weight.shape == (1, 4, 6, 16)
@@ -57,8 +86,9 @@ def test_position_embedding_follows_the_image():
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_intermediates_are_the_stages_outputs(model, layout):
-    x, outputs = torch.randn(1, 3, 29, 42), []
+@pytest.mark.parametrize("pad, rows", [("crop", (4, 2, 2, 2)), ("zeros", (6, 3, 3, 3))])
+def test_intermediates_are_the_stages_outputs(layout, pad, rows):
+    model, x, outputs = small_model(pad=pad), torch.randn(1, 3, 29, 42), []
     hooks = [stage.register_forward_hook(lambda m, i, out: outputs.append(out)) for stage in model.stages]
     features, maps = model.forward_intermediates(x, output_fmt=layout)
     for hook in hooks:
@@ -67,9 +97,9 @@ def test_intermediates_are_the_stages_outputs(model, layout):
     assert all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True))
     assert torch.equal(features, model.forward_features(x))
     axes = (2, 3) if layout == "NCHW" else (1, 2)
-    padded = (42, 42)
+    assert tuple(taken.shape[axes[0]] for taken in maps) == rows
     for info, taken in zip(model.feature_info, maps, strict=True):
-        assert tuple(taken.shape[axis] * info["reduction"] for axis in axes) == padded
+        assert taken.shape[axes[1]] * info["reduction"] == 42
         assert taken.shape[1 if layout == "NCHW" else 3] == info["num_chs"]
 
 
@@ -191,11 +221,12 @@ def test_it_compiles_without_a_graph_break(size):
     torch.testing.assert_close(compiled(x), model(x))
 
 
-def test_stem_and_head_export_with_any_batch_and_size():
+@pytest.mark.parametrize("pad, least", [("crop", 28), ("zeros", 15)])
+def test_stem_and_head_export_with_any_batch_and_size(pad, least):
     class WithoutMixers(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.model = small_model(position_embedding=True)
+            self.model = small_model(position_embedding=True, pad=pad)
 
         def forward(self, x):
             model = self.model
@@ -205,8 +236,8 @@ def test_stem_and_head_export_with_any_batch_and_size():
             return model.head(model.norm(tokens))
 
     parts = WithoutMixers().eval()
-    sizes = {0: Dim("batch"), 2: Dim("height", min=15, max=4000), 3: Dim("width", min=15, max=4000)}
+    sizes = {0: Dim("batch"), 2: Dim("height", min=least, max=4000), 3: Dim("width", min=least, max=4000)}
     program = torch.export.export(parts, (torch.randn(2, 3, 224, 196),), dynamic_shapes={"x": sizes}).module()
-    for shape in ((1, 3, 15, 100), (3, 3, 56, 57)):
+    for shape in ((1, 3, least, 100), (3, 3, 56, 57)):
         x = torch.randn(shape)
         torch.testing.assert_close(program(x), parts(x))

@@ -25,7 +25,7 @@ def test_a_size_that_fits_is_not_even_copied():
 
 
 def test_stem_is_a_convolution_to_contiguous_nhwc():
-    stem, x = PatchEmbed(3, 8, 7, multiple=14), torch.randn(2, 3, 28, 42)
+    stem, x = PatchEmbed(3, 8, 7, stride=14), torch.randn(2, 3, 28, 42)
     y = stem(x)
     assert y.is_contiguous()
     torch.testing.assert_close(y, F.conv2d(x, stem.proj.weight, stem.proj.bias, stride=7).permute(0, 2, 3, 1))
@@ -42,7 +42,7 @@ def test_stem_is_a_convolution_to_contiguous_nhwc():
 )
 def test_stem_refuses_what_is_no_image_for_it(image, complaint):
     with pytest.raises(InputError, match=complaint):
-        PatchEmbed(3, 8, 7, multiple=14)(image)
+        PatchEmbed(3, 8, 7, stride=14)(image)
 
 
 @pytest.mark.parametrize("patch", [1, 2])

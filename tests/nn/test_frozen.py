@@ -53,8 +53,9 @@ def test_stem(size, in_chans):
     assert_equals_frozen(PatchEmbed(in_chans, 8, 7), PatchLinear, 2, in_chans, *size)
 
 
-def test_stem_that_pads_to_the_models_stride():
-    assert_equals_frozen(PatchEmbed(3, 8, 7, multiple=14), PatchLinear, 1, 3, 30, 15)
+@pytest.mark.parametrize("pad", ["zeros", "crop"])
+def test_stem_of_images_that_do_not_fit_the_models_stride(pad):
+    assert_equals_frozen(PatchEmbed(3, 8, 7, stride=14, pad=pad), PatchLinear, 1, 3, 30, 15)
 
 
 @pytest.mark.parametrize("patch_size", [1, 2])

@@ -171,6 +171,21 @@ def test_a_run_of_an_earlier_version_keeps_its_position_embedding_out_of_weight_
     assert read_config(stored).optimizer.no_decay == ()
 
 
+@pytest.mark.parametrize("size, pad", [(8, None), (9, "zeros")])
+def test_a_run_of_an_earlier_version_goes_on_padding_images_that_do_not_fit(tiny, tmp_path, size, pad):
+    with pytest.raises(Interrupted):
+        train(tiny(run__max_steps=2, data__image_size=size))
+    path = tmp_path / "run/config.json"
+    stored = json.loads(path.read_text())
+    del stored["optimizer"]["no_decay"]
+    path.write_text(json.dumps(stored))
+    config = resolve(None, ["run.max_steps=3"], str(tmp_path / "run"))
+    assert config.model.overrides.get("pad") == pad
+    with pytest.raises(Interrupted, match="after step 3"):
+        train(config)
+    assert resolve(None, [], str(tmp_path / "run")).model.overrides.get("pad") == pad
+
+
 def test_a_damaged_checkpoint_is_a_clear_error(tiny, tmp_path):
     with pytest.raises(Interrupted):
         train(tiny(run__max_steps=2))
