@@ -78,9 +78,7 @@ def check_shapes(
     if ratio:
         found["mlp_ratio"], wanted["mlp_ratio"] = ratio, (int(config.mlp_ratio * config.dims[0]),)
     if grid and config.position_embedding and not {"img_size", "patch_sizes"} & set(free):
-        stride = config.total_stride
-        found["img_size"] = grid
-        wanted["img_size"] = tuple(-(-size // stride) * stride // config.patch_sizes[0] for size in config.img_size)
+        found["img_size"], wanted["img_size"] = grid, config.grid(*config.img_size)
     for field, size in wanted.items():
         if size != found[field]:
             looks = identify(state)
