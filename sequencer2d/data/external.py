@@ -13,7 +13,7 @@ from torchvision.datasets import DatasetFolder
 
 from sequencer2d.data.fine_grained import FINE_GRAINED
 from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode, to_rgb
-from sequencer2d.data.sources import Identified
+from sequencer2d.data.sources import Source
 from sequencer2d.errors import DataError
 
 _TARGETS = ("targets", "labels", "_labels")
@@ -26,7 +26,7 @@ TEST_NAMES = ("test", "val", "valid", "validation", "eval", "evaluation")
 
 def open_external(
     kind: str, name: str, split: str, *, root: str = "", download: bool = False, decoding: Decoding = UPRIGHT
-) -> Identified:
+) -> Source:
     """A data set by name, through timm or, where timm lacks it, by `fine_grained`.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from sequencer2d.data.sources import Identified, check_same_classes
+from sequencer2d.data.sources import Source, check_same_classes
 
 
 class JoinedSource:
@@ -17,7 +17,7 @@ class JoinedSource:
         DataError: the sources have different classes.
     """
 
-    def __init__(self, sources: Sequence[Identified]) -> None:
+    def __init__(self, sources: Sequence[Source]) -> None:
         for source in sources[1:]:
             check_same_classes(sources[0], source, names=("the first split", "the other"))
         self.sources = tuple(sources)
@@ -47,7 +47,7 @@ class JoinedSource:
         source, inside = self._locate(index)
         return source.size_of(inside)
 
-    def _locate(self, index: int) -> tuple[Identified, int]:
+    def _locate(self, index: int) -> tuple[Source, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         number = bisect.bisect_right(self._ends, index)
