@@ -117,11 +117,11 @@ class ModelConfig:
             for start, depth in zip(starts, self.depths, strict=True)
         )
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Tokens of the first stage, (rows, columns), for an image of `height`×`width` pixels."""
+    def grid(self, height: int, width: int, stage: int = 0) -> tuple[int, int]:
+        """Tokens of a stage, (rows, columns), for an image of `height`×`width` pixels."""
         if self.pad == "zeros":
             height, width = (-(-size // self.total_stride) * self.total_stride for size in (height, width))
-        return height // self.patch_sizes[0], width // self.patch_sizes[0]
+        return height // self.reductions[stage], width // self.reductions[stage]
 
     def replace(self, **changes: Any) -> "ModelConfig":
         """Return a copy with `changes`.

@@ -77,7 +77,7 @@ def check_shapes(
     wanted = {field: getattr(config, field) for field in found}
     if ratio:
         found["mlp_ratio"], wanted["mlp_ratio"] = ratio, (int(config.mlp_ratio * config.dims[0]),)
-    if grid and config.position_embedding and not {"img_size", "patch_sizes"} & set(free):
+    if grid and config.position_embedding and not {"img_size", "patch_sizes", "pad"} & set(free):
         found["img_size"], wanted["img_size"] = grid, config.grid(*config.img_size)
     for field, size in wanted.items():
         if size != found[field]:

@@ -31,7 +31,7 @@ def data_config(config: ModelConfig, variant: str) -> dict[str, Any]:
         "num_classes": config.num_classes,
         "input_size": (config.in_chans, *config.img_size),
         "fixed_input_size": False,
-        "pool_size": tuple(-(-size // config.total_stride) for size in config.img_size),
+        "pool_size": config.grid(*config.img_size, stage=-1),
         "crop_pct": 0.875,
         "interpolation": "bicubic",
         "mean": IMAGENET_MEAN if config.in_chans == 3 else (0.5,) * config.in_chans,

@@ -33,7 +33,9 @@ def test_by_default_the_convolutions_cut_off_what_fills_no_patch(model, size):
     (first,) = model.forward_intermediates(x, indices=[0], stop_early=True, intermediates_only=True)
     assert tuple(first.shape[2:]) == model.config.grid(*size) == (size[0] // 7, size[1] // 7)
     logits = model(x)
-    assert model.forward_features(x).shape[1:3] == (size[0] // 14, size[1] // 14)
+    last = model.forward_features(x).shape[1:3]
+    assert last == model.config.grid(*size, stage=-1) == (size[0] // 14, size[1] // 14)
+    assert small_model(img_size=size).pretrained_cfg["pool_size"] == last
     beyond = x.clone()
     beyond[..., size[0] // 7 * 7 :, :] = beyond[..., size[1] // 7 * 7 :] = 100
     assert torch.equal(model(beyond), logits)
