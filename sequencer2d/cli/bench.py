@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
 from sequencer2d.cli.bench_report import report, row_line
-from sequencer2d.cli.common import add_json, console, positive, progress_bar, remark, resolve_device
+from sequencer2d.cli.common import add_json, console, positive, progress_bar, remark, resolve_device, writable_path
 from sequencer2d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -142,7 +142,9 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", metavar="FILE", help="result file, JSON (default: bench-<device>.json here)")
+    parser.add_argument(
+        "--output", type=writable_path, metavar="FILE", help="result file, JSON (default: bench-<device>.json here)"
+    )
     parser.add_argument("--force", action="store_true", help="start the result file anew")
     parser.add_argument("--retry", action="store_true", help="measure again what failed before")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="begin no new row after this time")

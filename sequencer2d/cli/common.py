@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
 from sequencer2d.errors import ConfigError, DeviceError, UserError
+from sequencer2d.ranges import expand_home
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +95,16 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
     return value
+
+
+def writable_path(text: str) -> Path:
+    """An argument that is a path to write to; `~` is the home folder, and an empty path is a mistake."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a path, got an empty one")
+    try:
+        return Path(expand_home(text, "the path"))
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def field_values(arguments: list[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sequencer2d import terminal
-from sequencer2d.cli.common import need
+from sequencer2d.cli.common import need, writable_path
 from sequencer2d.cli.train import resolve
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("fields", nargs="*", metavar="field=value", help="set a field of the recipe 'digits'")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=writable_path,
         metavar="FOLDER",
         help="folder to write to (default: the first new one of runs/demo, -2, …)",
     )

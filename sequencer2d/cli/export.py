@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
-from sequencer2d.cli.common import add_checkpoint, add_json, console
+from sequencer2d.cli.common import add_checkpoint, add_json, console, writable_path
 
 if TYPE_CHECKING:
     from sequencer2d.export import Exported
@@ -44,7 +44,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add_checkpoint(parser)
     parser.add_argument("--format", required=True, metavar="FORMAT", help=f"one of {', '.join(FORMATS)}")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="default: the model's name, in the run's folder or beside the file"
+        "--output",
+        type=writable_path,
+        metavar="FILE",
+        help="default: the model's name, in the run's folder or beside the file",
     )
     parser.add_argument(
         "--precision", default="fp32", metavar="NAME", help="fp32, bf16 (torch, aoti) or int8 (onnx) (default: fp32)"

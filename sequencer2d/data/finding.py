@@ -77,7 +77,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         DataError: a path that does not exist or is no regular file, a folder without images, or one that can't be read.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for path in map(_given, paths):
         if path.is_dir():
             found += _find_below(path)
         elif path.is_file():
@@ -87,6 +87,13 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         else:
             raise DataError(f"no such file or folder: {path}")
     return found
+
+
+def _given(path: str | os.PathLike[str]) -> Path:
+    """A path that somebody gave; an empty one would be the current folder. Raises `DataError`."""
+    if not os.fspath(path):
+        raise DataError("a path of images is empty; give a file or a folder ('.' for the current one)")
+    return Path(path)
 
 
 def _find_below(folder: Path) -> list[Path]:

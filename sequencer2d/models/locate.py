@@ -36,6 +36,8 @@ def locate(source: str | os.PathLike[str], **options: Any) -> tuple[Path, dict[s
     for prefix in HUB_PREFIXES:
         if text.startswith(prefix):
             return _from_hub(text.removeprefix(prefix), options)
+    if not text.strip():
+        raise CheckpointError("the checkpoint's path is empty: expected a file, a run folder or hf-hub:owner/name")
     path = Path(text).expanduser()
     if path.is_dir():
         path = _in_folder(path)

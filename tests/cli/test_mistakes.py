@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sequencer2d.cli.main import parse
 from tests.cli.conftest import save_tiny
 
 Mistake = Callable[..., str]
@@ -132,3 +133,33 @@ def test_a_folder_that_holds_a_run(mistake: Mistake, here: Path) -> None:
 def test_a_plot_without_its_package_names_the_extra(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     assert "pip install 'sequencer2d[train]'" in mistake("demo")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "", "MODEL"],
+        ["predict", "MODEL", ""],
+        ["eval", "", "--data", "digits"],
+        ["eval", "MODEL", "--data", ""],
+        ["export", "MODEL", "--format", "torch", "--output", ""],
+        ["train", "digits", "run.output="],
+        ["train", "--resume", ""],
+        ["demo", "--output", ""],
+        ["bench", "sequencer2d_n", "--output", ""],
+        ["analyze", "erf", "MODEL", "--data", "digits", "--output", ""],
+        ["analyze", "report", "MODEL", "--data", "digits", "--output", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    mistake: Mistake, here: Path, tiny: Path, arguments: list[str]
+) -> None:
+    said = mistake(*(str(tiny) if argument == "MODEL" else argument for argument in arguments))
+    assert "empty" in said
+    assert not list(here.iterdir())
+
+
+def test_an_output_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse(["demo", "--output=~/a"]).output == tmp_path / "a"
+    assert parse(["analyze", "report", "m.pt", "--data", "digits", "--output=~/r.html"]).output == tmp_path / "r.html"

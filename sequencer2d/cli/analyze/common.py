@@ -20,6 +20,7 @@ from sequencer2d.cli.common import (
     progress_bar,
     remark,
     resolve_device,
+    writable_path,
 )
 from sequencer2d.errors import ConfigError
 from sequencer2d.terminal import printable
@@ -102,7 +103,9 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 def add_output(parser: argparse.ArgumentParser, default: str) -> None:
     """--output, --formats."""
-    parser.add_argument("--output", default="analysis", metavar="FOLDER", help="where files go (default: analysis)")
+    parser.add_argument(
+        "--output", type=writable_path, default="analysis", metavar="FOLDER", help="where files go (default: analysis)"
+    )
     parser.add_argument("--name", default=default, help=f"what the files are called (default: {default})")
     parser.add_argument(
         "--formats",

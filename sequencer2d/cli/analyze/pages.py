@@ -17,7 +17,7 @@ from sequencer2d.cli.analyze.common import (
     source_of,
     subjects,
 )
-from sequencer2d.cli.common import need, positive
+from sequencer2d.cli.common import need, positive, writable_path
 from sequencer2d.errors import ConfigError
 
 
@@ -25,7 +25,9 @@ def add_parsers(kinds: Kinds) -> None:
     parser = new_parser(
         kinds, "report", "everything about one model, beside others, in one self-contained HTML file", run_report
     )
-    parser.add_argument("--output", default="report.html", metavar="FILE", help="the file (default: report.html)")
+    parser.add_argument(
+        "--output", type=writable_path, default="report.html", metavar="FILE", help="the file (default: report.html)"
+    )
     add_workers(parser)
     add_data(parser, 200)
     parser = new_parser(
