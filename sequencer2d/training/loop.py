@@ -26,7 +26,7 @@ from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.curves import plot_curves
 from sequencer2d.training.distributed import Agreement, Processes, processes
 from sequencer2d.training.folder import RunFolder
-from sequencer2d.training.numerics import AMP_DTYPES, check_precision, memory_errors, numerics
+from sequencer2d.training.numerics import AMP_DTYPES, check_compiler, check_precision, memory_errors, numerics
 from sequencer2d.training.optim import learning_rate, set_learning_rate
 from sequencer2d.training.prefetch import RunAhead, to_device
 from sequencer2d.training.resume import check_same_config, check_same_data, load_states
@@ -52,6 +52,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     validate(config, launch().world_size)
     with StopSignals() as signals, processes(config.distributed, config.run.device) as here:
         check_precision(config.precision, here.device)
+        check_compiler(config.run.compile, here.device)
         with (
             RunFolder(Path(config.run.output)) as folder,
             numerics(config.run, here.device),

@@ -51,3 +51,19 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ConfigError("precision=fp16 needs a CUDA device; on the CPU use fp32 or bf16")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(f"precision=bf16 is not supported by {torch.cuda.get_device_name(device)}; use fp16 or fp32")
+
+
+def check_compiler(compiled: bool | str, device: torch.device) -> None:
+    """Raise `ConfigError` where `run.compile` would need a C++ compiler that is not there."""
+    if not compiled or device.type != "cpu":
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except (InvalidCxxCompiler, RuntimeError) as error:
+        raise ConfigError(
+            "run.compile on a CPU needs a C++ compiler, and none is found: install g++ or clang++ (or name one in the "
+            "environment variable CXX), or set run.compile=false"
+        ) from error

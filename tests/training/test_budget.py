@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._inductor import config as inductor_config
+from torch._inductor import cpp_builder
 from torch._inductor.compile_fx import compile_fx
 
-from sequencer2d.errors import Interrupted
+from sequencer2d.errors import ConfigError, Interrupted
 from sequencer2d.models import create_model
 from sequencer2d.training.budget import memory_budget
 from sequencer2d.training.loop import train
@@ -75,3 +76,23 @@ def test_a_run_applies_its_budget_and_puts_the_setting_back(tiny, monkeypatch):
     again, kept_again = kept_by(lambda: run("again", 1.0))  # not with the code of the run before
     assert (again, kept_again) == (whole, all_of_it)
     assert len(run("whole", 0.1, run__resume=True, run__max_steps=3)) == 3
+
+
+def test_compiling_on_a_cpu_is_said_before_it_takes_its_time(tiny, monkeypatch, capfd):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=inductor_without_code))
+    with pytest.raises(Interrupted):
+        train(tiny(run__compile=True, run__max_steps=1, run__progress="lines"))
+    lines = capfd.readouterr().err.splitlines()
+    said = next(number for number, line in enumerate(lines) if "compiling for the CPU" in line)
+    assert "run.compile=false" in lines[said]
+    assert said < next(number for number, line in enumerate(lines) if line.startswith("step 1/"))
+
+
+def test_compiling_on_a_cpu_without_a_compiler_is_one_line(tiny, monkeypatch):
+    monkeypatch.setattr(inductor_config.cpp, "cxx", ("a-compiler-that-is-not-there",))
+    cpp_builder.cpp_compiler_search.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*run\.compile=false"):
+            train(tiny(run__compile=True))
+    finally:
+        cpp_builder.cpp_compiler_search.cache_clear()
