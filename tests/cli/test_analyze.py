@@ -67,12 +67,13 @@ def test_receptive_fields_by_both_methods(folder, tmp_path, capsys):
 
 def test_the_models_of_figure_5_are_those_of_the_paper(capsys):
     """Without a model the command takes the three of the paper; they load by these names where there is a network."""
-    models = [spec.partition("@")[::2] for spec in FIGURE_5]
-    assert [name for name, _ in models] == ["resnet50", "deit_small", "sequencer2d_s"]
-    for _, spec in models:
-        kind, _, name = spec.partition(":")
-        assert kind in ("timm", "hf-hub")
-        assert timm.is_model_pretrained(name.removeprefix("timm/"))
+    assert [spec.split(":")[1].removeprefix("timm/").split(".")[0] for spec in FIGURE_5] == [
+        "resnet50",
+        "deit_small_patch16_224",
+        "sequencer2d_s",
+    ]
+    for spec in FIGURE_5:
+        assert timm.is_model_pretrained(spec.split(":")[1].removeprefix("timm/"))
     arguments = build_parser().parse_args(["analyze", "erf", "--images", "photos", "--method", "paper"])
     assert tuple(arguments.models) == FIGURE_5
 

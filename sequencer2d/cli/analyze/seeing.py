@@ -23,9 +23,9 @@ from sequencer2d.cli.common import add_decoding
 from sequencer2d.errors import DataError
 
 FIGURE_5 = (
-    "resnet50@timm:resnet50.a1_in1k",
-    "deit_small@timm:deit_small_patch16_224.fb_in1k",
-    "sequencer2d_s@hf-hub:timm/sequencer2d_s.in1k",
+    "timm:resnet50.a1_in1k",
+    "timm:deit_small_patch16_224.fb_in1k",
+    "hf-hub:timm/sequencer2d_s.in1k",
 )
 """The models of the paper's Figure 5."""
 
