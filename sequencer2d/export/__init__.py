@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from sequencer2d.export.artifacts import Artifact, is_artifact, load_artifact
     from sequencer2d.export.exporting import Exported, export_model
     from sequencer2d.export.formats import FORMATS
+    from sequencer2d.export.onnx_layer import onnx_translations
 
 __all__ = [
     "FORMATS",
@@ -16,6 +17,7 @@ __all__ = [
     "export_model",
     "is_artifact",
     "load_artifact",
+    "onnx_translations",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -27,5 +29,6 @@ __getattr__, __dir__ = lazy_names(
         "export_model": "exporting",
         "is_artifact": "artifacts",
         "load_artifact": "artifacts",
+        "onnx_translations": "onnx_layer",
     },
 )

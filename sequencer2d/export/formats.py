@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from sequencer2d.errors import ConfigError, ExportError
 from sequencer2d.export import programs
 from sequencer2d.export.metadata import KEY, to_strings
-from sequencer2d.export.onnx_layer import translations
+from sequencer2d.export.onnx_layer import onnx_translations
 from sequencer2d.models.config import did_you_mean
 from sequencer2d.models.sequencer2d import Sequencer2D
 
@@ -76,7 +76,7 @@ def write_onnx(model: Sequencer2D, path: Path, meta: Meta) -> Counts:
             program,
             dynamo=True,
             opset_version=OPSET,
-            custom_translation_table=translations(),
+            custom_translation_table=onnx_translations(),
             input_names=["images"],
             output_names=["logits"],
             verbose=False,

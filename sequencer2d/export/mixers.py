@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.export import onnx_layer  # noqa: F401  (registers the operator)
+from sequencer2d.export.onnx_layer import ONNX_GATES
 from sequencer2d.nn.rnn2d import RNN2D
 
-# Where ONNX has torch's gates: i, o, f, c of torch's i, f, g, o; z, r, h of torch's r, z, n.
-ONNX_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 # oneDNN's number of an LSTM, as aten::mkldnn_rnn_layer wants it.
 LSTM_MODE = 2
 

@@ -1,14 +1,20 @@
-"""The operator that stands for one recurrent layer of ONNX while a model is traced, and its translation.
+"""What `torch.onnx.export` makes of recurrences: translations of this package's operators.
 
-`sequencer2d_onnx::layer` has ONNX's own contract (gate order, bias, layout), so its translation is a single node.
-Torch only traces it: it has a shape and no arithmetic.
+`sequencer2d::rnn2d` is what a traced model holds on a CPU. `export_model` replaces it by `sequencer2d_onnx::layer`, one
+recurrent layer of ONNX. It has ONNX's own contract (gate order, bias, layout), so weights are reordered once and its
+translation is a single node. Torch only traces it: it has a shape and no arithmetic.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sequencer2d.ops import vendor
+
+# Where ONNX has torch's gates: i, o, f, c of torch's i, f, g, o; z, r, h of torch's r, z, n.
+ONNX_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 
 _LIBRARY = torch.library.Library("sequencer2d_onnx", "DEF")
 _LIBRARY.define(
@@ -26,9 +32,50 @@ def _fake_layer(
 torch.library.register_fake("sequencer2d_onnx::layer", _fake_layer, lib=_LIBRARY)
 
 
-def translations() -> dict[Any, Callable[..., Any]]:
-    """The table that `torch.onnx.export` takes as `custom_translation_table`."""
-    return {torch.ops.sequencer2d_onnx.layer.default: _translate}
+def onnx_translations() -> dict[Any, Callable[..., Any]]:
+    """The table that `torch.onnx.export(model, ..., dynamo=True)` takes as `custom_translation_table`.
+
+    For models with recurrent mixers of this package, those that `fuse` put into other models among them: on the CPU, in
+    float32.
+    """
+    return {
+        torch.ops.sequencer2d_onnx.layer.default: _translate,
+        torch.ops.sequencer2d.rnn2d.default: _translate_grid,
+    }
+
+
+def _translate_grid(
+    x: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, bias_hh: Any, scans: Sequence[int], cell: str
+) -> Any:
+    """Each axis of (B, H, W, C) as one node over time-major sequences; concatenated to (B, H, W, S*D)."""
+    from onnxscript import opset18 as op
+
+    hidden = weight_hh.shape[2]
+    constant = lambda values: op.Constant(value_ints=list(values))  # noqa: E731
+
+    def of_slots(stacked: Any, slots: Sequence[int]) -> Any:
+        """Weights or biases of some slots, their gates in ONNX's order."""
+        chosen = op.Gather(stacked, constant(slots), axis=0)
+        order = ONNX_GATES[cell]
+        gates = [op.Slice(chosen, constant([g * hidden]), constant([(g + 1) * hidden]), constant([1])) for g in order]
+        return op.Concat(*gates, axis=1) if len(gates) > 1 else gates[0]
+
+    outputs = []
+    for slots in vendor.runs(scans):
+        first = scans[slots[0]]
+        direction = "bidirectional" if len(slots) == 2 else "reverse" if first % 2 else "forward"
+        to_time, back = ([1, 0, 2, 3], [1, 0, 2, 3]) if first < 2 else ([2, 0, 1, 3], [1, 2, 0, 3])
+        grid = op.Transpose(x, perm=to_time)
+        leading = op.Shape(grid, start=0, end=3)
+        time = op.Shape(grid, start=0, end=1)
+        sequences = op.Reshape(grid, op.Concat(time, constant([-1, weight_ih.shape[2]]), axis=0))
+        biases = [of_slots(bias, slots) for bias in (bias_ih, bias_hh) if bias is not None]
+        bias = op.Concat(*biases, axis=1) if biases else None
+        y = _translate(sequences, of_slots(weight_ih, slots), of_slots(weight_hh, slots), bias, hidden, direction, cell)
+        y = op.Transpose(y, perm=[0, 2, 1, 3])
+        y = op.Reshape(y, op.Concat(leading, constant([len(slots) * hidden]), axis=0))
+        outputs.append(op.Transpose(y, perm=back))
+    return op.Concat(*outputs, axis=-1) if len(outputs) > 1 else outputs[0]
 
 
 def _translate(x: Any, weight: Any, recurrence: Any, bias: Any, hidden: int, direction: str, cell: str) -> Any:

@@ -27,7 +27,7 @@ def rnn2d_vendor(
 ) -> Tensor:
     """`sequencer2d.ops.rnn2d` through torch.lstm, torch.gru or torch.rnn_tanh; same arguments."""
     outputs = []
-    for slots in _runs(scans):
+    for slots in runs(scans):
         flat = _flat_weights(weight_ih, weight_hh, bias_ih, bias_hh, slots)
         # The kernels run time-major, (T, N, C), which for one image's columns is the grid as it lies in memory.
         order = (1, 0, 2, 3) if scans[slots[0]] < 2 else (2, 0, 1, 3)
@@ -38,10 +38,10 @@ def rnn2d_vendor(
 
 def supports(scans: Sequence[int]) -> bool:
     """Whether the scans pair up as the vendors' functions want them: a backward scan only beside its forward one."""
-    return all(scans[run[0]] % 2 == 0 for run in _runs(scans))
+    return all(scans[run[0]] % 2 == 0 for run in runs(scans))
 
 
-def _runs(scans: Sequence[int]) -> list[list[int]]:
+def runs(scans: Sequence[int]) -> list[list[int]]:
     """Slots that one call can serve: a forward scan with the backward scan of its axis where it follows."""
     runs: list[list[int]] = []
     for slot, scan in enumerate(scans):

@@ -53,6 +53,7 @@ class Compiler:
         self.shared, self.measure = shared, resources
         self.refused: dict[str, int] = {}
         self.spills: dict[str, int] = {}
+        self.binaries: dict[str, set[str]] = {}
 
     def run(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
         name = f"{kernel.fn.__module__.rpartition('.')[2]}.{kernel.fn.__name__}"
@@ -61,6 +62,7 @@ class Compiler:
         if options.get("launch_pdl"):
             check_order(compiled.asm["ptx"])
         self.refused.setdefault(name, 0)
+        self.binaries.setdefault(name, set()).add(compiled.hash)
         if compiled.metadata.shared > self.shared:
             self.refused[name] += 1
             raise OutOfResources(compiled.metadata.shared, self.shared, "shared memory")
@@ -157,7 +159,8 @@ def compile_all(order: dict[str, Any]) -> dict[str, Any]:
             with run_by(compiler), FakeTensorMode():
                 try:
                     compile_case(**case)
-                    results.append({"refused": compiler.refused, "spills": compiler.spills})
+                    binaries = {name: sorted(hashes) for name, hashes in compiler.binaries.items()}
+                    results.append({"refused": compiler.refused, "spills": compiler.spills, "binaries": binaries})
                 except Exception as error:
                     results.append({"error": devices.first_line(error)})
     return {"triton": triton.__version__, "problems": problems, "results": results}

@@ -84,3 +84,17 @@ def test_kernels_compile_and_fit(gpu):
     answer = compile_kernels(capability, shared, cases)
     assert answer["problems"] == {"shared": None, "registers": None, "products": None}
     check(answer, cases, gpu)
+
+
+@pytest.mark.parametrize("kernels", [(16, "rnn", "float16"), (48, "lstm", "bfloat16")], ids=str)
+def test_one_binary_serves_all_grids(kernels):
+    """Batch, height and width are no constants to the compiler: a new size of image costs no compilation."""
+    reason = missing_compiler()
+    if reason:
+        pytest.skip(reason)
+    grids = [(1, 1, 1), (1, 16, 16), (2, 14, 14), (3, 7, 9), (16, 16, 32), (1, 32, 1)]
+    (capability, shared), _ = GPUS["H200"]
+    results = compile_kernels(capability, shared, [(grid, *kernels) for grid in grids])["results"]
+    assert all("error" not in result for result in results), results
+    assert results[0]["binaries"]
+    assert all(result["binaries"] == results[0]["binaries"] for result in results)
