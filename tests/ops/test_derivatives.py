@@ -6,6 +6,7 @@ from torch.autograd import forward_ad
 
 from sequencer2d.errors import ImplementationError
 from sequencer2d.ops import choose_implementation, rnn2d
+from tests.models.small import small_model
 from tests.ops.problems import make_problem
 
 # PyTorch's own forward mode imports what its compiler of scripts has deprecated.
@@ -30,6 +31,17 @@ def test_auto_is_right_under_every_transform(device):
     with forward_ad.dual_level():
         tangent = forward_ad.unpack_dual(auto(forward_ad.make_dual(x, v))).tangent
     torch.testing.assert_close(tangent, jvp[1])
+
+
+def test_jvp_of_a_model(device):
+    model = small_model().eval().requires_grad_(False).to(device)
+    images = torch.randn(1, 3, 56, 56, device=device)
+    v, derivatives = torch.randn_like(images), []
+    for implementation in ("reference", "auto"):
+        model.set_implementation(implementation)
+        derivatives.append(torch.func.jvp(model, (images,), (v,))[1])
+    assert derivatives[0].norm() > 0
+    torch.testing.assert_close(derivatives[1], derivatives[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_weights_tangent_counts_too(device):

@@ -225,3 +225,44 @@ def test_on_a_gpu_launches_that_start_early_wait_for_what_they_read():
     assert expected.isfinite().all()
     for _ in range(10):
         assert torch.equal(chain(lambda: None), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("captured", [False, True], ids=["eager", "graph"])
+def test_on_a_gpu_weights_written_right_before_an_early_launch_are_the_new_ones(captured):
+    """What writes them lets no launch start before it has ended."""
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    randn = lambda *size: torch.randn(*size, device=DEVICE, generator=generator).bfloat16()  # noqa: E731
+    gates, x, zeros = randn(1, 16, 16, 16 * 96), randn(1, 16, 16, 384), torch.zeros(1536, device=DEVICE).bfloat16()
+    recurrent, matrices = ([randn(*size) / 10 for _ in range(2)] for size in ((4, 384, 96), (1536, 384)))
+    weight, matrix, sources = recurrent[0].clone(), matrices[0].clone(), [recurrent[0].clone(), matrices[0].clone()]
+
+    def scan(weight, settled):
+        return torch.ops.sequencer2d.scan(gates, weight, None, [0, 1, 2, 3], "lstm", False, settled)[0]
+
+    def product(matrix):
+        y = torch.ops.sequencer2d.normed_linear(x, zeros[:384], matrix, zeros, 1e-6, False)
+        torch.cuda.synchronize()
+        return y
+
+    expected = [(scan(w, False), product(m)) for w, m in zip(recurrent, matrices, strict=True)]
+
+    def step():
+        weight.copy_(sources[0])
+        hidden = scan(weight, True)
+        matrix.copy_(sources[1])
+        return hidden, torch.ops.sequencer2d.normed_linear(x, zeros[:384], matrix, zeros, 1e-6, False)
+
+    step()
+    if captured:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = step()
+    for i in range(500):
+        sources[0].copy_(recurrent[i % 2])
+        sources[1].copy_(matrices[i % 2])
+        if captured:
+            graph.replay()
+        else:
+            results = step()
+        assert all(torch.equal(*pair) for pair in zip(results, expected[i % 2], strict=True)), i
