@@ -23,6 +23,7 @@ from sequencer2d.errors import InputError
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
 from sequencer2d.evaluation.pixels import Progress, normalised, read_augmented, read_images
 from sequencer2d.evaluation.subject import Subject
+from sequencer2d.models.config import ModelConfig
 
 # A field counts as a cross when the arms of its middle row and column hold at least this many times the energy per
 # pixel that other directions hold at the same distance; a round or square field has 1 (a square one up to 1.3).
@@ -144,7 +145,12 @@ def receptive_fields(
         if progress:
             progress(len(part))
     count = len(pixels) if chosen.averaged else 1
-    return [_field(subject.name, name, chosen, total[name] / count, layouts[name], len(pixels)) for name in names]
+    fields = []
+    for name in names:
+        values, found = _checked(name, total[name] / count), layouts[name]
+        centre = _centre(model, size, found, chosen)
+        fields.append(ReceptiveField(subject.name, name, chosen, values, centre, found, len(pixels)))
+    return fields
 
 
 def method_images(
@@ -214,20 +220,34 @@ def _sums(model: nn.Module, images: torch.Tensor, layouts: dict[str, Layout], me
     return result
 
 
-def _field(model: str, block: str, method: Method, values: np.ndarray, layout: Layout, images: int) -> ReceptiveField:
+def _checked(block: str, values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all() or values.sum() == 0:
         raise InputError(
             f"the gradient of {block!r} with respect to the image is "
             f"{'zero' if np.isfinite(values).all() else 'not finite'}: "
             "the weights may not be loaded or damaged"
         )
+    return values
+
+
+def _centre(model: nn.Module, size: tuple[int, int], layout: Layout, method: Method) -> tuple[int, int, int, int]:
+    """Top, left, bottom and right of the method's token in pixels."""
     edges = []
-    for pixels, tokens in zip(values.shape, (layout.height, layout.width), strict=True):
-        # Tokens of a padded image reach beyond it, so a token's size is rounded up.
-        side, index = -(-pixels // tokens), method.token(tokens)
+    for pixels, tokens in zip(size, (layout.height, layout.width), strict=True):
+        side, index = _token_side(model, pixels, tokens), method.token(tokens)
         edges.append((index * side, min((index + 1) * side, pixels)))
     (top, bottom), (left, right) = edges
-    return ReceptiveField(model, block, method, values, (top, left, bottom, right), layout, images)
+    return top, left, bottom, right
+
+
+def _token_side(model: nn.Module, pixels: int, tokens: int) -> int:
+    """Pixels of a token: ours say it; elsewhere tokens are taken to reach beyond the image, as those of padded ones."""
+    config = getattr(model, "config", None)
+    if isinstance(config, ModelConfig):
+        for stage, side in enumerate(config.reductions):
+            if config.grid(pixels, pixels, stage)[0] == tokens:
+                return side
+    return -(-pixels // tokens)
 
 
 def _area(share: np.ndarray, part: float) -> float:

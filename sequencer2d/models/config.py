@@ -26,7 +26,7 @@ LARGEST = 10**7
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One Sequencer2D or VSequencer; the defaults are Sequencer2D-S (the paper's Table 1 and appendix).
+    """One Sequencer2D or VSequencer; the defaults are Sequencer2D-S (the paper's section 3.2 and appendix B.2).
 
     Attributes:
         depths: blocks per stage.

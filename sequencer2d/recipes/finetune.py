@@ -1,6 +1,8 @@
 """The paper's fine-tuning at a higher resolution (section 4.2; Table 1, lower part).
 
-Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored.
+Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored. The paper's
+runs computed in fp16 with a gradient scaler; the recipes take bf16, which has fp32's range and needs none.
+precision=fp16 is the paper's.
 """
 
 from sequencer2d.data.config import DataConfig

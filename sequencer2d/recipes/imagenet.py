@@ -1,6 +1,9 @@
 """The paper's ImageNet-1K runs from scratch (section 4.1; what its text leaves out is from the authors' runs).
 
-Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored.
+"Cutout", which the text names beside random erasing, is timm's random erasing there: there is no second one.
+Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored. The paper's
+runs computed in fp16 with a gradient scaler; the recipes take bf16, which has fp32's range and needs none.
+precision=fp16 is the paper's.
 """
 
 from sequencer2d.data.config import DataConfig

@@ -1,6 +1,8 @@
 """The paper's transfer of ImageNet-1K weights to small data sets (section 4.4, Table 3, appendix B.4): a recipe a cell.
 
-Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored.
+Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored. The paper's
+runs computed in fp16 with a gradient scaler; the recipes take bf16, which has fp32's range and needs none.
+precision=fp16 is the paper's.
 """
 
 from collections.abc import Callable

@@ -168,7 +168,8 @@ class TrainConfig(Checked):
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward pass; parameters are fp32. fp16 uses a gradient scaler."""
+    """Arithmetic of the forward pass; parameters are fp32. fp16, the paper's, needs a GPU and uses a gradient scaler,
+    which leaves out steps that overflow; bf16 has fp32's range and needs none."""
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     run: RunConfig = field(default_factory=RunConfig)
 

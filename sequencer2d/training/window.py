@@ -47,10 +47,12 @@ class LossWindow:
             self._losses.append(value)
             self._epoch_sum += value
             self._epoch_count += 1
-        self._last_norm = self._norms[0].item() if self._norms else None
+        norm = self._norms[0].item() if self._norms else None
+        # A step whose gradients overflow fp16 has no norm: the scaler leaves the step out.
+        self._last_norm = norm if norm is not None and math.isfinite(norm) else None
 
     def take_mean(self) -> tuple[float, float | None]:
-        """The mean loss since the last call, and the newest gradient norm; call after `drain`."""
+        """The mean loss since the last call, and the newest gradient norm if it is finite; call after `drain`."""
         mean = sum(self._losses) / len(self._losses)
         self._losses.clear()
         return mean, self._last_norm

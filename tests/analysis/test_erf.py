@@ -15,6 +15,7 @@ from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.evaluation.pixels import normalised, read_images
 from sequencer2d.evaluation.subject import Subject, load_subject
 from sequencer2d.models import create_model
+from tests.models.small import small_model
 
 
 def as_subject(model, size):
@@ -149,6 +150,13 @@ def test_one_mixer_alone_sees_a_cross():
     assert field.shape.cross_share == pytest.approx(1)
     assert field.shape.cruciform
     assert field.centre == (24, 24, 28, 28)
+
+
+@pytest.mark.parametrize("pad", ["crop", "zeros"])
+def test_the_middle_token_of_an_image_that_does_not_fit_the_stride(pad):
+    """41 pixels are 2 tokens of 14, or with padding 3: the second one is in the middle of both."""
+    (field,) = receptive_fields(as_subject(small_model(pad=pad), 41), pixels(1, 41, 41), ["stages.3"], method="energy")
+    assert (field.layout.height, field.centre) == ({"crop": 2, "zeros": 3}[pad], (14, 14, 28, 28))
 
 
 def test_a_field_is_the_mean_over_images_and_its_file_holds_it(tmp_path):
