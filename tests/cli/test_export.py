@@ -41,7 +41,7 @@ def test_bench_times_artefacts(command: Callable[..., Outcome], exported: Path) 
 
 
 def test_an_image_size_below_the_stride_is_a_mistake(mistake: Callable[..., str], images: Path, exported: Path) -> None:
-    assert "5×5 or more" in mistake("predict", exported, images, "--image-size", 4)
+    assert "8×8 or more" in mistake("predict", exported, images, "--image-size", 4)
 
 
 def test_a_table_says_where_the_file_is(command: Callable[..., Outcome], tiny: Path, images: Path) -> None:
