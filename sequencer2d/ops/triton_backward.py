@@ -65,6 +65,8 @@ def backward_kernel(
     """
     G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
     STATE: tl.constexpr = CELL != common.RNN
+    # Every warp needs all of h as a product's operand, in fp32 its parts as well: too much to keep beside W_hh's.
+    REREAD: tl.constexpr = gates.dtype.element_ty == tl.float32 and not AHEAD
     slot = tl.program_id(1)
     # `hop` leads to the step before in scan order.
     any_rows, steps, valid, token, hop = common.place_rows(slot, B, H, W, SCANS, R, True)
@@ -87,9 +89,7 @@ def backward_kernel(
         tiles = common.weight_tiles(weight, slot, D, DC, KC, NC, NK, G, RESIDENT)
         for t in tl.range(0, steps, num_stages=STAGES):
             inner = t + 1 < steps
-            h = ()
-            for k in tl.static_range(NK):
-                h = h + (common.load_chunk(out + wide_row + hop * (S * D), k, valid & inner, D, KC),)
+            h = common.load_parts(out + wide_row + hop * (S * D), valid & inner, D, KC, NK, False)
             sums = ()
             if AHEAD:
                 for n in tl.static_range(NC):
@@ -116,6 +116,8 @@ def backward_kernel(
                 if AHEAD:
                     sum_n = sums[n]
                 else:
+                    if REREAD:
+                        h = common.load_parts(out + wide_row + hop * (S * D), valid & inner, D, KC, NK, True)
                     sum_n = common.gate_sums(
                         gates + gate_row, h, tiles, weight, slot, n, valid, D, DC, KC, NK, G, PRECISION
                     )  # fmt: skip

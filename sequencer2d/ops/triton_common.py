@@ -222,6 +222,18 @@ def load_chunk(pointers, n: tl.constexpr, valid, D: tl.constexpr, DC: tl.constex
 
 
 @triton.jit
+def load_parts(
+    pointers, valid, D: tl.constexpr, KC: tl.constexpr, NK: tl.constexpr, AGAIN: tl.constexpr,
+):  # fmt: skip
+    """A tuple of all NK parts (R, KC) of D values, `pointers` being part 0's. AGAIN: as in `weight_tile`."""
+    parts = ()
+    for k in tl.static_range(NK):
+        mask = exists(k, valid, D, KC)
+        parts = parts + (tl.load(pointers + k * KC, mask=mask, other=0.0, volatile=AGAIN),)
+    return parts
+
+
+@triton.jit
 def store_chunk(pointers, n: tl.constexpr, value, valid, D: tl.constexpr, DC: tl.constexpr):
     """Store (R, DC) as chunk n where rows and units exist."""
     tl.store(pointers + n * DC, value, mask=exists(n, valid, D, DC))

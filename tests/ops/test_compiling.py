@@ -98,3 +98,16 @@ def test_one_binary_serves_all_grids(kernels):
     assert all("error" not in result for result in results), results
     assert results[0]["binaries"]
     assert all(result["binaries"] == results[0]["binaries"] for result in results)
+
+
+def test_fp32_has_registers_enough():
+    """At the most hidden units that float32 takes, a thread kept up to 5 KB in local memory."""
+    reason = missing_compiler()
+    if reason:
+        pytest.skip(reason)
+    (capability, shared), _ = GPUS["H200"]
+    answer = compile_kernels(capability, shared, [(FEW, 128, "lstm", "float32")], resources=True)
+    (result,) = answer["results"]
+    assert "error" not in result, result
+    assert result["spills"]["triton_forward.forward_kernel"] <= 128
+    assert result["spills"]["triton_backward.backward_kernel"] <= 256

@@ -39,6 +39,11 @@ def test_hidden_sizes(device, hidden):
         check(device, dtype, hidden=hidden, batch=1)
 
 
+@pytest.mark.parametrize("hidden", [40, 72] + ([100, 128] if ON_GPU else []))
+def test_larger_hidden_sizes_in_fp32(device, hidden):
+    check(device, torch.float32, hidden=hidden, batch=1, height=2, width=3)
+
+
 @pytest.mark.parametrize("hidden", [48, 64, 96])
 def test_launches_for_many_rows_on_few(device, hidden, monkeypatch):
     """What the table gives for many rows, which the interpreter could not compute, is right on few as well."""
