@@ -66,7 +66,7 @@ def backward_kernel(
     G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
     STATE: tl.constexpr = CELL != common.RNN
     # Every warp needs all of h as a product's operand, in fp32 its parts as well: too much to keep beside W_hh's.
-    REREAD: tl.constexpr = gates.dtype.element_ty == tl.float32 and not AHEAD
+    REREAD: tl.constexpr = False if AHEAD else gates.dtype.element_ty == tl.float32
     slot = tl.program_id(1)
     # `hop` leads to the step before in scan order.
     any_rows, steps, valid, token, hop = common.place_rows(slot, B, H, W, SCANS, R, True)

@@ -10,7 +10,7 @@ from tests.models.small import small_model
 from tests.ops.problems import make_problem
 
 # PyTorch's own forward mode imports what its compiler of scripts has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
 
 
 def functions(problem, implementation):
