@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sequencer2d.errors import CheckpointError, ConfigError, InputError
+from sequencer2d.errors import CheckpointError, ConfigError, ImplementationError, InputError
 from sequencer2d.models.compiling import Run, compiled, compiler_mode
 from sequencer2d.models.fusing import check_fusible, fuse
 from sequencer2d.models.graphs import Graphs
@@ -16,6 +16,7 @@ from sequencer2d.nn.embed import check_images
 from sequencer2d.nn.freezing import freeze
 from sequencer2d.nn.frozen import PatchLinear
 from sequencer2d.nn.rnn2d import RNN2D
+from sequencer2d.ops import derivatives
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -156,6 +157,10 @@ class Optimized(nn.Module):
             return self._run(images.to(self.dtype))
 
     def _check(self, images: Tensor) -> None:
+        if not torch.compiler.is_compiling() and derivatives.transforms() & {"grad", "jvp"}:
+            raise ImplementationError(
+                "an optimized model has no derivatives: differentiate the model that it came from"
+            )
         # Before the conversion, which would let images of bytes pass unnormalised.
         if not images.is_floating_point():
             raise InputError(

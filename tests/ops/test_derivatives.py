@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
+from sequencer2d import optimize
 from sequencer2d.errors import ImplementationError
 from sequencer2d.ops import choose_implementation, rnn2d
 from tests.models.small import small_model
@@ -42,6 +43,15 @@ def test_jvp_of_a_model(device):
         derivatives.append(torch.func.jvp(model, (images,), (v,))[1])
     assert derivatives[0].norm() > 0
     torch.testing.assert_close(derivatives[1], derivatives[0], rtol=1e-4, atol=1e-5)
+
+
+def test_an_optimized_model_has_no_derivatives(device):
+    model = optimize(small_model().to(device), compile=False)
+    images = torch.randn(1, 3, 56, 56, device=device)
+    with pytest.raises(ImplementationError, match="no derivatives"):
+        torch.func.jvp(model, (images,), (images,))
+    with pytest.raises(ImplementationError, match="no derivatives"):
+        torch.func.grad(lambda images: model(images).sum())(images)
 
 
 def test_a_weights_tangent_counts_too(device):
