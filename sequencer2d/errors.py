@@ -33,12 +33,16 @@ class ExportError(UserError, RuntimeError):
     """A model that cannot be exported as asked for, or an artefact that differs from its model."""
 
 
+class TrustError(UserError, RuntimeError):
+    """A file that runs code when it is loaded, without the user's consent."""
+
+
 class DeviceError(UserError, RuntimeError):
     """A device that was asked for and is not there."""
 
 
 class NumericalError(Exception):
-    """Training produced a loss that is not finite; the command line exits with 3."""
+    """A loss in training, or the output of a model that is judged, is not finite; the command line exits with 3."""
 
 
 class Interrupted(Exception):

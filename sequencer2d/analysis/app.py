@@ -18,7 +18,7 @@ from sequencer2d.analysis.hidden_states import hidden_states, mixers
 from sequencer2d.analysis.page_guard import guard
 from sequencer2d.data.images import BrokenImageError, decode, to_rgb
 from sequencer2d.data.transforms import eval_transform
-from sequencer2d.errors import ConfigError, InputError, UserError
+from sequencer2d.errors import ConfigError, InputError, NumericalError, UserError
 from sequencer2d.evaluation.outcomes import logits_of
 from sequencer2d.evaluation.pixels import check_photo
 from sequencer2d.evaluation.subject import Subject
@@ -119,7 +119,7 @@ def build_app(subject: Subject) -> Any:
             classes, field, states, sentence = look(subject, image, block)
         except BrokenImageError as error:
             raise gradio.Error(f"the image cannot be read ({printable(error)})") from error
-        except UserError as error:
+        except (UserError, NumericalError) as error:
             raise gradio.Error(str(error)) from error
         return classes, _html(field, "effective receptive field"), _html(states, "hidden states"), sentence
 

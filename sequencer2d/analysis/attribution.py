@@ -11,6 +11,7 @@ from sequencer2d.analysis.arrays import save_arrays
 from sequencer2d.analysis.blocks import block_names, find_block
 from sequencer2d.analysis.layout import find_layout
 from sequencer2d.errors import ConfigError, UserError
+from sequencer2d.evaluation.finite import require_probabilities
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
 from sequencer2d.evaluation.pixels import normalised
 from sequencer2d.evaluation.subject import Subject
@@ -72,7 +73,7 @@ def grad_cam(
 
     images = normalised(pixels, subject)
     with torch.no_grad(), eval_mode(subject.model):
-        probabilities = subject.model(images).softmax(dim=-1)
+        probabilities = require_probabilities(subject.model(images)).softmax(dim=-1)
     classes = probabilities.argmax(dim=-1) if target is None else torch.full((len(pixels),), target)
     with (
         eval_mode(subject.model),

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
 from sequencer2d.cli.bench_report import report, row_line
-from sequencer2d.cli.common import add_json, console, positive, progress_bar, remark, resolve_device, writable_path
+from sequencer2d.cli.common import (
+    add_json,
+    add_trust,
+    console,
+    positive,
+    progress_bar,
+    remark,
+    resolve_device,
+    writable_path,
+)
 from sequencer2d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -118,6 +127,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--artifacts", nargs="+", metavar="FILE", help="time exported models on the CPU instead: .onnx, .xml, .pt2"
     )
+    add_trust(parser)
     parser.add_argument("--batch", type=_integers, metavar="N,…", help="images per step (default: 1,128; on a CPU 1)")
     parser.add_argument("--size", type=_integers, metavar="N,…", help="side of the images, pixels (default: 224)")
     parser.add_argument("--mode", type=_names, metavar="A,B", help="inference, training or both (default: inference)")
@@ -173,7 +183,7 @@ def _bench_artifacts(arguments: argparse.Namespace) -> int:
 
     rows = []
     for path in arguments.artifacts:
-        artifact = load_artifact(path)
+        artifact = load_artifact(path, trust=arguments.trust)
         height, width = artifact.pretrained_cfg["input_size"][1:]
         sizes = [(size, size) for size in arguments.size] if arguments.size else [(height, width)]
         for size, batch in itertools.product(sizes, arguments.batch or [1]):

@@ -12,6 +12,7 @@ from sequencer2d.cli.common import (
     add_decoding,
     add_device,
     add_json,
+    add_trust,
     amp_dtype,
     console,
     decoding_fields,
@@ -33,6 +34,7 @@ examples:
   sequencer2d predict runs/cifar10 photo.jpg
   sequencer2d predict hf-hub:timm/sequencer2d_s.in1k photos/ --top 3 --json > predictions.json
   sequencer2d predict model.onnx photo.jpg                 what `sequencer2d export` wrote
+  sequencer2d predict model.pt2 photo.jpg --trust          the same, in a format that runs code of its maker
 
 An image that cannot be read is reported and does not stop the others."""
 
@@ -59,6 +61,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     add_decoding(parser)
     add_device(parser)
+    add_trust(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -103,7 +106,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, torch.device]:
         raise DeviceError(f"--device {arguments.device}: an exported artefact runs on the CPU; leave --device out")
     if arguments.precision != "fp32":
         raise ConfigError(f"--precision {arguments.precision}: an artefact computes in what it was exported in")
-    return load_artifact(arguments.checkpoint), resolve_device("cpu")
+    return load_artifact(arguments.checkpoint, trust=arguments.trust), resolve_device("cpu")
 
 
 def _plain(prediction: Prediction) -> dict[str, object]:

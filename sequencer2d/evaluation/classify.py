@@ -16,6 +16,7 @@ from sequencer2d import terminal
 from sequencer2d.data.classes import ClassMap
 from sequencer2d.data.loader import Loader
 from sequencer2d.errors import DataError
+from sequencer2d.evaluation.finite import refuse_broken
 
 CALIBRATION_BINS = 15
 
@@ -84,6 +85,7 @@ def evaluate(
 
     Raises:
         DataError: no images, or the model has fewer outputs than the data have classes.
+        NumericalError: outputs that are not finite, in every process alike.
     """
     device = torch.device(device)
     names = loader.class_names if classes is None else classes.names
@@ -98,6 +100,7 @@ def evaluate(
             advance()
     gathered = _gather((parts, sorted(loader.broken)))
     outcomes = concatenate([part for process_parts, _ in gathered for part in process_parts])
+    refuse_broken(int(np.isnan(outcomes.confidences).sum()), len(outcomes.confidences))
     broken = {name for _, names in gathered for name in names}
     return summarize(outcomes, names, broken=len(broken))
 

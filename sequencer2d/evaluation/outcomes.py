@@ -7,6 +7,7 @@ import torch
 
 from sequencer2d.errors import InputError
 from sequencer2d.evaluation.classify import Outcomes
+from sequencer2d.evaluation.finite import require_probabilities
 from sequencer2d.evaluation.pixels import normalise_unit, to_unit
 from sequencer2d.evaluation.subject import Subject
 
@@ -17,6 +18,7 @@ def logits_of(subject: Subject, pixels: np.ndarray, *, batch_size: int = 64) -> 
 
     Raises:
         InputError: a size that the model does not take.
+        NumericalError: outputs that are not finite.
     """
     subject.model.eval()
     parts = []
@@ -28,7 +30,7 @@ def logits_of(subject: Subject, pixels: np.ndarray, *, batch_size: int = 64) -> 
             raise InputError(
                 f"{subject.name} does not take images of {pixels.shape[1]}×{pixels.shape[2]}: {error}"
             ) from error
-    return torch.cat(parts)
+    return require_probabilities(torch.cat(parts))
 
 
 def outcomes_of(logits: torch.Tensor, targets: np.ndarray | Sequence[int]) -> Outcomes:

@@ -15,6 +15,7 @@ from sequencer2d.data.config import DataConfig
 from sequencer2d.data.images import BrokenImageError, Decoding, decode
 from sequencer2d.data.transforms import Transform, eval_transform
 from sequencer2d.errors import InputError
+from sequencer2d.evaluation.finite import require_probabilities
 from sequencer2d.models.sequencer2d import Sequencer2D
 
 
@@ -127,7 +128,7 @@ def _probabilities(
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
     with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
         logits = model(normalize(images, config.mean, config.std, device=device))
-    return logits.float().softmax(dim=-1).cpu()
+    return require_probabilities(logits.float()).softmax(dim=-1).cpu()
 
 
 def _guesses(probabilities: Tensor, class_names: Sequence[str], top_k: int) -> tuple[Guess, ...]:

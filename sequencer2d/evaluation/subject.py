@@ -13,11 +13,20 @@ from torch import Tensor, nn
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import CheckpointError, ConfigError, InputError
-from sequencer2d.models.peers import PREFIX, create_peer, is_peer
+from sequencer2d.models.description import check_description
+from sequencer2d.models.peers import PREFIX, check_options, create_peer, is_peer
 
 RANDOM = "random:"
 INPUT_FIELDS = ("image_size", "mean", "std", "eval_interpolation", "eval_crop", "crop_pct")
 """Fields of `DataConfig` that the model decides."""
+
+PEER_FIELDS = (
+    "num_classes",
+    "in_chans",
+    "input",
+    *(f"input.{name}" for name in ("size", "mean", "std", "interpolation", "crop_pct")),
+)
+"""What a file must say of a model of timm's that was trained beside ours."""
 
 
 @dataclass(frozen=True)
@@ -189,10 +198,16 @@ def _short_name(spec: str, model: nn.Module) -> str:
 
 def _peer_of(name: str, state: Mapping[str, Tensor], meta: Mapping[str, Any], path: str) -> nn.Module:
     """timm's model that a file of ours describes."""
-    options: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in meta.get("overrides", {}).items()
-    }
-    model: Any = create_peer(name, num_classes=meta["num_classes"], in_chans=meta["in_chans"], **options)
+    check_description(meta, path, required=PEER_FIELDS)
+    options = check_options(meta.get("overrides", {}), path)
+    try:
+        # Without memory first: only a model that the tensors fit is built.
+        with torch.device("meta"):
+            outline = create_peer(name, num_classes=meta["num_classes"], in_chans=meta["in_chans"], **options)
+        _load(outline, {key: tensor.to("meta") for key, tensor in state.items()}, path)
+        model: Any = create_peer(name, num_classes=meta["num_classes"], in_chans=meta["in_chans"], **options)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its description is of no model: {error}") from error
     _load(model, state, path)
     said = meta["input"]
     model.pretrained_cfg = {

@@ -6,7 +6,6 @@ OpenVINO.
 
 import contextlib
 import importlib.util
-import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,11 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sequencer2d.errors import CheckpointError, InputError, UserError
+from sequencer2d.errors import CheckpointError, InputError, TrustError, UserError
 from sequencer2d.export import programs
 from sequencer2d.export.metadata import KEY, from_string
+from sequencer2d.files import JSON_LIMIT, parse_json
 
 SUFFIXES = (".pt2", ".onnx", ".xml")
+CODE_SUFFIXES = (".pt2",)
+"""Files whose loading runs code of whoever made them."""
 
 Run = Callable[[Tensor], Tensor]
 
@@ -59,7 +61,13 @@ class Artifact(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         self._check(images)
         with torch.no_grad():
-            return self._run(images.detach().float().cpu().contiguous())
+            logits = self._run(images.detach().float().cpu().contiguous())
+        expected = (len(images), self.num_classes)
+        if tuple(logits.shape) != expected:
+            raise CheckpointError(
+                f"{self.path} gives outputs of shape {tuple(logits.shape)}, and describes {expected}: export it again"
+            )
+        return logits
 
     def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != self.in_chans:
@@ -83,13 +91,17 @@ def is_artifact(source: str | os.PathLike[str]) -> bool:
     return Path(source).suffix in SUFFIXES
 
 
-def load_artifact(path: str | os.PathLike[str]) -> Artifact:
+def load_artifact(path: str | os.PathLike[str], *, trust: bool = False) -> Artifact:
     """Load an exported model for the CPU.
 
     Args:
         path: a `.pt2`, `.onnx` or `.xml` file that `sequencer2d export` wrote.
+        trust: run code that the file holds. A `.pt2` file does hold code, and loading it runs it with all that you may
+            do: AOTInductor's packages are a shared library, programs of `torch.export` hold pickles and expressions
+            that are evaluated. The other formats hold none and do not ask.
 
     Raises:
+        TrustError: a file that holds code, without `trust`. Nothing of it has been opened.
         CheckpointError: missing, damaged, of another version, or not written by this package.
         UserError: its runtime is not installed.
     """
@@ -100,7 +112,13 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
         return _load_onnx(path)
     if path.suffix == ".xml":
         return _load_openvino(path)
-    if path.suffix == ".pt2":
+    if path.suffix in CODE_SUFFIXES:
+        if not trust:
+            raise TrustError(
+                f"{path} holds code, which runs as soon as it is loaded, with all that you may do on this machine. If "
+                "you made it, or trust whoever did, say so: --trust (in Python, trust=True). Exports to .onnx and .xml "
+                "hold no code"
+            )
         return _load_aoti(path) if _holds_compiled_code(path) else _load_torch(path)
     raise CheckpointError(f"{path} is no artefact: expected one of {', '.join(SUFFIXES)}")
 
@@ -114,10 +132,9 @@ def need(package: str) -> None:
 def _load_torch(path: Path) -> Artifact:
     from sequencer2d.ops import registration  # noqa: F401  (the program's recurrences are its operators)
 
-    extra = {KEY: ""}
+    meta = from_string(_entry(path, f"extra/{KEY}"), path, "torch")
     with _damage(path), programs.quiet():
-        program = torch.export.load(path, extra_files=extra)
-    meta = from_string(extra[KEY], path, "torch")
+        program = torch.export.load(path)
     module, dtype = program.module(), _dtype(meta)
     return Artifact(path, meta, lambda images: module(images.to(dtype)).float())
 
@@ -175,12 +192,22 @@ def _holds_compiled_code(path: Path) -> bool:
         return any("aotinductor" in name for name in archive.namelist())
 
 
-def _aoti_metadata(path: Path) -> str | None:
+def _aoti_metadata(path: Path) -> Any:
     """The description in a package, read without running anything of it."""
+    text = _entry(path, "_metadata.json")
+    with _damage(path):
+        said = parse_json(text) if text else {}
+        return said.get(KEY) if isinstance(said, dict) else None
+
+
+def _entry(path: Path, end: str) -> bytes | None:
+    """The content of the archive's entry whose name ends so; None without one."""
     with _damage(path), zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith("_metadata.json"):
-                return json.loads(archive.read(name)).get(KEY)
+        for entry in archive.infolist():
+            if entry.filename.endswith(end):
+                if entry.file_size > JSON_LIMIT:
+                    raise ValueError(f"{entry.filename} is too long for a description")
+                return archive.read(entry)
     return None
 
 

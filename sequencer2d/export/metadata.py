@@ -1,6 +1,5 @@
 """What an artefact says of itself: the checkpoint's own description, and which exporter wrote it how."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,9 @@ import torch
 
 import sequencer2d
 from sequencer2d.errors import CheckpointError
+from sequencer2d.files import parse_json
 from sequencer2d.models.checkpoints import describe_model
+from sequencer2d.models.description import ARTIFACT_FIELDS, check_description
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.terminal import to_json
 
@@ -50,25 +51,31 @@ def to_strings(meta: Mapping[str, Any]) -> dict[str, str]:
     return {name: to_json(value, indent=None, allow_nan=False) for name, value in entries.items()}
 
 
-def from_string(text: str | None, path: object, kind: str) -> dict[str, Any]:
+def from_string(text: object, path: object, kind: str) -> dict[str, Any]:
     """Read the description back and check that it is one that this version understands.
 
     Raises:
         CheckpointError: no description, a damaged one, or one of another version.
     """
-    if not text:
+    if not text or not isinstance(text, str | bytes):
         raise CheckpointError(f"{path} does not describe itself: it was not written by `sequencer2d export`")
     try:
-        meta = json.loads(text)
-        said = meta["artifact"]
-        version, written_by = said["version"], said["sequencer2d"]
-    except (ValueError, KeyError, TypeError) as error:
+        meta = check_description(parse_json(text), path)
+    except ValueError as error:
         raise CheckpointError(f"{path}: its description cannot be read ({error}); export the model again") from error
-    if version != VERSION:
+    said = meta.get("artifact", {})
+    if "version" in said and said["version"] != VERSION:
         raise CheckpointError(
-            f"{path} is an artefact of version {version}, written by sequencer2d {written_by}; this sequencer2d "
-            f"({sequencer2d.__version__}) reads version {VERSION}: export the model again, or use that version"
+            f"{path} is an artefact of version {said['version']}, written by sequencer2d {said.get('sequencer2d')}; "
+            f"this sequencer2d ({sequencer2d.__version__}) reads version {VERSION}: export the model again, or use "
+            "that version"
         )
+    check_description(meta, path, ARTIFACT_FIELDS)
+    names, channels = meta["class_names"], meta["in_chans"]
+    if names is not None and len(names) != meta["num_classes"]:
+        raise CheckpointError(f"{path}: its description has {len(names)} names for {meta['num_classes']} classes")
+    if {len(meta["input"]["mean"]), len(meta["input"]["std"])} != {channels}:
+        raise CheckpointError(f"{path}: its description has no mean and std for each of {channels} channels")
     if said["kind"] != kind:
         raise CheckpointError(f"{path} calls itself {said['kind']!r} but is {kind!r}: export the model again")
     return meta

@@ -94,9 +94,11 @@ FIELDS: dict[str, Field] = {
 }
 """Every field by its path."""
 
-ARTIFACT_FIELDS = tuple(
-    name for name in FIELDS if name not in ("format", "model", "overrides", "input.crop_mode") and "." in name
-) + ("num_classes", "in_chans", "class_names")
+ARTIFACT_FIELDS = (
+    "num_classes", "in_chans", "class_names", "input", "input.size", "input.mean", "input.std", "input.interpolation",
+    "input.crop_pct", "artifact", "artifact.version", "artifact.kind", "artifact.precision", "artifact.sequencer2d",
+    "artifact.torch", "artifact.minimum_size",
+)  # fmt: skip
 """Those that an exported model needs: its weights cannot be asked."""
 
 

@@ -4,14 +4,19 @@ A peer is written `timm:NAME`, NAME being one of timm's model names.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from sequencer2d.errors import CheckpointError, ConfigError
 from sequencer2d.models.config import did_you_mean
+from sequencer2d.models.description import is_number, is_text
 
 PREFIX = "timm:"
+LARGEST_OPTION = 20_000
+FETCHING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "device", "dtype")
+"""Arguments of `timm.create_model` by which it reads files or the network, or does not build for the CPU."""
 
 
 def is_peer(name: str) -> bool:
@@ -54,6 +59,24 @@ def create_peer(name: str, *, pretrained: bool = False, download: bool = True, *
                 f"of weights ({name}=FILE) or random weights (random:{bare})"
             ) from error
     raise ConfigError(f"timm cannot create {bare} with {options}: {refused}")
+
+
+def check_options(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Options of a model as a file gives them, for `create_peer`: numbers, names, and lists of those (as tuples).
+
+    Raises:
+        CheckpointError: values of another kind or size, or an option by which timm reads another file or the network.
+    """
+    checked = {}
+    for key, value in options.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        plain = all(v is None or is_text(v, 100) or is_number(v, -LARGEST_OPTION, LARGEST_OPTION) for v in values)
+        if key in FETCHING or not key.isidentifier() or len(values) > 100 or not (plain or isinstance(value, bool)):
+            raise CheckpointError(
+                f"{where}: in its description the option {key[:40]!r} of timm's model cannot be set so"
+            )
+        checked[key] = tuple(value) if isinstance(value, list) else value
+    return checked
 
 
 def _cached_weights(name: str) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -11,6 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from sequencer2d.errors import CheckpointError
+from sequencer2d.evaluation.subject import load_subject
+from sequencer2d.models import save_weights
 from tests.cli.conftest import Outcome
 from tests.data.images import make_folder
 
@@ -132,3 +136,29 @@ def test_a_run_of_a_peer_is_evaluated(command: Callable[..., Outcome], tmp_path:
     assert outcome.code == 0, outcome.err
     best = json.loads((run / "summary.json").read_text())["best"]["top1"]
     assert json.loads(outcome.out)["top1"] == pytest.approx(best)
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ({"overrides": {"checkpoint_path": "/etc/passwd"}}, "option 'checkpoint_path' of timm's model"),
+        ({"overrides": {"pretrained_cfg": {"url": "http://x"}}}, "option 'pretrained_cfg'"),
+        ({"overrides": {"depth": 10**9}}, "option 'depth'"),
+        ({"overrides": {"embed_dim": 18_000}}, "does not fit"),
+        ({"overrides": {"no_such": 1}}, "is of no model: timm cannot create"),
+        ({"model": "timm:nothing"}, "is of no model: timm has no model 'nothing'"),
+        ({"num_classes": None}, "num_classes is None"),
+        ({"input": {"size": [224, 224]}}, r"lacks input\.mean"),
+    ],
+)
+def test_descriptions_of_peers_are_checked_before_they_are_built(
+    tmp_path: Path, change: dict[str, Any], complaint: str
+) -> None:
+    model = timm.create_model("test_vit", num_classes=2)
+    said = {"size": [160, 160], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "crop_pct": 0.9}
+    meta = {"format": 1, "model": VIT, "overrides": {}, "num_classes": 2, "in_chans": 3, "input": said}
+    save_weights(model, tmp_path / "m.pt", meta)
+    assert load_subject(tmp_path / "m.pt").data.size == (160, 160)
+    save_weights(model, tmp_path / "m.pt", meta | change)
+    with pytest.raises(CheckpointError, match=complaint):
+        load_subject(tmp_path / "m.pt")

@@ -9,7 +9,7 @@ import torch
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.evaluation.predict import class_names_of, input_fields, predict
-from sequencer2d.models import create_model, load_model
+from sequencer2d.models import create_model, load_model, save_weights
 from tests.cli.conftest import DIGITS, Outcome
 
 
@@ -81,3 +81,45 @@ def test_a_model_without_names_gets_imagenets_or_numbers() -> None:
     with torch.device("meta"):
         assert class_names_of(create_model("sequencer2d_n"))[0].startswith("tench")
         assert class_names_of(create_model("sequencer2d_n", num_classes=3)) == ("class 0", "class 1", "class 2")
+
+
+def test_weights_that_are_no_numbers_are_a_mistake(mistake: Callable[..., str], tiny: Path, images: Path) -> None:
+    model = load_model(tiny)
+    model.norm.weight.data[3] = torch.nan
+    save_weights(model, tiny)
+    for verb in (
+        ("predict", tiny, images, "--json"),
+        ("eval", tiny, "--data", "digits"),
+        ("export", tiny, "--format", "onnx"),
+    ):
+        assert "weights that are not finite numbers" in mistake(*verb)
+    assert "norm.weight first" in mistake("predict", tiny, images)
+
+
+def test_outputs_that_are_no_numbers_end_with_an_error(
+    command: Callable[..., Outcome], tiny: Path, images: Path
+) -> None:
+    model = load_model(tiny)
+    model.head.fc.weight.data.fill_(3e38)
+    model.norm.bias.data.fill_(3e38)
+    save_weights(model, tiny)
+    for verb in (("predict", tiny, images, "--json"), ("eval", tiny, "--data", "digits", "--json", "data.workers=0")):
+        outcome = command(*verb)
+        assert outcome.code == 3, outcome
+        assert outcome.out == ""
+        assert "not finite numbers (NaN or infinity)" in outcome.err
+        assert outcome.err.count("\n") == 1
+
+
+def test_a_program_asks_for_consent(
+    command: Callable[..., Outcome], mistake: Callable[..., str], tiny: Path, images: Path
+) -> None:
+    program = tiny.with_name("model.pt2")
+    assert command("export", tiny, "--format", "torch", "--output", program).code == 0
+    for verb in (("predict", program, images), ("bench", "--artifacts", program)):
+        assert "holds code" in mistake(*verb)
+        assert "--trust" in mistake(*verb)
+    outcome = command("predict", program, images, "--json", "--trust")
+    assert outcome.code == 0, outcome.err
+    assert len(json.loads(outcome.out)) == 3
+    assert command("bench", "--artifacts", program, "--trust", "--seconds", "0.01").code == 0
