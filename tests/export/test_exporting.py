@@ -53,7 +53,7 @@ def test_every_cell_and_axis_becomes_nodes_of_onnx(variant: str, tmp_path: Path)
 def test_artefacts_pad_if_the_model_does(format: str, tmp_path: Path) -> None:
     model, path = small(pad="zeros"), tmp_path / f"model{FORMATS[format].suffix}"
     export_model(model, path, format, images=[])
-    artifact = load_artifact(path)
+    artifact = load_artifact(path, trust=True)
     for size in PADDED:
         images = torch.randn(size[0], 3, *size[1:])
         with torch.no_grad():
@@ -64,7 +64,7 @@ def test_artefacts_pad_if_the_model_does(format: str, tmp_path: Path) -> None:
 def test_an_artefact_says_which_images_are_too_small(pad: str, minimum: int, tmp_path: Path) -> None:
     export_model(small(pad=pad), tmp_path / "model.pt2", "torch", images=[])
     with pytest.raises(InputError, match=f"{minimum}×{minimum}"):
-        load_artifact(tmp_path / "model.pt2")(torch.randn(1, 3, minimum - 1, 16))
+        load_artifact(tmp_path / "model.pt2", trust=True)(torch.randn(1, 3, minimum - 1, 16))
 
 
 @pytest.mark.parametrize("variant, pad", [*((variant, "crop") for variant in VARIANTS), ("sequencer2d_s_add", "zeros")])
