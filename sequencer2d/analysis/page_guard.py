@@ -50,7 +50,7 @@ def guard(port: int, largest_upload: int) -> Any:
     """The middleware for a page at `port`, as Starlette takes it; forms around an upload have 1 MiB more."""
     from starlette.middleware import Middleware
 
-    return Middleware(OwnPageOnly, port=port, largest_body=largest_upload + 2**20)  # type: ignore[arg-type]
+    return Middleware(OwnPageOnly, port=port, largest_body=largest_upload + 2**20)
 
 
 def _fits(length: bytes, most: int) -> bool:
