@@ -1,5 +1,8 @@
 """Errors that a user can cause. Each says what was given, what was expected and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Base of everything a user can put right; the command line prints it in one line and exits with 2."""
@@ -47,3 +50,22 @@ class NumericalError(Exception):
 
 class Interrupted(Exception):
     """Training was asked to stop (SIGTERM or Ctrl-C) and has saved; the command line exits with 75."""
+
+
+def did_you_mean(name: str, names: Iterable[str], *, otherwise: str | None = None, cutoff: float = 0.6) -> str:
+    """The end of a message about an unknown name.
+
+    Args:
+        name: what was given.
+        names: what there is.
+        otherwise: what to say if nothing comes close; by default all the names.
+        cutoff: how alike two names must be to be suggested, from 0 (not at all) to 1 (equal).
+
+    Returns:
+        "did you mean a or b?" with up to four of the closest names, or `otherwise`.
+    """
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=4, cutoff=cutoff)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(names)}" if otherwise is None else otherwise

@@ -1,13 +1,12 @@
 """Naming the blocks of a model, ours or timm's, and catching what one of them puts out."""
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, did_you_mean
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
 
 # Ours and most of timm's hierarchical models, Swin and PoolFormer, ViT and Mixer, ResNet; the first that matches
@@ -47,9 +46,10 @@ def find_block(model: nn.Module, name: str) -> nn.Module:
     if name and name in modules:
         return modules[name]
     known = block_names(model)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.8)
-    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-    raise ConfigError(f"{type(model).__name__} has no block {name!r}{hint}; its blocks: {', '.join(known)}")
+    hint = did_you_mean(name, known, otherwise="", cutoff=0.8)
+    raise ConfigError(
+        f"{type(model).__name__} has no block {name!r}{hint and f' ({hint})'}; its blocks: {', '.join(known)}"
+    )
 
 
 def spread_blocks(model: nn.Module, count: int = 4) -> tuple[str, ...]:

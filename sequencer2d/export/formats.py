@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from sequencer2d.errors import ConfigError, ExportError
+from sequencer2d.errors import ConfigError, ExportError, did_you_mean
 from sequencer2d.export import programs
 from sequencer2d.export.metadata import KEY, to_strings
 from sequencer2d.export.onnx_layer import onnx_translations
-from sequencer2d.models.config import did_you_mean
 from sequencer2d.models.sequencer2d import Sequencer2D
 
 OPSET = 18

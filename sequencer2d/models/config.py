@@ -1,12 +1,10 @@
 """The frozen description of one model: everything that its architecture and its parameters follow from."""
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterable
 from typing import Any
 
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, did_you_mean
 
 CHOICES = {
     "cell": ("lstm", "gru", "rnn"),
@@ -134,13 +132,6 @@ class ModelConfig:
             if name not in names:
                 raise ConfigError(f"no model option {name!r}; {did_you_mean(name, names)}")
         return dataclasses.replace(self, **changes)
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Say which of `names` come close to `name`, or list all of them."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=4, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
 
 
 def _positive_integers(name: str, values: Any) -> tuple[int, ...]:

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from sequencer2d.errors import CheckpointError, ConfigError
-from sequencer2d.models.config import did_you_mean
+from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
 from sequencer2d.models.description import is_number, is_text
 
 PREFIX = "timm:"

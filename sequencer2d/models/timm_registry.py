@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sequencer2d.errors import ConfigError
-from sequencer2d.models.config import ModelConfig, did_you_mean
+from sequencer2d.errors import ConfigError, did_you_mean
+from sequencer2d.models.config import ModelConfig
 from sequencer2d.models.fit import fit_positions
 from sequencer2d.models.names import StateDict, from_authors, is_authors, strip_wrappers
 from sequencer2d.models.sequencer2d import Sequencer2D, data_config

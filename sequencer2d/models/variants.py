@@ -8,8 +8,8 @@ import dataclasses
 import fnmatch
 from typing import Any
 
-from sequencer2d.errors import ConfigError
-from sequencer2d.models.config import ModelConfig, did_you_mean
+from sequencer2d.errors import ConfigError, did_you_mean
+from sequencer2d.models.config import ModelConfig
 
 _P7 = (7, 2, 1, 1)
 

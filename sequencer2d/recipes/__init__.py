@@ -3,11 +3,10 @@
 A recipe's docstring states its command, hardware, hours, expected metric and seeds, or that it was not run yet.
 """
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, did_you_mean
 from sequencer2d.recipes.cifar import cifar10
 from sequencer2d.recipes.digits import digits
 from sequencer2d.recipes.finetune import finetune_392_l
@@ -59,6 +58,4 @@ def _find(name: str) -> Callable[[], "TrainConfig"]:
     for recipe in _RECIPES:
         if recipe.__name__ == name:
             return recipe
-    close = difflib.get_close_matches(name, names(), n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(names())}"
-    raise ConfigError(f"unknown recipe {name!r}; {hint}")
+    raise ConfigError(f"unknown recipe {name!r}; {did_you_mean(name, names())}")

@@ -5,7 +5,6 @@ A path names a field ("optimizer.lr") or a key of a dictionary field ("model.ove
 
 import ast
 import dataclasses
-import difflib
 import json
 import reprlib
 import types
@@ -13,7 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union
 
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
 
@@ -128,14 +127,18 @@ def _is_dictionary_key(config: Any, path: str) -> bool:
 
 
 def _unknown_path(path: str, known: typing.Sequence[str]) -> str:
-    last = path.rpartition(".")[2]
-    close = [name for name in known if name.rpartition(".")[2] == last]
-    close += [name for name in difflib.get_close_matches(path, known, n=3, cutoff=0.8) if name not in close]
-    sections = sorted({name.partition(".")[0] for name in known})
     if any(name.startswith(f"{path}.") for name in known):
         inside = ", ".join(name for name in known if name.startswith(f"{path}."))
         return f"{path} is a section, not a field; set one of its fields: {inside}"
-    hint = f"did you mean {' or '.join(close[:3])}?" if close else f"the top level has: {', '.join(sections)}"
+    last = path.rpartition(".")[2]
+    namesakes = [name for name in known if name.rpartition(".")[2] == last]
+    sections = sorted({name.partition(".")[0] for name in known})
+    hint = did_you_mean(
+        path,
+        namesakes or known,
+        otherwise=f"the top level has: {', '.join(sections)}",
+        cutoff=0.0 if namesakes else 0.8,
+    )
     return f"unknown configuration field {path!r}; {hint}"
 
 
@@ -262,9 +265,9 @@ def _to_choice(value: Any, hint: Any, path: str) -> Any:
     for choice in choices:
         if value == choice or (isinstance(value, str) and value == str(choice)):
             return choice
-    close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
-    hint_text = f"; did you mean {close[0]}?" if close else ""
-    raise ConfigError(f"{path}: expected one of {', '.join(map(str, choices))}, got {reprlib.repr(value)}{hint_text}")
+    hint = did_you_mean(str(value), map(str, choices), otherwise="")
+    expected = f"{path}: expected one of {', '.join(map(str, choices))}, got {reprlib.repr(value)}"
+    raise ConfigError("; ".join(filter(None, (expected, hint))))
 
 
 def _to_tuple(value: Any, hint: Any, path: str) -> tuple[Any, ...]:

@@ -8,8 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sequencer2d.errors import ConfigError
-from sequencer2d.models.config import did_you_mean
+from sequencer2d.errors import ConfigError, did_you_mean
 from sequencer2d.training.config import OptimizerConfig, TrainConfig
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -11,12 +11,11 @@ A subject is written as NAME, NAME@IMPLEMENTATION, timm:NAME or timm:NAME@fuse:
 """
 
 import dataclasses
-import difflib
 
 import torch
 from torch import nn
 
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, did_you_mean
 from sequencer2d.models import create_model, list_models
 from sequencer2d.models.fusing import fuse
 from sequencer2d.models.peers import PREFIX, create_peer, is_peer
@@ -165,8 +164,7 @@ def _timm_subject(name: str, implementation: str) -> Subject:
     name = SHORT.get(name, name)
     if not timm.is_model(name):
         known = dict.fromkeys([*list_models(), *SHORT, *timm.list_models()])
-        close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
-        hint = f"did you mean {' or '.join(close)}?" if close else "see `sequencer2d models` and timm.list_models()"
+        hint = did_you_mean(name, known, otherwise="see `sequencer2d models` and timm.list_models()")
         raise ConfigError(f"no model {name!r}, neither ours nor timm's; {hint}")
     if implementation not in ("", TIMM, FUSE):
         raise ConfigError(f"timm:{name}@{implementation}: timm's models run as they are, or as timm:{name}@{FUSE}")
