@@ -213,14 +213,14 @@ def processor() -> str:
 
 
 def _build(name: str) -> tuple[nn.Module, bool, dict[str, Any]]:
-    from sequencer2d.evaluation.benchmark import parse_subject
-    from sequencer2d.evaluation.benchmark.subjects import build
-    from sequencer2d.evaluation.efficiency import count_macs, count_parameters
+    from sequencer2d.benchmark import parse_contender
+    from sequencer2d.benchmark.contenders import build
+    from sequencer2d.benchmark.cost import count_macs, count_parameters
 
-    subject = parse_subject(name)
-    model = build(subject, SIZE).eval().requires_grad_(False)
+    contender = parse_contender(name)
+    model = build(contender, SIZE).eval().requires_grad_(False)
     about = {"gmacs": round(count_macs(model, SIZE) / 1e9, 3), "parameters": count_parameters(model)}
-    return model, subject.library == "sequencer2d", about
+    return model, contender.library == "sequencer2d", about
 
 
 def _onnx(model: nn.Module, ours: bool, images: Tensor, folder: Path, precision: str) -> Path:

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from benchmarks.record import RESULTS, write_result
-from sequencer2d.evaluation.benchmark import PLANS, merge, read_result
+from sequencer2d.benchmark import PLANS, merge, read_result
 
 DEFAULT_PLANS = [name for name in PLANS if name != "quick"]
 

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.columns import Row
 from benchmarks.efficiency_tables import DTYPE
 from benchmarks.record import RESULTS
-from sequencer2d.evaluation.benchmark import best_rows, label, read_result
+from sequencer2d.benchmark import best_rows, label, read_result
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 AXES = {"size": "resolution, pixels", "batch": "batch, images"}

@@ -6,7 +6,7 @@ Each side stands at its best; a comparison that names Sequencer's form shows it 
 from typing import NamedTuple
 
 from benchmarks.columns import Column, Row, View, fixed
-from sequencer2d.evaluation.benchmark import LEAN, best_rows, label, latest, parse_subject
+from sequencer2d.benchmark import LEAN, best_rows, label, latest, parse_contender
 
 DTYPE = "bf16"
 RATE = "images_per_s"
@@ -15,7 +15,7 @@ PEAK = "peak_memory_mib"
 
 
 class Comparison(NamedTuple):
-    """Two subjects on one workload.
+    """Two contenders on one workload.
 
     `quantity`: images/s, the least peak memory of any usual form, or the peak memory of the form that is shown (MiB).
     `form` is ours, `peer_form` the peer's; none: the fastest.
@@ -91,8 +91,8 @@ def _key(row: Row) -> tuple[object, ...]:
 
 
 def _wanted(name: str, form: str | None, at: Comparison) -> tuple[object, ...]:
-    subject = parse_subject(name)
-    return subject.model, subject.library, subject.implementation, at.mode, DTYPE, at.batch, at.size, form
+    contender = parse_contender(name)
+    return contender.model, contender.library, contender.implementation, at.mode, DTYPE, at.batch, at.size, form
 
 
 RATIO_TABLES = {

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 
 from benchmarks.columns import Column, Row, View, fixed, millions
-from sequencer2d.evaluation.benchmark import LEAN, best_rows, label, latest, table1, with_ratio
+from sequencer2d.benchmark import LEAN, best_rows, label, latest, table1, with_ratio
 
 PEER = "convnext_tiny"
 FORMS = {

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from benchmarks.fp8_models import ARMS, BASELINE, SCALES, Arm, in_short, prepare, say
 from benchmarks.fp8_products import shapes, share_in_fp8
+from sequencer2d.benchmark import parse_contender
+from sequencer2d.benchmark.contenders import build
+from sequencer2d.benchmark.cost import count_macs
+from sequencer2d.benchmark.timing import measure
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.loader import Loader, build_loader
-from sequencer2d.evaluation.benchmark import parse_subject
-from sequencer2d.evaluation.benchmark.subjects import build
-from sequencer2d.evaluation.benchmark.timing import measure
 from sequencer2d.evaluation.classify import ClassificationResult, evaluate
-from sequencer2d.evaluation.efficiency import count_macs
 from sequencer2d.evaluation.predict import input_fields
 from sequencer2d.models import load_model
 from sequencer2d.models.optimizing import Optimized
@@ -32,7 +32,7 @@ ROUNDS = 3
 
 def speed_rows(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """One row for each arm: rate of the whole model, and how far its logits are from bf16's."""
-    model = build(parse_subject(arguments.model), arguments.size).to(device)
+    model = build(parse_contender(arguments.model), arguments.size).to(device)
     found, macs = shapes(model, arguments.size), count_macs(model, arguments.size)
     images = torch.randn(arguments.batch, 3, arguments.size, arguments.size, generator=torch.Generator().manual_seed(0))
     images = images.to(device, torch.bfloat16)

@@ -21,10 +21,10 @@ from benchmarks.fp8_models import (
     say,
     to_fp8,
 )
-from sequencer2d.evaluation.benchmark import parse_subject
-from sequencer2d.evaluation.benchmark.subjects import build
-from sequencer2d.evaluation.benchmark.timing import free_memory, measure
-from sequencer2d.evaluation.efficiency import count_macs
+from sequencer2d.benchmark import parse_contender
+from sequencer2d.benchmark.contenders import build
+from sequencer2d.benchmark.cost import count_macs
+from sequencer2d.benchmark.timing import free_memory, measure
 from sequencer2d.models.graphs import side_stream
 
 GRAPH_CALLS = 10
@@ -68,7 +68,7 @@ def share_in_fp8(found: dict[Shape, int], macs: int, products: tuple[str, ...]) 
 
 def product_rows(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """One row for each shape: milliseconds of one product in bf16 and fp8."""
-    model = build(parse_subject(arguments.model), arguments.size).to(device)
+    model = build(parse_contender(arguments.model), arguments.size).to(device)
     found, macs = shapes(model, arguments.size), count_macs(model, arguments.size)
     rows = []
     for shape, layers in found.items():

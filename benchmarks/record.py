@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sequencer2d.evaluation.benchmark.provenance import provenance
+from sequencer2d.benchmark.provenance import provenance
 from sequencer2d.files import write_json
 
 RESULTS = Path(__file__).parent / "results"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from rich.progress import Progress
 
-    from sequencer2d.evaluation.benchmark import Case, ResultFile
+    from sequencer2d.benchmark import Case, ResultFile
 
 FIELDS = {"models": "models", "batch": "batches", "size": "sizes", "mode": "modes"}
 LAYOUTS = ("workloads", "table1")
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     cases = _shard(plan_cases(arguments, device), arguments.shard)
     if arguments.dry_run:
         return _print_plan(cases)
-    from sequencer2d.evaluation.benchmark import ResultFile, result_header
+    from sequencer2d.benchmark import ResultFile, result_header
 
     if device.index is not None:
         import torch
@@ -100,8 +100,8 @@ def plan_cases(arguments: argparse.Namespace, device: torch.device) -> list[Case
     Raises:
         ConfigError: an unknown plan, model, mode, dtype or form.
     """
-    from sequencer2d.evaluation.benchmark import PLANS, Plan, available_forms
-    from sequencer2d.evaluation.benchmark.plans import QUICK, QUICK_CPU
+    from sequencer2d.benchmark import PLANS, Plan, available_forms
+    from sequencer2d.benchmark.plans import QUICK, QUICK_CPU
 
     if arguments.plan and arguments.plan not in PLANS:
         raise ConfigError(f"no plan {arguments.plan!r}; there are {', '.join(PLANS)}")
@@ -239,7 +239,7 @@ def _workload(case: Case) -> tuple[str, str, int, int]:
 
 
 def _measure(arguments: argparse.Namespace, cases: list[Case], results: ResultFile, device: torch.device) -> bool:
-    from sequencer2d.evaluation.benchmark import run as run_cases
+    from sequencer2d.benchmark import run as run_cases
 
     deadline = time.monotonic() + arguments.time_limit if arguments.time_limit else None
     with progress_bar("rows") as progress:
@@ -262,7 +262,7 @@ def _show_row(progress: Progress, task: Any, row: dict[str, Any]) -> None:
 
 
 def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    from sequencer2d.evaluation.benchmark import PLANS, read_accuracies
+    from sequencer2d.benchmark import PLANS, read_accuracies
 
     plan = PLANS.get(arguments.plan or "")
     layout = arguments.layout or (plan.layout if plan else LAYOUTS[0])
@@ -270,7 +270,7 @@ def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from sequencer2d.evaluation.benchmark import merge, read_result
+    from sequencer2d.benchmark import merge, read_result
     from sequencer2d.files import write_json
 
     merged = merge([read_result(path) for path in arguments.merge], Path(arguments.output or "merged").stem)
@@ -283,7 +283,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 def _list_plans() -> int:
     from rich.table import Table
 
-    from sequencer2d.evaluation.benchmark import PLANS
+    from sequencer2d.benchmark import PLANS
 
     table = Table("plan", "what it answers", box=None, pad_edge=False)
     for name, plan in PLANS.items():
@@ -300,7 +300,7 @@ def _print_plan(cases: list[Case]) -> int:
 
 
 def _default_output(device: torch.device) -> str:
-    from sequencer2d.evaluation.benchmark.provenance import device as describe
+    from sequencer2d.benchmark.provenance import device as describe
 
     name = describe(device.type)["name"] if device.type == "cuda" else "cpu"
     return f"bench-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"

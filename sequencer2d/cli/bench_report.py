@@ -9,7 +9,7 @@ from sequencer2d import terminal
 from sequencer2d.cli.common import console
 
 if TYPE_CHECKING:
-    from sequencer2d.evaluation.benchmark import Accuracy
+    from sequencer2d.benchmark import Accuracy
 
 TITLES = ("model", "form", "images/s", "ratio", "latency, ms", "peak, MiB", "lowest peak, MiB", "parameters", "GMACs")
 TABLE1_TITLES = (
@@ -38,7 +38,7 @@ def report(
         accuracies: of "table1".
         as_json: the values of the tables as JSON instead.
     """
-    from sequencer2d.evaluation.benchmark import best_rows, latest, table1, with_ratio
+    from sequencer2d.benchmark import best_rows, latest, table1, with_ratio
 
     shown = table1(rows, accuracies) if layout == "table1" else with_ratio(best_rows(rows), peer)
     if as_json:
@@ -58,7 +58,7 @@ def report(
 
 def row_line(row: dict[str, Any]) -> str:
     """One row in one line."""
-    from sequencer2d.evaluation.benchmark import label
+    from sequencer2d.benchmark import label
 
     where = f"{label(row)}, {row['form']}, {row['mode']} {row['dtype']}, batch {row['batch']}, {row['size']}²"
     if row["error"]:
@@ -77,7 +77,7 @@ def _by_workload(best: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def _table(title: str, rows: list[dict[str, Any]], peer: str) -> Any:
     from rich.table import Table
 
-    from sequencer2d.evaluation.benchmark import label
+    from sequencer2d.benchmark import label
 
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name in TITLES:

@@ -51,7 +51,7 @@ def describe_model(name: str, size: int) -> dict[str, Any]:
     """One row: `parameters`, `macs` at `size`² pixels, and per stage `strides`, `blocks`, `channels`, `hidden`."""
     import torch
 
-    from sequencer2d.evaluation.efficiency import count_macs, count_parameters
+    from sequencer2d.benchmark.cost import count_macs, count_parameters
     from sequencer2d.models import create_model, model_config
 
     config = model_config(name)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from sequencer2d.evaluation.benchmark.timing import MEASURE_S, measure
+from sequencer2d.benchmark.timing import MEASURE_S, measure
 from sequencer2d.export.artifacts import Artifact
 
 

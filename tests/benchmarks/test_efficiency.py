@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from benchmarks import efficiency, efficiency_plots, tables
-from sequencer2d.evaluation.benchmark import parse_subject
+from sequencer2d.benchmark import parse_contender
 from sequencer2d.files import read_json, write_json
 
 RATES = {"sequencer2d_s": 20.0, "timm:sequencer2d_s": 5.0, "convnext_tiny": 10.0, "deit_small": 40.0}
 
 
 def row(name: str, mode: str, batch: int, size: int, form: str = "eager", **more: Any) -> dict[str, Any]:
-    subject = parse_subject(name)
+    contender = parse_contender(name)
     rate = RATES[name.removesuffix("@recompute")] * batch * (224 / size) ** 2
-    found = {"model": subject.model, "library": subject.library, "implementation": subject.implementation}
-    found |= {"family": subject.family, "form": form, "mode": mode, "dtype": "bf16", "batch": batch, "size": size}
+    found = {"model": contender.model, "library": contender.library, "implementation": contender.implementation}
+    found |= {"family": contender.family, "form": form, "mode": mode, "dtype": "bf16", "batch": batch, "size": size}
     found |= {"sources": "", "images_per_s": rate, "latency_ms": 1e3 * batch / rate, "peak_memory_mib": 3.0 * batch}
     return {**found, "parameters": 28_000_000, "gmacs": 8.3, "error": None, "date": "2030", "resolved": None, **more}
 

@@ -30,8 +30,8 @@ from benchmarks.fp8_models import (
     to_fp8,
 )
 from benchmarks.fp8_products import Shape, product_rows, shapes, share_in_fp8, time_product
+from sequencer2d.benchmark.cost import count_macs
 from sequencer2d.errors import ConfigError
-from sequencer2d.evaluation.efficiency import count_macs
 from sequencer2d.models import create_model, save_weights
 from sequencer2d.models.checkpoints import describe_model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import record
-from sequencer2d.evaluation.benchmark import provenance as sources
+from sequencer2d.benchmark import provenance as sources
 
 
 def test_provenance_names_device_versions_and_commit() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sequencer2d.evaluation.benchmark import timing
+from sequencer2d.benchmark import timing
 
 SMALL = ("--device", "cpu", "--models", "sequencer2d_n,sequencer2d_n@triton,resnet18", "--batch", "2", "--size", "28")
 FAST = ("--seconds", "0.01", "--peer", "resnet18")

@@ -12,8 +12,8 @@ import timm
 
 from benchmarks import efficiency, tiny_imagenet
 from sequencer2d import create_model, recipes
+from sequencer2d.benchmark.cost import count_macs
 from sequencer2d.cli.main import main, parse
-from sequencer2d.evaluation.efficiency import count_macs
 from sequencer2d.models.variants import HUB_WEIGHTS, VARIANTS, list_models
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")

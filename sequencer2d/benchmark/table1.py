@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sequencer2d.benchmark.forms import PAPER
+from sequencer2d.benchmark.results import Row, best_rows, label
 from sequencer2d.errors import ConfigError
-from sequencer2d.evaluation.benchmark.forms import PAPER
-from sequencer2d.evaluation.benchmark.results import Row, best_rows, label
 from sequencer2d.files import read_json
 
 

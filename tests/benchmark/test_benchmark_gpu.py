@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from sequencer2d.evaluation import benchmark
-from sequencer2d.evaluation.benchmark import ResultFile, forms, subjects, timing
-from tests.evaluation.test_benchmark import HEADER, cases, quick
+from sequencer2d import benchmark
+from sequencer2d.benchmark import ResultFile, contenders, forms, timing
+from tests.benchmark.test_benchmark import HEADER, cases, quick
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.gpu
@@ -30,7 +30,7 @@ def test_on_a_gpu_every_form_passes_the_gate_and_counts_memory(mode: str, form: 
 
 
 def test_a_replayed_training_graph_changes_the_weights() -> None:
-    model = subjects.build(benchmark.parse_subject("sequencer2d_n"), 56).cuda()
+    model = contenders.build(benchmark.parse_contender("sequencer2d_n"), 56).cuda()
     form = forms.prepare(forms.workload(model, "training", torch.bfloat16, 4, 56, torch.device("cuda")), "graph")
     before = [parameter.detach().clone() for parameter in model.parameters()]
     form.step()

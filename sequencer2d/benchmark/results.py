@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sequencer2d.benchmark.contenders import RECOMPUTE
+from sequencer2d.benchmark.forms import LEAN, PAPER
+from sequencer2d.benchmark.provenance import now
 from sequencer2d.errors import ConfigError
-from sequencer2d.evaluation.benchmark.forms import LEAN, PAPER
-from sequencer2d.evaluation.benchmark.provenance import now
-from sequencer2d.evaluation.benchmark.subjects import RECOMPUTE
 from sequencer2d.files import read_json, write_json
 
 KEY = ("model", "implementation", "form", "mode", "dtype", "batch", "size", "sources")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from sequencer2d import benchmark
+from sequencer2d.benchmark import Case, Plan, ResultFile, Sweep, contenders, forms, loop, timing
+from sequencer2d.benchmark.gate import Gate
+from sequencer2d.benchmark.results import row_key
 from sequencer2d.errors import ConfigError, ImplementationError
-from sequencer2d.evaluation import benchmark
-from sequencer2d.evaluation.benchmark import Case, Plan, ResultFile, Sweep, forms, loop, subjects, timing
-from sequencer2d.evaluation.benchmark.gate import Gate
-from sequencer2d.evaluation.benchmark.results import row_key
 
 CPU = torch.device("cpu")
 SIZE = 28
@@ -56,9 +56,9 @@ def measure(wanted: list[Case], path: Path, **options: Any) -> tuple[list[dict[s
     return rows, started
 
 
-def workload(mode: str = "inference", dtype: torch.dtype = torch.float32) -> tuple[benchmark.Subject, forms.Workload]:
-    subject = benchmark.parse_subject("sequencer2d_n")
-    return subject, forms.workload(subjects.build(subject, SIZE), mode, dtype, 5, SIZE, CPU)
+def workload(mode: str = "inference", dtype: torch.dtype = torch.float32) -> tuple[benchmark.Contender, forms.Workload]:
+    contender = benchmark.parse_contender("sequencer2d_n")
+    return contender, forms.workload(contenders.build(contender, SIZE), mode, dtype, 5, SIZE, CPU)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def workload(mode: str = "inference", dtype: torch.dtype = torch.float32) -> tup
         ("resnet50", ("resnet50", "timm", "timm")),
     ],
 )
-def test_a_subject_is_named_by_model_and_implementation(text: str, expected: tuple[str, str, str]) -> None:
-    subject = benchmark.parse_subject(text)
-    assert (subject.model, subject.library, subject.implementation) == expected
+def test_a_contender_is_named_by_model_and_implementation(text: str, expected: tuple[str, str, str]) -> None:
+    contender = benchmark.parse_contender(text)
+    assert (contender.model, contender.library, contender.implementation) == expected
 
 
 @pytest.mark.parametrize("text", ["convnxt_tiny", "sequencer2d_n@cuda", "resnet50@fuse", "timm:resnet50@cudnn"])
-def test_an_unknown_subject_is_a_mistake(text: str) -> None:
+def test_an_unknown_contender_is_a_mistake(text: str) -> None:
     with pytest.raises(ConfigError):
-        benchmark.parse_subject(text)
+        benchmark.parse_contender(text)
 
 
 def test_every_plan_names_models_that_exist() -> None:
@@ -90,7 +90,7 @@ def test_every_plan_names_models_that_exist() -> None:
 
 def test_all_implementations_get_the_same_weights_and_a_head_that_is_not_zero() -> None:
     first, second = (
-        subjects.build(benchmark.parse_subject(f"sequencer2d_n@{name}"), SIZE) for name in ("auto", "reference")
+        contenders.build(benchmark.parse_contender(f"sequencer2d_n@{name}"), SIZE) for name in ("auto", "reference")
     )
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
@@ -150,8 +150,8 @@ def test_the_optimised_form_is_for_inference_of_ours() -> None:
 
 def test_the_optimised_form_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forms, "optimize", functools.partial(forms.optimize, compile=False))
-    subject, work = workload()
-    assert Gate(subject, work).check(forms.prepare(work, "optimized")).passed
+    contender, work = workload()
+    assert Gate(contender, work).check(forms.prepare(work, "optimized")).passed
 
 
 def test_the_lean_form_is_for_training_of_every_model() -> None:
@@ -169,8 +169,8 @@ def test_the_lean_forms_code_is_its_own_keeps_less_and_is_right(monkeypatch: pyt
     partitioned = torch._dynamo.lookup_backend("aot_eager_decomp_partition")  # as inductor, without its code
     monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: partitioned)
     monkeypatch.setattr(forms, "MEMORY_BUDGET", 0.1)
-    subject, work = workload("training")
-    gate = Gate(subject, work)
+    contender, work = workload("training")
+    gate = Gate(contender, work)
     kept: dict[str, list[int]] = {"usual": [], "lean": []}
     for name, backend in (("usual", partitioned), ("lean", forms.compile_lean)):
         forward = torch.compile(work.model, dynamic=False, backend=backend)
@@ -256,8 +256,8 @@ def test_a_wrong_result_has_no_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_gate_sees_a_single_wrong_image_at_either_end_of_the_batch() -> None:
-    subject, work = workload()
-    gate = Gate(subject, work)
+    contender, work = workload()
+    gate = Gate(contender, work)
     right = forms.prepare(work, "eager")
     assert gate.check(right).passed
     for image in (0, 4):
@@ -267,8 +267,8 @@ def test_the_gate_sees_a_single_wrong_image_at_either_end_of_the_batch() -> None
 
 
 def test_the_gate_sees_a_wrong_gradient_also_after_steps_have_changed_the_weights() -> None:
-    subject, work = workload("training")
-    gate = Gate(subject, work)
+    contender, work = workload("training")
+    gate = Gate(contender, work)
     right = forms.prepare(work, "eager")
     right.step()
     assert gate.check(right).passed

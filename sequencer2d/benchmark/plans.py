@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from sequencer2d.evaluation.benchmark.forms import PAPER
-from sequencer2d.evaluation.benchmark.loop import Case, make_cases
-from sequencer2d.evaluation.benchmark.subjects import FINE_TUNED_PEERS, PEERS, parse_subject
+from sequencer2d.benchmark.contenders import FINE_TUNED_PEERS, PEERS, parse_contender
+from sequencer2d.benchmark.forms import PAPER
+from sequencer2d.benchmark.loop import Case, make_cases
 
 OURS = ("sequencer2d_s", "sequencer2d_m", "sequencer2d_l")
 THEIRS = tuple(f"timm:{name}" for name in OURS)
@@ -51,7 +51,7 @@ class Plan:
     def _cases(self, dtypes: Sequence[str], form_names: Sequence[str]) -> Iterator[Case]:
         for sweep in self.sweeps:
             yield from make_cases(
-                [parse_subject(model) for model in sweep.models],
+                [parse_contender(model) for model in sweep.models],
                 modes=sweep.modes,
                 dtypes=dtypes if sweep.dtypes is None else sweep.dtypes,
                 batches=sweep.batches,

@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from sequencer2d.evaluation.efficiency import count_macs, count_parameters
+from sequencer2d.benchmark.cost import count_macs, count_parameters
 from sequencer2d.models import create_model, model_config
 
 PAPER = {"sequencer2d_s": 8.4e9, "sequencer2d_m": 11.1e9, "sequencer2d_l": 16.6e9}

@@ -8,10 +8,11 @@ graph needs no copy; training is forward, cross entropy, backward and fused Adam
 without stochastic depth.
 """
 
-from sequencer2d.evaluation.benchmark.forms import DTYPES, FORMS, LEAN, MODES, PAPER, available_forms
-from sequencer2d.evaluation.benchmark.loop import Case, make_cases, result_header, run
-from sequencer2d.evaluation.benchmark.plans import PLANS, Plan, Sweep
-from sequencer2d.evaluation.benchmark.results import (
+from sequencer2d.benchmark.contenders import PEERS, Contender, parse_contender
+from sequencer2d.benchmark.forms import DTYPES, FORMS, LEAN, MODES, PAPER, available_forms
+from sequencer2d.benchmark.loop import Case, make_cases, result_header, run
+from sequencer2d.benchmark.plans import PLANS, Plan, Sweep
+from sequencer2d.benchmark.results import (
     ResultFile,
     best_rows,
     label,
@@ -20,9 +21,8 @@ from sequencer2d.evaluation.benchmark.results import (
     read_result,
     with_ratio,
 )
-from sequencer2d.evaluation.benchmark.subjects import PEERS, Subject, parse_subject
-from sequencer2d.evaluation.benchmark.table1 import Accuracy, read_accuracies, table1
-from sequencer2d.evaluation.benchmark.timing import ceilings
+from sequencer2d.benchmark.table1 import Accuracy, read_accuracies, table1
+from sequencer2d.benchmark.timing import ceilings
 
 __all__ = [
     "DTYPES",
@@ -36,7 +36,7 @@ __all__ = [
     "Case",
     "Plan",
     "ResultFile",
-    "Subject",
+    "Contender",
     "Sweep",
     "available_forms",
     "best_rows",
@@ -45,7 +45,7 @@ __all__ = [
     "latest",
     "make_cases",
     "merge",
-    "parse_subject",
+    "parse_contender",
     "read_accuracies",
     "read_result",
     "result_header",

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sequencer2d.evaluation.benchmark.forms import Form, Forward, Workload
-from sequencer2d.evaluation.benchmark.subjects import Subject
+from sequencer2d.benchmark.contenders import Contender
+from sequencer2d.benchmark.forms import Form, Forward, Workload
 from sequencer2d.models import create_model
 
 BUDGET = 2.0
@@ -58,18 +58,18 @@ class Gate:
     """The reference results for one workload, computed once for all its forms and kept on the CPU, out of its memory.
 
     Args:
-        subject: must run our code (`Subject.runs_our_code`).
+        contender: must run our code (`Contender.runs_our_code`).
         work: its workload, the weights as they were at the beginning.
     """
 
-    def __init__(self, subject: Subject, work: Workload) -> None:
+    def __init__(self, contender: Contender, work: Workload) -> None:
         self.work = work
         self.probe = _spread(len(work.images), IMAGES[work.mode])
         weights = {name: value.detach().cpu().clone() for name, value in work.model.state_dict().items()}
         self.weights = weights
-        self.exact = self._run(subject, "reference", torch.float64)
+        self.exact = self._run(contender, "reference", torch.float64)
         self.baseline = "cudnn" if work.device.type == "cuda" else "aten"
-        usual = self._run(subject, self.baseline, None)
+        usual = self._run(contender, self.baseline, None)
         self.limits = {name: max(BUDGET * e, FLOOR) for name, e in _errors(usual, self.exact).items()}
 
     def check(self, form: Form) -> Verdict:
@@ -86,9 +86,9 @@ class Gate:
         self.work.model.load_state_dict(self.weights)  # steps of other forms, or of a capture, have changed them
         return self._gradients(self.work.model, form.forward, self.work.images, self.probe)
 
-    def _run(self, subject: Subject, implementation: str, dtype: torch.dtype | None) -> Values:
+    def _run(self, contender: Contender, implementation: str, dtype: torch.dtype | None) -> Values:
         """Our model's logits or gradients on the probed images, eagerly; dtype None is the workload's precision."""
-        model = create_model(subject.model)
+        model = create_model(contender.model)
         model.load_state_dict(self.weights)
         model.set_implementation(implementation)
         images = self.work.images[self.probe]

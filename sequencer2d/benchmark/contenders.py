@@ -1,6 +1,6 @@
 """What is measured: our models under one of their implementations, timm's Sequencer, timm's other models (the peers).
 
-A subject is written as NAME, NAME@IMPLEMENTATION, timm:NAME or timm:NAME@fuse:
+A contender is written as NAME, NAME@IMPLEMENTATION, timm:NAME or timm:NAME@fuse:
 
     sequencer2d_s              ours, with implementation "auto"
     sequencer2d_s@cudnn        ours, with a named implementation of the recurrence
@@ -69,7 +69,7 @@ FAMILIES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class Contender:
     """One model as it is measured.
 
     Attributes:
@@ -103,25 +103,25 @@ class Subject:
         return f"{prefix}{self.model}" + (f"@{FUSE}" if self.implementation == FUSE else "")
 
 
-def parse_subject(text: str) -> Subject:
-    """The subject that `text` names (see the top of this file).
+def parse_contender(text: str) -> Contender:
+    """The contender that `text` names (see the top of this file).
 
     Raises:
         ConfigError: a model or an implementation that does not exist.
     """
     name, _, implementation = text.partition("@")
     if is_peer(name):
-        return _timm_subject(name.removeprefix(PREFIX), implementation)
+        return _timm_contender(name.removeprefix(PREFIX), implementation)
     if name in list_models():
         implementation = implementation or "auto"
         known = (*IMPLEMENTATIONS, RECOMPUTE)
         if implementation not in known:
             raise ConfigError(f"{text!r}: no implementation {implementation!r}; there are {', '.join(known)}")
-        return Subject(name, "sequencer2d", implementation)
-    return _timm_subject(name, implementation)
+        return Contender(name, "sequencer2d", implementation)
+    return _timm_contender(name, implementation)
 
 
-def build(subject: Subject, size: int) -> nn.Module:
+def build(contender: Contender, size: int) -> nn.Module:
     """The model with random weights, in fp32 on the CPU, without stochastic depth, for images of size² pixels.
 
     Weights follow from a fixed seed, so that equal architectures get equal weights. Sequencer's head, which starts at
@@ -129,15 +129,15 @@ def build(subject: Subject, size: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        if subject.library == "sequencer2d":
-            recompute = subject.implementation == RECOMPUTE
-            model = create_model(subject.model, gates="recomputed" if recompute else "stored")
-            model.set_implementation("auto" if recompute else subject.implementation)
+        if contender.library == "sequencer2d":
+            recompute = contender.implementation == RECOMPUTE
+            model = create_model(contender.model, gates="recomputed" if recompute else "stored")
+            model.set_implementation("auto" if recompute else contender.implementation)
         else:
-            model = create_peer(PREFIX + subject.model, img_size=size, drop_path_rate=0.0)
-        if subject.is_sequencer:
+            model = create_peer(PREFIX + contender.model, img_size=size, drop_path_rate=0.0)
+        if contender.is_sequencer:
             nn.init.normal_(model.get_submodule("head.fc").weight, std=HEAD_STD)
-        if subject.implementation == FUSE:
+        if contender.implementation == FUSE:
             fuse(model)
     for module in model.modules():
         if hasattr(module, "drop_prob"):
@@ -158,7 +158,7 @@ def resolved(model: nn.Module, device: torch.device, dtype: torch.dtype) -> str:
     return "+".join(sorted(found))
 
 
-def _timm_subject(name: str, implementation: str) -> Subject:
+def _timm_contender(name: str, implementation: str) -> Contender:
     import timm
 
     name = SHORT.get(name, name)
@@ -170,4 +170,4 @@ def _timm_subject(name: str, implementation: str) -> Subject:
         raise ConfigError(f"timm:{name}@{implementation}: timm's models run as they are, or as timm:{name}@{FUSE}")
     if implementation == FUSE and not name.startswith("sequencer"):
         raise ConfigError(f"{name}@{FUSE}: only timm's Sequencer models have recurrences to replace")
-    return Subject(name, TIMM, implementation or TIMM)
+    return Contender(name, TIMM, implementation or TIMM)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from sequencer2d.benchmark import forms, provenance, timing
+from sequencer2d.benchmark.contenders import Contender, build, resolved
+from sequencer2d.benchmark.cost import count_macs, count_parameters
+from sequencer2d.benchmark.gate import Gate
+from sequencer2d.benchmark.results import Key, ResultFile, Row, row_key
 from sequencer2d.errors import ConfigError, DeviceError
-from sequencer2d.evaluation.benchmark import forms, provenance, timing
-from sequencer2d.evaluation.benchmark.gate import Gate
-from sequencer2d.evaluation.benchmark.results import Key, ResultFile, Row, row_key
-from sequencer2d.evaluation.benchmark.subjects import Subject, build, resolved
-from sequencer2d.evaluation.efficiency import count_macs, count_parameters
 
 UNGATED = ("reference",)
 MESSAGE_LENGTH = 300
@@ -23,7 +23,7 @@ MESSAGE_LENGTH = 300
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One subject under one workload, in all forms that are asked for.
+    """One contender under one workload, in all forms that are asked for.
 
     Attributes:
         mode: "inference" or "training".
@@ -33,7 +33,7 @@ class Case:
         forms: of `forms.FORMS`, in the order in which they are measured.
     """
 
-    subject: Subject
+    contender: Contender
     mode: str
     dtype: str
     batch: int
@@ -41,11 +41,11 @@ class Case:
     forms: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.subject}, {self.mode}, {self.dtype}, batch {self.batch}, {self.size}²"
+        return f"{self.contender}, {self.mode}, {self.dtype}, batch {self.batch}, {self.size}²"
 
 
 def make_cases(
-    subjects: Iterable[Subject],
+    contenders: Iterable[Contender],
     *,
     modes: Sequence[str],
     dtypes: Sequence[str],
@@ -69,14 +69,14 @@ def make_cases(
         for value in given:
             if value not in known:
                 raise ConfigError(f"no {what} {value!r}; there are {', '.join(known)}")
-    subjects = list(subjects)
+    contenders = list(contenders)
     cases = []
     for mode, dtype, size, batch in itertools.product(modes, dtypes, sizes, batches):
-        for subject in subjects:
-            applicable = [form for form in form_names if _applies(form, mode, dtype, subject)]
+        for contender in contenders:
+            applicable = [form for form in form_names if _applies(form, mode, dtype, contender)]
             for own in (False, True):
                 if chosen := tuple(form for form in applicable if (form == forms.PAPER) == own):
-                    cases.append(Case(subject, mode, dtype, batch, size, chosen))
+                    cases.append(Case(contender, mode, dtype, batch, size, chosen))
     return cases
 
 
@@ -121,12 +121,12 @@ def run(
     return True
 
 
-def _applies(form: str, mode: str, dtype: str, subject: Subject) -> bool:
+def _applies(form: str, mode: str, dtype: str, contender: Contender) -> bool:
     if form == forms.LEAN:
         return mode == "training"
     if form == forms.PAPER:
         return dtype == "fp32"
-    return form != "optimized" or (subject.runs_our_code and mode == "inference")
+    return form != "optimized" or (contender.runs_our_code and mode == "inference")
 
 
 @contextlib.contextmanager
@@ -189,18 +189,18 @@ class _Runner:
         self.on_row(row)
 
     def _identity(self, case: Case, form: str) -> Row:
-        subject = case.subject
+        contender = case.contender
         return {
-            "model": subject.model,
-            "family": subject.family,
-            "library": subject.library,
-            "implementation": subject.implementation,
+            "model": contender.model,
+            "family": contender.family,
+            "library": contender.library,
+            "implementation": contender.implementation,
             "form": form,
             "mode": case.mode,
             "dtype": case.dtype,
             "batch": case.batch,
             "size": case.size,
-            "sources": _sources() if subject.runs_our_code else "",
+            "sources": _sources() if contender.runs_our_code else "",
         }
 
     def _late(self) -> bool:
@@ -243,18 +243,18 @@ class _Session:
         self.case = case
         self.device = device
         dtype = forms.DTYPES[case.dtype]
-        model = build(case.subject, case.size)
+        model = build(case.contender, case.size)
         layout = torch.contiguous_format if forms.PAPER in case.forms else torch.channels_last
         self.work = forms.workload(model, case.mode, dtype, case.batch, case.size, device, layout=layout)
-        parameters, macs = _size_of(case.subject.model, case.subject.library, case.size)
+        parameters, macs = _size_of(case.contender.model, case.contender.library, case.size)
         self.about: Row = {
             "resolved": resolved(model, device, dtype) or None,
             "parameters": parameters,
             "gmacs": round(macs / 1e9, 3),
         }
         self.gate: Gate | None = None
-        if case.subject.runs_our_code and case.subject.implementation not in UNGATED:
-            self.gate = Gate(case.subject, self.work)
+        if case.contender.runs_our_code and case.contender.implementation not in UNGATED:
+            self.gate = Gate(case.contender, self.work)
             timing.free_memory(device)
 
     def row(self, form: str, measure_s: float) -> Row:
@@ -310,7 +310,7 @@ def _sources() -> str:
 def _size_of(model: str, library: str, size: int) -> tuple[int, int]:
     """Parameters and MACs per image of the unmodified model, counted on the CPU."""
     implementation = "auto" if library == "sequencer2d" else "timm"
-    network = build(Subject(model, library, implementation), size).eval()
+    network = build(Contender(model, library, implementation), size).eval()
     return count_parameters(network), count_macs(network, size)
 
 
