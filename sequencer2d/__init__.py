@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sequencer2d.models import create_model, fuse, list_models, load_model, model_config, optimize, register_timm
     from sequencer2d.ops import rnn2d
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "__version__",
     "create_model",
