@@ -146,8 +146,10 @@ def to_fp8(network: nn.Module, scales: str, chosen: Callable[[nn.Module, str], b
 
 
 def float8_config(scales: str) -> Any:
-    """torchao's configuration, with PyTorch's own product and without changes to the compiler's settings, which would
-    reach the arms in bf16 as well."""
+    """torchao's configuration, with PyTorch's own product.
+
+    It leaves the compiler's settings alone: changes would reach the arms in bf16 as well.
+    """
     from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, PerTensor
     from torchao.quantization.quantize_.common import KernelPreference
 

@@ -22,6 +22,8 @@ class Attribution:
     """Grad-CAM of some images.
 
     Attributes:
+        model: its name.
+        block: name of the block whose output the maps are made of.
         maps: (N, H, W) float32 between 0 and 1: how much a pixel speaks for the class.
         pixels: (N, H, W, 3) uint8, the images.
         classes: (N,) the class asked about.

@@ -59,10 +59,14 @@ def similarity(
     """Linear CKA between all blocks of two models, from mini-batches of the same images.
 
     Args:
-        pixels_first, pixels_second: the images as each model takes them, uint8 (N, H, W, 3), in the same order; the
-            second may be left out if both take the same.
-        blocks_first, blocks_second: by default every block.
-        batch_size: at least 4. A last batch with fewer images is left out.
+        first: any model.
+        second: the model to compare it with; the same subject for the similarity of one model's own blocks.
+        pixels_first: the images as the first model takes them, uint8 (N, H, W, 3).
+        pixels_second: the same images in the same order as the second model takes them; none: as the first does.
+        blocks_first: names of the first model's blocks; by default every block.
+        blocks_second: names of the second model's blocks; by default every block.
+        batch_size: images in a mini-batch, at least 4. A last batch with fewer than 4 images is left out.
+        progress: called with the number of images done since the last call.
 
     Raises:
         ConfigError: a block that does not exist.
@@ -109,8 +113,10 @@ def unbiased_hsic(k: Tensor, m: Tensor) -> Tensor:
 
 
 def linear_cka(x: Tensor, y: Tensor) -> Tensor:
-    """Linear CKA of features (n, p) and (n, q) by its definition, ‖Yᵀ X‖² / (‖Xᵀ X‖ ‖Yᵀ Y‖) after centring: biased
-    upwards."""
+    """Linear CKA of features (n, p) and (n, q) by its definition: ‖Yᵀ X‖² / (‖Xᵀ X‖ ‖Yᵀ Y‖) after centering.
+
+    Its estimate from few images is too high.
+    """
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
     return (y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())
 

@@ -127,6 +127,8 @@ def receptive_fields(
         blocks: names of modules; by default one a stage.
         method: "energy" or "paper", see `erf_methods`.
         layout: what the blocks' outputs are, where it cannot be found (see `find_layouts`).
+        batch_size: images in one forward and backward pass. It changes the result only by rounding.
+        progress: called with the number of images done since the last call.
 
     Raises:
         ConfigError: no such block or method, or a layout that cannot be found or is not so.
@@ -169,8 +171,9 @@ def method_images(
 
 
 def theoretical_field(kernels: Sequence[tuple[int, int]]) -> np.ndarray:
-    """The exact gradient profile, along one axis, of a stack of convolutions whose weights are all 1 (Luo et al., sec.
-    2.2).
+    """The exact gradient profile, along one axis, of a stack of convolutions whose weights are all 1.
+
+    Source: Luo et al., section 2.2.
 
     Args:
         kernels: (kernel size, stride) of each convolution, the first one first.

@@ -1,5 +1,7 @@
-"""Figures of the arrays, as a paper would print them: titles, units, one colour scale, readable without the text
-beside them."""
+"""Figures of the arrays, as a paper would print them.
+
+Each has titles, units and one color scale, and is readable without the text beside it.
+"""
 
 import io
 import textwrap
@@ -25,8 +27,10 @@ VISIBLE = 6  # levels of 255 by which a colour may be off unseen
 
 
 def receptive_field_grid(models: Sequence[Sequence[ReceptiveField]]) -> Any:
-    """One row a model, one column a depth, on one colour scale (Figure 5). The method of the fields says what is drawn,
-    and whether every map has its own maximum (`energy`) or all maps share one minimum and maximum (`paper`).
+    """One row per model and one column per depth, on one color scale, as in the paper's Figure 5.
+
+    The fields' method decides what is drawn, and whether each map is scaled by its own maximum (`energy`) or all maps
+    share one minimum and maximum (`paper`).
 
     Raises:
         ConfigError: fields by different methods.
@@ -202,8 +206,10 @@ def running_animation(states: HiddenStates, path: str | Path) -> None:
 
 
 def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 160, milliseconds: int = 160) -> None:
-    """The image, and beside it each scan's most active channel, uncovered as the scan goes, as a GIF; panels of about
-    `side` pixels' height under their titles."""
+    """The image and beside it each scan's most active channel, uncovered as the scan proceeds, as a GIF.
+
+    Panels are about `side` pixels high, under their titles.
+    """
     import matplotlib as mpl
     from PIL import Image
 
@@ -280,8 +286,10 @@ def save_figure(figure: Any, path: str | Path, formats: Sequence[str] = FORMATS,
 
 
 def figure_bytes(figure: Any, name: str = "png", dpi: int = 130) -> bytes:
-    """A figure as a file of the format `name`; PNGs with 256 colours, a third of the size, where no pixel tells them
-    from the true ones."""
+    """A figure as a file of the format `name`.
+
+    A PNG has 256 colors, a third of the size, if no pixel can be told from its true color.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -308,8 +316,10 @@ def readable(class_name: str) -> str:
 
 
 def _power(gamma: float, largest: float | None = 1.0) -> Any:
-    """A colour scale from 0 to `largest` (none: the largest value); with `gamma` < 1 weak values show beside strong
-    ones."""
+    """A color scale from 0 to `largest` (none: the largest value).
+
+    With `gamma` < 1 weak values show beside strong ones.
+    """
     from matplotlib.colors import PowerNorm
 
     return PowerNorm(gamma, vmin=0, vmax=largest)

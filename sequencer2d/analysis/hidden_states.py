@@ -46,8 +46,10 @@ class HiddenStates:
                     model=self.model, block=self.block, flattened=self.flattened)  # fmt: skip
 
     def rows(self) -> list[tuple[str, np.ndarray]]:
-        """(title, (h, w, channels)): the vertical LSTM's output, the horizontal one's and the fusion's, as far as
-        they exist."""
+        """Titles and maps (h, w, channels) of the vertical LSTM's, the horizontal one's and the fusion's output.
+
+        Those that the block does not have are left out.
+        """
         rows = []
         for title, numbers in (("vertical", (0, 1)), ("horizontal", (2, 3))):
             slots = [slot for slot, scan in enumerate(self.scans) if scan in numbers]

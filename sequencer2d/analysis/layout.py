@@ -75,6 +75,7 @@ def find_layouts(
         model: any model of images (B, in_chans, H, W).
         blocks: names of modules.
         size: height and width of the images in pixels.
+        in_chans: channels of the images.
         stated: what a person says it is: "NCHW", "NHWC" or "tokens". Needed only where it cannot be found; anywhere
             else it is checked.
 

@@ -95,6 +95,8 @@ def memory_reach(
     Args:
         subject: one of our models with LSTM or GRU cells.
         pixels: uint8 (N, H, W, 3).
+        batch_size: images in one forward pass.
+        progress: called with the number of images done since the last call.
 
     Raises:
         ConfigError: a model without gates that forget.

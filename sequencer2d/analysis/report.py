@@ -1,5 +1,7 @@
-"""One self-contained HTML file about a model: every figure, every number, what they mean; nothing is fetched to show
-it."""
+"""One self-contained HTML file about a model: every figure, every number, and what they mean.
+
+A browser fetches nothing to show it.
+"""
 
 import base64
 import html
@@ -32,8 +34,16 @@ from sequencer2d.files import atomic_write
 
 @dataclass(frozen=True)
 class Limits:
-    """How many images each part takes, `images` for what is drawn, `labelled` for what is measured on labels, and how
-    many processes corrupt them (0: this one)."""
+    """How many images each part takes, and how many processes corrupt them.
+
+    Attributes:
+        images: for what is drawn.
+        labelled: for what is measured on labels.
+        severities: of the corruptions, from 1 to 5.
+        epsilons: radii of the attacks, as parts of the range of a pixel's values.
+        attack_steps: of PGD.
+        workers: processes that corrupt images; 0: this one.
+    """
 
     images: int = 50
     labelled: int = 200
@@ -66,6 +76,11 @@ def write_report(
     """Analyze the first model, beside the others, and write the report.
 
     Args:
+        subjects: the model to analyze, then those to compare it with.
+        source: images with labels.
+        path: of the HTML file.
+        limits: how many images each part takes.
+        common_only: leave out classes of the data that a model does not have, instead of refusing them.
         on_part: called with the title of each part before it is made.
         progress: called with the number of images that a part has done since the last call.
 
@@ -112,8 +127,10 @@ def render(subjects: Sequence[Subject], source: Source, sections: Sequence[Secti
 
 
 def _uncertainty(count: int) -> float:
-    """Half the width of the 95 % interval of a share of `count` images, at its widest (a share of one half), in
-    percent."""
+    """Half the width of the 95 % interval of a share of `count` images, in percent.
+
+    The width is that of a share of one half, where it is largest.
+    """
     return 100 * 1.96 * math.sqrt(0.25 / count)
 
 

@@ -71,8 +71,10 @@ class Workload:
         return torch.compile(self.model, dynamic=False)
 
     def autocast(self) -> torch.autocast:
-        """Autocast for training. Without its cache of weights, which a CUDA graph must not meet: a weight is cast once
-        a step in any case."""
+        """Autocast for training, without its cache of weights.
+
+        A CUDA graph must not read that cache, and a weight is cast once a step in any case.
+        """
         enabled = self.mode == "training" and self.dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled, cache_enabled=False)
 
@@ -124,8 +126,10 @@ def workload(
 
 
 def available_forms(device: torch.device) -> tuple[str, ...]:
-    """The forms that are measured on a device unless others are named: on a CPU the eager one alone, which needs no
-    compiler."""
+    """The forms that are measured on a device unless others are named.
+
+    On a CPU this is the eager form alone, which needs no compiler.
+    """
     return ("eager", "compile", "graph", "optimized") if device.type == "cuda" else ("eager",)
 
 

@@ -26,6 +26,7 @@ class Case:
     """One contender under one workload, in all forms that are asked for.
 
     Attributes:
+        contender: the model.
         mode: "inference" or "training".
         dtype: "fp32", "bf16" or "fp16": of weights and images in inference, of autocast in training (weights in fp32).
         batch: images per step.
@@ -94,6 +95,9 @@ def run(
     """Measure the device's ceilings and what `results` doesn't hold yet, adding each row as it is there.
 
     Args:
+        cases: models with the forms, sizes and batches to measure them at.
+        results: the file that rows are read from and added to.
+        device: where everything runs.
         deadline: `time.monotonic()` after which no further row is begun; None for no limit.
         retry: measure rows again that ended with an error.
         measure_s: seconds of timed steps per row.

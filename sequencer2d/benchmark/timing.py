@@ -74,8 +74,9 @@ def free_memory(device: torch.device) -> None:
 
 
 def free_workspaces(device: torch.device) -> None:
-    """Free what matrix products keep for each stream and thread that they saw, 32 MiB each on Hopper: it would count
-    as memory of whatever is measured next. No CUDA graph may be alive, as it would go on writing there.
+    """Free the workspaces that matrix products keep for each stream and thread, 32 MiB each on Hopper.
+
+    They would count as memory of whatever is measured next. No CUDA graph may be alive: it would go on writing there.
     """
     if device.type == "cuda":
         gc.collect()

@@ -35,6 +35,7 @@ def report(
     Args:
         rows: as `ResultFile` holds them.
         layout: "workloads", each model's best form with its ratio to `peer`, or "table1".
+        peer: name of the model that ratios compare with.
         accuracies: of "table1".
         as_json: the values of the tables as JSON instead.
     """

@@ -94,6 +94,7 @@ def open_flowers102(
         split: its name.
         root: the folder that holds `flowers-102/`, or its files.
         download: fetch the files by torchvision if they are not there.
+        decoding: how image files become pixels.
 
     Raises:
         DataError: no such split, files that are missing or damaged, or scipy is not installed.
@@ -128,6 +129,7 @@ def open_stanford_cars(
         split: its name; `val` is the test split, as there is no other.
         root: the folder that holds `stanford_cars/`, or its files.
         download: not possible: their authors' server no longer has them.
+        decoding: how image files become pixels.
 
     Raises:
         DataError: no such split, files that are missing or damaged, or scipy is not installed.

@@ -1,0 +1,1 @@
+"""Evaluation: a model and a data source → numbers."""

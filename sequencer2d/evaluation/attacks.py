@@ -87,6 +87,7 @@ def fgsm(classifier: Classifier, images: Tensor, targets: Tensor, epsilon: float
 
     Args:
         classifier: images between 0 and 1 (B, C, H, W) → logits (B, classes); differentiable, in evaluation mode.
+        images: (B, C, H, W), between 0 and 1.
         targets: (B,) the true classes.
         epsilon: ≥ 0.
     """
@@ -107,6 +108,11 @@ def pgd(
     """`steps` of FGSM, each projected back to the ball of radius ε around the image and to 0..1.
 
     Args:
+        classifier: as for `fgsm`.
+        images: (B, C, H, W), between 0 and 1.
+        targets: (B,) the true classes.
+        epsilon: the ball's radius in the maximum norm, ≥ 0.
+        steps: how many, at least 1.
         step_size: by default 2.5 ε / steps (Madry et al., sec. 4): enough to reach the border and turn.
         start: (B, C, H, W) where to begin, in the ball (see `random_start`); by default the image itself.
     """
@@ -123,8 +129,11 @@ def random_start(images: Tensor, epsilon: float, indices: Sequence[int] | np.nda
     """A point of the ball of radius ε around each image, drawn uniformly, cut to 0..1.
 
     Args:
+        images: (B, C, H, W), between 0 and 1.
+        epsilon: the ball's radius in the maximum norm, ≥ 0.
         indices: (B,) of the images in their source. With the seed they determine the draw, so that it does not depend
             on the batch that an image is in.
+        seed: of the draw.
     """
     draws = [
         torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(mixed_seed(seed, 0, int(index))))
@@ -148,9 +157,15 @@ def attack_accuracy(
     """Accuracy on images attacked with full knowledge of the model.
 
     Args:
+        subject: any classifier.
+        source: images with labels.
         attack: "fgsm" or "pgd".
         settings: radii, steps, step size and start; by default the paper's.
         limit: at most so many images, a random sample; by default all, as in the paper.
+        seed: of the sample and of random starts.
+        batch_size: images in one pass through the model.
+        common_only: leave out classes of the data that the model does not have, instead of refusing them.
+        progress: called with the number of images done since the last call.
 
     Raises:
         ConfigError: an unknown attack, a negative radius, no steps, or classes that do not match.

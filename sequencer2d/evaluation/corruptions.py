@@ -69,6 +69,7 @@ def corrupt_versions(
         images: uint8 (B, H, W, 3).
         indices: (B,) of the images in their source: with the cell they make the seed of a corruption.
         cells: K pairs of corruption and severity.
+        seed: the other part of a corruption's seed.
 
     Returns:
         uint8 (B, 1 + K, H, W, 3).

@@ -77,7 +77,8 @@ def open_release(
     Args:
         root: the folder that holds <corruption>/<severity>/<class>/*.JPEG, or folders of such folders (noise, blur,
             weather, digital, as the archives are called).
-        corruptions, severities: those to open. The release's four extra corruptions are no part of mCE.
+        corruptions: those to open. The release's four extra corruptions are no part of mCE.
+        severities: those to open, from 1 to 5.
 
     Raises:
         ConfigError: an unknown corruption or severity.
@@ -117,8 +118,11 @@ def release_errors(
     """Errors, confidence and calibration of a classifier on each corruption and severity of the release.
 
     Args:
+        subject: any classifier.
+        release: the opened archives.
         clean: the images without corruption, evaluated with the model's own crop; none: their figures are nan.
         limit: at most so many images of each cell, a random sample; the same ones of every cell.
+        seed: of the sample.
         batch_size: images in a pass through the model.
         workers: processes that read images; none: one for each core, at most 16; 0: this process.
         common_only: leave out classes of the data that the model does not have.

@@ -68,8 +68,10 @@ class CorruptionResult:
 
     @property
     def mce(self) -> float | None:
-        """Mean corruption error in percent of AlexNet's; None unless all 15 × 5 of the release were run with
-        ImageNet's classes."""
+        """Mean corruption error in percent of AlexNet's.
+
+        It is None unless all 15 × 5 cells of the release were run with ImageNet's classes.
+        """
         complete = set(self.corruptions) == set(CORRUPTIONS) and set(self.severities) == set(SEVERITIES)
         comparable = self.released and self.imagenet and complete
         return mean_corruption_error(self.error, self.corruptions) if comparable else None
@@ -89,8 +91,10 @@ class CorruptionResult:
 
 
 def mean_corruption_error(error: np.ndarray, corruptions: Sequence[str] = CORRUPTIONS) -> float:
-    """mCE in percent: the mean over corruptions of Σ_s error / Σ_s AlexNet's error (Hendrycks and Dietterich, sec.
-    4.2)."""
+    """mCE in percent: the mean over corruptions of Σ_s error / Σ_s AlexNet's error.
+
+    Source: Hendrycks and Dietterich, section 4.2.
+    """
     alexnet = np.asarray([ALEXNET_ERRORS[name] for name in corruptions])
     return float(100 * (np.asarray(error).mean(axis=1) / alexnet).mean())
 

@@ -86,10 +86,10 @@ def read_images(paths: Iterable[str | os.PathLike[str]], data: DataConfig, *, li
 def read_augmented(
     paths: Iterable[str | os.PathLike[str]], data: DataConfig, *, limit: int | None = None, seed: int = 0
 ) -> np.ndarray:
-    """Images without labels as `read_images`, but augmented as timm does in training unless it is told otherwise: a
-    random part of 8 to 100 % of the image, a flip, brightness, contrast and saturation changed by up to 40 %.
+    """Images without labels as `read_images`, but augmented by timm's defaults for training.
 
-    The same images for the same seed. Raises the errors of `read_images`.
+    These are a random part of 8 to 100 % of the image, a flip, and brightness, contrast and saturation changed by up
+    to 40 %. The same seed gives the same images. Raises the errors of `read_images`.
     """
     files = find_images(paths)
     config = replace(
@@ -130,6 +130,8 @@ def match_classes(subject: Subject, source: Source, *, common_only: bool = False
     numbers or the order decide, see `data.classes.match`.
 
     Args:
+        subject: any classifier.
+        source: images with labels.
         common_only: leave out classes of the source that the subject does not have, instead of refusing them.
 
     Raises:

@@ -55,6 +55,7 @@ def predict(
         paths: image files.
         config: decoding, size, mean, std, resampling and crop of the images; see `input_fields`.
         class_names: name of each output of the model.
+        device: where the model runs.
         amp_dtype: autocast to this dtype; none: the model's own.
         top_k: classes per image, at most.
         batch_size: images in one forward pass.

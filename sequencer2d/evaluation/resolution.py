@@ -87,8 +87,14 @@ def resolution_sweep(
     that.
 
     Args:
+        subject: any classifier.
+        source: images with labels.
         sizes: sides in pixels; by default `default_sizes`. The native size is added.
         limit: at most so many images, a random sample.
+        seed: of the sample.
+        batch_size: images in one pass through the model.
+        common_only: leave out classes of the data that the model does not have, instead of refusing them.
+        progress: called with the number of images done since the last call.
 
     Raises:
         ConfigError: a size that is not positive, classes that do not match, or a model that takes its own size only.

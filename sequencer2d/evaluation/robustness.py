@@ -1,10 +1,10 @@
-"""Errors under the 15 corruptions of ImageNet-C at 5 severities (Hendrycks and Dietterich 2019), made on the fly for
-any data set.
+"""Errors on images of any data set under the 15 corruptions of ImageNet-C at 5 severities, made on the fly.
 
-This is another benchmark than ImageNet-C, whose images are released as files (`imagenet_c`), and has no mCE: AlexNet's
-errors were measured on those files. The corruptions are those of the library imagecorruptions-imaug, whose strengths
-are tuned for images of 224 pixels: on much smaller ones the same severity destroys more. They are applied after
-resizing and cropping; unlike in ImageNet-C, the result is not compressed as JPEG once more.
+The corruptions are those of Hendrycks and Dietterich (2019), as the library imagecorruptions-imaug makes them. This is
+another benchmark than ImageNet-C, whose images are released as files (`imagenet_c`), and has no mCE: AlexNet's errors
+were measured on those files. The strengths are tuned for images of 224 pixels: on much smaller ones the same severity
+destroys more. Corruptions are applied after resizing and cropping; unlike in ImageNet-C, the result is not compressed
+as JPEG once more.
 """
 
 import multiprocessing
@@ -51,6 +51,10 @@ def corruption_errors(
     """Errors, confidence and calibration of a classifier under each corruption and severity.
 
     Args:
+        subject: any classifier.
+        source: images with labels.
+        corruptions: names of the benchmark's corruptions.
+        severities: from 1 to 5.
         limit: at most so many images, a random sample; the same ones under every corruption.
         seed: of the sample and of the corruptions.
         workers: processes that corrupt; 0: this one.

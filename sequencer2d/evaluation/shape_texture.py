@@ -94,8 +94,11 @@ def cue_conflict(
     A category's probability is the mean over its classes; images whose two cues agree are left out.
 
     Args:
+        subject: any classifier.
         root: folder of the images, sub-folders included.
         categories: the model's outputs of each category; by default ImageNet's 16, for models of its 1000 classes.
+        batch_size: images in one pass through the model.
+        progress: called with the number of images done since the last call.
 
     Raises:
         ConfigError: a model of other classes without `categories`, or categories that the model does not have.

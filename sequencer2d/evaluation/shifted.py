@@ -99,7 +99,13 @@ def evaluate_shifted(
     For ReaL a prediction is right if it is one of the image's labels; images without labels are left out.
 
     Args:
+        subject: a classifier of ImageNet's classes.
+        shifted: the set.
+        limit: at most so many images, a random sample.
+        seed: of the sample.
+        batch_size: images in one pass through the model.
         common_only: ask about the classes that the model and the set share, leaving out images of others.
+        progress: called with the number of images done since the last call.
 
     Raises:
         ConfigError: a model that lacks classes of the set.

@@ -43,8 +43,10 @@ def fit_state(state: Mapping[str, Tensor], model: Sequencer2D, source: str) -> S
 
 
 def identify(state: Mapping[str, Tensor]) -> str | None:
-    """Return the variant whose parameters have these names and shapes (channels of the image, classifier and position
-    grid apart), or None."""
+    """Return the variant whose parameters have these names and shapes, or None.
+
+    The image's channels, the classifier and the position grid may differ.
+    """
     shapes = _shapes(state)
     blocks = {name for name in shapes if name.endswith("norm1.weight")}
     for name, config in VARIANTS.items():

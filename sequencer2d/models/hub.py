@@ -59,7 +59,10 @@ class HubMixin:
 
         Args:
             pretrained_model_name_or_path: a folder, which needs no network, or a repository.
-            revision, token, cache_dir, local_files_only: as for `huggingface_hub.snapshot_download`.
+            revision: branch, tag or commit of the repository; by default its main branch.
+            token: of the hub; none: the one that is logged in, if any.
+            cache_dir: where the hub's client keeps files; none: its own folder.
+            local_files_only: read the cache and do not ask the hub.
             **overrides: fields of `ModelConfig` to change, such as `num_classes`.
 
         Raises:
@@ -89,7 +92,11 @@ class HubMixin:
         Args:
             repo_id: "owner/name"; made if it does not exist.
             run: as for `save_pretrained`.
-            commit_message, private, token, branch, create_pr: as the hub's own client takes them.
+            commit_message: of the upload's commit.
+            private: whether a new repository is private; none: the owner's default.
+            token: of the hub; none: the one that is logged in.
+            branch: to commit to; none: the main branch.
+            create_pr: whether to open a pull request with the files instead.
 
         Raises:
             CheckpointError: the hub cannot be reached or does not let you in.

@@ -1,0 +1,1 @@
+"""Training: configuration, schedule, optimizer, loop, checkpoints and the log of a run."""

@@ -5,7 +5,6 @@ import pickle
 
 import pytest
 import safetensors
-import safetensors.torch
 import torch
 
 from sequencer2d import create_model, list_models

@@ -177,8 +177,10 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
 
 @contextlib.contextmanager
 def parts_progress(description: str, parts: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
-    """A bar on standard error for work in parts of unknown size: two functions, to call with the title of each part
-    and with images that it has done."""
+    """A bar on standard error for work in parts of unknown size.
+
+    Yields two functions: one takes the title of the part that begins, the other the number of images just done.
+    """
     with progress_bar("images") as bar:
         task, titles = bar.add_task(description, total=None), itertools.count(1)
 
