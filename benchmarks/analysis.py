@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     begun = time.monotonic()
     arguments = parse(argv)
     from sequencer2d.cli.common import resolve_device
-    from sequencer2d.data.sources import open_source
+    from sequencer2d.data.opening import open_source
     from sequencer2d.evaluation.subject import load_subject
 
     device = resolve_device(arguments.device)

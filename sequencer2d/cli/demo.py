@@ -58,7 +58,7 @@ def predict_digits(run_folder: Path) -> tuple[list[Prediction], list[str]]:
     """Write test digits as image files, predict them with the run's model, draw that; (predictions, truths)."""
     from sequencer2d.analysis.predictions import draw_predictions
     from sequencer2d.data.config import DataConfig
-    from sequencer2d.data.sources import open_source
+    from sequencer2d.data.opening import open_source
     from sequencer2d.evaluation.predict import class_names_of, input_fields, predict
     from sequencer2d.models.checkpoints import load_model
 

@@ -5,7 +5,6 @@ no image carries another's erased rectangle. Everything random here comes from a
 uninterrupted one drew.
 """
 
-import contextlib
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -16,8 +15,8 @@ from timm.data import Mixup
 from torch import Tensor
 from torchvision.transforms import v2
 
-from sequencer2d.data.config import DataConfig
-from sequencer2d.errors import ConfigError
+from sequencer2d.data.config import DataConfig, require_pairs
+from sequencer2d.seeds import numpy_seeded, stream_seed, torch_seeded
 
 # Zhong et al., "Random Erasing Data Augmentation", section 3.2, with the bounds that timm's recipes use.
 ERASED_AREA = (0.02, 1 / 3)
@@ -60,10 +59,10 @@ class BatchTransform:
             or cutmix is on. Label smoothing is the loss's.
         """
         if self.mixer is not None:
-            images, targets = self.mixer(images, targets, seed=_seed_of(self.seed, _MIXUP_STREAM, step))
+            images, targets = self.mixer(images, targets, seed=_stream(self.seed, _MIXUP_STREAM, step))
         images = normalize(images, self.config.mean, self.config.std, dtype=dtype)
         if self.config.erasing > 0:
-            seed = _seed_of(self.seed, _ERASING_STREAM, self.rank, step)
+            seed = _stream(self.seed, _ERASING_STREAM, self.rank, step)
             images = erase(images, self.config.erasing, mode=self.config.erasing_mode, seed=seed)
         return images, targets
 
@@ -100,7 +99,7 @@ def augment(images: Tensor, policy: str, *, draws: int = 8, seed: int = 0) -> Te
         A new tensor of the same shape, dtype and device.
     """
     transform = _policy(policy)
-    with _torch_seeded(seed):
+    with torch_seeded(seed):
         return torch.cat([transform(part) for part in images.chunk(min(draws, len(images)))])
 
 
@@ -163,16 +162,12 @@ class Mixer:
         Raises:
             ConfigError: B is odd.
         """
-        if len(images) % 2:
-            raise ConfigError(
-                f"mixup and cutmix pair the images of a batch, which has {len(images)} of them in each process; "
-                "choose an even data.batch_size, or set data.mixup=0 data.cutmix=0"
-            )
+        require_pairs(len(images))
         mixed = torch.empty_like(images, dtype=torch.float32)
         labels = torch.empty(len(images), self._mixup.num_classes, device=images.device)
         for number, members in self._groups(len(images)):
             members = members.to(images.device, non_blocking=True)
-            with _numpy_seeded(_seed_of(seed, number)):
+            with numpy_seeded(_stream(seed, number)):
                 mixed[members], labels[members] = self._mixup(images[members].float(), targets[members])
         return mixed.round_(), labels
 
@@ -237,27 +232,6 @@ def _policy(name: str) -> torch.nn.Module:
     return policies[name](interpolation=v2.InterpolationMode.BILINEAR)
 
 
-@contextlib.contextmanager
-def _torch_seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generator of the CPU alone, from which the policies draw; the devices' go on as they were."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-
-
-@contextlib.contextmanager
-def _numpy_seeded(seed: int) -> Iterator[None]:
-    state = np.random.get_state()
-    np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
-
-
-def _seed_of(*parts: int) -> int:
+def _stream(*parts: int) -> int:
     """A well-mixed seed below 2^63 from a few numbers."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return stream_seed(*parts) >> 1

@@ -128,3 +128,12 @@ class DataConfig(Checked):
     def mixes(self) -> bool:
         """Whether mixup or cutmix is on: targets are then one probability a class."""
         return self.mixup_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+
+def require_pairs(images: int) -> None:
+    """Raise `ConfigError` unless a process's batch of `images` images can be paired for mixup and cutmix."""
+    if images % 2:
+        raise ConfigError(
+            f"mixup and cutmix pair the images of a batch, which has {images} of them in each process; choose an even "
+            "number with data.batch_size, or set data.mixup=0 data.cutmix=0"
+        )

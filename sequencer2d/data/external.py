@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from timm.data import create_dataset
 from torchvision.datasets import DatasetFolder
 
 from sequencer2d.data.fine_grained import FINE_GRAINED
@@ -119,8 +120,6 @@ class ExternalSource:
 
 
 def _create(kind: str, name: str, split: str, root: str, download: bool) -> Any:
-    from timm.data import create_dataset
-
     options: dict[str, Any] = {"download": download} if kind == "torch" else {}
     names = (split, "validation", "test") if kind == "hfds" and split == "val" else (split,)
     for number, candidate in enumerate(names):

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torchvision.datasets import Flowers102
 
 from sequencer2d.data.images import UPRIGHT, Decoding, decode
 from sequencer2d.errors import DataError
@@ -204,16 +205,12 @@ def _loadmat(path: Path) -> dict[str, Any]:
 
 def _flower_names(labels: np.ndarray) -> tuple[str, ...]:
     """torchvision knows the flowers' names; the distributed files only have numbers, which serve otherwise."""
-    from torchvision.datasets import Flowers102
-
     names = getattr(Flowers102, "classes", ())
     count = int(labels.max())
     return tuple(names) if len(names) == count else tuple(str(number + 1) for number in range(count))
 
 
 def _download_flowers(root: str | os.PathLike[str]) -> None:
-    from torchvision.datasets import Flowers102
-
     try:
         Flowers102(root, download=True)
     except Exception as error:  # whatever the network and the checksums bring

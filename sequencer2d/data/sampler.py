@@ -1,15 +1,14 @@
 """Which images each process reads, in which order: a pure function of (seed, epoch, position)."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.errors import ConfigError
 
 
 class ResumableSampler:
-    """Batches of indices for one of `world_size` processes, from any point of an epoch.
+    """Batches of indices for one of `world_size` processes, from any batch of any epoch.
 
     The epoch is one order of all images, cut into global batches of `batch_size * world_size`; process `rank` takes
     every `world_size`-th index of each. Hence no image is read twice, and a run continues with another number of
@@ -49,7 +48,7 @@ class ResumableSampler:
         self.shuffle, self.rank, self.world_size, self.drop_last = shuffle, rank, world_size, drop_last
         self.epoch = 0
         self.position = 0
-        """Batches of this epoch that are done."""
+        """The batch of this epoch that the next iteration starts with."""
 
     @property
     def global_batch(self) -> int:
@@ -61,46 +60,16 @@ class ResumableSampler:
         full, rest = divmod(self.length, self.global_batch)
         return full + int(not self.drop_last and rest > self.rank)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Go to the start of `epoch`; in the current epoch, stay where we are (as after `load_state_dict`)."""
-        if epoch != self.epoch:
-            self.epoch, self.position = epoch, 0
+    def seek(self, epoch: int, batch: int = 0) -> None:
+        """Let the next iteration start at `batch` of `epoch`, both counted from 0."""
+        self.epoch, self.position = epoch, batch
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The rest of the epoch: one int64 array of indices a batch. Does not move `position`; its reader does."""
+        """The rest of the epoch: one int64 array of indices a batch."""
         order = self._order()
         for number in range(self.position, len(self)):
             start = number * self.global_batch
             yield order[start : start + self.global_batch][self.rank :: self.world_size]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position, in plain numbers; `consumed` counts the epoch's images over all processes."""
-        return {
-            "epoch": self.epoch,
-            "consumed": self.position * self.global_batch,
-            "length": self.length,
-            "seed": self.seed,
-            "shuffle": self.shuffle,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a saved position.
-
-        Raises:
-            CheckpointError: it belongs to another data set, seed or order, or lies between two batches of this size.
-        """
-        for name in ("length", "seed", "shuffle"):
-            if state[name] != getattr(self, name):
-                raise CheckpointError(
-                    f"the saved position in the data has {name}={state[name]}, this run has {getattr(self, name)}; "
-                    "resume with the data and seed of the run"
-                )
-        if state["consumed"] % self.global_batch:
-            raise CheckpointError(
-                f"the saved position, {state['consumed']} images into the epoch, is no multiple of the batch over all "
-                f"processes, {self.global_batch}; resume with the batch size of the run"
-            )
-        self.epoch, self.position = state["epoch"], state["consumed"] // self.global_batch
 
     def _order(self) -> np.ndarray:
         if not self.shuffle:

@@ -13,11 +13,8 @@ from PIL import Image, ImageOps
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, RandAugment
 
-from sequencer2d.data.batches import Mixer, mixup, normalize
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError
-
-__all__ = ["Mixer", "Transform", "eval_transform", "mixup", "normalize", "train_transform"]
 
 _MOST_RESIZED = 2**24
 """Pixels of a resized image, at most, where its crop has fewer than an eighth of them: 50 MB."""

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sequencer2d.data.loader import mixed_seed
 from sequencer2d.data.sources import Source
 from sequencer2d.errors import ConfigError, DataError
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
 from sequencer2d.evaluation.pixels import Progress, choose, match_classes, normalise_unit, read_batches, to_unit
 from sequencer2d.evaluation.subject import Subject
+from sequencer2d.seeds import image_seed
 
 ATTACKS = ("fgsm", "pgd")
 Classifier = Callable[[Tensor], Tensor]
@@ -136,7 +136,7 @@ def random_start(images: Tensor, epsilon: float, indices: Sequence[int] | np.nda
         seed: of the draw.
     """
     draws = [
-        torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(mixed_seed(seed, 0, int(index))))
+        torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(image_seed(seed, 0, int(index))))
         for index in indices
     ]
     return (images + epsilon * (2 * torch.stack(draws).to(images) - 1)).clamp(0, 1)

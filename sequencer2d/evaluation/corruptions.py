@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sequencer2d.errors import ConfigError, InputError, UserError
+from sequencer2d.seeds import stream_seed
 
 CORRUPTIONS = (
     "gaussian_noise",
@@ -94,7 +95,8 @@ def start_worker() -> None:
 
 
 def _seed(seed: int, index: int, name: str, severity: int) -> int:
-    return int(np.random.SeedSequence([seed, index, CORRUPTIONS.index(name), severity]).generate_state(1)[0])
+    """32 bits: the library's generators take no more."""
+    return stream_seed(seed, index, CORRUPTIONS.index(name), severity) & 0xFFFFFFFF
 
 
 def _impulse_noise(pixels: np.ndarray, amount: float, seed: int) -> np.ndarray:

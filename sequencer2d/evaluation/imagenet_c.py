@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL.Image import Image
 
+from sequencer2d.data.folders import FolderSource
 from sequencer2d.data.images import PUBLISHED
 from sequencer2d.data.loader import Loader
 from sequencer2d.data.sampler import ResumableSampler
-from sequencer2d.data.sources import FolderSource, Source, shorten
+from sequencer2d.data.sources import Source, shorten
 from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import DataError
 from sequencer2d.evaluation.classify import concatenate

@@ -19,11 +19,11 @@ from sequencer2d.data.classes import match
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.finding import find_images
 from sequencer2d.data.images import BrokenImageError, decode
-from sequencer2d.data.loader import keep_random_state, seed_everything
 from sequencer2d.data.sources import Source
 from sequencer2d.data.transforms import eval_transform, train_transform
 from sequencer2d.errors import ConfigError, DataError, InputError
 from sequencer2d.evaluation.subject import Subject
+from sequencer2d.seeds import keep_random_state, seed_image
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def read_augmented(
 
     def augmented(index: int) -> np.ndarray:
         with keep_random_state():
-            seed_everything(seed, 0, index)
+            seed_image(seed, 0, index)
             return _read(files[index], transform, data)
 
     return np.stack([augmented(int(index)) for index in choose(len(files), limit)])

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sequencer2d.data.folders import FolderSource
 from sequencer2d.data.images import PUBLISHED
-from sequencer2d.data.sources import FolderSource, Source
+from sequencer2d.data.sources import Source
 from sequencer2d.errors import ConfigError, DataError
 from sequencer2d.evaluation.classify import ClassificationResult, concatenate, summarize
 from sequencer2d.evaluation.outcomes import logits_of, outcomes_of

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sequencer2d.data.batch_loader import BatchLoader
 from sequencer2d.data.batches import BatchTransform
-from sequencer2d.data.device_loader import DeviceLoader, build_device_loader
+from sequencer2d.data.device_loader import build_device_loader
 from sequencer2d.data.loader import Loader, build_loader
 from sequencer2d.data.sources import check_same_classes
 from sequencer2d.data.transforms import eval_transform, train_transform
@@ -17,10 +18,11 @@ from sequencer2d.errors import ConfigError
 from sequencer2d.models import Sequencer2D, create_model
 from sequencer2d.models.checkpoints import FORMAT, describe_model
 from sequencer2d.models.peers import create_peer, is_peer
+from sequencer2d.seeds import seed_step
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.distributed import Processes
 from sequencer2d.training.optim import WeightAverage, build_optimizer
-from sequencer2d.training.step import TrainStep, seed_step
+from sequencer2d.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ logger = logging.getLogger(__name__)
 class Data:
     """The loaders of one process."""
 
-    train: Loader | DeviceLoader
+    train: BatchLoader
     val: Loader
     class_names: tuple[str, ...]
 
@@ -52,7 +54,7 @@ def build_data(config: TrainConfig, processes: Processes) -> Data:
     shared: dict[str, Any] = {"rank": processes.rank, "world_size": processes.world_size, "seed": config.run.seed}
     pinned = processes.device.type == "cuda"
     if config.data.augment_on == "device":
-        train: Loader | DeviceLoader = build_device_loader(config.data, device=processes.device, **shared)
+        train: BatchLoader = build_device_loader(config.data, device=processes.device, **shared)
     else:
         train = build_loader(config.data, train=True, pin_memory=pinned, **shared)
     val = build_loader(config.data, train=False, pin_memory=pinned, **shared)

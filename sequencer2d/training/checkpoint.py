@@ -2,7 +2,7 @@
 
 Each is written whole or not at all and loads with `weights_only=True`. Entries: `meta` (what the model is), `model`,
 `model_ema`, `optimizer`, `scaler`, `progress` (where the run stands), `data` (fingerprints of the images). There is no
-random state to keep: every step seeds its generators from (seed, step, rank), see `training.step.seed_step`.
+random state to keep: every step seeds its generators from (seed, step, rank), see `seeds.seed_step`.
 """
 
 import re

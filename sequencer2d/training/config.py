@@ -6,7 +6,7 @@ Nothing here trains: recipes and the command line build a `TrainConfig` and hand
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from sequencer2d.data.config import DataConfig
+from sequencer2d.data.config import DataConfig, require_pairs
 from sequencer2d.errors import ConfigError
 from sequencer2d.ranges import Checked, Range, Text
 
@@ -213,12 +213,8 @@ def validate(config: TrainConfig, world_size: int = 1) -> None:
         "distributed.backend=nccl needs CUDA devices; use gloo or auto on the CPU",
     )
     _check_batch(config.data.batch_size, world_size, config.optimizer.accumulation)
-    own_batch = config.data.batch_size // world_size
-    _require(
-        not config.data.mixes or own_batch % 2 == 0,
-        f"mixup and cutmix pair the images of a batch, which has {own_batch} of them in each process; choose an even "
-        "number with data.batch_size, or set data.mixup=0 data.cutmix=0",
-    )
+    if config.data.mixes:
+        require_pairs(config.data.batch_size // world_size)
 
 
 def _check_schedule(config: TrainConfig) -> None:

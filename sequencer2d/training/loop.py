@@ -11,9 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sequencer2d.data.device_loader import DeviceLoader
 from sequencer2d.data.fingerprint import fingerprint
-from sequencer2d.data.loader import Loader
 from sequencer2d.environment import launch
 from sequencer2d.errors import CheckpointError, Interrupted, NumericalError
 from sequencer2d.evaluation.classify import evaluate
@@ -164,7 +162,8 @@ class _Run:
         first = epoch * self.data.steps_per_epoch
         ahead = RunAhead(self.here.device)
         self.speed.start()
-        batches = to_device(_from_position(self.data.train, epoch, self.step - first), self.here.device)
+        self.data.train.seek(epoch, self.step - first)
+        batches = to_device(self.data.train, self.here.device)
         last = first + self.data.steps_per_epoch
         for images, targets in batches:
             rate = learning_rate(self.config, self.step, self.data.steps_per_epoch)
@@ -346,13 +345,6 @@ class _Run:
             plot_curves(self.folder.path)
         self.here.barrier()
         return summary
-
-
-def _from_position(loader: Loader | DeviceLoader, epoch: int, position: int) -> Loader | DeviceLoader:
-    """`loader` set to batch `position` of `epoch`."""
-    loader.sampler.set_epoch(epoch)
-    loader.sampler.position = position
-    return loader
 
 
 def _passed(since: float, seconds: float | None) -> bool:

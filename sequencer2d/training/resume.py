@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sequencer2d.data.fingerprint import difference
+from sequencer2d.data.opening import split_spec
 from sequencer2d.errors import CheckpointError, ConfigError, DataError
 from sequencer2d.training.checkpoint import Checkpoint
 from sequencer2d.training.config import TrainConfig
@@ -47,7 +48,7 @@ def check_same_config(run_folder: Path, config: TrainConfig) -> None:
     stored, then = read_stored(run_folder), read_config(run_folder)
     changed = set(differences(then, config)) - set(fields_without_past(stored))
     wrong = sorted(name for name in changed if name in RESULTS or not name.startswith(FREE))
-    if _kind(then.data.source) != _kind(config.data.source):
+    if split_spec(then.data.source)[0] != split_spec(config.data.source)[0]:
         wrong.append("data.source")
     if wrong:
         said = "; ".join(f"{name} was {value_at(then, name)}, now {value_at(config, name)}" for name in wrong)
@@ -103,12 +104,6 @@ def _check_scaler(state: dict[str, Any]) -> None:
             value = value.item() if value.numel() == 1 else math.nan
         if not isinstance(value, (int, float)) or not 0 <= value < torch.finfo(torch.float32).max:
             raise ValueError(f"the gradient scaler's {str(name)[:50]} is no number that it can have")
-
-
-def _kind(source: str) -> str:
-    """Which reader a data source takes: `folder` also for the path of one."""
-    kind, colon, _ = source.partition(":")
-    return kind if (colon and kind in ("wds", "hfds", "torch")) or source == "digits" else "folder"
 
 
 def _other_data(path: Path, text: str) -> str:

@@ -1,32 +1,17 @@
 """One optimizer step, free of waits: nothing in it makes the CPU wait for the GPU."""
 
 import contextlib
-import hashlib
-import random
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sequencer2d.data.batches import BatchTransform
 from sequencer2d.models import Sequencer2D
+from sequencer2d.seeds import seed_step
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.numerics import AMP_DTYPES
 from sequencer2d.training.optim import WeightAverage, clip_gradients, set_learning_rate
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch, NumPy and Python from (seed, step, rank).
-
-    With every step seeded so, no random state has to be saved: a resumed run draws at step n (stochastic depth,
-    dropout) what an uninterrupted run draws there. Images and batches are augmented from seeds of their own.
-    """
-    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
-    value = int.from_bytes(digest, "little") >> 1
-    torch.manual_seed(value)
-    np.random.seed(value % 2**32)
-    random.seed(value)
 
 
 class TrainStep:

@@ -15,7 +15,7 @@ from PIL import Image
 from sequencer2d.analysis.report import PARTS, Limits, _table, write_report
 from sequencer2d.cli.analyze.seeing import FIGURE_5
 from sequencer2d.cli.main import build_parser, main
-from sequencer2d.data.sources import open_source
+from sequencer2d.data.opening import open_source
 from sequencer2d.evaluation.subject import load_subject
 from sequencer2d.models.checkpoints import save_weights
 from tests.analysis.test_hidden_states import subject

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision import datasets as torchvision_datasets
 
-from sequencer2d.data.sources import open_source
+from sequencer2d.data.opening import open_source
 from sequencer2d.errors import DataError
 from tests.data.images import make_folder, picture
 

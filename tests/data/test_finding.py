@@ -8,7 +8,8 @@ import pytest
 
 from sequencer2d.data import finding
 from sequencer2d.data.finding import LeftOut, find_images, images_below
-from sequencer2d.data.sources import FolderSource, check_several_classes
+from sequencer2d.data.folders import FolderSource
+from sequencer2d.data.opening import check_several_classes
 from sequencer2d.errors import DataError
 from tests.data.images import make_folder, picture
 

@@ -14,7 +14,7 @@ from scipy.io import savemat
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.fingerprint import difference, fingerprint
 from sequencer2d.data.loader import build_loader
-from sequencer2d.data.sources import open_source
+from sequencer2d.data.opening import open_source
 from sequencer2d.errors import DataError
 from tests.data.images import make_folder, picture
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.loader import Key, Loader, build_loader
+from sequencer2d.data.loader import Loader, build_loader
 from sequencer2d.data.transforms import eval_transform
+from sequencer2d.data.workers import Key
 from sequencer2d.errors import ConfigError, DataError
 from tests.data.images import break_image, make_folder
 
@@ -58,19 +59,13 @@ def test_evaluation_gives_every_image_once_and_again(folder: DataConfig) -> None
 
 def test_resumed_epoch_is_bitwise_the_tail_of_the_whole_one() -> None:
     loader = build_loader(DIGITS, train=True, seed=11)
-    loader.set_epoch(3)
-    whole, state = [], {}
-    for number, (images, _) in enumerate(loader):
-        whole.append(images)
-        if number == 5:
-            state = loader.state_dict()
-    next_epoch = images_of(loader)
+    loader.seek(3)
+    whole, next_epoch = images_of(loader), images_of(loader)
     assert loader.sampler.epoch == 5
 
     for workers in (0, 2):
         resumed = build_loader(dataclasses.replace(DIGITS, workers=workers), train=True, seed=11)
-        resumed.load_state_dict(state)
-        resumed.set_epoch(3)
+        resumed.seek(3, 6)
         assert equal(images_of(resumed), whole[6:])
         assert equal(images_of(resumed), next_epoch)
         resumed.close()
@@ -90,14 +85,22 @@ def test_a_batch_policy_is_drawn_anew_in_training_alone_whatever_the_workers() -
     assert equal(evaluated, images_of(build_loader(plain, train=False)))
 
 
-def test_an_epoch_left_early_goes_on_where_it_stopped() -> None:
+def test_an_epoch_left_early_is_read_again_or_continued_where_seek_says() -> None:
     config = dataclasses.replace(DIGITS, workers=2)
     loader, whole = build_loader(config, train=True, seed=1), images_of(build_loader(DIGITS, train=True, seed=1))
-    for number, _ in enumerate(loader):
-        if number == 2:
-            break
+    next(iter(loader))
+    assert equal(images_of(loader), whole)
+    loader.seek(0, 3)
+    next(iter(loader))
     assert equal(images_of(loader), whole[3:])
     loader.close()
+
+
+def test_a_closed_loader_says_so() -> None:
+    loader = build_loader(DIGITS, train=False)
+    loader.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        next(iter(loader))
 
 
 def test_processes_together_read_the_batches_of_one() -> None:
@@ -119,7 +122,7 @@ def test_reading_leaves_the_global_generators_alone() -> None:
 def test_workers_may_be_started_afresh(folder: DataConfig) -> None:
     for config in (DIGITS, folder, dataclasses.replace(folder, cache=True)):
         loader = build_loader(config, train=True)
-        reader = pickle.loads(pickle.dumps(loader._batches[0].dataset))
+        reader = pickle.loads(pickle.dumps(loader._workers[0].dataset))
         key = Key(0, next(iter(loader.sampler)))
         assert torch.equal(reader[key].images.permute(0, 3, 1, 2), next(iter(loader))[0])
 
@@ -146,7 +149,7 @@ def test_broken_images_are_named_skipped_and_counted(
     assert list(train.broken) == [str(broken[0])]
     assert list(val.broken) == [str(broken[1])]
     again = build_loader(config, train=True)
-    again.set_epoch(1)
+    again.seek(1)
     assert all(equal(images_of(again), epoch) for epoch in first), "replacements are the same in every run"
     for loader in (train, val, again):
         loader.close()
@@ -182,7 +185,7 @@ def test_workers_outlive_a_signal_to_the_whole_group() -> None:
     batches = iter(loader)
     for _ in range(2):  # one of each worker: a signal may meet one that has not begun
         next(batches)
-    workers = [worker.pid for worker in loader._batches[0]._iterator._workers]  # type: ignore[union-attr]
+    workers = [worker.pid for worker in loader._workers[0]._iterator._workers]  # type: ignore[union-attr]
     for pid in workers:
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)

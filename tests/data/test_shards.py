@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sequencer2d.data.opening import open_source
 from sequencer2d.data.shards import expand_ranges
-from sequencer2d.data.sources import check_same_classes, open_source
+from sequencer2d.data.sources import check_same_classes
 from sequencer2d.errors import DataError
 from tests.data.images import picture
 

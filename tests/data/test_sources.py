@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from sequencer2d.data.cache import CachedSource
+from sequencer2d.data.digits import DigitsSource
+from sequencer2d.data.folders import FolderSource
 from sequencer2d.data.images import BrokenImageError
-from sequencer2d.data.sources import DigitsSource, FolderSource, check_same_classes, open_source
+from sequencer2d.data.opening import open_source
+from sequencer2d.data.sources import check_same_classes
 from sequencer2d.errors import DataError
 from tests.data.images import break_image, make_folder, picture
 

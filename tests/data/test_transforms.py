@@ -8,9 +8,9 @@ from timm.data import create_transform
 from timm.data.auto_augment import RandAugment, rand_augment_ops
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.loader import seed_everything
 from sequencer2d.data.transforms import PadCrop, _allow_black, eval_transform, train_transform
 from sequencer2d.errors import ConfigError
+from sequencer2d.seeds import seed_image
 from tests.data.images import picture
 
 
@@ -29,7 +29,7 @@ def test_randomness_comes_from_the_seeded_generators_only() -> None:
     image = picture(0, (40, 30))
 
     def draw(index: int) -> np.ndarray:
-        seed_everything(1, 2, index)
+        seed_image(1, 2, index)
         return transform(image)
 
     first = [draw(index) for index in range(20)]

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from sequencer2d.data.sources import FolderSource
+from sequencer2d.data.folders import FolderSource
 from tests.evaluation.subjects import COLOURS
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.sources import FolderSource
+from sequencer2d.data.folders import FolderSource
 from sequencer2d.errors import ConfigError, DataError
 from sequencer2d.evaluation.corruptions import CORRUPTIONS
 from sequencer2d.evaluation.imagenet_c import open_release, release_errors

@@ -161,7 +161,7 @@ def images_for(subject: Subject, arguments: argparse.Namespace) -> np.ndarray:
 def source_of(arguments: argparse.Namespace) -> Source:
     """The labelled images of --data."""
     from sequencer2d.data.config import DataConfig
-    from sequencer2d.data.sources import open_source
+    from sequencer2d.data.opening import open_source
 
     decoding = DataConfig(**decoding_fields(arguments)).decoding
     return open_source(arguments.data, arguments.split, decoding=decoding)

@@ -68,7 +68,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def run_imagenet_c(arguments: argparse.Namespace) -> int:
-    from sequencer2d.data.sources import open_source
+    from sequencer2d.data.opening import open_source
     from sequencer2d.evaluation.imagenet_c import open_release, release_errors
 
     names, severities = _chosen(arguments)

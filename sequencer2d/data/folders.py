@@ -1,0 +1,130 @@
+"""Images in folders named after their classes."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sequencer2d.data.finding import LINKED_TWICE, LeftOut, entries_of, id_of, ids_of_ancestors, images_below
+from sequencer2d.data.images import UPRIGHT, Decoding, decode, readable_extensions
+from sequencer2d.data.sources import SPLIT_ALIASES, shorten
+from sequencer2d.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+LOOSE = "files beside the class folders"
+_SPLIT_NAMES = frozenset({*SPLIT_ALIASES, *(name for names in SPLIT_ALIASES.values() for name in names)})
+
+
+class FolderSource:
+    """Images in folders named after their classes: root/<split>/<class>/**/*.
+
+    Classes are numbered in the order of their sorted names, as torchvision's ImageFolder does. What `finding` leaves
+    out is counted and logged.
+
+    Args:
+        root: the folder.
+        split: sub-folder, or one of its aliases (`SPLIT_ALIASES`); "" if the classes stand in the root itself.
+        decoding: how image files become pixels.
+
+    Raises:
+        DataError: no such folder or split, no classes, classes without images, or one folder under two classes' names.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], split: str = "train", decoding: Decoding = UPRIGHT) -> None:
+        self.folder, self.decoding = find_split(Path(root), split), decoding
+        left_out = LeftOut()
+        classes = _class_folders(self.folder, left_out)
+        if not classes:
+            raise DataError(
+                f"{self.folder} holds no class folders; expected {self.folder}/<class>/<images>"
+                + (f"; left out: {left_out}" if left_out else "")
+            )
+        around = ids_of_ancestors(self.folder)
+        found = [
+            [f"{name}{os.sep}{path}" for path in images_below(self.folder / name, left_out, around)] for name in classes
+        ]
+        empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
+        if empty:
+            raise DataError(
+                f"{len(empty)} of {len(classes)} classes in {self.folder} have no images: {shorten(empty)}; "
+                f"add images ({', '.join(sorted(readable_extensions()))}) or remove the folders"
+                + (f"; left out: {left_out}" if left_out else "")
+            )
+        left_out.report(self.folder)
+        self.class_names = tuple(classes)
+        # One array of bytes, not a million strings: forked workers would copy those page by page as they touch them.
+        self._paths = np.array([os.fsencode(path) for paths in found for path in paths])
+        self._targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return decode(self.describe(index), self.decoding), int(self._targets[index])
+
+    def paths(self) -> list[str]:
+        """Every image's path below the split's folder, <class>/…, in order."""
+        return [os.fsdecode(path) for path in self._paths]
+
+    def describe(self, index: int) -> str:
+        """The image's path."""
+        return os.path.join(self.folder, os.fsdecode(self._paths[index]))  # noqa: PTH118 - called for every image
+
+    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
+        """Paths below the split's folder, and targets."""
+        return self._paths.tolist(), self._targets
+
+    def size_of(self, index: int) -> int:
+        """Bytes of the image's file; -1 if there is none."""
+        try:
+            return os.stat(self.describe(index)).st_size  # noqa: PTH116
+        except OSError:
+            return -1
+
+
+def find_split(root: Path, split: str) -> Path:
+    """The folder of a split below `root`, under its name or an alias. Raises `DataError` if there is none."""
+    if not root.is_dir():
+        raise DataError(
+            f"{root} is {'not a folder' if root.exists() else 'missing'}; expected a folder of images, "
+            "root/<split>/<class>/<images>"
+        )
+    if not split:
+        return root
+    candidates = SPLIT_ALIASES.get(split, (split,))
+    for name in candidates:
+        if (root / name).is_dir():
+            if name == "test" and split != "test":
+                logger.warning("%s has no folder %s: its test images are taken", root, split)
+            return root / name
+    present = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    holds = f"it holds {shorten(present)}; name one, or '' if these are the classes" if present else "it is empty"
+    raise DataError(f"{root} has no folder for the split {split!r} (looked for {', '.join(candidates)}); {holds}")
+
+
+def _class_folders(folder: Path, left_out: LeftOut) -> list[str]:
+    """Names of the class folders, sorted. Raises `DataError` for splits, and for one folder under two names."""
+    names: dict[tuple[int, int], str] = {}
+    around = ids_of_ancestors(folder)
+    for entry, is_folder in entries_of(folder, left_out):
+        if not is_folder:
+            left_out.add(LOOSE, entry.name)
+        elif (identity := id_of(entry.path)) in around:
+            left_out.add(LINKED_TWICE, entry.name)
+        elif identity in names:
+            raise DataError(
+                f"the classes {names[identity]!r} and {entry.name!r} in {folder} are one folder, through a link: "
+                "its images can't be of both; remove the link"
+            )
+        else:
+            names[identity] = entry.name
+    classes = sorted(names.values())
+    if classes and all(name in _SPLIT_NAMES for name in classes):
+        raise DataError(
+            f"the folders in {folder} ({', '.join(classes)}) are splits, not classes; name the split to use"
+        )
+    return classes

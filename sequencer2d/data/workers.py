@@ -1,0 +1,61 @@
+"""The processes that make batches: how many there are, what they are asked for, and how they end."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.sampler import ResumableSampler
+from sequencer2d.environment import launch
+
+_TERMINATION_GRACE_S = 30
+
+
+class Key(NamedTuple):
+    """What the main process asks a worker for: the images of one batch."""
+
+    epoch: int
+    indices: np.ndarray
+
+
+class BatchKeys:
+    """The sampler's batches with their epoch, as the workers need them."""
+
+    def __init__(self, sampler: ResumableSampler) -> None:
+        self._sampler = sampler
+
+    def __iter__(self) -> Iterator[Key]:
+        epoch = self._sampler.epoch
+        for indices in self._sampler:
+            yield Key(epoch, indices)
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+
+def worker_count(config: DataConfig) -> int:
+    """Worker processes of this training process: `data.workers`, or the CPU cores that fall to it, 16 at most."""
+    if config.workers is not None:
+        return config.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, max(1, cores // launch().local_world_size))
+
+
+def start_worker(_: int) -> None:
+    """Let the main process decide when a worker stops.
+
+    Ctrl-C and torchrun's SIGTERM reach every process of the group. If a worker died of them, it would kill the main
+    process before that has saved. So a worker ignores Ctrl-C, and SIGTERM ends it only after a while.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):  # not on Windows
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_TERMINATION_GRACE_S))
+
+
+def unchanged(batch: Any) -> Any:
+    """The collate function: a worker's answer is a batch already."""
+    return batch
