@@ -108,6 +108,7 @@ class Optimized(nn.Module):
     Raises:
         InputError: a call with images of integers, on another device or that the model does not take.
         CheckpointError: a state dict that is not one of this form.
+        ImplementationError: derivatives of it, or its export to ONNX with dynamo=False.
     """
 
     _anchor: Tensor
@@ -160,6 +161,10 @@ class Optimized(nn.Module):
         if not torch.compiler.is_compiling() and derivatives.transforms() & {"grad", "jvp"}:
             raise ImplementationError(
                 "an optimized model has no derivatives: differentiate the model that it came from"
+            )
+        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+            raise ImplementationError(
+                "the older exporter to ONNX lacks the operators of an optimized model: export the one that it came from"
             )
         # Before the conversion, which would let images of bytes pass unnormalised.
         if not images.is_floating_point():

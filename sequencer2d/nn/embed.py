@@ -26,6 +26,11 @@ def check_images(x: Tensor, in_chans: int, least: int) -> None:
         )
 
 
+def is_recorded() -> bool:
+    """Whether what runs becomes a program for images of other sizes: by torch.export, torch.jit.trace or to ONNX."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
 def fit_to_stride(x_BCHW: Tensor, stride: int, pad: str) -> Tensor:
     """Make images (B, C, H, W) ready for convolutions of the total stride `stride` (pixels).
 
@@ -48,7 +53,7 @@ def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
     bottom = (height + multiple - 1) // multiple * multiple - height
     right = (width + multiple - 1) // multiple * multiple - width
     # An exported program pads always: to ask whether it must would tie it to the sizes that answer alike.
-    if not torch.compiler.is_exporting() and bottom == 0 and right == 0:
+    if not is_recorded() and bottom == 0 and right == 0:
         return x_BCHW
     return F.pad(x_BCHW, (0, right, 0, bottom))
 
@@ -64,7 +69,7 @@ def add_positions(x_BHWC: Tensor, weight_1HWC: Tensor) -> Tensor:
     """Add a position embedding, resampled to the grid of `x_BHWC` where it has another."""
     height, width = x_BHWC.shape[1:3]
     # Resampling to the same grid changes nothing; an exported program always does it, to take any size.
-    if torch.compiler.is_exporting() or (height, width) != tuple(weight_1HWC.shape[1:3]):
+    if is_recorded() or (height, width) != tuple(weight_1HWC.shape[1:3]):
         weight_1HWC = resample_grid(weight_1HWC, height, width)
     return x_BHWC + weight_1HWC.to(x_BHWC.dtype)
 

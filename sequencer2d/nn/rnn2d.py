@@ -4,12 +4,13 @@ Suffixes: B batch, H rows, W columns, C channels, S scans, G gates, D hidden uni
 """
 
 import math
+from typing import NoReturn
 
 import torch
 import torch.fx
 from torch import Tensor, nn
 
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.ops import CELLS, IMPLEMENTATIONS, rnn2d
 
 AXES = {"both": ("v", "h"), "vertical": ("v",), "horizontal": ("h",), "flatten": ("",)}
@@ -145,6 +146,13 @@ class RNN2D(nn.Module):
             vertical, horizontal = hidden.chunk(2, dim=-1)
             hidden = vertical + horizontal
         return self.fc(hidden)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What torch.jit.script calls first, on every module in a model."""
+        raise InputError(
+            "torch.jit.script cannot compile the recurrence, whose implementation is chosen at each call: "
+            "use torch.export or torch.jit.trace"
+        )
 
     def extra_repr(self) -> str:
         return (

@@ -74,7 +74,8 @@ def choose_implementation(
         ImplementationError: an unknown name, or a named implementation that cannot take the arguments, and why.
 
     Under torch.func's transforms "auto" takes an implementation that they work on: "reference" for forward-mode
-    derivatives (jvp) and vmap, any but "triton" for grad.
+    derivatives (jvp) and vmap, any but "triton" for grad. Under torch.jit.trace it takes one that a trace can run on
+    grids of other sizes: "aten" or "cudnn".
     """
     if implementation not in IMPLEMENTATIONS:
         raise ImplementationError(
@@ -89,6 +90,8 @@ def choose_implementation(
     for name in ("triton", "cudnn") if x.is_cuda else ("aten",):
         if not _refusal(name, x, hidden, scans, cell):
             return name
+    if reason := _refusal("reference", x, hidden, scans, cell):
+        raise ImplementationError(f"no implementation takes these arguments: {reason}")
     return "reference"
 
 
@@ -100,12 +103,20 @@ _UNTRANSFORMED = {
     "triton": frozenset({"jvp", "vmap", "grad"}),
 }
 
+# Why torch.jit.trace, through which the older exporter to ONNX goes, too, does not take an implementation.
+_UNTRACED = {
+    "reference": "torch.jit.trace would repeat its steps for this one size of grid",
+    "triton": "torch.jit.trace cannot store its kernels",
+}
+
 
 def _refusal(name: str, x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | None:
     """Why an implementation cannot take the arguments; None if it can."""
     running = derivatives.transforms() & _UNTRANSFORMED[name]
     if running:
         return f"torch.func's {' and '.join(sorted(running))} does not work on it; implementation='reference' takes it"
+    if torch.jit.is_tracing() and name in _UNTRACED:
+        return f"{_UNTRACED[name]}; 'aten' on a CPU and 'cudnn' on CUDA can be traced"
     return _REFUSALS[name](x, hidden, scans, cell)
 
 
