@@ -8,9 +8,10 @@ graph needs no copy; training is forward, cross entropy, backward and fused Adam
 without stochastic depth.
 """
 
+from sequencer2d.benchmark.cases import Case, make_cases
 from sequencer2d.benchmark.contenders import PEERS, Contender, parse_contender
-from sequencer2d.benchmark.forms import DTYPES, FORMS, LEAN, MODES, PAPER, available_forms
-from sequencer2d.benchmark.loop import Case, make_cases, result_header, run
+from sequencer2d.benchmark.forms import FORMS, LEAN, PAPER, Form, available_forms
+from sequencer2d.benchmark.loop import result_header, run
 from sequencer2d.benchmark.plans import PLANS, Plan, Sweep
 from sequencer2d.benchmark.results import (
     ResultFile,
@@ -23,6 +24,7 @@ from sequencer2d.benchmark.results import (
 )
 from sequencer2d.benchmark.table1 import Accuracy, read_accuracies, table1
 from sequencer2d.benchmark.timing import ceilings
+from sequencer2d.benchmark.workload import DTYPES, MODES
 
 __all__ = [
     "DTYPES",
@@ -37,6 +39,7 @@ __all__ = [
     "Plan",
     "ResultFile",
     "Contender",
+    "Form",
     "Sweep",
     "available_forms",
     "best_rows",

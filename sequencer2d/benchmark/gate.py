@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sequencer2d.benchmark.contenders import Contender
-from sequencer2d.benchmark.forms import Form, Forward, Workload
+from sequencer2d.benchmark.steps import Step
+from sequencer2d.benchmark.workload import Forward, Workload
 from sequencer2d.models import create_model
 
 BUDGET = 2.0
@@ -72,19 +73,19 @@ class Gate:
         usual = self._run(contender, self.baseline, None)
         self.limits = {name: max(BUDGET * e, FLOOR) for name, e in _errors(usual, self.exact).items()}
 
-    def check(self, form: Form) -> Verdict:
-        """Compare one form with the reference."""
-        found = self._logits(form) if self.work.mode == "inference" else self._form_gradients(form)
+    def check(self, step: Step) -> Verdict:
+        """Compare one form's step with the reference."""
+        found = self._logits(step) if self.work.mode == "inference" else self._step_gradients(step)
         errors = _errors(found, self.exact)
         name = max(errors, key=lambda n: _ratio(errors[n], self.limits[n]))
         return Verdict(name, errors[name], self.limits[name], self.baseline)
 
-    def _logits(self, form: Form) -> Values:
-        return {"logits": form.step()[self.probe].double().cpu()}
+    def _logits(self, step: Step) -> Values:
+        return {"logits": step.run()[self.probe].double().cpu()}
 
-    def _form_gradients(self, form: Form) -> Values:
+    def _step_gradients(self, step: Step) -> Values:
         self.work.model.load_state_dict(self.weights)  # steps of other forms, or of a capture, have changed them
-        return self._gradients(self.work.model, form.forward, self.work.images, self.probe)
+        return self._gradients(self.work.model, step.forward, self.work.images, self.probe)
 
     def _run(self, contender: Contender, implementation: str, dtype: torch.dtype | None) -> Values:
         """Our model's logits or gradients on the probed images, eagerly; dtype None is the workload's precision."""

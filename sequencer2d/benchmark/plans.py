@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+from sequencer2d.benchmark.cases import Case, make_cases
 from sequencer2d.benchmark.contenders import FINE_TUNED_PEERS, PEERS, parse_contender
 from sequencer2d.benchmark.forms import PAPER
-from sequencer2d.benchmark.loop import Case, make_cases
 
 OURS = ("sequencer2d_s", "sequencer2d_m", "sequencer2d_l")
 THEIRS = tuple(f"timm:{name}" for name in OURS)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sequencer2d.benchmark.contenders import RECOMPUTE
-from sequencer2d.benchmark.forms import LEAN, PAPER
+from sequencer2d.benchmark.forms import FORMS
 from sequencer2d.benchmark.provenance import now
 from sequencer2d.errors import ConfigError
 from sequencer2d.files import read_json, write_json
@@ -20,6 +20,27 @@ SAME_DEVICE = ("kind", "name", "threads", "cuda", "cudnn")
 
 Row = dict[str, Any]
 Key = tuple[Any, ...]
+
+EMPTY: Row = dict.fromkeys(
+    (
+        "resolved",
+        "images_per_s",
+        "step_ms",
+        "latency_ms",
+        "spread_percent",
+        "repeats",
+        "peak_memory_mib",
+        "prepare_s",
+        "parameters",
+        "gmacs",
+        "gate",
+        "error",
+    )
+)
+"""What a row holds beside its identity, its commit and its date, before anything is measured."""
+
+_OWN_PROTOCOL = frozenset(name for name, form in FORMS.items() if form.own_protocol)
+_MEMORY_FOR_TIME = frozenset(name for name, form in FORMS.items() if form.pays_memory_with_time)
 
 
 def row_key(row: Mapping[str, Any]) -> Key:
@@ -140,7 +161,7 @@ def best_rows(rows: Iterable[Row]) -> list[Row]:
             groups.setdefault((row["model"], row["implementation"], *_workload(row)), []).append(row)
     found = []
     for group in groups.values():
-        usual = [row for row in group if row["form"] != LEAN] or group
+        usual = [row for row in group if row["form"] not in _MEMORY_FOR_TIME] or group
         peaks = [row["peak_memory_mib"] for row in usual if row.get("peak_memory_mib") is not None]
         winner = max(group, key=lambda row: row["images_per_s"])
         found.append({**winner, "lowest_memory_mib": min(peaks, default=None)})
@@ -171,7 +192,7 @@ def _is(row: Mapping[str, Any], peer: str) -> bool:
 
 def _workload(row: Mapping[str, Any]) -> Key:
     """What rows must share to be compared: the workload, and whether it ran by the paper's protocol."""
-    return (*(row[name] for name in WORKLOAD), row["form"] == PAPER)
+    return (*(row[name] for name in WORKLOAD), row["form"] in _OWN_PROTOCOL)
 
 
 def _check_same_origin(found: Mapping[str, Any], expected: Mapping[str, Any], where: object) -> None:

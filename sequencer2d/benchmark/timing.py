@@ -11,11 +11,21 @@ from typing import Any
 
 import torch
 
+from sequencer2d.benchmark.workload import DTYPES
+
 MIB = 2**20
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+Clock = Callable[[], float]
+"""Seconds from any point in time, such as time.perf_counter."""
 WARMUP_S = 0.3
 MEASURE_S = 1.0
 REPEATS = (5, 300)
 LATENCY_REPEATS = 20
+CEILINGS: dict[str, tuple[int, torch.dtype, int]] = {
+    "cuda": (8192, torch.bfloat16, 2**30),
+    "cpu": (2048, torch.float32, 2**27),
+}
+"""Device → side and dtype of the square matrices whose product is timed, and bytes that are copied."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +46,24 @@ class Timing:
 
 
 def measure(
-    step: Callable[[], Any], device: torch.device, *, measure_s: float = MEASURE_S, warmup_s: float = WARMUP_S
+    step: Callable[[], Any],
+    device: torch.device,
+    *,
+    measure_s: float = MEASURE_S,
+    warmup_s: float = WARMUP_S,
+    clock: Clock = time.perf_counter,
 ) -> Timing:
     """Time `step`: warm up, run for about `measure_s` seconds (5 to 300 steps), take medians.
 
-    On CUDA by events on the current stream, elsewhere by the clock.
+    On CUDA the steps are timed by events on the current stream, elsewhere by the clock.
     """
-    estimate = _warm_up(step, device, warmup_s)
+    estimate = _warm_up(step, device, warmup_s, clock)
     repeats = min(max(math.ceil(measure_s / estimate), REPEATS[0]), REPEATS[1])
-    intervals = _cuda_intervals(step, repeats) if device.type == "cuda" else _calls(step, device, repeats)
-    waiting = _calls(step, device, min(repeats, LATENCY_REPEATS)) if device.type == "cuda" else intervals
+    if device.type == "cuda":
+        intervals = _cuda_intervals(step, repeats)
+        waiting = _calls(step, device, min(repeats, LATENCY_REPEATS), clock)
+    else:
+        intervals = waiting = _calls(step, device, repeats, clock)
     step_ms = statistics.median(intervals)
     low, _, high = statistics.quantiles(intervals, n=4)
     return Timing(step_ms, statistics.median(waiting), 100 * (high - low) / step_ms, repeats)
@@ -88,46 +106,48 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def ceilings(device: torch.device) -> dict[str, float | str]:
+def ceilings(device: torch.device, *, clock: Clock = time.perf_counter) -> dict[str, float | str]:
     """The device's measured limits: a square matrix product of random numbers, and a copy (bytes read plus written).
 
-    On CUDA 8192³ in bf16 and 1 GiB, on a CPU 2048³ in fp32 and 128 MiB.
+    Their sizes stand in `CEILINGS`.
+
+    Returns:
+        `matmul_tflop_per_s` and `copy_tb_per_s`, and in `matmul` and `copy` what was measured, in words.
     """
-    cuda = device.type == "cuda"
-    n, dtype, size = (8192, torch.bfloat16, 2**30) if cuda else (2048, torch.float32, 2**27)
+    n, dtype, size = CEILINGS[device.type]
     found: dict[str, float | str] = {
-        "matmul": f"{n}³ {'bf16' if cuda else 'fp32'}",
-        "matmul_tflop_per_s": 2 * n**3 / _matmul_ms(n, dtype, device) / 1e9,
+        "matmul": f"{n}³ {_NAMES[dtype]}",
+        "matmul_tflop_per_s": 2 * n**3 / _matmul_ms(n, dtype, device, clock) / 1e9,
         "copy": f"{size // MIB} MiB, read + write",
-        "copy_tb_per_s": 2 * size / _copy_ms(size, device) / 1e9,
+        "copy_tb_per_s": 2 * size / _copy_ms(size, device, clock) / 1e9,
     }
     free_memory(device)
     return found
 
 
-def _matmul_ms(n: int, dtype: torch.dtype, device: torch.device) -> float:
+def _matmul_ms(n: int, dtype: torch.dtype, device: torch.device, clock: Clock) -> float:
     a, b = torch.randn(n, n, device=device).to(dtype), torch.randn(n, n, device=device).to(dtype)
     product = torch.empty_like(a)
-    return measure(lambda: torch.mm(a, b, out=product), device, measure_s=0.5).step_ms
+    return measure(lambda: torch.mm(a, b, out=product), device, measure_s=0.5, clock=clock).step_ms
 
 
-def _copy_ms(size: int, device: torch.device) -> float:
+def _copy_ms(size: int, device: torch.device, clock: Clock) -> float:
     source = torch.randn(size // 4, device=device)
     target = torch.empty_like(source)
-    return measure(lambda: target.copy_(source), device, measure_s=0.5).step_ms
+    return measure(lambda: target.copy_(source), device, measure_s=0.5, clock=clock).step_ms
 
 
-def _warm_up(step: Callable[[], Any], device: torch.device, seconds: float) -> float:
+def _warm_up(step: Callable[[], Any], device: torch.device, seconds: float, clock: Clock) -> float:
     """Run the step at least three times and for `seconds`; the duration of one run, in seconds."""
     for _ in range(2):
         step()
     synchronize(device)
-    start, runs = time.perf_counter(), 0
-    while runs == 0 or time.perf_counter() - start < seconds:
+    start, runs = clock(), 0
+    while runs == 0 or clock() - start < seconds:
         step()
         runs += 1
         synchronize(device)
-    return max((time.perf_counter() - start) / runs, 1e-7)
+    return max((clock() - start) / runs, 1e-7)
 
 
 def _cuda_intervals(step: Callable[[], Any], repeats: int) -> list[float]:
@@ -140,11 +160,11 @@ def _cuda_intervals(step: Callable[[], Any], repeats: int) -> list[float]:
     return [before.elapsed_time(after) for before, after in itertools.pairwise(events)]
 
 
-def _calls(step: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
+def _calls(step: Callable[[], Any], device: torch.device, repeats: int, clock: Clock) -> list[float]:
     durations = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         step()
         synchronize(device)
-        durations.append(1e3 * (time.perf_counter() - start))
+        durations.append(1e3 * (clock() - start))
     return durations

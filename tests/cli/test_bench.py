@@ -1,7 +1,8 @@
 """`sequencer2d bench`: one command measures, a second one goes on, mistakes are one line."""
 
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,26 @@ import pytest
 
 from sequencer2d.benchmark import timing
 
-SMALL = ("--device", "cpu", "--models", "sequencer2d_n,sequencer2d_n@triton,resnet18", "--batch", "2", "--size", "28")
-FAST = ("--seconds", "0.01", "--peer", "resnet18")
+SMALL = (
+    "--device",
+    "cpu",
+    "--models",
+    "sequencer2d_n,sequencer2d_n@triton,test_resnet",
+    "--batch",
+    "2",
+    "--size",
+    "28",
+)
+FAST = ("--seconds", "0.01", "--peer", "test_resnet")
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "ceilings", lambda device: {"copy_tb_per_s": 1.0})
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Measure no limits of the device; let the collections before each row look at the test's own objects only."""
+    monkeypatch.setattr(timing, "ceilings", lambda device, **_: {"copy_tb_per_s": 1.0})
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def test_a_run_writes_rows_and_prints_the_best_with_ratios(command: Callable[..., Any], tmp_path: Path) -> None:
@@ -23,7 +37,7 @@ def test_a_run_writes_rows_and_prints_the_best_with_ratios(command: Callable[...
     outcome = command("bench", *SMALL, *FAST, "--output", path)
     assert outcome.code == 0
     assert "inference, fp32, batch 2, 28²" in outcome.out
-    assert "× resnet18" in outcome.out
+    assert "× test_resnet" in outcome.out
     assert "Without a rate (1)" in outcome.out
     assert "3 rows" in outcome.err
     result = json.loads(path.read_text(encoding="utf-8"))
@@ -31,9 +45,9 @@ def test_a_run_writes_rows_and_prints_the_best_with_ratios(command: Callable[...
     again = command("bench", *SMALL, *FAST, "--output", path, "--json")
     assert json.loads(path.read_text(encoding="utf-8"))["rows"] == result["rows"]
     best = {row["model"]: row for row in json.loads(again.out)}
-    assert best["resnet18"]["ratio"] == 1.0
+    assert best["test_resnet"]["ratio"] == 1.0
     assert best["sequencer2d_n"]["ratio"] == pytest.approx(
-        best["sequencer2d_n"]["images_per_s"] / best["resnet18"]["images_per_s"]
+        best["sequencer2d_n"]["images_per_s"] / best["test_resnet"]["images_per_s"]
     )
     merged = command("bench", "--merge", path, path, "--output", tmp_path / "all.json")
     assert merged.code == 0

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from sequencer2d import benchmark
-from sequencer2d.benchmark import ResultFile, contenders, forms, timing
-from tests.benchmark.test_benchmark import HEADER, cases, quick
+from sequencer2d.benchmark import ResultFile, contenders, timing
+from sequencer2d.benchmark.forms import prepare
+from sequencer2d.benchmark.workload import make_workload
+from tests.benchmark.small import HEADER, cases
 
-__all__ = ["quick"]
 pytestmark = pytest.mark.gpu
 
 
@@ -23,7 +24,7 @@ def test_on_a_gpu_every_form_passes_the_gate_and_counts_memory(mode: str, form: 
     results = ResultFile(tmp_path / "a.json", HEADER)
     rows: list[dict[str, Any]] = []
     wanted = cases("sequencer2d_n", "timm:sequencer2d_s", mode=mode, dtype="bf16", form=form)
-    benchmark.run(wanted, results, torch.device("cuda"), on_row=rows.append)
+    benchmark.run(wanted, results, torch.device("cuda"), measure_s=0.01, on_row=rows.append)
     for row in rows:
         assert row["error"] is None, row
         assert row["peak_memory_mib"] > row["parameters"] * 2 / timing.MIB
@@ -31,9 +32,9 @@ def test_on_a_gpu_every_form_passes_the_gate_and_counts_memory(mode: str, form: 
 
 def test_a_replayed_training_graph_changes_the_weights() -> None:
     model = contenders.build(benchmark.parse_contender("sequencer2d_n"), 56).cuda()
-    form = forms.prepare(forms.workload(model, "training", torch.bfloat16, 4, 56, torch.device("cuda")), "graph")
+    step = prepare(make_workload(model, "training", torch.bfloat16, 4, 56, torch.device("cuda")), "graph")
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    form.step()
+    step.run()
     assert all((a != b).any() for a, b in zip(before, model.parameters(), strict=True))
 
 
