@@ -17,10 +17,11 @@ from sequencer2d.benchmark.cost import count_macs
 from sequencer2d.benchmark.timing import measure
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.loader import Loader, build_loader
-from sequencer2d.evaluation.classify import ClassificationResult, evaluate
+from sequencer2d.evaluation.loop import evaluate
 from sequencer2d.evaluation.predict import input_fields
 from sequencer2d.models import load_model
 from sequencer2d.models.optimizing import Optimized
+from sequencer2d.tasks.accuracy import ClassificationResult
 
 LIMIT = 0.3
 """Largest relative difference of the logits from bf16's with which an arm still counts as the same model."""

@@ -64,7 +64,7 @@ def accuracy(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, 
     """The row of one artefact: top-1 over the whole split."""
     from sequencer2d.data.config import DataConfig
     from sequencer2d.data.loader import build_loader
-    from sequencer2d.evaluation.classify import evaluate
+    from sequencer2d.evaluation.loop import evaluate
     from sequencer2d.evaluation.predict import input_fields
     from sequencer2d.export import load_artifact
 

@@ -11,10 +11,10 @@ from sequencer2d.analysis.arrays import save_arrays
 from sequencer2d.analysis.blocks import block_names, find_block
 from sequencer2d.analysis.layout import find_layout
 from sequencer2d.errors import ConfigError, UserError
-from sequencer2d.evaluation.finite import require_probabilities
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
 from sequencer2d.evaluation.pixels import normalised
 from sequencer2d.evaluation.subject import Subject
+from sequencer2d.tasks.finite import require_probabilities
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from sequencer2d.data.config import DataConfig
-    from sequencer2d.evaluation.classify import ClassificationResult
+    from sequencer2d.tasks.accuracy import ClassificationResult
     from sequencer2d.training.config import TrainConfig
 
 EPILOG = """\
@@ -74,7 +74,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.data.classes import match
     from sequencer2d.data.loader import build_loader
-    from sequencer2d.evaluation.classify import evaluate
+    from sequencer2d.evaluation.loop import evaluate
     from sequencer2d.evaluation.subject import load_subject
     from sequencer2d.training.config import DistributedConfig
     from sequencer2d.training.distributed import processes

@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _print_config(config, arguments.json)
     from sequencer2d.training.loop import train
 
-    _report(config.run.output, train(config))
+    _report(config, train(config))
     return 0
 
 
@@ -108,14 +108,18 @@ def resolve(recipe: str | None, fields: list[str], resume: str | None) -> TrainC
     return with_overrides(without_limits(read_config(Path(folder))), values)
 
 
-def _report(output: str, summary: dict[str, Any]) -> None:
+def _report(config: TrainConfig, summary: dict[str, Any]) -> None:
     """Say on standard error what came out; under torchrun the first process does."""
+    from sequencer2d import tasks
+
     if launch().rank:
         return
+    metric = tasks.get(config.task).decides
     final, best = summary["final"], summary["best"]
+    at_best = f", {metric.show(best[metric.key])} after epoch {best['epoch']} (best.safetensors)" if best else ""
     remark(
-        f"done in {summary['duration_s'] / 60:.1f} min: top-1 {final['top1']:.2f} % after the last epoch, "
-        f"{best['top1']:.2f} % after epoch {best['epoch']} (best.safetensors); everything is in {output}"
+        f"done in {summary['duration_s'] / 60:.1f} min: {metric.label} {metric.show(final[metric.key])} after the last "
+        f"epoch{at_best}; everything is in {config.run.output}"
     )
 
 

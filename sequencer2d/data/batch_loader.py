@@ -82,7 +82,7 @@ class BatchLoader(ABC):
         """Stop the workers; the loader cannot be used any more."""
         self._finalizer()
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         if not self._workers:
             raise RuntimeError("this loader is closed")
         with warnings.catch_warnings():
@@ -97,7 +97,7 @@ class BatchLoader(ABC):
             self.seek(self.sampler.epoch + 1)
 
     @abstractmethod
-    def _deliver(self, answer: Any) -> tuple[Tensor, Tensor] | None:
+    def _deliver(self, answer: Any) -> tuple[Tensor, Any] | None:
         """The batch of a worker's answer; None if none of its images can be read."""
 
 

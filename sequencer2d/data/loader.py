@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,40 +12,43 @@ from sequencer2d.data.batch_loader import BatchLoader, build_sampler
 from sequencer2d.data.batches import augment, normalize
 from sequencer2d.data.cache import CachedSource
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.opening import open_split
 from sequencer2d.data.reader import Batch, BatchReader
 from sequencer2d.data.sampler import ResumableSampler
+from sequencer2d.data.samples import CLASS_NUMBERS, Samples
 from sequencer2d.data.sources import Source, require_readable
-from sequencer2d.data.transforms import Transform, eval_transform, train_transform
 
 logger = logging.getLogger(__name__)
 
 
 class Loader(BatchLoader):
-    """Iterates over (images, targets): uint8 (B, 3, H, W), channels last in memory, and int64 (B,), on the CPU.
+    """Iterates over (images, targets) on the CPU.
+
+    Images are uint8 (B, 3, H, W), channels last in memory; targets are what the task collates, for classification int64
+    (B,).
 
     Args:
         source: the images, with their class names.
-        transform: RGB image → uint8 (H, W, 3).
         sampler: the order of the images.
         config: the configuration of the rest.
         train: whether epochs differ, broken images are replaced, and a batch policy runs.
+        samples: how images and targets are transformed and collated.
         pin_memory: put batches into page-locked memory.
     """
 
     def __init__(
         self,
         source: Source,
-        transform: Transform,
         sampler: ResumableSampler,
         config: DataConfig,
         *,
         train: bool,
+        samples: Samples = CLASS_NUMBERS,
         pin_memory: bool = False,
     ) -> None:
         reader = BatchReader(
             source,
-            transform,
+            samples.train_transform(config) if train else samples.eval_transform(config),
+            collate=samples.collate,
             seed=sampler.seed,
             replace_broken=train,
             max_broken=config.max_broken,
@@ -58,14 +62,14 @@ class Loader(BatchLoader):
         """uint8 (B, 3, H, W) → normalised `dtype` on `device`, with the mean and std of the configuration."""
         return normalize(images, self.config.mean, self.config.std, device=device, dtype=dtype)
 
-    def _deliver(self, answer: Batch) -> tuple[Tensor, Tensor] | None:
+    def _deliver(self, answer: Batch) -> tuple[Tensor, Any] | None:
         for index, reason in answer.broken.items():
             name = self.source.describe(index)
             if name not in self.broken:
                 self.broken[name] = reason
                 logger.warning("skipped broken image %s (%s)", name, reason)
         require_readable(self.broken, len(self.source), self.config.max_broken)
-        return (answer.images.permute(0, 3, 1, 2), answer.targets) if len(answer.targets) else None
+        return (answer.images.permute(0, 3, 1, 2), answer.targets) if len(answer.images) else None
 
 
 def build_loader(
@@ -73,6 +77,7 @@ def build_loader(
     split: str | None = None,
     *,
     train: bool,
+    samples: Samples = CLASS_NUMBERS,
     rank: int = 0,
     world_size: int = 1,
     seed: int = 0,
@@ -84,6 +89,7 @@ def build_loader(
         config: what to read and how.
         split: its name; none: `config.train_split` or `config.val_split`.
         train: random order, augmentation and full batches only; otherwise every image exactly once over all processes.
+        samples: how the task's images and targets are opened, transformed and collated.
         rank: this process, 0 to world_size - 1.
         world_size: processes, which share `config.batch_size`.
         seed: of order and augmentation.
@@ -94,12 +100,11 @@ def build_loader(
         ConfigError: an augmentation that does not exist.
     """
     split = split if split is not None else (config.train_split if train else config.val_split)
-    source = open_split(config, split)
+    source = samples.open(config, split)
     if config.cache:
         source = CachedSource(source)
     sampler = build_sampler(config, source, train=train, rank=rank, world_size=world_size, seed=seed)
-    transform = train_transform(config) if train else eval_transform(config)
-    return Loader(source, transform, sampler, config, train=train, pin_memory=pin_memory)
+    return Loader(source, sampler, config, train=train, samples=samples, pin_memory=pin_memory)
 
 
 def _policy(config: DataConfig) -> Callable[..., Tensor] | None:

@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sequencer2d.data.images import BrokenImageError
+from sequencer2d.data.samples import SampleTransform
 from sequencer2d.data.sources import Source
-from sequencer2d.data.transforms import Transform
 from sequencer2d.data.workers import Key
 from sequencer2d.seeds import image_seed, keep_random_state, mix, seed_image
 
 
 class Batch(NamedTuple):
-    """What a worker answers: images uint8 (B, H, W, 3), targets int64 (B,), and who was broken, with the reason."""
+    """What a worker answers: images uint8 (B, H, W, 3), their targets, and who was broken, with the reason."""
 
     images: Tensor
-    targets: Tensor
+    targets: Any
     broken: dict[int, str]
 
 
@@ -33,7 +33,8 @@ class BatchReader(Dataset[Batch]):
 
     Args:
         source: the images.
-        transform: RGB image → uint8 (H, W, 3).
+        transform: (RGB image, target) → (uint8 (H, W, 3), target).
+        collate: transformed samples → (uint8 (B, H, W, 3), targets of the batch).
         seed: of the augmentation.
         replace_broken: take the next readable image in place of a broken one (training) or leave it out (evaluation).
         max_broken: how far to look for a replacement.
@@ -43,31 +44,33 @@ class BatchReader(Dataset[Batch]):
     def __init__(
         self,
         source: Source,
-        transform: Transform,
+        transform: SampleTransform,
         *,
+        collate: Callable[..., tuple[Tensor, Any]],
         seed: int,
         replace_broken: bool,
         max_broken: int,
         policy: Callable[..., Tensor] | None = None,
     ) -> None:
-        self.source, self.transform, self.seed, self.policy = source, transform, seed, policy
+        self.source, self.transform, self.collate = source, transform, collate
+        self.seed, self.policy = seed, policy
         self.replace_broken, self.max_broken = replace_broken, max_broken
 
     def __getitem__(self, key: Key) -> Batch:
-        images: list[np.ndarray] = []
-        targets: list[int] = []
+        samples: list[tuple[np.ndarray, Any]] = []
         broken: dict[int, str] = {}
         with keep_random_state():
             for index in key.indices.tolist():
                 sample = self._read(index, broken)
                 if sample is not None:
                     seed_image(self.seed, key.epoch, index)
-                    images.append(self.transform(sample[0]))
-                    targets.append(sample[1])
-        stacked = torch.from_numpy(np.stack(images)) if images else torch.empty(0, 1, 1, 3, dtype=torch.uint8)
-        if self.policy is not None and images:
-            stacked = self._with_policy(stacked, key)
-        return Batch(stacked, torch.tensor(targets, dtype=torch.int64), broken)
+                    samples.append(self.transform(*sample))
+        if not samples:
+            return Batch(torch.empty(0, 1, 1, 3, dtype=torch.uint8), None, broken)
+        images, targets = self.collate(samples)
+        if self.policy is not None:
+            images = self._with_policy(images, key)
+        return Batch(images, targets, broken)
 
     def _with_policy(self, images: Tensor, key: Key) -> Tensor:
         assert self.policy is not None
@@ -76,7 +79,7 @@ class BatchReader(Dataset[Batch]):
         augmented = self.policy(images.permute(0, 3, 1, 2).contiguous(), seed=seed >> 1)
         return augmented.permute(0, 2, 3, 1).contiguous()
 
-    def _read(self, index: int, broken: dict[int, str]) -> tuple[Any, int] | None:
+    def _read(self, index: int, broken: dict[int, str]) -> tuple[Any, Any] | None:
         for offset in range(min(self.max_broken + 1, len(self.source)) if self.replace_broken else 1):
             candidate = (index + offset) % len(self.source)
             try:

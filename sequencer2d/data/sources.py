@@ -1,7 +1,7 @@
 """What a data source is, and what all sources share. `opening` opens them by name or path."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -18,15 +18,15 @@ SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
 
 
 class Source(Protocol):
-    """Labelled images with random access, so that a run can continue at any image."""
+    """Labeled images with random access, so that a run can continue at any image."""
 
     class_names: tuple[str, ...]
-    """Name of each class; a target is an index into it."""
+    """Name of each class; the target of a classified image is an index into it."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """(8-bit RGB image, target). Raises `BrokenImageError` if the image cannot be decoded."""
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
+        """(8-bit RGB image, target). Raises `BrokenImageError` if the image or its target cannot be decoded."""
         ...
 
     def describe(self, index: int) -> str:
@@ -34,7 +34,10 @@ class Source(Protocol):
         ...
 
     def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
-        """Each image's name, the same wherever the data lie (empty where images have none), and targets int64 (N,)."""
+        """Each image's name, the same wherever the data lie (empty where images have none), and classes int64 (N,).
+
+        Where an image is not of one class, its class counts as 0: a fingerprint then goes by names and sizes.
+        """
         ...
 
     def size_of(self, index: int) -> object:

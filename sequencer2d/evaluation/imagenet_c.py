@@ -19,14 +19,13 @@ from sequencer2d.data.images import PUBLISHED
 from sequencer2d.data.loader import Loader
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.sources import Source, shorten
-from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import DataError
-from sequencer2d.evaluation.classify import concatenate
 from sequencer2d.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from sequencer2d.evaluation.mce import CorruptionResult, cell_figures, check_names
 from sequencer2d.evaluation.outcomes import logits_of, outcomes_of
 from sequencer2d.evaluation.pixels import Progress, choose, match_classes
 from sequencer2d.evaluation.subject import Subject, imagenet_wnids
+from sequencer2d.tasks.accuracy import concatenate
 
 LAYOUT = "<corruption>/<severity>/<class>/*.JPEG"
 RELEASED_IMAGES = 50_000  # of each corruption and severity
@@ -202,7 +201,7 @@ def _figures(
     chosen = _Chosen(source, choose(len(source), limit, seed), outputs, subject.class_names)
     config = replace(subject.data, workers=workers, max_broken=0)
     sampler = ResumableSampler(len(chosen), batch_size=batch_size, seed=0, shuffle=False, drop_last=False)
-    loader = Loader(chosen, eval_transform(config), sampler, config, train=False)
+    loader = Loader(chosen, sampler, config, train=False)
     parts = []
     try:
         for images, targets in loader:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.evaluation.classify import calibration_error
 from sequencer2d.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from sequencer2d.files import atomic_write
+from sequencer2d.tasks.accuracy import calibration_error
 
 # Mean error of AlexNet over the five severities of each corruption on ImageNet-C, which mCE divides by.
 ALEXNET_ERRORS: dict[str, float] = {

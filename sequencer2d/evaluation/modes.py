@@ -1,4 +1,4 @@
-"""Running a model backward to its input while it is in evaluation mode."""
+"""The mode of a model while it is measured."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from sequencer2d.errors import InputError
-from sequencer2d.evaluation.classify import Outcomes
-from sequencer2d.evaluation.finite import require_probabilities
 from sequencer2d.evaluation.pixels import normalise_unit, to_unit
 from sequencer2d.evaluation.subject import Subject
+from sequencer2d.tasks.accuracy import Outcomes
+from sequencer2d.tasks.finite import require_probabilities
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ from sequencer2d.data.config import DataConfig
 from sequencer2d.data.images import BrokenImageError, Decoding, decode
 from sequencer2d.data.transforms import Transform, eval_transform
 from sequencer2d.errors import InputError
-from sequencer2d.evaluation.finite import require_probabilities
 from sequencer2d.models.sequencer2d import Sequencer2D
+from sequencer2d.tasks.finite import require_probabilities
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from torch import nn
 
 from sequencer2d.data.sources import Source
 from sequencer2d.errors import ConfigError, InputError, UserError
-from sequencer2d.evaluation.classify import concatenate
 from sequencer2d.evaluation.outcomes import logits_of, outcomes_of
 from sequencer2d.evaluation.pixels import Progress, choose, match_classes, read_batches
 from sequencer2d.evaluation.subject import Subject
+from sequencer2d.tasks.accuracy import concatenate
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sequencer2d.data.sources import Source
-from sequencer2d.evaluation.classify import Outcomes, concatenate
 from sequencer2d.evaluation.corruptions import (
     CORRUPTIONS,
     LEAST_PIXELS,
@@ -31,6 +30,7 @@ from sequencer2d.evaluation.mce import CorruptionResult, cell_figures, check_nam
 from sequencer2d.evaluation.outcomes import logits_of, outcomes_of
 from sequencer2d.evaluation.pixels import Progress, check_size, choose, match_classes, read_batches
 from sequencer2d.evaluation.subject import Subject
+from sequencer2d.tasks.accuracy import Outcomes, concatenate
 
 Item = TypeVar("Item")
 

@@ -31,7 +31,6 @@ from sequencer2d.models.names import (
     to_authors,
     to_timm,
 )
-from sequencer2d.models.peers import is_peer
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.variants import VARIANTS, changed_options, model_config
 from sequencer2d.models.weight_files import HEADER_KEY, check_weights, read_safetensors_file, read_torch_file
@@ -156,11 +155,11 @@ def _config(name: str, fields: Mapping[str, Any], path: Path) -> ModelConfig:
         raise CheckpointError(f"{path}: its description is of no model: {error}") from error
 
 
-def save_weights(model: Sequencer2D, path: str | os.PathLike[str], meta: Mapping[str, Any] | None = None) -> None:
-    """Write the weights and what `describe_model` says of them, atomically.
+def save_weights(model: nn.Module, path: str | os.PathLike[str], meta: Mapping[str, Any] | None = None) -> None:
+    """Write the weights and what describes them, atomically.
 
     Args:
-        model: the model.
+        model: the model. A `Sequencer2D` is described by `describe_model`, any other one by `meta` alone.
         path: `.safetensors`, `.pt` or `.pth`.
         meta: entries that are added to the description or replace its own, plain JSON values.
 
@@ -169,8 +168,8 @@ def save_weights(model: Sequencer2D, path: str | os.PathLike[str], meta: Mapping
     """
     path = Path(path)
     said = dict(meta or {})
-    # timm's models, trained beside ours, cannot describe themselves: their run does.
-    description = said if is_peer(str(said.get("model", ""))) else describe_model(model) | said
+    # timm's models and those of dense tasks cannot describe themselves: the run that trains them does.
+    description = describe_model(model) | said if isinstance(model, Sequencer2D) else said
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if path.suffix == ".safetensors":
         header = {"format": "pt", HEADER_KEY: json.dumps(description, allow_nan=False)}

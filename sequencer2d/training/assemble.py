@@ -1,6 +1,7 @@
 """From a configuration to the parts of a run: data, model, step."""
 
 import dataclasses
+import functools
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -8,16 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from sequencer2d import tasks
 from sequencer2d.data.batch_loader import BatchLoader
 from sequencer2d.data.batches import BatchTransform
 from sequencer2d.data.device_loader import build_device_loader
 from sequencer2d.data.loader import Loader, build_loader
 from sequencer2d.data.sources import check_same_classes
-from sequencer2d.data.transforms import eval_transform, train_transform
 from sequencer2d.errors import ConfigError
 from sequencer2d.models import Sequencer2D, create_model
 from sequencer2d.models.checkpoints import FORMAT, describe_model
 from sequencer2d.models.peers import create_peer, is_peer
+from sequencer2d.models.variants import changed_options, model_config
 from sequencer2d.seeds import seed_step
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.distributed import Processes
@@ -51,13 +53,14 @@ class Data:
 
 def build_data(config: TrainConfig, processes: Processes) -> Data:
     """Open both splits. Raises `DataError`."""
+    samples = tasks.get(config.task).samples
     shared: dict[str, Any] = {"rank": processes.rank, "world_size": processes.world_size, "seed": config.run.seed}
     pinned = processes.device.type == "cuda"
     if config.data.augment_on == "device":
         train: BatchLoader = build_device_loader(config.data, device=processes.device, **shared)
     else:
-        train = build_loader(config.data, train=True, pin_memory=pinned, **shared)
-    val = build_loader(config.data, train=False, pin_memory=pinned, **shared)
+        train = build_loader(config.data, train=True, samples=samples, pin_memory=pinned, **shared)
+    val = build_loader(config.data, train=False, samples=samples, pin_memory=pinned, **shared)
     check_same_classes(train.source, val.source)
     return Data(train=train, val=val, class_names=tuple(train.source.class_names))
 
@@ -76,8 +79,9 @@ def resolve(config: TrainConfig, num_classes: int) -> TrainConfig:
 
 def check_parts(config: TrainConfig) -> None:
     """Build what needs neither data nor memory: transforms, and the model without its weights. Raises `UserError`."""
-    train_transform(config.data)
-    eval_transform(config.data)
+    samples = tasks.get(config.task).samples
+    samples.train_transform(config.data)
+    samples.eval_transform(config.data)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = build_model(
             resolve(config, config.model.num_classes or 1000), torch.device("meta"), first_weights=False
@@ -97,40 +101,26 @@ def build_model(config: TrainConfig, device: torch.device, *, first_weights: boo
         config = dataclasses.replace(config, model=model_spec)
     spec = config.model
     assert spec.num_classes is not None, "resolve() fills it in"
-    if is_peer(spec.name):
-        return _build_peer(config).to(device)
-    model: Sequencer2D = create_model(
-        spec.name,
-        pretrained=spec.pretrained,
-        checkpoint=spec.checkpoint,
-        num_classes=spec.num_classes,
-        in_chans=spec.in_chans,
-        drop_path_rate=spec.drop_path_rate,
-        **{"img_size": config.data.size, **spec.overrides},
-    )
-    return model.to(device)
-
-
-def _build_peer(config: TrainConfig) -> nn.Module:
-    """timm's model of a configuration, to compare ours with under the same recipe."""
-    spec = config.model
-    if spec.checkpoint:
+    options: dict[str, Any] = {
+        "pretrained": spec.pretrained,
+        "in_chans": spec.in_chans,
+        "drop_path_rate": spec.drop_path_rate,
+        **_model_options(config),
+    }
+    if not is_peer(spec.name):
+        create = functools.partial(create_model, spec.name, checkpoint=spec.checkpoint, **options)
+    elif spec.checkpoint:
         raise ConfigError(f"model.checkpoint holds weights of ours: {spec.name} starts from random or timm's weights")
-    return create_peer(
-        spec.name,
-        pretrained=spec.pretrained,
-        num_classes=spec.num_classes,
-        in_chans=spec.in_chans,
-        drop_path_rate=spec.drop_path_rate,
-        **_peer_options(config),
-    )
+    else:  # timm's, to compare ours with under the same recipe
+        create = functools.partial(create_peer, spec.name, **options)
+    return tasks.get(config.task).build(create, spec.num_classes).to(device)
 
 
-def _peer_options(config: TrainConfig) -> dict[str, Any]:
+def _model_options(config: TrainConfig) -> dict[str, Any]:
     return {"img_size": config.data.size, **config.model.overrides}
 
 
-def build_step(config: TrainConfig, model: Sequencer2D, processes: Processes) -> TrainStep:
+def build_step(config: TrainConfig, model: nn.Module, processes: Processes) -> TrainStep:
     """The optimizer step around `model`: compiled and distributed as the configuration says."""
     device = processes.device
     decay = config.regularization.ema_decay
@@ -156,18 +146,27 @@ def build_step(config: TrainConfig, model: Sequencer2D, processes: Processes) ->
     )
 
 
-def checkpoint_meta(config: TrainConfig, model: Sequencer2D, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """What the run's checkpoints say of themselves (docs/design.md, Models): the model, its classes and its input."""
+def checkpoint_meta(config: TrainConfig, model: nn.Module, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """What the run's checkpoints say of themselves (docs/design.md, Models): the model, its classes and its input.
+
+    A model that is no classifier of ours cannot describe itself: its options are those it was created with. The task is
+    named where it is not classification.
+    """
     data, spec = config.data, config.model
     names = class_names if len(class_names) == spec.num_classes else None
-    if is_peer(spec.name):
-        options = {
-            key: list(value) if isinstance(value, tuple) else value for key, value in _peer_options(config).items()
-        }
-        said = {"format": FORMAT, "model": spec.name, "overrides": options, "num_classes": spec.num_classes,
-                "in_chans": spec.in_chans, "class_names": list(names) if names else None}  # fmt: skip
-    else:
+    if isinstance(model, Sequencer2D):
         said = describe_model(model, names)
+    else:
+        said = {
+            "format": FORMAT,
+            "model": spec.name,
+            "overrides": _described_options(config),
+            "num_classes": spec.num_classes,
+            "in_chans": spec.in_chans,
+            "class_names": list(names) if names else None,
+        }
+    if config.task != tasks.CLASSIFICATION.name:
+        said["task"] = config.task
     return {
         **said,
         "input": {
@@ -178,3 +177,12 @@ def checkpoint_meta(config: TrainConfig, model: Sequencer2D, class_names: tuple[
             "crop_pct": data.crop_pct,
         },
     }
+
+
+def _described_options(config: TrainConfig) -> dict[str, Any]:
+    """The model's options as a checkpoint states them."""
+    options = _model_options(config)
+    if not is_peer(config.model.name):
+        chosen = model_config(config.model.name, **options)
+        options = changed_options(chosen, config.model.name) | {"pad": chosen.pad}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}

@@ -170,6 +170,8 @@ class TrainConfig(Checked):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass; parameters are fp32. fp16, the paper's, needs a GPU and uses a gradient scaler,
     which leaves out steps that overflow; bf16 has fp32's range and needs none."""
+    task: Annotated[str, Text(empty=False)] = "classification"
+    """What the model learns; a row of `sequencer2d.tasks.TASKS`."""
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -187,6 +189,9 @@ class TrainConfig(Checked):
 
 def validate(config: TrainConfig, world_size: int = 1) -> None:
     """Check what no field can check alone: contradictions, the batch against the processes. Raises `ConfigError`."""
+    from sequencer2d import tasks  # here, because it imports torch, and recipes are listed without it
+
+    tasks.get(config.task).check(config.data)
     _check_schedule(config)
     _require(
         not (config.model.pretrained and config.model.checkpoint),

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from sequencer2d.files import atomic_write
+from sequencer2d.tasks import CLASSIFICATION, Task
 from sequencer2d.training.runlog import read_log
 
 logger = logging.getLogger(__name__)
 
 
-def plot_curves(run_folder: Path, path: Path | None = None) -> Path | None:
-    """Draw loss, accuracy and learning rate over epochs to `path` (default: `curves.png` in the run folder).
+def plot_curves(run_folder: Path, task: Task = CLASSIFICATION, path: Path | None = None) -> Path | None:
+    """Draw loss, the deciding metric and learning rate over epochs to `path` (default: `curves.png` in the run folder).
 
     Returns the path; None if matplotlib is not installed (it is an optional dependency).
     """
@@ -26,15 +27,16 @@ def plot_curves(run_folder: Path, path: Path | None = None) -> Path | None:
     target = path or run_folder / "curves.png"
     entries = read_log(run_folder)
     steps = [entry for entry in entries if entry["kind"] == "step"]
-    epochs = [entry for entry in entries if entry["kind"] == "epoch" and "top1" in entry]
+    metric = task.decides
+    epochs = [entry for entry in entries if entry["kind"] == "epoch" and metric.key in entry]
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
-    loss, accuracy, rate = figure.subplots(1, 3)
+    loss, quality, rate = figure.subplots(1, 3)
     _line(loss, steps, "loss", "train")
-    _line(loss, epochs, "val_loss", "validation")
-    _line(accuracy, epochs, "top1", "top-1")
+    _line(loss, [entry for entry in epochs if "val_loss" in entry], "val_loss", "validation")
+    _line(quality, epochs, metric.key, metric.label)
     _line(rate, steps, "lr", "learning rate")
-    for axes, title in ((loss, "cross entropy"), (accuracy, "accuracy, %"), (rate, "learning rate")):
+    for axes, title in ((loss, task.loss_name), (quality, metric.axis), (rate, "learning rate")):
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.legend(loc="best") if axes.lines else None

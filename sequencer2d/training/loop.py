@@ -6,17 +6,18 @@ resumed run logs the losses that an uninterrupted one would have logged.
 """
 
 import dataclasses
-import math
 import time
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from sequencer2d import tasks
 from sequencer2d.data.fingerprint import fingerprint
 from sequencer2d.environment import launch
 from sequencer2d.errors import CheckpointError, Interrupted, NumericalError
-from sequencer2d.evaluation.classify import evaluate
+from sequencer2d.evaluation.loop import evaluate
 from sequencer2d.files import write_json
-from sequencer2d.models import Sequencer2D
 from sequencer2d.models.checkpoints import save_weights
 from sequencer2d.training import assemble, checkpoint
 from sequencer2d.training.budget import memory_budget
@@ -66,6 +67,7 @@ class _Run:
     def __init__(self, config: TrainConfig, here: Processes, signals: StopSignals, folder: RunFolder) -> None:
         self.started = time.monotonic()
         self.here, self.signals, self.folder = here, signals, folder
+        self.task = tasks.get(config.task)
         self.data = assemble.build_data(config, here)
         self.config = assemble.resolve(config, len(self.data.class_names))
         last = self._open_folder()
@@ -111,7 +113,7 @@ class _Run:
         return self.config.run.epochs * self.data.steps_per_epoch
 
     @property
-    def _judged(self) -> Sequencer2D:
+    def _judged(self) -> nn.Module:
         """What is evaluated and kept as best: the averaged weights, if there is an average."""
         average = self.step_fn.average
         return self.model if average is None else average.module
@@ -209,17 +211,17 @@ class _Run:
         entry["time_s"] = round(self.time_s, 3)
         self.evaluated_epochs = done
         self.final = {key: value for key, value in entry.items() if key != "time_s"}
-        if "top1" in entry and (self.best is None or entry["top1"] > self.best["top1"]):
+        decides = self.task.decides
+        best = None if self.best is None else self.best[decides.key]
+        if decides.improves(entry.get(decides.key), best):
             self.best = self.final
             self.here.on_main(self._save_best)
         self.log.epoch(entry)
 
     def _evaluate(self) -> dict[str, float | None]:
-        result = evaluate(
-            self._judged, self.data.val, device=self.here.device, amp_dtype=AMP_DTYPES[self.config.precision]
-        )
-        loss = result.cross_entropy
-        return {"top1": result.top1, "top5": result.top5, "val_loss": loss if math.isfinite(loss) else None}
+        amp_dtype = AMP_DTYPES[self.config.precision]
+        result = evaluate(self._judged, self.data.val, self.task, device=self.here.device, amp_dtype=amp_dtype)
+        return self.task.entry(result)
 
     def _drain(self) -> None:
         try:
@@ -303,14 +305,17 @@ class _Run:
                 f"{progress.step}, the data now make {self.data.steps_per_epoch} per epoch and {self.total_steps} in "
                 "all; resume with the data of the run"
             )
-        if progress.step == self.total_steps and progress.final and "top1" not in progress.final:
-            raise CheckpointError(f"{last.path} is of the run's end, but lacks its last accuracy; start again")
+        decides = self.task.decides
+        if progress.best and not isinstance(progress.best.get(decides.key), (int, float)):
+            raise CheckpointError(f"{last.path} lacks the {decides.label} of its best epoch; start again")
+        if progress.step == self.total_steps and progress.final and decides.key not in progress.final:
+            raise CheckpointError(f"{last.path} is of the run's end, but lacks its last {decides.label}; start again")
         load_states(last, self.step_fn)
         if progress.step:
             rate = learning_rate(self.config, progress.step - 1, self.data.steps_per_epoch)
             set_learning_rate(self.step_fn.optimizer, rate)
         self.step, self.evaluated_epochs = progress.step, progress.evaluated_epochs
-        self.best, self.final, self.earlier_s = progress.best, progress.final, progress.time_s
+        self.best, self.final, self.earlier_s = progress.best or None, progress.final, progress.time_s
         self.window.load_state_dict(dataclasses.asdict(progress.window))
         self.speed.load_state_dict(dataclasses.asdict(progress.speed))
 
@@ -323,6 +328,7 @@ class _Run:
             total_steps=self.total_steps,
             first_step=self.step,
             done_epochs=self.evaluated_epochs,
+            metrics=self.task.metrics,
             tensorboard=run.tensorboard,
             progress=run.progress,
         )
@@ -342,7 +348,7 @@ class _Run:
         )
         if self.here.main:
             write_json(self.folder.path / "summary.json", summary)
-            plot_curves(self.folder.path)
+            plot_curves(self.folder.path, self.task)
         self.here.barrier()
         return summary
 

@@ -3,11 +3,15 @@
 import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor]
+from sequencer2d.data.samples import map_tensors
+
+Batch = tuple[Tensor, Any]
+"""Images, and the targets as the task collates them."""
 
 
 def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -17,13 +21,13 @@ def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
     without the CPU waiting.
     """
     if device.type != "cuda":
-        yield from ((images.to(device), targets.to(device)) for images, targets in batches)
+        yield from (map_tensors(lambda tensor: tensor.to(device), batch) for batch in batches)
         return
     stream = _copy_stream(device)
     waiting: deque[tuple[Batch, torch.cuda.Event]] = deque()
-    for images, targets in batches:
+    for batch in batches:
         with torch.cuda.stream(stream):
-            copied = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+            copied = map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
         waiting.append((copied, stream.record_event()))
         if len(waiting) > 1:
             yield _deliver(*waiting.popleft())
@@ -59,6 +63,9 @@ class RunAhead:
 def _deliver(batch: Batch, copied: torch.cuda.Event) -> Batch:
     current = torch.cuda.current_stream()
     current.wait_event(copied)
-    for tensor in batch:
+
+    def keep(tensor: Tensor) -> Tensor:
         tensor.record_stream(current)
-    return batch
+        return tensor
+
+    return map_tensors(keep, batch)  # type: ignore[no-any-return]

@@ -60,9 +60,9 @@ class Progress(Checked):
             raise ConfigError(
                 f"progress.step={self.step} does not fit {self.evaluated_epochs} epochs of {self.steps_per_epoch} steps"
             )
-        for name, entry, required in (("best", self.best, ("top1",)), ("final", self.final, ())):
+        for name, entry in (("best", self.best), ("final", self.final)):
             if entry:
-                check_entry("epoch", entry, f"progress.{name}", required)
+                check_entry("epoch", entry, f"progress.{name}")
 
 
 def read_progress(stored: Any) -> Progress:

@@ -6,8 +6,8 @@ Only the main process opens a `RunLog`; the others use `SilentLog`, which has th
 
 * `"step"`: `step` (optimizer steps done), `epoch` (fraction), `loss` (mean since the last such line, over all
   processes), `lr`, `images_per_s`, `memory_mib`, `time_s` (of the run's calls so far), `grad_norm` with clipping.
-* `"epoch"`: `step`, `epoch` (epochs done), `train_loss`, `time_s`, and after an evaluation `top1` and `top5` (%) and
-  `val_loss` (null if not finite).
+* `"epoch"`: `step`, `epoch` (epochs done), `train_loss`, `time_s`, and after an evaluation the task's metrics, null if
+  not finite; for classification `top1` and `top5` (%) and `val_loss`.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import math
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -30,6 +30,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sequencer2d import terminal
 from sequencer2d.errors import ConfigError, RunError
 from sequencer2d.files import atomic_write, parse_json
+from sequencer2d.tasks import CLASSIFICATION
+from sequencer2d.tasks.task import Metric
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +84,7 @@ class RunLog(SilentLog):
         first_step: steps done where the run goes on; later lines of an earlier call are dropped.
         done_epochs: epochs that are logged where the run goes on. The checkpoint at the end of an epoch is written
             before its evaluation, so a run killed in between logs that epoch again.
+        metrics: of the task, which the line that ends an epoch shows.
         tensorboard: write TensorBoard's files too.
         progress: as `run.progress`.
     """
@@ -93,10 +96,11 @@ class RunLog(SilentLog):
         total_steps: int,
         first_step: int,
         done_epochs: int | None = None,
+        metrics: Sequence[Metric] = CLASSIFICATION.metrics,
         tensorboard: bool,
         progress: str,
     ) -> None:
-        self._total_steps, self._folder = total_steps, folder
+        self._total_steps, self._folder, self._metrics = total_steps, folder, metrics
         kept = _keep_until(folder / LOG, first_step, done_epochs)
         self._file: IO[str] = (folder / LOG).open("a", encoding="utf-8")
         self._board = _open_board(folder / "tensorboard", first_step) if tensorboard else None
@@ -117,7 +121,7 @@ class RunLog(SilentLog):
 
     def epoch(self, entry: dict[str, Any]) -> None:
         self._write("epoch", entry)
-        self.say(_epoch_text(entry))
+        self.say(_epoch_text(entry, self._metrics))
 
     def advance(self, step: int) -> None:
         if self._bar:
@@ -288,9 +292,12 @@ def _eta_text(entry: dict[str, Any]) -> str:
     return f"  {hours}:{minutes:02d}:{seconds:02d} left"
 
 
-def _epoch_text(entry: dict[str, Any]) -> str:
-    text = f"epoch {entry['epoch']}  train loss {entry['train_loss']:.4f}"
-    if "top1" in entry:
-        loss = "not finite" if entry["val_loss"] is None else f"{entry['val_loss']:.4f}"
-        text += f"  top-1 {entry['top1']:.2f} %  val loss {loss}"
-    return f"{text}  {entry['time_s']:.0f} s"
+def _epoch_text(entry: dict[str, Any], metrics: Sequence[Metric]) -> str:
+    shown = [metric for metric in metrics if metric.brief and metric.key in entry]
+    parts = [
+        f"epoch {entry['epoch']}",
+        f"train loss {entry['train_loss']:.4f}",
+        *(f"{metric.label} {metric.show(entry[metric.key])}" for metric in shown),
+        f"{entry['time_s']:.0f} s",
+    ]
+    return "  ".join(parts)

@@ -1,13 +1,14 @@
 """One optimizer step, free of waits: nothing in it makes the CPU wait for the GPU."""
 
 import contextlib
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sequencer2d import tasks
 from sequencer2d.data.batches import BatchTransform
-from sequencer2d.models import Sequencer2D
+from sequencer2d.data.samples import split
 from sequencer2d.seeds import seed_step
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.numerics import AMP_DTYPES
@@ -17,29 +18,30 @@ from sequencer2d.training.optim import WeightAverage, clip_gradients, set_learni
 class TrainStep:
     """Forward, backward and update for one batch, in `optimizer.accumulation` micro-batches.
 
-    `model` is the trained module, `wrapped` the same one as called (DDP around it, or itself). `prepare` normalises,
-    erases and mixes a batch on its device.
+    `model` is the trained module, `wrapped` the same one as called (DDP around it, or itself). `prepare` mixes,
+    normalizes and erases a batch on its device.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        model: Sequencer2D,
+        model: nn.Module,
         wrapped: nn.Module,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
-        average: WeightAverage[Sequencer2D] | None,
+        average: WeightAverage[nn.Module] | None,
         prepare: BatchTransform,
         device: torch.device,
         rank: int,
     ) -> None:
         self.config, self.device, self.rank = config, device, rank
+        self._task_loss = tasks.get(config.task).loss
         self.model, self.wrapped = model, wrapped
         self.optimizer, self.scaler, self.average, self.prepare = optimizer, scaler, average, prepare
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    def __call__(self, images: Tensor, targets: Tensor, step: int, lr: float) -> tuple[Tensor, Tensor | None]:
-        """Train on images (B, 3, H, W) uint8 and targets (B,) int64, both on `device`.
+    def __call__(self, images: Tensor, targets: Any, step: int, lr: float) -> tuple[Tensor, Tensor | None]:
+        """Train on images uint8 (B, 3, H, W) and the task's targets, all on `device`.
 
         Returns this process's loss and the gradient's norm before clipping (None without clipping), 0-d on `device`.
         """
@@ -59,23 +61,24 @@ class TrainStep:
             self.average.update(step)
         return loss, norm
 
-    def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _accumulate(self, images: Tensor, targets: Any) -> Tensor:
         """Gradients of the mean loss over the batch; returns that loss."""
         parts = self.config.optimizer.accumulation
+        smoothing = self.config.regularization.label_smoothing
         total = torch.zeros((), device=self.device)
-        chunks = zip(images.chunk(parts), targets.chunk(parts), strict=True)
+        chunks = zip(images.chunk(parts), split(targets, parts), strict=True)
         for index, (part_images, part_targets) in enumerate(chunks):
             with self._synchronized(index == parts - 1):
-                loss = self._loss(part_images, part_targets) / parts
+                loss = self._task_loss(self._forward, part_images, part_targets, smoothing) / parts
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         return total
 
-    def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _forward(self, *arguments: Any) -> Any:
+        """The model's outputs, computed in the run's precision."""
         dtype = AMP_DTYPES[self.config.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = self.wrapped(images)
-        return F.cross_entropy(logits.float(), targets, label_smoothing=self.config.regularization.label_smoothing)
+            return self.wrapped(*arguments)
 
     def _synchronized(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Average gradients over the processes with the last micro-batch only."""

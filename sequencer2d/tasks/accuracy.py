@@ -1,29 +1,24 @@
-"""A classifier and labelled images → accuracy, cross entropy, calibration; the same on any number of processes."""
+"""Accuracy, cross entropy and calibration of a classifier; the same on any number of processes."""
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from sequencer2d import terminal
-from sequencer2d.data.classes import ClassMap
-from sequencer2d.data.loader import Loader
 from sequencer2d.errors import DataError
-from sequencer2d.evaluation.finite import refuse_broken
+from sequencer2d.tasks.finite import refuse_broken
 
 CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """What `evaluate` measures. Accuracies and the calibration error are percentages, 0 to 100."""
+    """What an evaluation of a classifier measures. Accuracies and the calibration error are percentages, 0 to 100."""
 
     top1: float
     """Images whose class has the highest logit."""
@@ -61,48 +56,36 @@ class Outcomes:
     """Cross entropy in nats."""
 
 
-def evaluate(
-    model: nn.Module,
-    loader: Loader,
-    *,
-    device: torch.device | str,
-    amp_dtype: torch.dtype | None = None,
-    progress: bool | Callable[[], object] = False,
-    classes: ClassMap | None = None,
-) -> ClassificationResult:
-    """Evaluate `model` on every image of `loader`; over all processes if torch.distributed runs.
-
-    Each process evaluates its loader's images; the outcomes of all of them are gathered, so every process returns the
-    same result, and it does not depend on how the images were dealt out.
+class AccuracyMeter:
+    """Collects what a classifier made of each image; a `Meter`.
 
     Args:
-        model: images (B, 3, H, W), normalised → logits (B, classes). Runs in eval mode; its mode is restored.
-        loader: an evaluation loader (`build_loader(…, train=False)`).
-        device: where the model is.
-        amp_dtype: run the model under autocast in this dtype; probabilities are computed in float32 in any case.
-        progress: True for a progress bar on stderr (first process only), or a function to call after every batch.
-        classes: the data's classes among the model's outputs; none: class 0 is output 0, and so on.
-
-    Raises:
-        DataError: no images, or the model has fewer outputs than the data have classes.
-        NumericalError: outputs that are not finite, in every process alike.
+        class_names: name of each output, or of the first ones.
+        outputs: int64 (classes of the data,), the output of each class; None: class 0 is output 0, and so on.
     """
-    device = torch.device(device)
-    names = loader.class_names if classes is None else classes.names
-    outputs = None if classes is None else torch.from_numpy(classes.outputs)
-    with _evaluating(model), _progress(progress, len(loader)) as advance:
-        parts = []
-        for images, targets in loader:
-            logits = _logits(model, loader.normalize(images, device=device), amp_dtype)
-            _check_classes(logits, names)
-            targets = targets if outputs is None else outputs[targets]
-            parts.append(_outcomes(logits, targets.to(device)))
-            advance()
-    gathered = _gather((parts, sorted(loader.broken)))
-    outcomes = concatenate([part for process_parts, _ in gathered for part in process_parts])
-    refuse_broken(int(np.isnan(outcomes.confidences).sum()), len(outcomes.confidences))
-    broken = {name for _, names in gathered for name in names}
-    return summarize(outcomes, names, broken=len(broken))
+
+    def __init__(self, class_names: Sequence[str], outputs: np.ndarray | None = None) -> None:
+        self.class_names = tuple(class_names)
+        self._outputs = None if outputs is None else torch.from_numpy(outputs)
+        self._parts: list[Outcomes] = []
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take logits (B, classes) and int64 targets (B,). Raises `DataError` for too few logits."""
+        logits = outputs.float()
+        _check_classes(logits, self.class_names)
+        if self._outputs is not None:
+            targets = self._outputs.to(targets.device)[targets]
+        self._parts.append(_outcomes(logits, targets))
+
+    def state(self) -> list[Outcomes]:
+        """The outcomes of each batch."""
+        return self._parts
+
+    def result(self, states: Sequence[list[Outcomes]], broken: int) -> ClassificationResult:
+        """The result of all images. Raises `DataError` without images, `NumericalError` for outputs that are NaN."""
+        outcomes = concatenate([part for parts in states for part in parts])
+        refuse_broken(int(np.isnan(outcomes.confidences).sum()), len(outcomes.confidences))
+        return summarize(outcomes, self.class_names, broken=broken)
 
 
 def summarize(outcomes: Outcomes, class_names: tuple[str, ...], *, broken: int = 0) -> ClassificationResult:
@@ -147,12 +130,6 @@ def concatenate(parts: list[Outcomes]) -> Outcomes:
     return Outcomes(**{name: np.concatenate([getattr(part, name) for part in parts] or [empty]) for name in names})
 
 
-def _logits(model: nn.Module, images: Tensor, amp_dtype: torch.dtype | None) -> Tensor:
-    with torch.autocast(images.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-        logits: Tensor = model(images)
-    return logits.float()
-
-
 def _outcomes(logits: Tensor, targets: Tensor) -> Outcomes:
     log_probabilities = logits.log_softmax(-1)
     best = logits.topk(min(5, logits.shape[-1]), dim=-1).indices
@@ -174,41 +151,6 @@ def _check_classes(logits: Tensor, names: Sequence[str]) -> None:
 def _exact_sum(values: np.ndarray) -> float:
     """The sum, correctly rounded and hence the same in any order; NaN if a value is not finite."""
     return math.fsum(values.tolist()) if np.isfinite(values).all() else math.nan
-
-
-def _gather(value: Any) -> list[Any]:
-    """`value` of every process, in all of them."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextlib.contextmanager
-def _progress(progress: bool | Callable[[], object], batches: int) -> Iterator[Callable[[], object]]:
-    if callable(progress):
-        yield progress
-    elif not progress or (dist.is_available() and dist.is_initialized() and dist.get_rank()):
-        yield lambda: None
-    else:
-        from rich.progress import Progress
-
-        with Progress(console=terminal.console(error=True), transient=True) as bar:
-            task = bar.add_task("evaluate", total=batches)
-            yield lambda: bar.advance(task)
 
 
 def _not_finite(value: object) -> bool:

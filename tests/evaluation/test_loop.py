@@ -1,13 +1,11 @@
 import dataclasses
 import json
-import math
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,14 +15,8 @@ from sequencer2d.data.classes import match
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.loader import Loader, build_loader
 from sequencer2d.errors import DataError
-from sequencer2d.evaluation.classify import (
-    ClassificationResult,
-    Outcomes,
-    calibration_error,
-    concatenate,
-    evaluate,
-    summarize,
-)
+from sequencer2d.evaluation.loop import evaluate
+from sequencer2d.tasks.accuracy import ClassificationResult
 from tests.data.images import break_image, make_folder
 
 DIGITS = DataConfig(source="digits", image_size=8, batch_size=50, workers=0, crop_pct=1.0)
@@ -62,42 +54,6 @@ def test_result_is_what_the_definitions_say() -> None:
     assert result.per_class == pytest.approx(per_class, rel=1e-12)
     assert (result.class_names, result.broken) == (tuple("0123456789"), 0)
     assert json.loads(json.dumps(result.to_dict()))["top1"] == result.top1
-
-
-def test_calibration_error_of_a_known_case() -> None:
-    confidences = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55])
-    hits = np.array([True, True, True, False, True, False])
-    assert calibration_error(confidences, hits) == pytest.approx((4 * 0.20 + 2 * 0.05) / 6)
-    assert calibration_error(np.ones(5), np.ones(5, dtype=bool)) == 0
-    edges, right = np.array([0.8, 1.0]), np.array([True, False])
-    assert calibration_error(edges, right, bins=5) == pytest.approx(0.6), "an edge belongs to the bin below it"
-
-
-def test_order_of_images_changes_no_bit() -> None:
-    generator = np.random.default_rng(0)
-    targets = generator.integers(0, 4, 999)
-    outcomes = Outcomes(
-        targets,
-        generator.integers(0, 4, 999),
-        generator.random(999) < 0.9,
-        generator.random(999).astype(np.float32),
-        generator.exponential(size=999).astype(np.float32),
-    )
-    order = generator.permutation(999)
-    shuffled = Outcomes(*(getattr(outcomes, field.name)[order] for field in dataclasses.fields(Outcomes)))
-    assert summarize(outcomes, tuple("abcd")) == summarize(shuffled, tuple("abcd"))
-
-
-def test_few_classes_and_empty_classes() -> None:
-    outcomes = Outcomes(
-        np.array([0, 2]), np.array([0, 1]), np.array([True, True]), np.array([0.9, 0.8]), np.array([0.1, np.inf])
-    )
-    result = summarize(outcomes, ("a", "b", "c"))
-    assert (result.top1, result.top5, result.per_class) == (50.0, 100.0, (100.0, None, 0.0))
-    assert math.isnan(result.cross_entropy)
-    assert result.to_dict()["cross_entropy"] is None
-    with pytest.raises(DataError, match="no images"):
-        summarize(concatenate([]), ("a",))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -138,8 +94,8 @@ WORKER = """
 import json, sys
 import torch.distributed as dist
 from sequencer2d.data.loader import build_loader
-from sequencer2d.evaluation.classify import evaluate
-from tests.evaluation.test_classify import folder_config, linear_model
+from sequencer2d.evaluation.loop import evaluate
+from tests.evaluation.test_loop import folder_config, linear_model
 
 dist.init_process_group("gloo")
 rank, size = dist.get_rank(), dist.get_world_size()

@@ -1,0 +1,145 @@
+"""What a task is: one row that data, training, evaluation, prediction and the command line read.
+
+Nothing outside this folder asks which task it is. What a task does differently stands in its row: a function that the
+others call. CONTRIBUTING.md shows how to add one.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.samples import Samples
+
+Forward = Callable[..., Any]
+"""The model as it is called: distributed, and under autocast if the run is in 16 bits."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of an evaluation, as it is logged and shown."""
+
+    key: str
+    """Its name in `log.jsonl`, TensorBoard and `summary.json`. It is a contract: logs of earlier runs hold it."""
+    field: str
+    """Attribute of the task's result that holds it."""
+    label: str
+    """Its name for people."""
+    quantity: str = ""
+    """What is measured, for the axis of a figure; empty: the label."""
+    unit: str = ""
+    """"%" for percentages, which run from 0 to 100."""
+    digits: int = 2
+    """Decimal places that are shown."""
+    higher_is_better: bool = True
+    brief: bool = True
+    """Whether the line that ends an epoch shows it."""
+
+    def of(self, result: Any) -> float | None:
+        """The number in a task's result; None if it is not finite."""
+        value = getattr(result, self.field)
+        return value if math.isfinite(value) else None
+
+    def show(self, value: float | None) -> str:
+        """The number with its unit, "98.50 %" for example."""
+        if value is None:
+            return "not finite"
+        return f"{value:.{self.digits}f}" + (f" {self.unit}" if self.unit else "")
+
+    def improves(self, value: float | None, best: float | None) -> bool:
+        """Whether `value` is better than `best`; a number that is not finite never is."""
+        if value is None or best is None:
+            return value is not None
+        return value > best if self.higher_is_better else value < best
+
+    @property
+    def axis(self) -> str:
+        """What to write at an axis of this number."""
+        quantity = self.quantity or self.label
+        return f"{quantity}, {self.unit}" if self.unit else quantity
+
+
+class Result(Protocol):
+    """What an evaluation gives: the numbers that `Task.metrics` name, and these."""
+
+    count: int
+    """Images evaluated."""
+    broken: int
+    """Images that could not be read and are left out."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; a number that is not finite becomes None."""
+        ...
+
+
+class Meter(Protocol):
+    """Collects what one process's batches contribute to a result; the parts of all processes make the result."""
+
+    def add(self, outputs: Any, targets: Any) -> None:
+        """Take the outputs and targets of one batch, both on the model's device."""
+        ...
+
+    def state(self) -> Any:
+        """What was collected, picklable and on the CPU: sums, a confusion matrix, or one entry an image."""
+        ...
+
+    def result(self, states: Sequence[Any], broken: int) -> Any:
+        """The result of the states of all processes. Raises `DataError` without images, `NumericalError` for NaN."""
+        ...
+
+
+def call(forward: Forward, images: Tensor) -> Any:
+    """The model's outputs for whole images, in one forward pass."""
+    return forward(images)
+
+
+def classifier(create: Callable[..., nn.Module], outputs: int) -> nn.Module:
+    """The named model with its own classifier."""
+    return create(num_classes=outputs)
+
+
+def takes_all(config: DataConfig) -> None:
+    """Refuse no configuration."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. Its fields are functions; those with a default are what classification does.
+
+    Attributes:
+        name: as `task=…` in a configuration and `task` in a checkpoint's description.
+        samples: source, transforms and batches of its images and targets.
+        loss: (forward, images, targets, label smoothing) → mean loss of a batch, 0-d. `images` are normalized
+            (B, 3, H, W); `forward` is the model, which may take the targets too and compute its losses itself.
+        loss_name: what the loss is called in figures.
+        meter: (class names, output of each class or None) → a `Meter` for one evaluation. The names are those of the
+            model's outputs; where the outputs are given, class k of the data is output `outputs[k]`.
+        metrics: the numbers of the log, in its order. The first decides which checkpoint is the best.
+        build: (create, outputs) → the model to train. `create(**options)` makes the model that `model.name` names; a
+            dense task puts a decoder on `create(features_only=True)`.
+        infer: (forward, images) → outputs, in evaluation and prediction; sliding windows for instance.
+        check: raises `ConfigError` for fields of the data that the task does not take.
+    """
+
+    name: str
+    samples: Samples
+    loss: Callable[[Forward, Tensor, Any, float], Tensor]
+    loss_name: str
+    meter: Callable[[Sequence[str], np.ndarray | None], Meter]
+    metrics: tuple[Metric, ...]
+    build: Callable[[Callable[..., nn.Module], int], nn.Module] = classifier
+    infer: Callable[[Forward, Tensor], Any] = call
+    check: Callable[[DataConfig], None] = takes_all
+
+    @property
+    def decides(self) -> Metric:
+        """The metric that decides which checkpoint is the best."""
+        return self.metrics[0]
+
+    def entry(self, result: Any) -> dict[str, float | None]:
+        """The numbers of a result as `log.jsonl` and `summary.json` hold them."""
+        return {metric.key: metric.of(result) for metric in self.metrics}
