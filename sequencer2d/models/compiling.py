@@ -81,6 +81,10 @@ class _AnySize:
     def __call__(self, module: nn.Module, x: Tensor) -> Any:
         if torch.compiler.is_compiling():
             return _call(module, x)
+        if isinstance(module, PatchLinear):
+            # Outside compiled code: PyTorch 2.11 compiles no cut if the first size needs none, and takes the pixels
+            # beyond whole patches of later sizes for tokens. Contiguous, as strides are conditions of compiled code.
+            x = module.fit(x).contiguous()
         pattern = (x.dtype, x.numel() > FEW, *(size == 1 for size in x.shape))
         if pattern in self._known:
             return self._run(module, x)

@@ -192,19 +192,29 @@ class PatchLinear(nn.Module):
         patches = self._patches(x)
         return F.linear(F.pad(patches, (0, self.extra)) if self.extra else patches, self.weight, self.bias)
 
-    def _patches(self, x: Tensor) -> Tensor:
-        """(B, H/patch, W/patch, values of a patch)."""
-        p = self.patch
+    def fit(self, x: Tensor) -> Tensor:
+        """The part of an input that whole patches cover, an image padded first if it is to be.
+
+        Raises InputError for what is no image (B, in_channels, H, W) of at least `stride` pixels a side.
+        """
         if self.from_image:
             check_images(x, self.in_channels, self.stride)
             x = fit_to_stride(x, self.stride, self.pad)
-            x = x[..., : x.shape[2] // p * p, : x.shape[3] // p * p]
+        if self.patch == 1:
+            return x
+        for axis in (2, 3) if self.from_image else (1, 2):
+            x = x.narrow(axis, 0, x.shape[axis] // self.patch * self.patch)
+        return x
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """(B, H/patch, W/patch, values of a patch)."""
+        p, x = self.patch, self.fit(x)
+        if self.from_image:
             batch, channels, height, width = x.shape
             x = x.reshape(batch, channels, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
             return x.reshape(batch, height // p, width // p, channels * p * p)
         if p == 1:
             return x
-        x = x[:, : x.shape[1] // p * p, : x.shape[2] // p * p]
         batch, height, width, channels = x.shape
         x = x.reshape(batch, height // p, p, width // p, p, channels).transpose(2, 3)
         return x.reshape(batch, height // p, width // p, p * p * channels)

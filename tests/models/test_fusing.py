@@ -1,6 +1,7 @@
 """fuse() speeds up models that others built and changes nothing else: same logits, same parameters, same names."""
 
 import copy
+import threading
 
 import pytest
 import timm
@@ -225,10 +226,10 @@ def test_a_mixer_alone_cannot_be_replaced_in_place(mixer):
 
 
 class Louder(Mixer):
-    """A mixer whose output is scaled: nothing in its layers says so."""
+    """A mixer whose output is scaled by less than bfloat16 can tell: nothing in its layers says so."""
 
     def forward(self, x):
-        return 1.1 * super().forward(x)
+        return 1.001 * super().forward(x)
 
 
 class Subclassed(nn.LSTM):
@@ -305,12 +306,47 @@ def test_a_mixer_that_is_more_than_its_class_is_refused_and_nothing_is_replaced(
     assert list(model.modules()) == before
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", [Louder, Swapped])
-def test_a_mixer_that_computes_something_else_is_refused(kind):
-    model = nn.Sequential(Mixer(), kind())
+def test_a_mixer_that_computes_something_else_is_refused(kind, dtype):
+    model = nn.Sequential(Mixer(), kind()).to(dtype)
     with pytest.raises(InputError, match=rf"1: a {kind.__name__} returns something else"):
         sequencer2d.fuse(model)
     assert type(model[0]) is Mixer
+
+
+class Narrow(Mixer):
+    def forward(self, x):
+        return self.fc(x)
+
+
+def test_the_reason_why_a_mixer_fails_is_one_line():
+    """torch's messages about shapes may go on with a trace or a list of the arguments."""
+    with pytest.raises(InputError, match=r"cannot fuse 0: it does not map tokens .*\(mat1 and mat2") as caught:
+        sequencer2d.fuse(nn.Sequential(Narrow(hidden=3)))
+    assert "\n" not in str(caught.value)
+
+
+class Remembering(Mixer):
+    """Keeps its last output, which has a gradient and cannot be copied, and a lock, which cannot either."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock, self.last = threading.Lock(), None
+
+    def forward(self, x):
+        self.last = super().forward(x)
+        return self.last
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_what_a_mixer_remembers_does_not_keep_it_from_being_replaced(dtype):
+    mixer = Remembering().to(dtype)
+    mixer.register_forward_hook(lambda module, inputs, output, lock=threading.Lock(): None)
+    mixer(torch.randn(1, 3, 4, 8, dtype=dtype))
+    last = mixer.last
+    assert len(sequencer2d.fuse(nn.Sequential(mixer))) == 1
+    assert mixer.last is last
 
 
 @pytest.mark.parametrize("union", ["cat", "add"])

@@ -52,6 +52,17 @@ def test_a_series_of_shapes_is_compiled_a_few_times(build):
     assert counts[-1] - counts[0] <= 10
 
 
+@pytest.mark.parametrize("build", [small_model, lambda: randomise(Sequencer2d(**SMALL)).eval()], ids=["ours", "timm's"])
+@pytest.mark.parametrize("sizes", [((28, 28), (30, 44), (57, 33)), ((57, 33), (28, 28), (41, 29))], ids=str)
+def test_sizes_that_do_not_fit_are_right_after_those_that_do_and_before(build, sizes):
+    """The first size that is compiled decides for later ones which conditions hold."""
+    torch.compiler.reset()
+    model = build()
+    fast = sequencer2d.optimize(model)
+    for batch, size in enumerate(sizes, start=2):
+        assert_right(fast, model, torch.randn(batch, 3, *size))
+
+
 class OwnBlock(Sequencer2dBlock):
     """Whose author may well run its layers in another order."""
 
