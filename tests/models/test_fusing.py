@@ -1,6 +1,7 @@
 """fuse() speeds up models that others built and changes nothing else: same logits, same parameters, same names."""
 
 import copy
+import functools
 import threading
 
 import pytest
@@ -342,7 +343,7 @@ class Remembering(Mixer):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_what_a_mixer_remembers_does_not_keep_it_from_being_replaced(dtype):
     mixer = Remembering().to(dtype)
-    mixer.register_forward_hook(lambda module, inputs, output, lock=threading.Lock(): None)
+    mixer.register_forward_hook(functools.partial(lambda *args, lock: None, lock=threading.Lock()))
     mixer(torch.randn(1, 3, 4, 8, dtype=dtype))
     last = mixer.last
     assert len(sequencer2d.fuse(nn.Sequential(mixer))) == 1
