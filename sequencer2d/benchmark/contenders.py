@@ -1,4 +1,4 @@
-"""What is measured: our models under one of their implementations, timm's Sequencer, timm's other models (the peers).
+"""What is measured: our models under one of their implementations, timm's Sequencer, and other models (the peers).
 
 A contender is written as NAME, NAME@IMPLEMENTATION, timm:NAME or timm:NAME@fuse:
 
@@ -7,7 +7,7 @@ A contender is written as NAME, NAME@IMPLEMENTATION, timm:NAME or timm:NAME@fuse
     sequencer2d_s@recompute    ours, "auto", the gates computed again in backward (gates="recomputed")
     timm:sequencer2d_s         timm's own module
     timm:sequencer2d_s@fuse    timm's module after `sequencer2d.fuse`
-    convnext_tiny              a peer: any model name of timm's
+    convnext_tiny              a peer: any model name of timm's, or of the table in `sequencer2d.peers`
 """
 
 import dataclasses
@@ -21,12 +21,14 @@ from sequencer2d.models.fusing import fuse
 from sequencer2d.models.peers import PREFIX, create_peer, is_peer
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation
+from sequencer2d.peers import PEERS as PEER_TABLE
 
 SEED = 0
 HEAD_STD = 0.02
 FUSE = "fuse"
 RECOMPUTE = "recompute"
 TIMM = "timm"
+PLAIN = "plain"
 
 PEERS = (
     "convnext_tiny",
@@ -65,6 +67,7 @@ FAMILIES = {
     "mixer": "GMLP",
     "gmlp": "GMLP",
     "resmlp": "GMLP",
+    "gfnet": "FFT",
 }
 
 
@@ -74,8 +77,9 @@ class Contender:
 
     Attributes:
         model: its name in our table or in timm's.
-        library: "sequencer2d" or "timm".
-        implementation: of our recurrence, or "recompute"; for timm's models "timm", or "fuse" after `sequencer2d.fuse`.
+        library: "sequencer2d", "timm", or "peers" for the table of `sequencer2d.peers`.
+        implementation: of our recurrence, or "recompute"; for timm's models "timm", or "fuse" after `sequencer2d.fuse`;
+            for the table's "plain".
     """
 
     model: str
@@ -118,6 +122,10 @@ def parse_contender(text: str) -> Contender:
         if implementation not in known:
             raise ConfigError(f"{text!r}: no implementation {implementation!r}; there are {', '.join(known)}")
         return Contender(name, "sequencer2d", implementation)
+    if name in PEER_TABLE:
+        if implementation not in ("", PLAIN):
+            raise ConfigError(f"{text!r}: {name} has no recurrence to choose an implementation of; write {name}")
+        return Contender(name, "peers", PLAIN)
     return _timm_contender(name, implementation)
 
 
@@ -134,7 +142,8 @@ def build(contender: Contender, size: int) -> nn.Module:
             model = create_model(contender.model, gates="recomputed" if recompute else "stored")
             model.set_implementation("auto" if recompute else contender.implementation)
         else:
-            model = create_peer(PREFIX + contender.model, img_size=size, drop_path_rate=0.0)
+            name = contender.model if contender.library == "peers" else PREFIX + contender.model
+            model = create_peer(name, img_size=size, drop_path_rate=0.0)
         if contender.is_sequencer:
             nn.init.normal_(model.get_submodule("head.fc").weight, std=HEAD_STD)
         if contender.implementation == FUSE:
@@ -163,7 +172,7 @@ def _timm_contender(name: str, implementation: str) -> Contender:
 
     name = SHORT.get(name, name)
     if not timm.is_model(name):
-        known = dict.fromkeys([*list_models(), *SHORT, *timm.list_models()])
+        known = dict.fromkeys([*list_models(), *PEER_TABLE, *SHORT, *timm.list_models()])
         hint = did_you_mean(name, known, otherwise="see `sequencer2d models` and timm.list_models()")
         raise ConfigError(f"no model {name!r}, neither ours nor timm's; {hint}")
     if implementation not in ("", TIMM, FUSE):

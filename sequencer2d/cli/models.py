@@ -18,7 +18,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
             "List the models. MACs are multiply-accumulates of one image, in billions (G), and include the "
             "recurrences, which most counters leave out. Strides are pixels per token after each stage, channels and "
             "blocks are given per stage; hidden is the number of hidden units of one scan. The mixer is the recurrent "
-            "cell, its scans (down, up, right, left; flat: along all tokens as one sequence) and how they are fused."
+            "cell, its scans (down, up, right, left; flat: along all tokens as one sequence) and how they are fused. "
+            "The paper's peers that no library holds stand below; models of timm are named timm:NAME everywhere."
         ),
     )
     parser.add_argument("filter", nargs="?", default="*", metavar="PATTERN", help="names to list, e.g. '*_s_*'")
@@ -35,15 +36,21 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.models import list_models
+    from sequencer2d.peers import list_peers
 
-    names = list_models(arguments.filter)
-    if not names:
-        raise ConfigError(f"no model matches {arguments.filter!r}; there are: {', '.join(list_models())}")
-    rows = [describe_model(name, arguments.size) for name in names]
+    ours, peers = list_models(arguments.filter), list_peers(arguments.filter)
+    if not ours and not peers:
+        known = ", ".join((*list_models(), *list_peers()))
+        raise ConfigError(f"no model matches {arguments.filter!r}; there are: {known}")
+    rows = [describe_model(name, arguments.size) for name in ours]
+    peer_rows = [describe_peer(name) for name in peers]
     if arguments.json:
-        terminal.write_json(rows)
-    else:
-        _print_table(rows, arguments.size)
+        terminal.write_json([*rows, *peer_rows])
+        return 0
+    if rows:
+        _print_table(rows, f"GMACs at {arguments.size}²", ("strides", "blocks", "channels", "hidden"))
+    if peer_rows:
+        _print_table(peer_rows, "GMACs", ("size", "strides", "blocks", "channels"))
     return 0
 
 
@@ -70,6 +77,29 @@ def describe_model(name: str, size: int) -> dict[str, Any]:
     }
 
 
+def describe_peer(name: str) -> dict[str, Any]:
+    """One row as `describe_model`'s, at the peer's own size: some take no other."""
+    import torch
+
+    from sequencer2d.evaluation.efficiency import count_macs, count_parameters
+    from sequencer2d.peers import build_peer
+
+    with torch.device("meta"):
+        model = build_peer(name)
+    config = model.config
+    strides = [info["reduction"] for info in model.feature_info]
+    return {
+        "name": name,
+        "parameters": count_parameters(model),
+        "macs": count_macs(model, config.img_size),
+        "size": config.img_size[0],
+        "strides": strides if len(config.depths) > 1 else strides[:1],
+        "blocks": list(config.depths),
+        "channels": list(config.dims),
+        "mixer": config.mixer,
+    }
+
+
 def _mixer(config: Any) -> str:
     """The recurrence in a few signs, e.g. "lstm ↓↑→← concat"."""
     vertical, horizontal = ("↓↑", "→←") if config.bidirectional else ("↓", "→")
@@ -82,18 +112,17 @@ def _mixer(config: Any) -> str:
     return f"{config.cell} {scans[config.axes]} {config.fusion if config.fusion != 'none' else 'unfused'}"
 
 
-def _print_table(rows: list[dict[str, Any]], size: int) -> None:
+def _print_table(rows: list[dict[str, Any]], macs: str, columns: tuple[str, ...]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", no_wrap=True)
     table.add_column("parameters", justify="right")
-    table.add_column(f"GMACs at {size}²", justify="right")
-    for title in ("strides", "blocks", "channels", "hidden", "mixer"):
+    table.add_column(macs, justify="right")
+    for title in (*columns, "mixer"):
         table.add_column(title)
     for row in rows:
-        stages = [" ".join(map(str, row[key])) for key in ("strides", "blocks", "channels", "hidden")]
-        table.add_row(
-            row["name"], f"{row['parameters'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f}", *stages, row["mixer"]
-        )
+        cells = (row[key] if isinstance(row[key], list) else [row[key]] for key in columns)
+        texts = [" ".join(map(str, cell)) for cell in cells]
+        table.add_row(row["name"], f"{row['parameters'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f}", *texts, row["mixer"])
     console().print(table)

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import CheckpointError, ConfigError, InputError
 from sequencer2d.models.description import check_description
-from sequencer2d.models.peers import PREFIX, check_options, create_peer, is_peer
+from sequencer2d.models.peers import PREFIX, check_options, create_peer, is_peer, load_strictly
 
 RANDOM = "random:"
 INPUT_FIELDS = ("image_size", "mean", "std", "eval_interpolation", "eval_crop", "crop_pct")
@@ -112,7 +111,8 @@ def load_subject(
 
     Args:
         spec: a checkpoint of ours (file, run folder, `hf-hub:owner/name`); `timm:NAME` with timm's published weights;
-            `timm:NAME=FILE` with weights from a file; `random:NAME`, untrained (for trials: its classifier is random).
+            `timm:NAME=FILE` or `PEER=FILE`, a name of the table of peers, with weights from a file; `random:NAME`,
+            untrained (for trials: its classifier is random).
             `LABEL@…` in front of any of them sets the name.
         name: for tables and figures; by default what `spec` ends in.
         num_classes: of a `random:` model.
@@ -131,8 +131,8 @@ def load_subject(
     if spec.startswith(RANDOM):
         model = _random(spec.removeprefix(RANDOM), num_classes or 1000)
         return subject_of(model, name=name or spec.removeprefix(RANDOM))
-    if is_peer(spec):
-        bare, _, file = spec.partition("=")
+    bare, _, file = spec.partition("=")
+    if is_peer(bare) and (file or not Path(spec).exists()):
         model = _peer_from(bare, file) if file else create_peer(bare, pretrained=True, download=download)
         return subject_of(model, name=name or bare.removeprefix(PREFIX))
     return _ours(spec, name, variant)
@@ -197,18 +197,18 @@ def _short_name(spec: str, model: nn.Module) -> str:
 
 
 def _peer_of(name: str, state: Mapping[str, Tensor], meta: Mapping[str, Any], path: str) -> nn.Module:
-    """timm's model that a file of ours describes."""
+    """The peer that a file of ours describes."""
     check_description(meta, path, required=PEER_FIELDS)
     options = check_options(meta.get("overrides", {}), path)
     try:
         # Without memory first: only a model that the tensors fit is built.
         with torch.device("meta"):
             outline = create_peer(name, num_classes=meta["num_classes"], in_chans=meta["in_chans"], **options)
-        _load(outline, {key: tensor.to("meta") for key, tensor in state.items()}, path)
+        load_strictly(outline, {key: tensor.to("meta") for key, tensor in state.items()}, path)
         model: Any = create_peer(name, num_classes=meta["num_classes"], in_chans=meta["in_chans"], **options)
     except ConfigError as error:
         raise CheckpointError(f"{path}: its description is of no model: {error}") from error
-    _load(model, state, path)
+    load_strictly(model, state, path)
     said = meta["input"]
     model.pretrained_cfg = {
         **getattr(model, "pretrained_cfg", {}),
@@ -220,7 +220,7 @@ def _peer_of(name: str, state: Mapping[str, Tensor], meta: Mapping[str, Any], pa
 
 
 def _peer_from(name: str, file: str) -> nn.Module:
-    """timm's model with weights from any file that holds them."""
+    """A peer with weights from any file that holds them."""
     from sequencer2d.models.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(file)
@@ -231,17 +231,8 @@ def _peer_from(name: str, file: str) -> nn.Module:
     head = checkpoint.state_dict.get(f"{classifier}.weight")
     if head is not None and head.shape[0] != getattr(model, "num_classes", None):
         model = create_peer(name, num_classes=head.shape[0])
-    _load(model, checkpoint.state_dict, file)
+    load_strictly(model, checkpoint.state_dict, file)
     return model
-
-
-def _load(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    try:
-        model.load_state_dict(dict(state), strict=True)
-    except RuntimeError as error:
-        # One line of these names every parameter of the model.
-        lines = [textwrap.shorten(line, 200, placeholder=" …") for line in str(error).splitlines()[1:4]]
-        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(lines)}") from error
 
 
 def _random(name: str, num_classes: int) -> nn.Module:
@@ -249,14 +240,14 @@ def _random(name: str, num_classes: int) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if name in list_models():
+        if name in list_models() or is_peer(name):
             model = create_model(name, num_classes=num_classes)
-        elif is_peer(PREFIX + name):
+        else:
             try:
                 model = create_peer(PREFIX + name, num_classes=num_classes)
             except ConfigError as error:
                 raise ConfigError(
-                    f"neither a variant of ours ({', '.join(list_models())}) nor timm's: {error}"
+                    f"neither a variant of ours ({', '.join(list_models())}), nor a peer, nor timm's: {error}"
                 ) from error
         randomise_head(model)
     return model

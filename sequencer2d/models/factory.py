@@ -6,6 +6,7 @@ from typing import Any
 from sequencer2d.errors import CheckpointError, ConfigError
 from sequencer2d.models.checkpoints import load_weights
 from sequencer2d.models.features import Sequencer2DFeatures
+from sequencer2d.models.peers import create_peer, is_peer, load_peer, peer_features
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.variants import HUB_WEIGHTS, model_config
 
@@ -26,8 +27,8 @@ def create_model(
     """Create a model by the name of its variant.
 
     Args:
-        name: one of `list_models()`.
-        pretrained: load the published ImageNet-1K weights from the Hugging Face hub (Sequencer2D-S, -M, -L).
+        name: one of `list_models()`, a peer (`list_peers()`), or `timm:NAME` for one of timm's models.
+        pretrained: load the published ImageNet-1K weights from the Hugging Face hub (Sequencer2D-S, -M, -L; timm's).
         checkpoint: load these weights instead; any source that `read_checkpoint` takes.
         num_classes: outputs of the classifier; 0 for none. Another number than the weights' drops their classifier.
         in_chans: channels of the images. Weights for 3 channels are adapted.
@@ -35,10 +36,12 @@ def create_model(
         features_only: return a `Sequencer2DFeatures`, whose output is the list of the stages' maps.
         out_indices: the stages of those maps; None for all.
         output_fmt: layout of those maps, "NCHW" or "NHWC".
-        **overrides: any other field of `ModelConfig`, such as `patch_sizes=(2, 2, 1, 1)` for 32² images.
+        **overrides: any other field of `ModelConfig`, such as `patch_sizes=(2, 2, 1, 1)` for 32² images; of a peer's
+            configuration, or arguments of timm's.
 
     Returns:
-        A `Sequencer2D`, or with `features_only` a `Sequencer2DFeatures`, in training mode on the CPU.
+        A `Sequencer2D`, or with `features_only` a `Sequencer2DFeatures`, in training mode on the CPU. A peer is a
+        `Peer` or timm's class, its extractor of features timm's.
 
     Raises:
         ConfigError: an unknown name or override, or a value that does not fit.
@@ -46,9 +49,16 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise ConfigError("out_indices chooses feature maps: it needs features_only=True")
-    config = model_config(name, num_classes=num_classes, in_chans=in_chans, drop_path_rate=drop_path_rate, **overrides)
     if pretrained and checkpoint is not None:
         raise ConfigError(f"pretrained=True and checkpoint={checkpoint!r} were both given: choose one")
+    if is_peer(name):
+        options = {"num_classes": num_classes, "in_chans": in_chans, "drop_path_rate": drop_path_rate, **overrides}
+        if checkpoint is None:
+            peer = create_peer(name, pretrained=pretrained, **options)
+        else:
+            peer = load_peer(name, checkpoint, **options)
+        return peer_features(peer, out_indices, output_fmt) if features_only else peer
+    config = model_config(name, num_classes=num_classes, in_chans=in_chans, drop_path_rate=drop_path_rate, **overrides)
     source = _published(name) if pretrained else checkpoint
     model = Sequencer2D(config, name)
     if source is not None:

@@ -35,7 +35,8 @@ _WRAPPERS = ("module.", "_orig_mod.", "timm_model.")
 
 def is_authors(state: Mapping[str, Any]) -> bool:
     """Say whether the names are those of the authors' files."""
-    return any(_AUTHORS_BLOCK.match(name) for name in state)
+    # GFNet's blocks are numbered alike; what a block of Sequencer's has beside the number is its recurrent mixer.
+    return any(_AUTHORS_BLOCK.match(name) and ".rnn_tokens." in name for name in state)
 
 
 def from_authors(state: Mapping[str, Tensor]) -> StateDict:

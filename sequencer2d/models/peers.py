@@ -1,16 +1,25 @@
-"""timm's models beside ours: the same call creates them, and the same files hold their weights.
+"""Other models beside Sequencer: the same call creates them, and the same files hold their weights.
 
-A peer is written `timm:NAME`, NAME being one of timm's model names.
+A peer is written `timm:NAME`, NAME being one of timm's model names, or by a name of the table in `sequencer2d.peers`.
 """
 
 import copy
-from collections.abc import Mapping
+import logging
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
+from sequencer2d.models.checkpoints import read_checkpoint
 from sequencer2d.models.description import is_number, is_text
+from sequencer2d.models.features import OF_CLASSIFIER
+from sequencer2d.nn.maps import check_layout, take_indices
+from sequencer2d.peers import PEERS, build_peer
+
+logger = logging.getLogger("sequencer2d")
 
 PREFIX = "timm:"
 LARGEST_OPTION = 20_000
@@ -19,24 +28,32 @@ FETCHING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoin
 
 
 def is_peer(name: str) -> bool:
-    """Whether `name` asks for one of timm's models."""
-    return name.startswith(PREFIX)
+    """Whether `name` asks for another model than a Sequencer: one of timm's, or of the table of peers."""
+    return name.startswith(PREFIX) or name in PEERS
 
 
 def create_peer(name: str, *, pretrained: bool = False, download: bool = True, **options: Any) -> nn.Module:
-    """Create timm's model `timm:NAME`.
+    """Create a peer.
 
     Args:
-        name: with the prefix.
+        name: `timm:NAME`, or a name of the table of peers.
         pretrained: load timm's published weights.
         download: fetch them from the Hugging Face hub. Otherwise they are read from the hub's cache, without network.
         **options: for `timm.create_model`. Those that this model does not take are an error, except `img_size` and
-            `drop_path_rate`, which models without that notion of size or depth do not need.
+            `drop_path_rate`, which models without that notion of size or depth do not need. For the table's models the
+            fields of their configuration.
 
     Raises:
         ConfigError: no such model, or an option that it does not take.
         CheckpointError: published weights that cannot be fetched, or that are not in the cache.
     """
+    if name in PEERS:
+        if pretrained:
+            raise CheckpointError(
+                f"the weights of {name} are not fetched: download its authors' file (docs/peers.md says where) and "
+                f"give it as {name}=FILE, or as checkpoint= in Python"
+            )
+        return build_peer(name, **options)
     import timm
 
     bare = name.removeprefix(PREFIX)
@@ -93,3 +110,86 @@ def _cached_weights(name: str) -> str:
         f"timm's weights of {name} are not on this machine: allow the download with --download, or give a file of "
         f"weights ({PREFIX}{name}=FILE)"
     )
+
+
+def load_peer(name: str, source: str | os.PathLike[str], **options: Any) -> nn.Module:
+    """Create a peer with weights from a file.
+
+    A model of the table of peers is built for the image size that the file states, otherwise for its own; the option
+    `img_size` then resamples what depends on it.
+
+    Args:
+        name: as for `create_peer`.
+        source: as for `read_checkpoint`: the authors' file, or one of a run of ours.
+        **options: as for `create_peer`. Another number of classes than the file's leaves its classifier out.
+
+    Raises:
+        ConfigError: no such model, or an option that it does not take.
+        CheckpointError: a file that is missing, damaged or does not fit.
+        InputError: an image size that the model does not take.
+    """
+    checkpoint = read_checkpoint(source)
+    size = options.pop("img_size", None) if name in PEERS else None
+    stated = checkpoint.meta.get("input", {}).get("size")
+    if name in PEERS and stated:
+        options["img_size"] = tuple(stated)
+    model: Any = create_peer(name, **options)
+    fit_peer(model, checkpoint.state_dict, str(checkpoint.path))
+    if size is not None:
+        model.set_input_size(img_size=size)
+    return model
+
+
+def fit_peer(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load weights into a peer, strictly, in place. A classifier for another number of classes is left out.
+
+    Args:
+        model: of timm or of the table of peers; it names its classifier in `pretrained_cfg`.
+        state: the weights under the model's names.
+        source: the file, for messages.
+
+    Raises:
+        CheckpointError: weights that do not fit, naming the first parameters.
+    """
+    fitted = dict(state)
+    classifier = str((getattr(model, "pretrained_cfg", None) or {}).get("classifier", ""))
+    own = model.state_dict()
+    head = [key for key in (f"{classifier}.weight", f"{classifier}.bias") if key in fitted]
+    if any(key not in own or own[key].shape != fitted[key].shape for key in head):
+        fitted = {key: tensor for key, tensor in fitted.items() if key not in head}
+        fitted |= {key: own[key] for key in head if key in own}
+        logger.info("%s: its classifier is for other classes and is left out", source)
+    load_strictly(model, fitted, source)
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load `state` into any model, in place. Raises `CheckpointError` in one line for weights that do not fit."""
+    try:
+        model.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        # One line of these names every parameter of the model.
+        lines = [textwrap.shorten(line, 200, placeholder=" …") for line in str(error).splitlines()[1:4]]
+        raise CheckpointError(f"{source} does not fit {type(model).__name__}: {'; '.join(lines)}") from error
+
+
+def peer_features(model: Any, out_indices: int | Sequence[int] | None = None, output_fmt: str = "NCHW") -> nn.Module:
+    """A model's extractor of feature maps: images → a list of maps, NCHW or NHWC; what they do not need is removed.
+
+    Args:
+        model: with timm's `forward_intermediates`; it is taken apart.
+        out_indices: maps, in the order of `model.feature_info`; None for all.
+        output_fmt: layout of the maps.
+
+    Raises:
+        ConfigError: an index or a layout that does not exist, or a model without feature maps.
+    """
+    from timm.models import FeatureGetterNet
+
+    if not hasattr(model, "forward_intermediates"):
+        raise ConfigError(f"{type(model).__name__} has no feature maps (timm's forward_intermediates)")
+    check_layout(output_fmt)
+    chosen = take_indices(len(model.feature_info), out_indices)
+    features = FeatureGetterNet(model, chosen, output_fmt=output_fmt)
+    features.in_chans = getattr(model, "in_chans", 3)
+    features.pretrained_cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in OF_CLASSIFIER}
+    return features

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sequencer2d.errors import ConfigError
 from sequencer2d.models.config import ModelConfig
 from sequencer2d.models.hub import HubMixin
 from sequencer2d.models.variants import HUB_WEIGHTS
 from sequencer2d.nn.blocks import NORM_EPS, ClassifierHead, SequencerBlock
 from sequencer2d.nn.embed import Downsample, PatchEmbed, PositionEmbedding
 from sequencer2d.nn.init import init_classifier, init_weights
+from sequencer2d.nn.maps import check_layout, take_indices, to_layout
 from sequencer2d.nn.rnn2d import RNN2D
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -42,25 +42,6 @@ def data_config(config: ModelConfig, variant: str) -> dict[str, Any]:
     if variant in HUB_WEIGHTS:
         cfg |= {"hf_hub_id": HUB_WEIGHTS[variant], "license": "apache-2.0"}
     return cfg
-
-
-def take_indices(count: int, indices: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Resolve a choice among `count` stages: None is all, an integer n the last n, negative ones count from the end.
-
-    Raises:
-        ConfigError: an index that no stage has.
-    """
-    if indices is None:
-        return tuple(range(count))
-    if isinstance(indices, int):
-        chosen: tuple[int, ...] = tuple(range(count - indices, count))
-        valid = 1 <= indices <= count
-    else:
-        chosen = tuple(index + count if index < 0 else index for index in indices)
-        valid = bool(chosen) and all(0 <= index < count for index in chosen)
-    if not valid:
-        raise ConfigError(f"indices={indices!r}: the model has stages 0 to {count - 1} (or −{count} to −1)")
-    return chosen
 
 
 class Stage(nn.Module):
@@ -294,14 +275,3 @@ class Sequencer2D(HubMixin, Backbone):
         per_block = [(r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^stages\.(\d+)\.downsample", (0,))]
         per_stage = [(r"^stages\.(\d+)", None)]
         return {"stem": r"^(?:stem|pos_embed)", "blocks": [*(per_stage if coarse else per_block), (r"^norm", (99999,))]}
-
-
-def check_layout(output_fmt: str) -> None:
-    """Raise `ConfigError` unless `output_fmt` is "NCHW" or "NHWC"."""
-    if output_fmt not in ("NCHW", "NHWC"):
-        raise ConfigError(f"output_fmt={output_fmt!r}: expected 'NCHW' or 'NHWC'")
-
-
-def to_layout(x_BHWC: Tensor, output_fmt: str) -> Tensor:
-    """(B, H, W, C) → itself, or (B, C, H, W) contiguous."""
-    return x_BHWC if output_fmt == "NHWC" else x_BHWC.permute(0, 3, 1, 2).contiguous()

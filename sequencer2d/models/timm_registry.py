@@ -1,4 +1,4 @@
-"""Our models under timm's registry, for those who ask for it."""
+"""Our models and the peers under timm's registry, for those who ask for it."""
 
 import contextlib
 import dataclasses
@@ -15,13 +15,16 @@ from sequencer2d.models.fit import fit_positions
 from sequencer2d.models.names import StateDict, from_authors, is_authors, strip_wrappers
 from sequencer2d.models.sequencer2d import Sequencer2D, data_config
 from sequencer2d.models.variants import HUB_WEIGHTS, TIMM_PREFIX, VARIANTS, model_config
+from sequencer2d.peers import PEERS, build_peer
+from sequencer2d.peers.base import Peer, peer_data_config
+from sequencer2d.peers.config import PeerConfig
 
 default_cfgs: dict[str, Any] = {}
 """Descriptions of weights by registered name. timm looks for them under this name in the module that registers."""
 
 
 def register_timm(prefix: str = TIMM_PREFIX) -> list[str]:
-    """Register every variant with timm, so that `timm.create_model("s2d_sequencer2d_s", ...)` creates ours.
+    """Register every variant and every peer with timm: `timm.create_model("s2d_sequencer2d_s", ...)` creates ours.
 
     timm has models named sequencer2d_s, _m and _l of its own; the prefix keeps them as they are. Calling it again
     changes nothing. Published weights go by timm's tags: `s2d_sequencer2d_s.in1k`.
@@ -34,7 +37,7 @@ def register_timm(prefix: str = TIMM_PREFIX) -> list[str]:
     """
     import timm.models
 
-    names = {f"{prefix}{name}": name for name in VARIANTS}
+    names = {f"{prefix}{name}": name for name in (*VARIANTS, *PEERS)}
     if "." in prefix:
         raise ConfigError(f"prefix={prefix!r}: timm takes what follows a dot as the name of weights; leave it out")
     for registered, name in names.items():
@@ -48,9 +51,17 @@ def register_timm(prefix: str = TIMM_PREFIX) -> list[str]:
 
 def _weights(registered: str, name: str) -> dict[str, dict[str, Any]]:
     """timm's descriptions of the weights of a variant, by registered name and tag."""
-    cfg = data_config(VARIANTS[name], name) | {"architecture": registered}
+    cfg = _data_config(_row(name), name) | {"architecture": registered}
     tag = HUB_WEIGHTS[name].partition(".")[2] if name in HUB_WEIGHTS else ""
     return {f"{registered}.{tag}" if tag else registered: cfg}
+
+
+def _row(name: str) -> ModelConfig | PeerConfig:
+    return VARIANTS[name] if name in VARIANTS else PEERS[name]
+
+
+def _data_config(config: ModelConfig | PeerConfig, name: str) -> dict[str, Any]:
+    return data_config(config, name) if isinstance(config, ModelConfig) else peer_data_config(config, name)
 
 
 def _entrypoint(registered: str, name: str) -> Any:
@@ -79,7 +90,7 @@ def _create(
     cfg = resolve_pretrained_cfg(registered, pretrained_cfg, pretrained_cfg_overlay)
     options.setdefault("img_size", tuple(cfg.input_size[-2:]))
     if features_only:
-        stages = tuple(range(len(options.get("depths", VARIANTS[name].depths))))
+        stages = tuple(range(_map_count(name, options.get("depths"))))
         getter = options.setdefault("feature_cls", "getter") == "getter"
         options["features_only"] = True
         options["feature_cfg"] = {
@@ -97,32 +108,40 @@ def _create(
         pretrained_filter_fn=_adapt,
         **options,
     )
-    if isinstance(model, Sequencer2D):
+    if isinstance(model, Sequencer2D | Peer):
         model.pretrained_cfg = _describe_input(model)
     return model
 
 
-def _build(registered: str, name: str, device: Any = None, dtype: Any = None, **options: Any) -> Sequencer2D:
+def _map_count(name: str, depths: tuple[int, ...] | None) -> int:
+    row = _row(name)
+    row = row if depths is None else row.replace(depths=depths)
+    return len(row.depths) if isinstance(row, ModelConfig) else row.map_count
+
+
+def _build(registered: str, name: str, device: Any = None, dtype: Any = None, **options: Any) -> Sequencer2D | Peer:
     """The model itself. As Python's functions do, it answers an unknown option with a TypeError."""
-    known = [field.name for field in dataclasses.fields(ModelConfig)]
+    known = [field.name for field in dataclasses.fields(_row(name))]
     for option in options:
         if option not in known:
             raise TypeError(f"{registered} has no option {option!r}; {did_you_mean(option, known)}")
     with torch.device(device) if device is not None else contextlib.nullcontext():
-        model = Sequencer2D(model_config(name, **options), name)
+        model = build_peer(name, **options) if name in PEERS else Sequencer2D(model_config(name, **options), name)
     return model.to(dtype=dtype)
 
 
-def _adapt(state: Mapping[str, Tensor], model: Sequencer2D) -> StateDict:
+def _adapt(state: Mapping[str, Tensor], model: Sequencer2D | Peer) -> StateDict:
     """Weights under our names and for the model's grid of positions; stem and classifier are timm's to adapt."""
     state = strip_wrappers(state)
+    if isinstance(model, Peer):
+        return state
     state = from_authors(state) if is_authors(state) else state
     return fit_positions(state, model.state_dict(), "the checkpoint")
 
 
-def _describe_input(model: Sequencer2D) -> dict[str, Any]:
+def _describe_input(model: Sequencer2D | Peer) -> dict[str, Any]:
     """What timm says of the weights, for the channels, the size and the classes that the model has."""
-    cfg, own = model.pretrained_cfg, data_config(model.config, model.variant)
+    cfg, own = model.pretrained_cfg, _data_config(model.config, model.variant)
     changed: dict[str, Any] = {"input_size": own["input_size"], "pool_size": own["pool_size"]}
     if len(cfg["mean"]) != model.in_chans:
         changed |= {"mean": own["mean"], "std": own["std"]}

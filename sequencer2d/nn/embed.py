@@ -58,10 +58,13 @@ def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
     return F.pad(x_BCHW, (0, right, 0, bottom))
 
 
-def resample_grid(embedding_1HWC: Tensor, height: int, width: int) -> Tensor:
-    """Resample a position embedding (1, H, W, C) to (1, height, width, C) tokens, bicubic, in float32."""
+def resample_grid(embedding_1HWC: Tensor, height: int, width: int, *, mode: str = "bicubic") -> Tensor:
+    """Resample a position embedding (1, H, W, C) to (1, height, width, C) tokens in float32.
+
+    `mode` is "bicubic" or "bilinear"; corners are not aligned.
+    """
     grid = embedding_1HWC.permute(0, 3, 1, 2).float()
-    grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+    grid = F.interpolate(grid, size=(height, width), mode=mode, align_corners=False)
     return grid.permute(0, 2, 3, 1).to(embedding_1HWC.dtype)
 
 

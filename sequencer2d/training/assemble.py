@@ -18,7 +18,7 @@ from sequencer2d.data.sources import check_same_classes
 from sequencer2d.errors import ConfigError
 from sequencer2d.models import Sequencer2D, create_model
 from sequencer2d.models.checkpoints import FORMAT, describe_model
-from sequencer2d.models.peers import create_peer, is_peer
+from sequencer2d.models.peers import is_peer
 from sequencer2d.models.variants import changed_options, model_config
 from sequencer2d.seeds import seed_step
 from sequencer2d.training.config import TrainConfig
@@ -101,18 +101,15 @@ def build_model(config: TrainConfig, device: torch.device, *, first_weights: boo
         config = dataclasses.replace(config, model=model_spec)
     spec = config.model
     assert spec.num_classes is not None, "resolve() fills it in"
-    options: dict[str, Any] = {
-        "pretrained": spec.pretrained,
-        "in_chans": spec.in_chans,
-        "drop_path_rate": spec.drop_path_rate,
+    create = functools.partial(
+        create_model,
+        spec.name,
+        pretrained=spec.pretrained,
+        checkpoint=spec.checkpoint,
+        in_chans=spec.in_chans,
+        drop_path_rate=spec.drop_path_rate,
         **_model_options(config),
-    }
-    if not is_peer(spec.name):
-        create = functools.partial(create_model, spec.name, checkpoint=spec.checkpoint, **options)
-    elif spec.checkpoint:
-        raise ConfigError(f"model.checkpoint holds weights of ours: {spec.name} starts from random or timm's weights")
-    else:  # timm's, to compare ours with under the same recipe
-        create = functools.partial(create_peer, spec.name, **options)
+    )
     return tasks.get(config.task).build(create, spec.num_classes).to(device)
 
 

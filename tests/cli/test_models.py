@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from sequencer2d.models import list_models
+from sequencer2d.peers import list_peers
 from tests.cli.conftest import Outcome
 
 
@@ -13,7 +14,7 @@ def test_json_lists_every_model_with_its_cost(command: Callable[..., Outcome]) -
     outcome = command("models", "--json")
     assert outcome.code == 0, outcome.err
     rows = {row["name"]: row for row in json.loads(outcome.out)}
-    assert set(rows) == set(list_models())
+    assert set(rows) == {*list_models(), *list_peers()}
     small = rows["sequencer2d_s"]
     assert small["parameters"] == 27_651_688
     assert small["macs"] / 1e9 == pytest.approx(8.4, rel=0.01)

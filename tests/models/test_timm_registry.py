@@ -20,6 +20,7 @@ from sequencer2d.models import load_model, save_weights
 from sequencer2d.models.checkpoints import to_authors
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.timm_registry import register_timm
+from sequencer2d.peers import list_peers
 from tests.models.small import SIZES, randomise, small_model
 
 NAME = "s2d_sequencer2d_n"
@@ -38,7 +39,7 @@ def create(**options: Any) -> Any:
 def test_timm_creates_ours_by_prefixed_names_and_keeps_its_own():
     own = timm.models.model_entrypoint("sequencer2d_s")
     names = register_timm()
-    assert names == [f"s2d_{name}" for name in list_models()]
+    assert names == [f"s2d_{name}" for name in (*list_models(), *list_peers())]
     assert set(timm.list_models("s2d_*")) == set(names)
     model = timm.create_model(NAME, num_classes=3, drop_path_rate=0.1)
     assert isinstance(model, Sequencer2D)

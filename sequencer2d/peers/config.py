@@ -1,0 +1,125 @@
+"""The frozen description of one peer, a class for each family: everything that its parameters follow from."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sequencer2d.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+POOLS_OF_MAPS = ("avg", "max", "")
+POOLS_OF_TOKENS = ("token", "avg", "")
+RATES = ("drop_rate", "drop_path_rate")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PeerConfig:
+    """What every family has.
+
+    Attributes:
+        depths: blocks per stage.
+        dims: channels C per stage.
+        img_size: height and width (pixels) that the model is built for; one integer means a square.
+        crop_pct: share of the image that its published evaluation keeps, 0 to 1.
+        in_chans: channels of the image.
+        num_classes: outputs of the classifier; 0 for no classifier.
+        global_pool: how tokens are pooled: "avg", "max" or "" (no pooling); for models with a class token "token",
+            "avg" or "".
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
+
+    Raises:
+        ConfigError: a value that does not fit.
+    """
+
+    pools: ClassVar[tuple[str, ...]] = POOLS_OF_MAPS
+    mixer: ClassVar[str] = ""
+    """How tokens are mixed, in a few words."""
+
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+    img_size: tuple[int, int] = (224, 224)
+    crop_pct: float = 0.9
+    in_chans: int = 3
+    num_classes: int = 1000
+    global_pool: str = "avg"
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        size = self.img_size
+        pair = (size, size) if isinstance(size, int) else tuple(size)
+        object.__setattr__(self, "img_size", pair)
+        if len(pair) != 2 or not all(_is_integer(side, 1) for side in pair):
+            raise ConfigError(f"img_size={size!r}: expected pixels, one positive integer or (height, width)")
+        for name, least in (("in_chans", 1), ("num_classes", 0)):
+            if not _is_integer(getattr(self, name), least):
+                raise ConfigError(f"{name}={getattr(self, name)!r}: expected an integer of at least {least}")
+        for name in RATES:
+            rate = getattr(self, name)
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+                raise ConfigError(f"{name}={rate!r}: expected a probability, 0 up to but not including 1")
+        if self.global_pool not in self.pools:
+            choices = ", ".join(map(repr, self.pools))
+            raise ConfigError(f"global_pool={self.global_pool!r}: expected one of {choices}")
+        self._check_stages()
+
+    def _check_stages(self) -> None:
+        """Every field that holds one value per stage must hold as many as `depths`."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "img_size" and isinstance(value, tuple | list):
+                object.__setattr__(self, field.name, tuple(value))
+                if len(value) != len(self.depths) or not all(v > 0 for v in value):
+                    raise ConfigError(
+                        f"{field.name}={value!r}: expected one positive value for each of {len(self.depths)} stages"
+                    )
+
+    @property
+    def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
+        """Stochastic depth of every block, per stage: drop_path_rate · index / (blocks − 1)."""
+        last = max(sum(self.depths) - 1, 1)
+        starts = [sum(self.depths[:i]) for i in range(len(self.depths))]
+        return tuple(
+            tuple(self.drop_path_rate * (start + i) / last for i in range(depth))
+            for start, depth in zip(starts, self.depths, strict=True)
+        )
+
+    @property
+    def map_count(self) -> int:
+        """Feature maps: one a stage, or one a block where there is one stage only."""
+        return len(self.depths) if len(self.depths) > 1 else self.depths[0]
+
+    def replace(self, **changes: Any) -> "Self":
+        """Return a copy with `changes`.
+
+        Raises:
+            ConfigError: a name that is no field (close matches are listed) or a value that does not fit.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in names:
+                raise ConfigError(f"{type(self).__name__} has no option {name!r}; {did_you_mean(name, names)}")
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GFNetConfig(PeerConfig):
+    """Global Filter Network (Rao et al. 2021), one stage or a pyramid of several.
+
+    Attributes:
+        patch_size: stride of the stem (pixels); every later stage halves the grid.
+        layer_scale: first value of each block's scale gamma; None for blocks without one.
+        mlp_ratio: hidden channels of the MLP over C.
+    """
+
+    mixer = "FFT, filter"
+
+    patch_size: int = 16
+    layer_scale: float | None = None
+    mlp_ratio: float = 4.0
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,0 +1,25 @@
+"""From a name in the table of peers to a model."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sequencer2d.peers.base import Peer
+from sequencer2d.peers.config import GFNetConfig, PeerConfig
+from sequencer2d.peers.gfnet import GFNet
+from sequencer2d.peers.variants import peer_config
+
+FAMILIES: dict[type[PeerConfig], Callable[..., Peer]] = {GFNetConfig: GFNet}
+
+
+def build_peer(name: str, **overrides: Any) -> Peer:
+    """The peer `name` with random weights, in training mode on the CPU.
+
+    Args:
+        name: one of `list_peers()`.
+        **overrides: any field of its configuration.
+
+    Raises:
+        ConfigError: an unknown name or option, or a value that does not fit.
+    """
+    config = peer_config(name, **overrides)
+    return FAMILIES[type(config)](config, name)

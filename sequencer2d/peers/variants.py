@@ -1,0 +1,48 @@
+"""All sizes of all peers, in one table. A variant is a row; any field of it can be overridden."""
+
+import fnmatch
+from typing import Any
+
+from sequencer2d.errors import ConfigError, did_you_mean
+from sequencer2d.peers.config import GFNetConfig, PeerConfig
+
+_GFNET_S, _GFNET_B = ((19,), (384,)), ((19,), (512,))
+_GFNET_WIDE = (96, 192, 384, 768)
+
+
+def _gfnet(depths: tuple[int, ...], dims: tuple[int, ...], **options: Any) -> GFNetConfig:
+    return GFNetConfig(depths=depths, dims=dims, **options)
+
+
+def _pyramid(depths: tuple[int, ...], dims: tuple[int, ...], layer_scale: float) -> GFNetConfig:
+    return GFNetConfig(depths=depths, dims=dims, patch_size=4, layer_scale=layer_scale)
+
+
+PEERS: dict[str, PeerConfig] = {
+    # Global Filter Networks: FFT, a learned filter, inverse FFT. "h" marks the hierarchical ones.
+    "gfnet_ti": _gfnet((12,), (256,)),
+    "gfnet_xs": _gfnet((12,), (384,)),
+    "gfnet_s": _gfnet(*_GFNET_S),
+    "gfnet_b": _gfnet(*_GFNET_B),
+    "gfnet_s_384": _gfnet(*_GFNET_S, img_size=(384, 384)),
+    "gfnet_b_384": _gfnet(*_GFNET_B, img_size=(384, 384)),
+    "gfnet_h_ti": _pyramid((3, 3, 10, 3), (64, 128, 256, 512), 1e-3),
+    "gfnet_h_s": _pyramid((3, 3, 10, 3), _GFNET_WIDE, 1e-5),
+    "gfnet_h_b": _pyramid((3, 3, 27, 3), _GFNET_WIDE, 1e-6),
+}
+
+
+def list_peers(filter: str = "*") -> list[str]:
+    """Return the names of the peers that match a shell pattern such as "gfnet_*", in the table's order."""
+    return [name for name in PEERS if fnmatch.fnmatchcase(name, filter)]
+
+
+def peer_config(name: str, **overrides: Any) -> PeerConfig:
+    """Return the row `name` of the table of peers, with `overrides` of its fields.
+
+    Raises:
+        ConfigError: no such peer or field (close matches are listed), or a value that does not fit.
+    """
+    if name not in PEERS:
+        raise ConfigError(f"no peer {name!r}; {did_you_mean(name, PEERS)}")
+    return PEERS[name].replace(**overrides)
