@@ -81,7 +81,7 @@ def describe_peer(name: str) -> dict[str, Any]:
     """One row as `describe_model`'s, at the peer's own size: some take no other."""
     import torch
 
-    from sequencer2d.evaluation.efficiency import count_macs, count_parameters
+    from sequencer2d.benchmark.cost import count_macs, count_parameters
     from sequencer2d.peers import build_peer
 
     with torch.device("meta"):
