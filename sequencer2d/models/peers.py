@@ -183,7 +183,7 @@ def peer_features(model: Any, out_indices: int | Sequence[int] | None = None, ou
     Raises:
         ConfigError: an index or a layout that does not exist, or a model without feature maps.
     """
-    from timm.models import FeatureGetterNet
+    from timm.models._features import FeatureGetterNet
 
     if not hasattr(model, "forward_intermediates"):
         raise ConfigError(f"{type(model).__name__} has no feature maps (timm's forward_intermediates)")

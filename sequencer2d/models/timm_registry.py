@@ -17,7 +17,7 @@ from sequencer2d.models.sequencer2d import Sequencer2D, data_config
 from sequencer2d.models.variants import HUB_WEIGHTS, TIMM_PREFIX, VARIANTS, model_config
 from sequencer2d.peers import PEERS, build_peer
 from sequencer2d.peers.base import Peer, peer_data_config
-from sequencer2d.peers.config import PeerConfig
+from sequencer2d.peers.config import PeerConfig, count_maps
 
 default_cfgs: dict[str, Any] = {}
 """Descriptions of weights by registered name. timm looks for them under this name in the module that registers."""
@@ -90,7 +90,8 @@ def _create(
     cfg = resolve_pretrained_cfg(registered, pretrained_cfg, pretrained_cfg_overlay)
     options.setdefault("img_size", tuple(cfg.input_size[-2:]))
     if features_only:
-        stages = tuple(range(_map_count(name, options.get("depths"))))
+        depths = options.get("depths", _row(name).depths)
+        stages = tuple(range(count_maps(depths) if name in PEERS else len(depths)))
         getter = options.setdefault("feature_cls", "getter") == "getter"
         options["features_only"] = True
         options["feature_cfg"] = {
@@ -111,12 +112,6 @@ def _create(
     if isinstance(model, Sequencer2D | Peer):
         model.pretrained_cfg = _describe_input(model)
     return model
-
-
-def _map_count(name: str, depths: tuple[int, ...] | None) -> int:
-    row = _row(name)
-    row = row if depths is None else row.replace(depths=depths)
-    return len(row.depths) if isinstance(row, ModelConfig) else row.map_count
 
 
 def _build(registered: str, name: str, device: Any = None, dtype: Any = None, **options: Any) -> Sequencer2D | Peer:

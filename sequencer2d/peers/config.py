@@ -88,8 +88,8 @@ class PeerConfig:
 
     @property
     def map_count(self) -> int:
-        """Feature maps: one a stage, or one a block where there is one stage only."""
-        return len(self.depths) if len(self.depths) > 1 else self.depths[0]
+        """Number of feature maps."""
+        return count_maps(self.depths)
 
     def replace(self, **changes: Any) -> "Self":
         """Return a copy with `changes`.
@@ -119,6 +119,11 @@ class GFNetConfig(PeerConfig):
     patch_size: int = 16
     layer_scale: float | None = None
     mlp_ratio: float = 4.0
+
+
+def count_maps(depths: tuple[int, ...]) -> int:
+    """Feature maps of a peer: one a stage, or one a block where there is one stage only."""
+    return len(depths) if len(depths) > 1 else depths[0]
 
 
 def _is_integer(value: Any, least: int) -> bool:

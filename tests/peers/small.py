@@ -1,0 +1,25 @@
+"""A small model of each family: a few channels, images of at most 64 pixels, weights that are all in play."""
+
+from typing import Any
+
+import torch
+
+from sequencer2d import create_model
+from tests.models.small import randomise
+
+SMALL: dict[str, dict[str, Any]] = {
+    "gfnet_s": {"depths": (3,), "dims": (12,), "patch_size": 8, "img_size": (48, 32)},
+    "gfnet_h_s": {"depths": (1, 2, 1), "dims": (8, 12, 16), "img_size": (48, 32)},
+}
+
+
+def small_peer(name: str, **options: Any) -> Any:
+    """The small model of a family in eval mode, 5 classes unless told otherwise."""
+    torch.manual_seed(0)
+    model = create_model(name, **({"num_classes": 5} | SMALL[name] | options))
+    return randomise(model).eval()
+
+
+def images(name: str, batch: int = 2, channels: int = 3) -> torch.Tensor:
+    """Images of the size that the small model takes."""
+    return torch.randn(batch, channels, *SMALL[name]["img_size"])
