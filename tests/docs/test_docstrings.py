@@ -1,4 +1,4 @@
-"""The docstrings of data classes name every field, and no other.
+"""The docstrings of data classes name every field of their own, and no other.
 
 The linter compares the arguments of functions with their docstrings (rules D417 and DOC102); it does not read
 `Attributes:`.
@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,10 @@ def data_classes() -> Iterator[type]:
                 yield value
 
 
+def fields_of(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls)
+
+
 CLASSES = [each for each in data_classes() if documented(inspect.getdoc(each) or "")]
 
 
@@ -45,7 +50,8 @@ def test_there_are_classes_to_compare() -> None:
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
 def test_attributes_are_the_fields(cls: type) -> None:
-    fields = {field.name for field in dataclasses.fields(cls) if not field.name.startswith("_")}
+    inherited = {field.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base) for field in fields_of(base)}
+    fields = {field.name for field in fields_of(cls) if not field.name.startswith("_")} - inherited
     assert documented(inspect.getdoc(cls) or "") == fields
 
 
