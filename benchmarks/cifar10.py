@@ -8,14 +8,14 @@ runs on the sources. A run that was interrupted goes on when the command is repe
 
 import argparse
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import provenance, write_result
+from benchmarks.record import command_line, origin, write_result
 
 NAME = "cifar10"
+SCRIPT = "benchmarks.cifar10"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         **field_values(arguments.fields),
     }
     summary = train(with_overrides(recipes.get(NAME), fields))
-    command = shlex.join(["python", "-m", "benchmarks.cifar10", *(sys.argv[1:] if argv is None else argv)])
+    command = command_line(SCRIPT, argv)
     path = write_result(result(summary, read_epochs(arguments.output), command), arguments.result)
     print(f"top-1 {summary['final']['top1']:.2f} % in {summary['duration_s'] / 60:.1f} min; written to {path}")
     return 0
@@ -53,7 +53,7 @@ def result(summary: dict[str, Any], epochs: list[dict[str, Any]], command: str) 
         "memory_mib": summary["memory_mib"],
         "seed": summary["config"]["run"]["seed"],
     }
-    return {**provenance(NAME), "command": command, "rows": [row], "config": summary["config"], "log": epochs}
+    return {**origin(NAME, SCRIPT, command), "rows": [row], "config": summary["config"], "log": epochs}
 
 
 def read_epochs(run_folder: Path) -> list[dict[str, Any]]:

@@ -33,3 +33,8 @@ def millions(value: int) -> str:
 
 def minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f} min"
+
+
+def percent(value: float) -> str:
+    """A share from 0 to 1."""
+    return f"{100 * value:.1f} %"

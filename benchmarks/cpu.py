@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import json
 import os
-import shlex
 import statistics
 import sys
 import tempfile
@@ -24,9 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.record import RESULTS, provenance, write_result
+from benchmarks.record import RESULTS, command_line, origin, write_result
 
 NAME = "cpu"
+SCRIPT = "benchmarks.cpu"
 SIZE = 224
 MODELS = "sequencer2d_s,sequencer2d_t,sequencer2d_n,timm:sequencer2d_s,convnext_tiny,swin_tiny,deit_small"
 PEER, BASELINE = "convnext_tiny", "timm:sequencer2d_s"
@@ -109,18 +109,18 @@ def main(argv: list[str] | None = None) -> int:
         raise SystemExit("benchmarks/cpu.py: unset OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE first")
     torch.set_num_threads(arguments.threads)
     torch.set_grad_enabled(False)
-    command = shlex.join(["python", "-m", "benchmarks.cpu", *(sys.argv[1:] if argv is None else argv)])
+    command = command_line(SCRIPT, argv)
     path = arguments.result or RESULTS / f"{NAME}.json"
     kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() and not arguments.force else []
     for batch in arguments.batches:
         rows = measure(arguments.models, arguments.forms, batch, arguments.rounds)
         fresh = {(row["model"], row["form"], row["batch"], row["threads"]) for row in rows}
         kept = [row for row in kept if (row["model"], row["form"], row["batch"], row["threads"]) not in fresh] + rows
-        result = provenance(NAME)
+        result = origin(path.stem, SCRIPT, command)
         result["device"]["name"] = processor()
         kept = with_ratios(kept)
         kept.sort(key=lambda row: (row["threads"], row["batch"], row["model"], list(FORMS).index(row["form"])))
-        write_result({**result, "command": command, "rows": kept}, path)
+        write_result({**result, "rows": kept}, path)
     return 0
 
 

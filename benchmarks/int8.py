@@ -8,7 +8,6 @@ the process's CPU time with one thread.
 """
 
 import argparse
-import shlex
 import shutil
 import sys
 import tempfile
@@ -18,9 +17,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.record import provenance, write_result
+from benchmarks.record import command_line, origin, write_result
 
 NAME = "int8"
+SCRIPT = "benchmarks.int8"
 BATCHES = (1, 8)
 ROUNDS = 15
 TITLES = {"fp32": "fp32", "int8": "int8, recurrences in fp32", "int8-recurrences": "int8, recurrences too"}
@@ -29,7 +29,6 @@ TITLES = {"fp32": "fp32", "int8": "int8, recurrences in fp32", "int8-recurrences
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    command = shlex.join(["python", "-m", "benchmarks.int8", *(sys.argv[1:] if argv is None else argv)])
     with tempfile.TemporaryDirectory() as folder:
         artefacts = export(arguments.checkpoint, Path(folder))
         rows = [accuracy(name, path, arguments) for name, path in artefacts.items()]
@@ -40,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         for batch in BATCHES:
             row[f"speedup_{batch}"] = rows[0][f"milliseconds_{batch}"] / row[f"milliseconds_{batch}"]
         print(row, flush=True)
-    path = write_result({**provenance(NAME), "command": command, "rows": rows}, arguments.result)
+    path = write_result({**origin(NAME, SCRIPT, command_line(SCRIPT, argv)), "rows": rows}, arguments.result)
     print(f"written to {path}")
     return 0
 

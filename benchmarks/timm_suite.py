@@ -10,7 +10,6 @@ that download weights run only with `--pretrained`.
 
 import argparse
 import re
-import shlex
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -19,11 +18,12 @@ from typing import Any
 import pytest
 import timm
 
-from benchmarks.record import provenance, write_result
+from benchmarks.record import command_line, origin, write_result
 from sequencer2d.models import register_timm
 from sequencer2d.models.variants import TIMM_PREFIX
 
 NAME = "timm-suite"
+SCRIPT = "benchmarks.timm_suite"
 AS_SEQUENCER = (
     "test_model_forward",
     "test_model_backward",
@@ -76,10 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     if of_pytest:
         print("nothing is written: arguments of pytest may leave tests out")
         return 0
-    command = shlex.join(
-        ["python", "-m", "benchmarks.timm_suite", "CHECKOUT", *["--pretrained"] * arguments.pretrained]
-    )
-    path = write_result({**provenance(NAME), "command": command, "rows": rows}, arguments.result)
+    command = command_line(SCRIPT, ["CHECKOUT", *["--pretrained"] * arguments.pretrained])
+    path = write_result({**origin(NAME, SCRIPT, command), "rows": rows}, arguments.result)
     print(f"written to {path}")
     return 0
 

@@ -12,15 +12,15 @@ import argparse
 import dataclasses
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.record import RESULTS, provenance, write_result
+from benchmarks.record import RESULTS, command_line, origin, write_result
 
+SCRIPT = "benchmarks.tiny_imagenet"
 RECIPE = "tiny_imagenet_paper"
 
 
@@ -62,9 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     for model in options.models or ():
         if model not in PLANS[options.plan]:
             parser.error(f"no model {model!r} in the plan {options.plan}; it has {', '.join(PLANS[options.plan])}")
-    options.command = shlex.join(
-        ["python", "-m", "benchmarks.tiny_imagenet", *(sys.argv[1:] if argv is None else argv)]
-    )
+    options.command = command_line(SCRIPT, argv)
     if options.child:
         return _train(options)
     return _schedule(options)
@@ -92,7 +90,7 @@ def make_row(plan: str, model: str, seed: int, run: Path, command: str) -> dict[
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     lines = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
     epochs = [line for line in lines if line["kind"] == "epoch"]
-    source = provenance(plan)
+    source = origin(plan, SCRIPT, command)
     return {
         "model": model,
         "paper": PLANS[plan][model].row,
@@ -118,7 +116,7 @@ def merge_row(path: Path, name: str, row: dict[str, Any], command: str) -> None:
     rows = [other for other in old if (other["model"], other["seed"]) != (row["model"], row["seed"])] + [row]
     order = {model: index for plan in PLANS.values() for index, model in enumerate(plan)}
     rows.sort(key=lambda entry: (order.get(entry["model"], len(order)), entry["seed"]))
-    write_result({**provenance(name), "command": command, "recipe": RECIPE, "rows": rows}, path)
+    write_result({**origin(name, SCRIPT, command), "recipe": RECIPE, "rows": rows}, path)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -67,7 +67,7 @@ def multiprocessors(device: torch.device) -> int:
 
 
 # (kernel, hidden units): launches by the least number of rows that they are for, largest first. Measured on an H200 in
-# bf16 by benchmarks/recurrence.py. Few rows want small tiles, so that every multiprocessor gets one.
+# bf16 by benchmarks/kernels/recurrence.py. Few rows want small tiles, so that every multiprocessor gets one.
 _TABLE = {
     ("forward", 96): ((2048, Launch(32, 32, 4)), (0, Launch(16, 32, 4, stages=3))),
     ("forward", 64): ((0, Launch(16, 64, 4, stages=3)),),

@@ -8,7 +8,9 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
-from benchmarks.analysis import NAMES, Run, parse, run_parts
+from benchmarks.analysis.parts import NAMES
+from benchmarks.analysis.running import parse, run_parts
+from benchmarks.analysis.writing import Run
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import curves
+from benchmarks.kernels import curves
 
 
 def test_pairs_with_the_same_seed_or_implementation_are_compared() -> None:

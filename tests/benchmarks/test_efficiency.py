@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import efficiency, efficiency_plots, tables
+from benchmarks import tables
+from benchmarks.efficiency import plots, running
 from sequencer2d.benchmark import parse_contender
 from sequencer2d.files import read_json, write_json
 
@@ -110,33 +111,35 @@ def test_every_table_can_be_made(name: str, result: dict[str, Any]) -> None:
 def test_figures_are_drawn_and_equal_when_drawn_again(result: dict[str, Any], tmp_path: Path) -> None:
     write_json(tmp_path / "efficiency.json", result)
     command = ["--result", str(tmp_path / "efficiency.json"), "--folder", str(tmp_path)]
-    assert efficiency_plots.main(command) == 0
+    assert plots.main(command) == 0
     first = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
     assert len(first) == 4
-    efficiency_plots.main(command)
+    plots.main(command)
     assert first == {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
-    lines = efficiency_plots.curves(result["rows"], "inference", "size", {"batch": 16}, "images_per_s")
+    lines = plots.curves(result["rows"], "inference", "size", {"batch": 16}, "images_per_s")
     assert lines["sequencer2d_s (auto)"] == [(224, 320.0), (448, 80.0), (896, 20.0)]
 
 
 def test_processes_share_a_plan_and_the_parts_are_merged(result: dict[str, Any], tmp_path: Path) -> None:
-    options = efficiency.parse(["--gpus", "2", "--parts", str(tmp_path), "--", "--retry"])
-    command = efficiency.bench_command("latency", 1, options, 60.0)
+    options = running.parse(["--gpus", "2", "--parts", str(tmp_path), "--", "--retry"])
+    command = running.bench_command("latency", 1, options, 60.0)
     assert command[3:] == [
         *("bench", "--plan", "latency", "--output", str(tmp_path / "part-1.json")),
         *("--shard", "2/2", "--time-limit", "60", "--retry"),
     ]
     for index in range(2):
         write_json(tmp_path / f"part-{index}.json", {**result, "rows": result["rows"][index::2]})
-    efficiency.merge_parts(tmp_path, tmp_path / "efficiency.json")
-    assert len(read_json(tmp_path / "efficiency.json")["rows"]) == len(result["rows"])
+    running.merge_parts(tmp_path, tmp_path / "efficiency.json")
+    merged = read_json(tmp_path / "efficiency.json")
+    assert len(merged["rows"]) == len(result["rows"])
+    assert merged["script"] == "benchmarks.efficiency"
 
 
 def test_a_process_does_not_measure_what_another_one_has(result: dict[str, Any], tmp_path: Path) -> None:
     ceilings = [{"matmul_tflop_per_s": 700.0, "date": "2030"}]
     for index in range(2):
         write_json(tmp_path / f"part-{index}.json", {**result, "ceilings": ceilings, "rows": result["rows"][index::2]})
-    efficiency.share_rows(tmp_path, 3)
+    running.share_rows(tmp_path, 3)
     for index in range(3):
         part = read_json(tmp_path / f"part-{index}.json")
         assert len(part["rows"]) == len(result["rows"])

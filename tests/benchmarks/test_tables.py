@@ -22,8 +22,30 @@ def test_a_result_becomes_a_table_with_its_source() -> None:
     assert "old" not in text
     assert text.startswith("before\n<!-- table: cifar10 -->\n| recipe |")
     assert "| cifar10 | sequencer2d_n | 4.2 M | – | 92.34 | – | – |" in text
-    assert "1 × A GPU, PyTorch 2.99, 2030-01-02, commit `0123456789`" in text
+    assert "1 × A GPU, PyTorch 2.99, 2030-01-02, commit `0123456789`; `benchmarks/results/cifar10.json`.\n" in text
     assert text.endswith("<!-- end: cifar10 -->\nafter\n")
+
+
+@pytest.mark.parametrize(
+    "commit, shown",
+    [
+        ("0123456789abcdef+changes", "commit `0123456789+changes`"),
+        ("454158e+changes, 5807e9d", "commits `454158e+changes`, `5807e9d`"),
+    ],
+)
+def test_every_commit_is_shown(commit: str, shown: str) -> None:
+    assert f", {shown}; " in tables.render(DOCUMENT, {"cifar10": {**RESULT, "commit": commit}})
+
+
+def test_the_note_of_a_result_is_shown() -> None:
+    text = tables.render(DOCUMENT, {"cifar10": {**RESULT, "note": "Put together by hand."}})
+    assert "`benchmarks/results/cifar10.json`. Put together by hand.\n" in text
+
+
+def test_results_of_trials_are_found_in_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "old.json").write_text("{}", encoding="utf-8")
+    assert tables.load_results(tmp_path) == {"trials/old": {}}
 
 
 def test_rendering_twice_changes_nothing() -> None:

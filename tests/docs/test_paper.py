@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import timm
 
-from benchmarks import efficiency, tiny_imagenet
+from benchmarks import tiny_imagenet
+from benchmarks.efficiency import running as efficiency
 from sequencer2d import create_model, recipes
 from sequencer2d.benchmark.cost import count_macs
 from sequencer2d.cli.main import main, parse

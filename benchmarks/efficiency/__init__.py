@@ -1,0 +1,1 @@
+"""How fast is Sequencer beside its peers, and how much memory does it take?"""

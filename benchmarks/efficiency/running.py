@@ -1,0 +1,136 @@
+"""How fast is Sequencer beside its peers, and how much memory does it take? Runs plans of `sequencer2d bench`.
+
+    python -m benchmarks.efficiency                                  all plans, on one GPU: hours
+    python -m benchmarks.efficiency --plans peers latency --gpus 8   the models spread over the GPUs, one process each
+    python -m benchmarks.efficiency --time-limit 540 …               stops cleanly; the same command goes on
+    python -m benchmarks.efficiency --warm-up 16 …                   compiles with 16 processes before it measures
+
+Each process writes a part, `--parts` (a folder) holds them; after every run the parts are merged into
+`--output`, from which the tables (`./dev bench-tables`) and the figures
+(`python -m benchmarks.efficiency.plots`) are made. Models are compared on one GPU: a workload is not divided, unless
+there are more GPUs than workloads.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.record import RESULTS, write_result
+from sequencer2d.benchmark import PLANS, merge, read_result
+
+SCRIPT = "benchmarks.efficiency"
+DEFAULT_PLANS = [name for name in PLANS if name != "quick"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    options.parts.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    codes = []
+
+    def time_left() -> float | None:
+        return options.time_limit - (time.monotonic() - begin) if options.time_limit else None
+
+    for plan in options.plans if options.warm_up else ():
+        warm_up(plan, options, time_left())
+    for plan in options.plans:
+        left = time_left()
+        if left is None or left > 0:
+            codes += run_plan(plan, options, left)
+            merge_parts(options.parts, options.output)
+    return max(codes, default=0)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {SCRIPT}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=DEFAULT_PLANS, metavar="PLAN")
+    parser.add_argument("--gpus", type=int, default=1, help="processes, one GPU each (default: 1)")
+    parser.add_argument(
+        "--warm-up", type=int, default=0, metavar="PROCESSES", help="fill the compilers' caches first (default: no)"
+    )
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for all plans together")
+    parser.add_argument("--parts", type=Path, metavar="FOLDER", help="default: benchmark-parts/ and the output's name")
+    parser.add_argument("--output", type=Path, default=RESULTS / "efficiency.json", metavar="FILE")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="-- OPTIONS", help="passed on to sequencer2d bench")
+    options = parser.parse_args(arguments)
+    options.parts = options.parts or Path("benchmark-parts", options.output.stem)
+    return options
+
+
+def run_plan(plan: str, options: argparse.Namespace, time_limit: float | None) -> list[int]:
+    """One process per GPU, each measuring its share of the plan; their exit codes."""
+    share_rows(options.parts, options.gpus)
+    processes = []
+    for index in range(options.gpus):
+        command = bench_command(plan, index, options, time_limit)
+        print(shlex.join(command), flush=True)
+        environment = dict(os.environ)
+        if options.gpus > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = str(index)
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+    return [process.wait() for process in processes]
+
+
+def share_rows(folder: Path, processes: int) -> None:
+    """Give every process the rows of all: what one measured for a plan may be another one's share of the next."""
+    paths = sorted(folder.glob("part-*.json"))
+    if paths:
+        merged = merge([read_result(path) for path in paths], folder.name)
+        for index in range(processes):
+            write_result(merged, folder / f"part-{index}.json")
+
+
+def warm_up(plan: str, options: argparse.Namespace, time_limit: float | None) -> None:
+    """Compile everything of a plan in parallel and throw the measurements away.
+
+    What the compiler finds by timing kernels is not kept: it is found again, undisturbed, when a row is measured.
+    """
+    environment = os.environ | {"TORCHINDUCTOR_AUTOTUNE_LOCAL_CACHE": "0", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+    # Otherwise each process would take every core for what runs on the CPU, and wait for the others.
+    environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // options.warm_up, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        processes = []
+        for index in range(options.warm_up):
+            command = [sys.executable, "-m", "sequencer2d", "bench", "--plan", plan, "--seconds", "0.01"]
+            command += ["--output", f"{folder}/{index}.json", "--shard", f"{index + 1}/{options.warm_up}"]
+            if time_limit is not None:
+                command += ["--time-limit", f"{max(time_limit, 0.0):.0f}"]
+            command += passed_on(options)
+            environment = {**environment, "CUDA_VISIBLE_DEVICES": str(index % options.gpus)}
+            processes.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+        print(f"warming up {plan}: {options.warm_up} processes", flush=True)
+        for process in processes:
+            process.wait()
+
+
+def passed_on(options: argparse.Namespace) -> list[str]:
+    """What stands after `--` on the command line."""
+    return [option for option in options.rest if option != "--"]
+
+
+def bench_command(plan: str, index: int, options: argparse.Namespace, time_limit: float | None) -> list[str]:
+    """The command line of one process."""
+    command = [sys.executable, "-m", "sequencer2d", "bench", "--plan", plan]
+    command += ["--output", str(options.parts / f"part-{index}.json")]
+    if options.gpus > 1:
+        command += ["--shard", f"{index + 1}/{options.gpus}"]
+    if time_limit is not None:
+        command += ["--time-limit", f"{time_limit:.0f}"]
+    return command + passed_on(options)
+
+
+def merge_parts(folder: Path, output: Path) -> None:
+    """Put the parts together."""
+    parts = [read_result(path) for path in sorted(folder.glob("part-*.json"))]
+    merged = {**merge(parts, output.stem), "script": SCRIPT}
+    write_result(merged, output)
+    print(f"{output}: {len(merged['rows'])} rows from {len(parts)} parts")

@@ -1,0 +1,1 @@
+"""How far are exported models from PyTorch?"""
