@@ -4,34 +4,40 @@ For small images, where decoding and augmenting one by one takes longer than a t
 `loader.Loader` with the same configuration.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from sequencer2d.data.batch_loader import BatchLoader, build_sampler
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.device_augment import Drawer, Draws, apply_crops, apply_operations, fill_color
+from sequencer2d.data.device_augment import augment_batch, fill_color
 from sequencer2d.data.device_images import DeviceImages
+from sequencer2d.data.draws import Drawer
 from sequencer2d.data.opening import open_split
+from sequencer2d.data.plans import Plan, make_plan
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.sources import Source
 from sequencer2d.data.workers import Key
 from sequencer2d.seeds import keep_random_state, seed_image
 
 
-class DrawReader(Dataset[tuple[np.ndarray, Draws]]):
-    """What a worker answers to a key: the batch's indices, and what is to happen to each image."""
+class PlanReader(Dataset[Plan]):
+    """What a worker answers to a key: which images the batch holds, and what happens to each.
+
+    Args:
+        config: crop, flip and `auto_augment`.
+        size: (height, width) of the source images in pixels.
+        seed: of the draws.
+    """
 
     def __init__(self, config: DataConfig, size: tuple[int, int], seed: int) -> None:
-        self._drawer, self._seed = Drawer(config, size), seed
+        self._drawer, self._size, self._seed = Drawer(config, size), config.size, seed
 
-    def __getitem__(self, key: Key) -> tuple[np.ndarray, Draws]:
+    def __getitem__(self, key: Key) -> Plan:
+        indices = key.indices.tolist()
         with keep_random_state():
-            draws = self._drawer.draw(
-                len(key.indices), lambda place: seed_image(self._seed, key.epoch, int(key.indices[place]))
-            )
-        return key.indices, draws
+            draws = self._drawer.draw(len(indices), lambda place: seed_image(self._seed, key.epoch, indices[place]))
+        return make_plan(key.indices, draws, self._size)
 
 
 class DeviceLoader(BatchLoader):
@@ -46,8 +52,11 @@ class DeviceLoader(BatchLoader):
 
     def __init__(self, source: Source, sampler: ResumableSampler, config: DataConfig, device: torch.device) -> None:
         self.images = DeviceImages(source, device, config.max_broken)
-        super().__init__(DrawReader(config, self.images.size, sampler.seed), source, sampler, config, train=True)
+        reader = PlanReader(config, self.images.size, sampler.seed)
+        super().__init__(reader, source, sampler, config, train=True, pin_memory=device.type == "cuda")
         self.broken = self.images.broken
+        # Made once: a tensor that is made on the CPU for every batch would make the CPU wait for the device each time.
+        self._fill = torch.tensor(fill_color(config), dtype=torch.uint8, device=device)
 
     def close(self) -> None:
         """Stop the workers and free the device's memory; the loader cannot be used any more."""
@@ -55,15 +64,10 @@ class DeviceLoader(BatchLoader):
         del self.images
 
     @torch.no_grad()
-    def _deliver(self, answer: tuple[np.ndarray, Draws]) -> tuple[Tensor, Tensor]:
-        indices, draws = answer
-        images = self.images
-        chosen = torch.from_numpy(indices)
-        if images.pixels.device.type == "cuda":
-            chosen = chosen.pin_memory().to(images.pixels.device, non_blocking=True)
-        batch = apply_crops(images.pixels[chosen].permute(0, 3, 1, 2).contiguous(), draws, self.config.size)
-        batch = apply_operations(batch, draws.operations, fill_color(self.config))
-        return batch.contiguous(memory_format=torch.channels_last), images.targets[chosen]
+    def _deliver(self, answer: Plan) -> tuple[Tensor, Tensor]:
+        plan = answer.to(self.images.pixels.device)
+        batch = augment_batch(self.images.pixels, plan, self.config.size, self._fill)
+        return batch, self.images.targets[plan.rows.indices]
 
 
 def build_device_loader(

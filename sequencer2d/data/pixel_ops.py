@@ -26,7 +26,7 @@ def resample_matrices(
         source: pixels of the whole axis.
         target: pixels of the result.
         filters: int64 (B,), `BILINEAR` or `BICUBIC`.
-        flip: bool (B,), whose results are mirrored; none: nobody's.
+        flip: int64 or bool (B,), not 0 where the result is mirrored; none: nowhere.
 
     Returns:
         float64 (B, target, source). Downsampling is antialiased. Weights are rounded to 22 bits, as Pillow's are.
@@ -38,7 +38,7 @@ def resample_matrices(
     support = torch.where(filters == BILINEAR, 1.0, 2.0) * filter_scale
     place = torch.arange(target, device=device, dtype=torch.float64).view(1, -1, 1)
     if flip is not None:
-        place = torch.where(flip.view(-1, 1, 1), target - 1 - place, place)
+        place = torch.where(flip.view(-1, 1, 1) != 0, target - 1 - place, place)
     center = (place + 0.5) * scale
     first = (center - support + 0.5).trunc().clamp_min(0)
     last = (center + support + 0.5).trunc().minimum(lengths)
@@ -50,30 +50,36 @@ def resample_matrices(
     return (weights * 2**22 + 0.5 * weights.sign()).trunc() / 2**22
 
 
-def resize(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Resize a batch by matrices of `resample_matrices`: first the columns, then the rows, rounded in between.
+def resize(images: Tensor, rows: Tensor, columns: Tensor, *, rows_first: bool = False) -> Tensor:
+    """Resize a batch by matrices of `resample_matrices`, along one axis after the other, rounded in between.
 
     Args:
         images: uint8 (B, C, H, W).
         rows: float64 (B, H', H).
         columns: float64 (B, W', W).
+        rows_first: resize along the rows' axis first; otherwise along the columns'.
 
     Returns:
         uint8 (B, C, H', W').
     """
-    batch, channels, height, width = images.shape
-    wide = images.double().view(batch, channels * height, width) @ columns.mT
-    wide = _round(wide).view(batch, channels, height, -1)
-    return _round(rows.unsqueeze(1) @ wide).to(torch.uint8)
+
+    def along_columns(values: Tensor) -> Tensor:
+        return _round((values.flatten(1, 2) @ columns.mT).unflatten(1, values.shape[1:3]))
+
+    def along_rows(values: Tensor) -> Tensor:
+        return _round(rows.unsqueeze(1) @ values)
+
+    first, second = (along_rows, along_columns) if rows_first else (along_columns, along_rows)
+    return second(first(images.double())).to(torch.uint8)
 
 
-def affine(images: Tensor, matrices: Tensor, fill: Sequence[int], resample: int) -> Tensor:
+def affine(images: Tensor, matrices: Tensor, fill: Tensor, resample: int) -> Tensor:
     """Pillow's `transform(size, AFFINE, …)`.
 
     Args:
         images: uint8 (B, C, H, W).
         matrices: float64 (B, 6): (a, b, c, d, e, f) maps an output pixel (x, y) to (ax + by + c, dx + ey + f).
-        fill: color of pixels that come from outside the image, 0 to 255 for each channel.
+        fill: uint8 (C,), color of pixels that come from outside the image.
         resample: `BILINEAR` or `BICUBIC`.
     """
     batch, channels, height, width = images.shape
@@ -82,21 +88,23 @@ def affine(images: Tensor, matrices: Tensor, fill: Sequence[int], resample: int)
     x = torch.arange(width, device=images.device, dtype=torch.float64).view(1, 1, -1) + 0.5
     source_x, source_y = a * x + b * y + c, d * x + e * y + f
     inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
-    column, row = (source_x - 0.5).floor(), (source_y - 0.5).floor()
-    interpolate = _linear if resample == BILINEAR else _cubic_spline
-    taps = (0, 1) if resample == BILINEAR else (-1, 0, 1, 2)
+    source_x, source_y = source_x - 0.5, source_y - 0.5
+    column, row = source_x.floor(), source_y.floor()
+    interpolate, first, count = (_linear, 0, 2) if resample == BILINEAR else (_cubic_spline, -1, 4)
+    taps = torch.arange(first, first + count, device=images.device).view(1, -1, 1, 1)
+    rows = (row.long().unsqueeze(1) + taps).clamp(0, height - 1) * width
+    columns = (column.long().unsqueeze(1) + taps).clamp(0, width - 1)
     flat = images.reshape(batch, channels, -1)
 
-    def read(dy: int, dx: int) -> Tensor:
-        index = (row + dy).clamp(0, height - 1) * width + (column + dx).clamp(0, width - 1)
-        index = index.long().view(batch, 1, -1).expand(-1, channels, -1)
-        return flat.gather(2, index).view_as(images).double()
+    def line(number: int) -> Tensor:
+        """Between the columns of one of the `count` rows around each pixel: float64 (B, C, H, W)."""
+        index = (rows[:, number : number + 1] + columns).view(batch, 1, -1).expand(-1, channels, -1)
+        values = flat.gather(2, index).view(batch, channels, count, height, width).double()
+        return interpolate(values.unbind(2), across)
 
-    across, down = ((source_x - 0.5) - column).unsqueeze(1), ((source_y - 0.5) - row).unsqueeze(1)
-    lines = [interpolate([read(dy, dx) for dx in taps], across) for dy in taps]
-    result = interpolate(lines, down).clamp(0, 255).to(torch.uint8)
-    color = torch.tensor(fill, dtype=torch.uint8, device=images.device).view(1, -1, 1, 1)
-    return torch.where(inside.unsqueeze(1), result, color)
+    across, down = (source_x - column).unsqueeze(1), (source_y - row).unsqueeze(1)
+    result = interpolate([line(number) for number in range(count)], down).clamp(0, 255).to(torch.uint8)
+    return torch.where(inside.unsqueeze(1), result, fill.view(1, -1, 1, 1))
 
 
 def invert(images: Tensor) -> Tensor:
@@ -208,13 +216,13 @@ def _cubic(distance: Tensor, a: float) -> Tensor:
     return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
 
 
-def _linear(values: list[Tensor], fraction: Tensor) -> Tensor:
+def _linear(values: Sequence[Tensor], fraction: Tensor) -> Tensor:
     """Between two neighbors, in Pillow's order of operations: another one rounds some exact integers down."""
     left, right = values
     return left + (right - left) * fraction
 
 
-def _cubic_spline(values: list[Tensor], fraction: Tensor) -> Tensor:
+def _cubic_spline(values: Sequence[Tensor], fraction: Tensor) -> Tensor:
     """Among four neighbors. Pillow's `transform` uses the cubic kernel with a = −1, its `resize` the one with −0.5."""
     v1, v2, v3, v4 = values
     cubic, square, slope = -v1 + v2 - v3 + v4, 2 * (v1 - v2) + v3 - v4, v3 - v1

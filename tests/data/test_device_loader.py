@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.device_loader import build_device_loader
 from sequencer2d.data.loader import build_loader
+from sequencer2d.data.plans import pillow_may_resize_rows_first
 from sequencer2d.errors import ConfigError, DataError
 
 DEVICE = torch.device("cpu")
@@ -43,7 +46,9 @@ def batches(loader, epochs=1):
         {},
         {"auto_augment": ""},
         {"auto_augment": "rand-m7-n3-mstd1.5-p0.9"},
+        {"auto_augment": "rand-m5-tweights"},
         {"interpolation": "bilinear", "hflip": 1.0, "crop_scale": (0.5, 1.0)},
+        {"image_size": (6, 15), "crop_scale": (0.8, 1.0)},
     ],
 )
 def test_batches_have_the_pixels_of_the_workers(folder, changes):
@@ -96,3 +101,45 @@ def test_images_of_several_sizes_are_refused_with_their_names(folder):
 def test_steps_that_the_device_lacks_are_named(folder, changes, named):
     with pytest.raises(ConfigError, match=named):
         build_device_loader(configuration(folder, **changes), device=DEVICE)
+
+
+class Transfers(TorchFunctionMode):
+    """Counts the calls that make a tensor on the device `meta` of one on the CPU, or of Python's numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        copies = func in (torch.tensor, torch.as_tensor) or any(not tensor.is_meta for tensor in read)
+        self.count += copies and any(tensor.is_meta for tensor in made)
+        return result
+
+
+def test_a_batch_takes_one_copy_to_the_device(folder):
+    loader = build_device_loader(configuration(folder, image_size=(8, 10)), device=torch.device("meta"))
+    plan = next(iter(loader._workers[0]))
+    assert {step.kind for step in plan.steps} > {"affine"}
+    assert plan.rows_first.start < plan.rows_first.stop or not pillow_may_resize_rows_first()
+    with Transfers() as transfers:
+        images, targets = loader._deliver(plan)
+    assert images.shape == (16, 3, 8, 10)
+    assert targets.shape == (16,)
+    assert transfers.count == 1
+    loader.close()
+
+
+@pytest.mark.gpu
+def test_the_processor_never_waits_for_the_device(folder):
+    loader = build_device_loader(configuration(folder, workers=1), device=torch.device("cuda"))
+    batches = iter(loader)
+    next(batches)  # loads the kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert len(list(batches)) == len(loader) - 1
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        loader.close()
