@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.record import command_line, origin, write_result
-from sequencer2d.ops import gluon_backward, gluon_forward, launching, reference, triton_backward, triton_forward
-from sequencer2d.ops.tuning import Launch, Stationary
+from sequencer2d.ops import reference, scan_kernels
+from sequencer2d.ops.kernels import gluon_launch, triton_launch
+from sequencer2d.ops.tuning import RegisterLaunch, SharedLaunch
 
 NAME = "recurrence"
 SCRIPT = "benchmarks.kernels.recurrence"
@@ -27,46 +28,48 @@ SCRIPT = "benchmarks.kernels.recurrence"
 STAGES = {96: 16, 64: 16, 48: 32}
 SCANS = (0, 1, 2, 3)
 KERNELS = ("forward", "training", "backward")
+# Names of a launch's fields in the result files.
+RESULT_FIELDS = {"programs_per_sm": "share", "product_inputs": "inner", "matmuls_first": "ahead"}
 
 
 # Worth timing: the table's, which an exhaustive sweep of rows 16 to 128 and warps 2 to 8 began with, and what the
 # compiler says spills few registers. "training" is forward that keeps what backward needs.
-STATIONARY = {
-    ("forward", 96): [Stationary(8, 4, 3, 2), Stationary(8, 4, 4, 2), Stationary(16, 4, 3, 2)],
-    ("forward", 64): [Stationary(8, 4, 3, 4), Stationary(16, 4, 3, 2), Stationary(16, 8, 4, 2)],
-    ("forward", 48): [Stationary(8, 2, 3, 6), Stationary(16, 2, 3, 4), Stationary(16, 2, 4, 4)],
-    ("training", 96): [Stationary(8, 4, 3, 2), Stationary(8, 4, 4, 2), Stationary(16, 4, 3, 2)],
-    ("training", 64): [Stationary(8, 4, 3, 3), Stationary(16, 4, 3, 2), Stationary(16, 8, 3, 2)],
-    ("training", 48): [Stationary(8, 2, 3, 4), Stationary(16, 2, 3, 4)],
-    ("backward", 96): [Stationary(16, 4, 3, 2), Stationary(16, 4, 4, 2)],
-    ("backward", 64): [Stationary(16, 4, 3, 2), Stationary(16, 8, 3, 2)],
-    ("backward", 48): [Stationary(16, 2, 3, 4), Stationary(16, 2, 2, 4)],
+REGISTER_CANDIDATES = {
+    ("forward", 96): [RegisterLaunch(8, 4, 3, 2), RegisterLaunch(8, 4, 4, 2), RegisterLaunch(16, 4, 3, 2)],
+    ("forward", 64): [RegisterLaunch(8, 4, 3, 4), RegisterLaunch(16, 4, 3, 2), RegisterLaunch(16, 8, 4, 2)],
+    ("forward", 48): [RegisterLaunch(8, 2, 3, 6), RegisterLaunch(16, 2, 3, 4), RegisterLaunch(16, 2, 4, 4)],
+    ("training", 96): [RegisterLaunch(8, 4, 3, 2), RegisterLaunch(8, 4, 4, 2), RegisterLaunch(16, 4, 3, 2)],
+    ("training", 64): [RegisterLaunch(8, 4, 3, 3), RegisterLaunch(16, 4, 3, 2), RegisterLaunch(16, 8, 3, 2)],
+    ("training", 48): [RegisterLaunch(8, 2, 3, 4), RegisterLaunch(16, 2, 3, 4)],
+    ("backward", 96): [RegisterLaunch(16, 4, 3, 2), RegisterLaunch(16, 4, 4, 2)],
+    ("backward", 64): [RegisterLaunch(16, 4, 3, 2), RegisterLaunch(16, 8, 3, 2)],
+    ("backward", 48): [RegisterLaunch(16, 2, 3, 4), RegisterLaunch(16, 2, 2, 4)],
 }
 CANDIDATES = {
     ("forward", 96): [
-        Launch(32, 32, 4),
-        Launch(16, 32, 4, stages=3),
+        SharedLaunch(32, 32, 4),
+        SharedLaunch(16, 32, 4, stages=3),
     ],
     ("forward", 64): [
-        Launch(16, 64, 4, stages=3),
+        SharedLaunch(16, 64, 4, stages=3),
     ],
     ("forward", 48): [
-        Launch(32, 16, 2, stages=4),
-        Launch(16, 16, 2, stages=3),
-        Launch(16, 64, 4, stages=3),
+        SharedLaunch(32, 16, 2, stages=4),
+        SharedLaunch(16, 16, 2, stages=3),
+        SharedLaunch(16, 64, 4, stages=3),
     ],
     ("backward", 96): [
-        Launch(16, 32, 4, stages=3, ahead=False),
+        SharedLaunch(16, 32, 4, stages=3, matmuls_first=False),
     ],
     ("backward", 64): [
-        Launch(64, 32, 4, stages=3, inner=64, ahead=False),
-        Launch(16, 32, 4, stages=3, ahead=False),
+        SharedLaunch(64, 32, 4, stages=3, product_inputs=64, matmuls_first=False),
+        SharedLaunch(16, 32, 4, stages=3, matmuls_first=False),
     ],
     ("backward", 48): [
-        Launch(64, 16, 4, inner=64),
-        Launch(64, 16, 4, stages=3, inner=64),
-        Launch(32, 16, 2, stages=3),
-        Launch(16, 64, 4, stages=3, ahead=False),
+        SharedLaunch(64, 16, 4, product_inputs=64),
+        SharedLaunch(64, 16, 4, stages=3, product_inputs=64),
+        SharedLaunch(32, 16, 2, stages=3),
+        SharedLaunch(16, 64, 4, stages=3, matmuls_first=False),
     ],
 }
 
@@ -84,27 +87,35 @@ def problem(hidden: int, batch: int, dtype: torch.dtype) -> dict[str, torch.Tens
 
 
 def options(dtype: torch.dtype) -> dict:
-    return {"scans": SCANS, "cell": "lstm", "fast": dtype is torch.bfloat16, "precision": "tf32x3"}
+    return {"scans": SCANS, "cell": "lstm", "approximate_tanh": dtype is torch.bfloat16, "precision": "tf32x3"}
 
 
-def run_forward(p: dict, launch: Launch | Stationary, dtype: torch.dtype, save: bool) -> tuple[torch.Tensor, ...]:
-    if isinstance(launch, Stationary):
-        fast = dtype is torch.bfloat16
-        return gluon_forward.launch_forward(
-            p["gates"], p["weight"], scans=SCANS, save=save, launches=(launch,), fast=fast
+def run_forward(
+    p: dict, launch: SharedLaunch | RegisterLaunch, dtype: torch.dtype, save: bool
+) -> tuple[torch.Tensor, ...]:
+    if isinstance(launch, RegisterLaunch):
+        approximate = dtype is torch.bfloat16
+        return gluon_launch.launch_forward(
+            p["gates"], p["weight"], scans=SCANS, save=save, launches=(launch,), approximate_tanh=approximate
         )
-    return triton_forward.launch_forward(
+    return triton_launch.launch_forward(
         p["gates"], p["weight"], None, save_cells=save, launches=(launch,), **options(dtype)
     )
 
 
-def run_backward(p: dict, launch: Launch | Stationary, dtype: torch.dtype) -> torch.Tensor:
-    if isinstance(launch, Stationary):
-        fast = dtype is torch.bfloat16
-        return gluon_backward.launch_backward(
-            p["grad"], p["activations"], p["weight"], p["cells"], scans=SCANS, launches=(launch,), fast=fast
+def run_backward(p: dict, launch: SharedLaunch | RegisterLaunch, dtype: torch.dtype) -> torch.Tensor:
+    if isinstance(launch, RegisterLaunch):
+        approximate = dtype is torch.bfloat16
+        return gluon_launch.launch_backward(
+            p["grad"],
+            p["activations"],
+            p["weight"],
+            p["cells"],
+            scans=SCANS,
+            launches=(launch,),
+            approximate_tanh=approximate,
         )
-    return triton_backward.launch_backward(
+    return triton_launch.launch_backward(
         p["grad"], p["gates"], p["weight"], None, p["out"], p["cells"], launches=(launch,), **options(dtype)
     )[0]
 
@@ -139,14 +150,14 @@ def milliseconds(function, launches: int = 10, repeats: int = 7) -> float:
     return statistics.median(times)
 
 
-def candidates(size: tuple[str, int], place: str | None) -> list[Launch | Stationary]:
+def candidates(size: tuple[str, int], place: str | None) -> list[SharedLaunch | RegisterLaunch]:
     """Launches to time for (kernel, hidden units), with W_hh in `place` or, by default, in both."""
     kernel, hidden = size
     shared = CANDIDATES["forward" if kernel == "training" else kernel, hidden]
-    return [*(STATIONARY[size] if place != "shared" else ()), *(shared if place != "registers" else ())]
+    return [*(REGISTER_CANDIDATES[size] if place != "shared" else ()), *(shared if place != "registers" else ())]
 
 
-def compile_one(job: tuple[str, int, Launch | Stationary, str]) -> str:
+def compile_one(job: tuple[str, int, SharedLaunch | RegisterLaunch, str]) -> str:
     """Compile by running on a tiny batch; the binary lands in Triton's cache for the timing process."""
     kernel, hidden, launch, dtype_name = job
     dtype = getattr(torch, dtype_name)
@@ -164,18 +175,21 @@ def compile_one(job: tuple[str, int, Launch | Stationary, str]) -> str:
     return ""
 
 
-def describe(kernel: str, hidden: int, launch: Launch | Stationary) -> dict:
-    place = "registers" if isinstance(launch, Stationary) else "shared memory"
-    return {"kernel": kernel, "hidden": hidden, "w_hh": place, **dataclasses.asdict(launch)}
+def describe(kernel: str, hidden: int, launch: SharedLaunch | RegisterLaunch) -> dict:
+    place = "registers" if isinstance(launch, RegisterLaunch) else "shared memory"
+    fields = {RESULT_FIELDS.get(name, name): value for name, value in dataclasses.asdict(launch).items()}
+    return {"kernel": kernel, "hidden": hidden, "w_hh": place, **fields}
 
 
 def kept(p: dict) -> dict[str, torch.Tensor]:
     """What forward keeps for backward."""
     names = ("out", "cells", "activations")
-    return dict(zip(names, launching.scan(p["gates"], p["weight"], None, SCANS, "lstm", True), strict=True))
+    return dict(zip(names, scan_kernels.scan(p["gates"], p["weight"], None, SCANS, "lstm", True), strict=True))
 
 
-def measure(kernel: str, hidden: int, launch: Launch | Stationary, dtype: torch.dtype, batches: list[int]) -> dict:
+def measure(
+    kernel: str, hidden: int, launch: SharedLaunch | RegisterLaunch, dtype: torch.dtype, batches: list[int]
+) -> dict:
     row = describe(kernel, hidden, launch) | {"dtype": str(dtype).split(".")[-1]}
     small = problem(hidden, 3, dtype)
     expected_out, expected_grad = oracle(small)

@@ -14,7 +14,7 @@ from torch.fx.experimental import _config as shape_config
 from sequencer2d.errors import ConfigError
 from sequencer2d.nn.freezing import is_block
 from sequencer2d.nn.frozen import InPlaceBlock, PackedRNN2D, PatchLinear
-from sequencer2d.ops.tuning import FEW
+from sequencer2d.ops.tuning import MAX_SMALL_BATCH
 
 # The modes of torch.compile, and the mode that takes its place: without CUDA graphs of the compiler's own, which would
 # overwrite what a call returned and cannot be captured in another graph.
@@ -85,7 +85,7 @@ class _AnySize:
             # Outside compiled code: PyTorch 2.11 compiles no cut if the first size needs none, and takes the pixels
             # beyond whole patches of later sizes for tokens. Contiguous, as strides are conditions of compiled code.
             x = module.fit(x).contiguous()
-        pattern = (x.dtype, x.numel() > FEW, *(size == 1 for size in x.shape))
+        pattern = (x.dtype, x.numel() > MAX_SMALL_BATCH, *(size == 1 for size in x.shape))
         if pattern in self._known:
             return self._run(module, x)
         # Sizes that are equal in the first input may differ in the next: without this, a square would be special.

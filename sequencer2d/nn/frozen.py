@@ -15,7 +15,7 @@ from sequencer2d.nn.embed import check_images, fit_to_stride
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import choose_implementation, rnn2d
 from sequencer2d.ops.fused import split_biases
-from sequencer2d.ops.launching import normed_linear_pays
+from sequencer2d.ops.linear_kernels import normed_linear_pays
 
 # Rows of a 16-bit operand must start at multiples of 16 bytes for the fast matrix kernels.
 _ALIGNMENT = 8
@@ -65,9 +65,11 @@ class PackedRNN2D(nn.Module):
         # Under autocast the product's dtype is another one, and the weights in it are new.
         weight_hh = self.weight_hh.to(gates.dtype)
         bias_n = None if self.bias_n is None else self.bias_n.to(gates.dtype)
-        settled = gates.dtype == self.weight_hh.dtype
+        weight_is_final = gates.dtype == self.weight_hh.dtype
         grid = self._grid(gates)
-        hidden = torch.ops.sequencer2d.scan(grid, weight_hh, bias_n, scans, cell, keep=False, settled=settled)[0]
+        hidden = torch.ops.sequencer2d.scan(
+            grid, weight_hh, bias_n, scans, cell, save_for_backward=False, weight_is_final=weight_is_final
+        )[0]
         return self._join(hidden, gates.shape)
 
     def _grid(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The vendor's recurrence as one operator, for torch.compile and torch.export.
 
-Traced as it stands it would break the graph (cuDNN) or unroll over the tokens (export).
+Traced directly, it would break the graph (cuDNN) or unroll over the tokens (export).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from sequencer2d.ops.precision import compute_dtype
 
 
 class VendorRNN2D(torch.autograd.Function):
-    """`vendor.rnn2d_vendor` behind `sequencer2d::rnn2d`; backward runs the forward again."""
+    """`vendor.rnn2d_vendor` as the operator `sequencer2d::rnn2d`; backward runs forward again."""
 
     @staticmethod
     def forward(
@@ -35,8 +35,8 @@ class VendorRNN2D(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
         tensors = ctx.saved_tensors
         grads = torch.ops.sequencer2d.rnn2d_backward(grad_out, *tensors, ctx.scans, ctx.cell)
-        kept = [None if tensor is None else grad for tensor, grad in zip(tensors, grads, strict=True)]
-        return *kept, None, None
+        needed = [None if tensor is None else grad for tensor, grad in zip(tensors, grads, strict=True)]
+        return *needed, None, None
 
 
 def rnn2d_compiled(
@@ -49,7 +49,7 @@ def rnn2d_compiled(
     scans: Sequence[int],
     cell: str,
 ) -> Tensor:
-    """`vendor.rnn2d_vendor` as one node of a traced graph; same arguments. Computes in autocast's dtype if on."""
+    """`vendor.rnn2d_vendor` as one node of a traced graph; same arguments. Computes in autocast's dtype if it is on."""
     dtype = compute_dtype(x)
     tensors = [t if t is None else t.to(dtype) for t in (x, weight_ih, weight_hh, bias_ih, bias_hh)]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):

@@ -1,4 +1,4 @@
-"""What the operators do not differentiate is refused: PyTorch would take a derivative that is not there for zero."""
+"""Refuses derivatives that the operators do not have. PyTorch would take a missing derivative for zero."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,9 +8,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
-
-# Operators that an autograd function calls, so their results need no derivative of their own.
-_BEHIND_A_FUNCTION = ("scan", "scan_backward", "rnn2d_recomputing_backward", "rnn2d", "rnn2d_backward")
+from sequencer2d.ops.operator import Operator
 
 
 def has_tangent(tensors: Iterable[Any]) -> bool:
@@ -21,9 +19,9 @@ def has_tangent(tensors: Iterable[Any]) -> bool:
 
 
 def transforms() -> set[str]:
-    """Which of "grad", "jvp" and "vmap" are running, by torch.func or, for "jvp", `torch.autograd.forward_ad`.
+    """Which of the transforms "grad", "jvp" and "vmap" are running: torch.func's, or `torch.autograd.forward_ad`'s jvp.
 
-    A compiler traces these itself: nothing runs while it does.
+    A compiler traces transforms itself, so the set is empty while one is tracing.
     """
     if torch.compiler.is_compiling():
         return set()
@@ -32,9 +30,10 @@ def transforms() -> set[str]:
     return running | {"jvp"} if forward_ad._current_level >= 0 else running
 
 
-def autograd_kernel(name: str) -> Callable[..., Any]:
-    """An operator's kernel for autograd: it refuses derivatives that the operator lacks, and goes on below autograd."""
-    operator = getattr(torch.ops.sequencer2d, name).default
+def autograd_kernel(operator: Operator) -> Callable[..., Any]:
+    """An operator's kernel for autograd: refuses derivatives that the operator lacks, then calls it below autograd."""
+    name = operator.name
+    below_autograd = getattr(torch.ops.sequencer2d, name).default
 
     def run(*arguments: Any, **options: Any) -> Any:
         if has_tangent(arguments):
@@ -42,10 +41,10 @@ def autograd_kernel(name: str) -> Callable[..., Any]:
                 f"sequencer2d::{name} has no forward-mode derivative; use implementation='reference', whose "
                 "operations PyTorch differentiates"
             )
-        if name not in _BEHIND_A_FUNCTION and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if not operator.differentiated and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             _refuse_gradients(name, arguments)
         with torch._C._AutoDispatchBelowAutograd():
-            return operator(*arguments, **options)
+            return below_autograd(*arguments, **options)
 
     return run
 

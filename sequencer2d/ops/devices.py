@@ -1,8 +1,8 @@
-"""What a device, and the Triton beside it, can run. Triton is asked by importing and compiling, not for its version.
+"""What a device and the installed Triton can run. Kernels are imported and compiled to find out; versions are not read.
 
-Three families of kernels ask for different things: "shared" is Triton's language, "registers" is Gluon as well, and
-"products" is the early start of launches. Each family compiles its kernels once, at the smallest size, before it is
-used. A family that does not compile gives way to the next implementation.
+There are three families of kernels: "shared" (W_hh in shared memory) needs Triton's language, "registers" (W_hh in
+registers) needs Gluon as well, "products" needs launches that can start early. Each family compiles its kernels once,
+at the smallest size, before it is used. A family that does not compile gives way to the next implementation.
 """
 
 import functools
@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
 
@@ -22,7 +23,7 @@ _RULED_OUT: dict[Hashable, str] = {}
 
 
 class CompileError(ImplementationError):
-    """A kernel that this Triton does not compile for this device."""
+    """The installed Triton does not compile a kernel for a device."""
 
 
 def interpreting() -> bool:
@@ -32,7 +33,7 @@ def interpreting() -> bool:
 
 @torch.compiler.assume_constant_result
 def problem(family: str, device: str, index: int | None) -> str | None:
-    """Why a family of kernels cannot run on a device; None if it can. A constant to the compiler."""
+    """Why a family of kernels cannot run on a device; None if it can. torch.compile takes the answer for a constant."""
     return _ask(family, device, index)
 
 
@@ -41,7 +42,7 @@ def _ask(family: str, device: str, index: int | None) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if device == "cpu" and interpreting():
-        # The interpreter runs Triton's language. It knows no layouts.
+        # The interpreter runs Triton's language but not Gluon's.
         return "Triton's interpreter does not run it" if family == "registers" else _import(family)
     if device != "cuda":
         return f"the input is on {device}, it needs a CUDA device"
@@ -56,17 +57,27 @@ def _ask(family: str, device: str, index: int | None) -> str | None:
 
 @functools.cache
 def starts_early(device: torch.device) -> bool:
-    """Whether a launch can start before the one before it has ended, and wait for that end itself."""
+    """Whether a launch can start before the previous one has ended, and wait for that end itself."""
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
+def approximates_tanh(tensor: Tensor) -> bool:
+    """Whether the kernels use the hardware's tanh: its error, 2^-11, is below the rounding of bf16 alone."""
+    return tensor.dtype is torch.bfloat16 and tensor.is_cuda
+
+
+def current(tensor: Tensor) -> torch.cuda.device:
+    """A context in which the tensor's device is the current one, on which Triton launches. No effect on a CPU."""
+    return torch.cuda.device(tensor.device.index if tensor.is_cuda else -1)
+
+
 def ruled_out(*problem: Hashable) -> str | None:
-    """Why kernels did not compile for a problem when it was run; None if they did, or were not tried."""
+    """Why the kernels did not compile for a problem that was run; None if they did or were not tried."""
     return _RULED_OUT.get(problem)
 
 
 def rule_out(*problem: Hashable, error: Exception, instead: str) -> None:
-    """Remember that kernels do not compile for a problem, and say so, once."""
+    """Remember that kernels do not compile for a problem, and warn once."""
     if problem not in _RULED_OUT:
         _RULED_OUT[problem] = reason = f"its kernels do not compile with Triton {triton_version()}: {first_line(error)}"
         names = " ".join(str(part) for part in problem)
@@ -74,7 +85,7 @@ def rule_out(*problem: Hashable, error: Exception, instead: str) -> None:
 
 
 def compile_error(error: Exception, *problem: Hashable) -> CompileError:
-    """Of a kernel for a problem, by Triton's error."""
+    """The error to raise where a kernel does not compile for a problem, from Triton's error."""
     return CompileError(f"{' '.join(str(part) for part in problem)}: {first_line(error)}")
 
 
@@ -85,7 +96,7 @@ def triton_version() -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The line of a compiler's error that says what is wrong: of the first cause, its last line with text."""
+    """The line of a compiler's error that says what is wrong: the last line with text of the first cause."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -94,16 +105,16 @@ def first_line(error: Exception) -> str:
 
 
 def _import(family: str) -> str | None:
-    """Import a family's kernels: an older Triton lacks some of what they import."""
+    """Import a family's kernels. An older Triton lacks some of the names that they import."""
     try:
-        importlib.import_module(f"sequencer2d.ops.{_MODULES[family]}")
+        importlib.import_module(f"sequencer2d.ops.kernels.{_MODULES[family]}")
     except (ImportError, AttributeError) as error:
         return f"Triton {triton_version()} lacks what it needs: {error}"
     return None
 
 
 def _compile(family: str, index: int | None) -> str | None:
-    """Compile a family's kernels at their smallest size; nothing runs. Triton keeps the result on disk."""
+    """Compile a family's kernels at their smallest size, without running them. Triton caches the result on disk."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     device = torch.device("cuda", torch.cuda.current_device() if index is None else index)
@@ -117,46 +128,52 @@ def _compile(family: str, index: int | None) -> str | None:
     return None
 
 
-def _operands(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _operands(device: torch.device) -> tuple[Tensor, Tensor]:
     """Gates and W_hh of one token, four scans and 16 hidden units."""
     gates = torch.empty(1, 1, 1, 4 * 4 * 16, dtype=torch.float16, device=device)
     return gates, gates.new_empty(4, 4 * 16, 16)
 
 
 def _compile_shared(device: torch.device) -> None:
-    from sequencer2d.ops import triton_backward, triton_forward
-    from sequencer2d.ops.tuning import Launch
+    from sequencer2d.ops.kernels import triton_launch
+    from sequencer2d.ops.tuning import SharedLaunch
 
     gates, weight = _operands(device)
     options: dict[str, Any] = {"scans": (0, 1, 2, 3), "cell": "lstm", "precision": "tf32x3"}
-    both = {**options, "launches": (Launch(16, 16, 1),), "fast": False}
-    out, cells = triton_forward.launch_forward(gates, weight, None, save_cells=True, **both)
-    triton_backward.launch_backward(out, gates, weight, None, out, cells, **both)
-    triton_backward.launch_weight_gradient(gates, out, hidden=16, **options)
+    both = {**options, "launches": (SharedLaunch(16, 16, 1),), "approximate_tanh": False}
+    out, cells = triton_launch.launch_forward(gates, weight, None, save_cells=True, **both)
+    triton_launch.launch_backward(out, gates, weight, None, out, cells, **both)
+    triton_launch.launch_weight_gradient(gates, out, hidden=16, **options)
 
 
 def _compile_registers(device: torch.device) -> None:
-    from sequencer2d.ops import gluon_backward, gluon_forward
-    from sequencer2d.ops.tuning import Stationary
+    from sequencer2d.ops.kernels import gluon_launch
+    from sequencer2d.ops.tuning import RegisterLaunch
 
     gates, weight = _operands(device)
-    options: dict[str, Any] = {"scans": (0, 1, 2, 3), "fast": False, "launches": (Stationary(16, 2, 2, 1),)}
-    gluon_forward.launch_forward(gates, weight, save=False, early=starts_early(device), **options)
-    out, cells, activations = gluon_forward.launch_forward(gates, weight, save=True, **options)
-    gluon_backward.launch_backward(out, activations, weight, cells, **options)
+    options: dict[str, Any] = {
+        "scans": (0, 1, 2, 3),
+        "approximate_tanh": False,
+        "launches": (RegisterLaunch(16, 2, 2, 1),),
+    }
+    gluon_launch.launch_forward(gates, weight, save=False, early_start=starts_early(device), **options)
+    out, cells, activations = gluon_launch.launch_forward(gates, weight, save=True, **options)
+    gluon_launch.launch_backward(out, activations, weight, cells, **options)
 
 
 def _compile_products(device: torch.device) -> None:
-    from sequencer2d.ops import triton_linear
+    from sequencer2d.ops.kernels import triton_linear_launch
 
-    x, early = torch.empty(16, 16, dtype=torch.float16, device=device), starts_early(device)
+    x, early_start = torch.empty(16, 16, dtype=torch.float16, device=device), starts_early(device)
     vector = x.new_empty(16)
-    triton_linear.launch_normed_linear(x, vector, x, vector, 1e-6, gelu=True, fast=False, early=early)
-    triton_linear.launch_add_linear(x, x, x, early=early)
+    triton_linear_launch.launch_normed_linear(
+        x, vector, x, vector, 1e-6, gelu=True, approximate_tanh=False, early_start=early_start
+    )
+    triton_linear_launch.launch_add_linear(x, x, x, early_start=early_start)
 
 
-# The module of each family that imports the most, and what compiles it.
-_MODULES = {"shared": "triton_backward", "registers": "gluon_forward", "products": "triton_linear"}
+# The module that imports all of a family's kernels, and the function that compiles them.
+_MODULES = {"shared": "triton_launch", "registers": "gluon_launch", "products": "triton_linear_launch"}
 _COMPILE: dict[str, Callable[[torch.device], None]] = {
     "shared": _compile_shared,
     "registers": _compile_registers,

@@ -1,4 +1,4 @@
-"""The fused recurrence with its gradients: one matrix product for all scans' inputs, then one launch.
+"""The fused recurrence with its gradients: one matrix product for the inputs of all scans, then one launch.
 
 Suffixes: B batch, H rows, W columns, C input channels, S scans, G gates, D hidden units.
 """
@@ -35,7 +35,7 @@ def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | No
         return f"{hidden} hidden units a scan are more than the {limit} that it takes in {dtype}"
     if len(scans) > 4:
         return f"{len(scans)} scans are more than 4"
-    # A compiler's symbols are no keys.
+    # The symbols of a compiler cannot be keys.
     return None if torch.compiler.is_compiling() else devices.ruled_out(cell, hidden, dtype, x.device)
 
 
@@ -62,7 +62,7 @@ def rnn2d_fused(
         bias = None if bias is None else bias.to(dtype)
         return RecomputedRNN2D.apply(x.to(dtype), weight.to(dtype), bias, recurrent, bias_n, tuple(scans), cell)
     if training and cell != "gru":
-        # The scans' backward has the bias's gradient as a by-product, so the product's need not sum it up again.
+        # The scans' backward yields the bias's gradient as a by-product, so that of the product need not sum it again.
         gates = F.linear(x, weight, None if bias is None else bias.detach())
         return FusedScan.apply(gates, bias, recurrent, None, tuple(scans), cell)
     gates = F.linear(x, weight, bias)
@@ -72,9 +72,10 @@ def rnn2d_fused(
 
 
 class FusedScan(torch.autograd.Function):
-    """The scans over gates (B, H, W, S*G*D); keeps for backward the gates or their activations, with h and c.
+    """The scans over gates (B, H, W, S*G*D). Saves h, c, and the gates or their activations for backward.
 
-    `bias` (S*G*D,) is in the gates already, cut off from its gradient, and gets it here. Not for the GRU.
+    `bias` (S*G*D,) is part of the gates already, but detached from them, and receives its gradient here. Not for the
+    GRU.
     """
 
     @staticmethod
@@ -89,8 +90,8 @@ class FusedScan(torch.autograd.Function):
     ) -> Tensor:
         out, cells, activations = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True)
         ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.activated = activations.dim() == gates.dim()
-        ctx.save_for_backward(activations if ctx.activated else gates, weight_hh, bias_n, out, cells)
+        ctx.saved_activations = activations.dim() == gates.dim()
+        ctx.save_for_backward(activations if ctx.saved_activations else gates, weight_hh, bias_n, out, cells)
         ctx.scans, ctx.cell = scans, cell
         return out
 
@@ -99,14 +100,14 @@ class FusedScan(torch.autograd.Function):
         _refuse_double_backward()
         gates, weight_hh, bias_n, out, cells = ctx.saved_tensors
         grad_gates, grad_weight, grad_bias = torch.ops.sequencer2d.scan_backward(
-            grad_out, gates, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell, ctx.activated
+            grad_out, gates, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell, ctx.saved_activations
         )
         grad_outer = None if ctx.bias_dtype is None else grad_bias.flatten().to(ctx.bias_dtype)
         return grad_gates, grad_outer, grad_weight, _of_bias_n(grad_bias, bias_n), None, None
 
 
 class RecomputedRNN2D(torch.autograd.Function):
-    """Input product and scans; keeps x and h. Backward does the product again and, for the LSTM, the scans."""
+    """Input product and scans. Saves x and h; backward repeats the product and, for the LSTM, the scans."""
 
     @staticmethod
     def forward(
@@ -150,7 +151,7 @@ def _of_bias_n(grad_bias: Tensor, bias_n: Tensor | None) -> Tensor | None:
 
 
 def split_biases(bias_ih: Tensor | None, bias_hh: Tensor | None, cell: str) -> tuple[Tensor | None, Tensor | None]:
-    """What can be added to the input product, (S*G*D,), and what the GRU's reset gate must scale, (S, D)."""
+    """The bias to add to the input product, (S*G*D,), and the one that the GRU's reset gate scales, (S, D)."""
     if bias_ih is None or bias_hh is None:
         return None, None
     if cell != "gru":
@@ -161,7 +162,7 @@ def split_biases(bias_ih: Tensor | None, bias_hh: Tensor | None, cell: str) -> t
 
 
 def _refuse_double_backward() -> None:
-    # With create_graph=True autograd runs backward with gradients enabled; a compiler's tracing does so, too.
+    # With create_graph=True autograd runs backward with gradients enabled. So does a compiler while it traces.
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise ImplementationError(
             "the fused recurrence has no second derivative; use implementation='reference' for double backward"

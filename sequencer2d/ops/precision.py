@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that an operation on x computes in: autocast's if it is on. Autocast leaves float64 alone."""
+    """The dtype that an operation on x computes in: autocast's if that is on. Autocast does not change float64."""
     device = x.device.type
     if x.dtype is torch.float64 or not torch.is_autocast_enabled(device):
         return x.dtype
@@ -21,13 +21,21 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def allows_tf32() -> bool:
-    """Whether the user lets CUDA multiply float32 matrices in TF32, by whichever of PyTorch's interfaces."""
+    """Whether the user lets CUDA multiply float32 matrices in TF32, through either of PyTorch's interfaces."""
     matmul: Any = torch.backends.cuda.matmul
     try:
         # The newer switch follows the older ones. "none" stands for the default, which is no TF32.
         return bool(matmul.fp32_precision == "tf32")
     except AttributeError:
         return bool(matmul.allow_tf32)
+
+
+def float32_product_precision() -> str:
+    """How the kernels multiply float32: in TF32 if the user allowed it, otherwise in three TF32 products.
+
+    Three products come to the accuracy of float32.
+    """
+    return "tf32" if allows_tf32() else "tf32x3"
 
 
 @contextlib.contextmanager

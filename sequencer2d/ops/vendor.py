@@ -1,7 +1,7 @@
 """The recurrences through PyTorch's own RNN functions: cuDNN on CUDA, oneDNN or ATen on a CPU.
 
-They take sequences (N, T, C), so each axis needs its grid permuted and the axes' outputs concatenated: the copies that
-the fused kernels avoid.
+They take sequences, so the grid is permuted for each axis and the axes' outputs are concatenated. The fused kernels
+avoid these copies.
 """
 
 import warnings
@@ -29,7 +29,7 @@ def rnn2d_vendor(
     outputs = []
     for slots in runs(scans):
         flat = _flat_weights(weight_ih, weight_hh, bias_ih, bias_hh, slots)
-        # The kernels run time-major, (T, N, C), which for one image's columns is the grid as it lies in memory.
+        # The kernels take time-major sequences, (T, N, C). For the columns of one image that is the grid as it is.
         order = (1, 0, 2, 3) if scans[slots[0]] < 2 else (2, 0, 1, 3)
         back = (1, 0, 2, 3) if scans[slots[0]] < 2 else (1, 2, 0, 3)
         outputs.append(_sequences(x.permute(order), flat, slots, cell, bias_ih is not None).permute(back))
@@ -37,12 +37,12 @@ def rnn2d_vendor(
 
 
 def supports(scans: Sequence[int]) -> bool:
-    """Whether the scans pair up as the vendors' functions want them: a backward scan only beside its forward one."""
+    """Whether the vendors' functions can run the scans: each backward scan follows the forward scan of its axis."""
     return all(scans[run[0]] % 2 == 0 for run in runs(scans))
 
 
 def runs(scans: Sequence[int]) -> list[list[int]]:
-    """Slots that one call can serve: a forward scan with the backward scan of its axis where it follows."""
+    """Group the slots by calls: a forward scan, and the backward scan of the same axis if it is the next slot."""
     runs: list[list[int]] = []
     for slot, scan in enumerate(scans):
         if scan % 2 == 1 and runs and [scans[s] for s in runs[-1]] == [scan - 1]:
@@ -60,17 +60,17 @@ def _flat_weights(
 
 
 def _sequences(x: Tensor, flat: list[Tensor], slots: Sequence[int], cell: str, has_bias: bool) -> Tensor:
-    """x (T, B, R, C) as B·R sequences over T; returns (T, B, R, len(slots)*D)."""
+    """Run x (T, B, R, C) as B*R sequences over T; returns (T, B, R, len(slots)*D)."""
     steps, batch, rows, channels = x.shape
     sequences = x.reshape(steps, batch * rows, channels)
     hidden = flat[1].shape[-1]
     # The vendor's kernels need states of the dtype they compute in, which autocast may change.
     zeros = sequences.new_zeros(len(slots), batch * rows, hidden, dtype=compute_dtype(x))
     state = (zeros, zeros) if cell == "lstm" else zeros
-    # cuDNN's backward exists only for a forward in training mode; without dropout the two are the same function.
+    # cuDNN has a backward only for a forward in training mode. Without dropout both modes compute the same.
     train = torch.is_grad_enabled()
     with warnings.catch_warnings():
-        # The weights are slices of one stack: cuDNN compacts them at each call, which costs little and is no fault.
+        # The weights are slices of one stack. cuDNN compacts them at each call, which costs little.
         warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous")
         output = _FUNCTIONS[cell](sequences, state, flat, has_bias, 1, 0.0, train, len(slots) == 2, False)[0]
     return output.reshape(steps, batch, rows, len(slots) * hidden)

@@ -24,8 +24,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.errors import OutOfResources
 
-from sequencer2d.ops import CELLS, devices, launching, tuning
-from sequencer2d.ops import triton_common as common
+from sequencer2d.ops import CELLS, devices, linear_kernels, scan_kernels, tuning
+from sequencer2d.ops.kernels import launching, triton_launch
 
 SCANS = (0, 1, 2, 3)
 
@@ -87,9 +87,9 @@ def spilled_bytes(compiled: Any) -> int:
         source = Path(folder) / "kernel.ptx"
         source.write_text(compiled.asm["ptx"])
         command = [str(ptxas), "-v", f"--gpu-name={architecture[1]}", str(source), "-o", str(source) + ".cubin"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    stores = re.search(r"(\d+) bytes spill stores", said)
-    assert stores is not None, said
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    stores = re.search(r"(\d+) bytes spill stores", report)
+    assert stores is not None, report
     return int(stores[1])
 
 
@@ -100,32 +100,34 @@ def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> No
     weight = gates.new_empty(len(SCANS), gates_count * hidden, hidden)
     bias_n = gates.new_empty(len(SCANS), hidden) if cell == "gru" else None
     problem = (weight, bias_n, SCANS, cell)
-    launching.scan(gates, *problem, keep=False, settled=True)
+    scan_kernels.scan(gates, *problem, save_for_backward=False, weight_is_final=True)
     train(gates, problem)
-    if launching.stationary(gates, weight, cell):
+    if scan_kernels.runs_in_registers(gates, weight, cell):
         compile_products(gates, 4 * hidden)
-        with mock.patch.object(tuning, "STATIONARY", ()):  # the kernels that run where those do not
-            launching.scan(gates, *problem, keep=False)
+        with mock.patch.object(tuning, "REGISTER_RESIDENT_HIDDEN", ()):  # the kernels that run where those do not
+            scan_kernels.scan(gates, *problem, save_for_backward=False)
             train(gates, problem)
 
 
 def train(gates: torch.Tensor, problem: tuple[Any, ...]) -> None:
     """Both of forward and backward, with gates stored and recomputed."""
-    out, cells, activations = launching.scan(gates, *problem, keep=True)
-    activated = activations.dim() == gates.dim()
-    kept = activations if activated else gates
-    launching.scan_backward(out, kept, *problem[:2], out, cells, *problem[2:], activated=activated)
-    launching.recomputed_scans(out, gates, *problem[:2], out, *problem[2:])
+    out, cells, activations = scan_kernels.scan(gates, *problem, save_for_backward=True)
+    has_activations = activations.dim() == gates.dim()
+    saved = activations if has_activations else gates
+    scan_kernels.scan_backward(
+        out, saved, *problem[:2], out, cells, *problem[2:], gates_are_activations=has_activations
+    )
+    scan_kernels.recompute_scan_backward(out, gates, *problem[:2], out, *problem[2:])
 
 
 def compile_products(gates: torch.Tensor, channels: int) -> None:
-    """Compile the products for few rows of a block with so many channels."""
+    """Compile the products for small batches of a block with so many channels."""
     if devices.problem("products", "cuda", 0) is not None:
         return
     x, hidden = (gates.new_empty(1, 16, 16, size) for size in (channels, 3 * channels))
     weight, bias = gates.new_empty(3 * channels, channels), gates.new_empty(3 * channels)
-    launching.normed_linear(x, x, weight, bias, 1e-6, gelu=True)
-    launching.add_linear(x, hidden, gates.new_empty(channels, 3 * channels))
+    linear_kernels.normed_linear(x, x, weight, bias, 1e-6, gelu=True)
+    linear_kernels.add_linear(x, hidden, gates.new_empty(channels, 3 * channels))
 
 
 @contextlib.contextmanager
@@ -140,12 +142,10 @@ def gpu(capability: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, value in replaced.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, value))
-        # `triton_backward` has the function by its own name.
-        from sequencer2d.ops import triton_backward
-
-        for module in (tuning, triton_backward):
+        # `triton_launch` imports the function by its name.
+        for module in (tuning, triton_launch):
             stack.enter_context(mock.patch.object(module, "multiprocessors", return_value=132))
-        stack.enter_context(mock.patch.object(launching, "aligned", torch.Tensor.contiguous))
+        stack.enter_context(mock.patch.object(scan_kernels, "aligned", torch.Tensor.contiguous))
         yield
 
 
@@ -155,7 +155,7 @@ def compile_all(order: dict[str, Any]) -> dict[str, Any]:
         problems = {family: devices.problem(family, "cuda", 0) for family in ("shared", "registers", "products")}
         for case in order["cases"]:
             compiler = Compiler(order["shared"], order.get("resources", False))
-            common._REFUSED.clear()
+            launching._REFUSED.clear()
             with run_by(compiler), FakeTensorMode():
                 try:
                     compile_case(**case)
@@ -169,10 +169,7 @@ def compile_all(order: dict[str, Any]) -> dict[str, Any]:
 @contextlib.contextmanager
 def run_by(compiler: Compiler) -> Iterator[None]:
     """Have a compiler take all launches."""
-    with contextlib.ExitStack() as stack:
-        for name, module in list(sys.modules.items()):
-            if name.startswith("sequencer2d.ops.") and hasattr(module, "run_kernel"):
-                stack.enter_context(mock.patch.object(module, "run_kernel", compiler.run))
+    with mock.patch.object(launching, "run_kernel", compiler.run):
         yield
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 import torch
 
-from sequencer2d.ops import gluon_backward, gluon_common, gluon_forward
+from sequencer2d.ops.kernels import gluon_backward, gluon_common, gluon_forward
 
 MODULES = (gluon_common, gluon_forward, gluon_backward)
 KERNELS = {gluon_forward: "forward_kernel", gluon_backward: "backward_kernel"}
@@ -42,7 +42,7 @@ def value(data: Any) -> Value:
 class Pointer:
     """Addresses in a tensor's memory."""
 
-    unsettled: ClassVar[set[int]] = set()  # tensors that the launch before may still be writing or reading
+    in_use: ClassVar[set[int]] = set()  # tensors that the launch before may still be writing or reading
 
     def __init__(self, tensor: torch.Tensor, offset: Any = 0) -> None:
         assert tensor.is_contiguous()
@@ -54,7 +54,7 @@ class Pointer:
 
     def places(self, mask: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Offsets and which of them count, of one shape; those that do not are 0."""
-        assert self.tensor.data_ptr() not in self.unsettled, "used before the launch before has ended"
+        assert self.tensor.data_ptr() not in self.in_use, "used before the launch before has ended"
         offset = torch.as_tensor(self.offset)
         mask = torch.as_tensor(True if mask is None else mask)
         offset, mask = torch.broadcast_tensors(offset, mask)
@@ -129,7 +129,7 @@ class Machine:
             store=lambda pointer, stored, mask=None: pointer.store(stored, mask),
             convert_layout=same, multiple_of=same, max_contiguous=same,
         )  # fmt: skip
-        self.gdc_launch_dependents, self.gdc_wait = nothing, Pointer.unsettled.clear
+        self.gdc_launch_dependents, self.gdc_wait = nothing, Pointer.in_use.clear
         self.async_copy = SimpleNamespace(commit_group=self.commit, wait_group=self.wait)
 
     def copy(self, target: Shared, pointer: Pointer, mask: Any = None) -> None:
@@ -171,9 +171,9 @@ class Kernel:
             self.machine.grid = grid
             for program in itertools.product(*(range(size) for size in grid)):
                 self.machine.program, self.machine.groups, self.machine.uncommitted = program, [], []
-                Pointer.unsettled.clear()
+                Pointer.in_use.clear()
                 if launch_pdl:
-                    Pointer.unsettled.update(tensor.data_ptr() for tensor in others)
+                    Pointer.in_use.update(tensor.data_ptr() for tensor in others)
                 self.function(*arguments, **options)
 
         return launch

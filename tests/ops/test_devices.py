@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.ops import choose_implementation, devices, fused, launching, rnn2d, tuning
+from sequencer2d.ops import choose_implementation, devices, fused, rnn2d, scan_kernels, tuning
 from tests.ops.problems import NAMES, make_problem, relative_errors
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
@@ -15,10 +15,10 @@ triton = pytest.importorskip("triton", reason="Triton is not installed")
 @pytest.fixture
 def forgetful(monkeypatch):
     """Nothing is ruled out before a test, or by it."""
-    from sequencer2d.ops import triton_common
+    from sequencer2d.ops.kernels import launching
 
     monkeypatch.setattr(devices, "_RULED_OUT", {})
-    monkeypatch.setattr(triton_common, "_REFUSED", set())
+    monkeypatch.setattr(launching, "_REFUSED", set())
 
 
 def compilation_error():
@@ -29,7 +29,7 @@ def compilation_error():
 
 def broken(monkeypatch, *names):
     """Have launches of modules' kernels fail as Triton fails to compile; returns what was tried."""
-    from sequencer2d.ops import triton_backward, triton_forward, triton_linear
+    from sequencer2d.ops.kernels import launching, triton_backward, triton_forward, triton_linear
 
     modules = {"forward": triton_forward, "backward": triton_backward, "products": triton_linear}
     tried = []
@@ -39,11 +39,10 @@ def broken(monkeypatch, *names):
         raise compilation_error()
 
     for name in names:
-        common = modules[name].common
-        run = common.run_kernel
+        run = launching.run_kernel
         kernels = [value for key, value in vars(modules[name]).items() if key.endswith("_kernel")]
         monkeypatch.setattr(
-            common,
+            launching,
             "run_kernel",
             lambda kernel, *a, run=run, kernels=kernels, **o: (
                 refuse(kernel) if any(kernel is k for k in kernels) else run(kernel, *a, **o)
@@ -58,7 +57,7 @@ def broken(monkeypatch, *names):
 @pytest.mark.usefixtures("forgetful")
 def test_what_does_not_compile_gives_way(device, cell, part, gates, monkeypatch):
     """The first step that meets it is right, by the reference; from then on another implementation is chosen."""
-    monkeypatch.setattr(tuning, "STATIONARY", frozenset())
+    monkeypatch.setattr(tuning, "REGISTER_RESIDENT_HIDDEN", frozenset())
     problem = make_problem(device, torch.float32, cell=cell, batch=1)
     expected = problem.to(torch.float64).solve("reference")
     tried = broken(monkeypatch, part)
@@ -99,7 +98,7 @@ def test_products_that_do_not_compile_give_way(device, monkeypatch):
 
 @pytest.mark.usefixtures("forgetful")
 def test_a_launch_that_does_not_compile_gives_way_to_the_next(monkeypatch):
-    from sequencer2d.ops.triton_common import first_that_fits
+    from sequencer2d.ops.kernels.launching import first_that_fits
 
     def start(candidate):
         tried.append(candidate)
@@ -116,7 +115,7 @@ def test_a_launch_that_does_not_compile_gives_way_to_the_next(monkeypatch):
 
 
 def test_errors_of_a_launch_are_not_taken_for_the_compilers():
-    from sequencer2d.ops.triton_common import first_that_fits
+    from sequencer2d.ops.kernels.launching import first_that_fits
 
     def start(_):
         raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
@@ -158,7 +157,7 @@ def test_amds_gpus_take_the_vendors_kernels(gpu, monkeypatch):
         with pytest.raises(ImplementationError, match="AMD"):
             choose_implementation(x, 16, implementation="triton")
         gates = torch.empty(1, 2, 3, 4 * 4 * 96, device="cuda:0", dtype=torch.bfloat16)
-        assert not launching.stationary(gates, gates.new_empty(4, 4 * 96, 96), "lstm")
+        assert not scan_kernels.runs_in_registers(gates, gates.new_empty(4, 4 * 96, 96), "lstm")
 
 
 def test_older_gpus_take_the_vendors_kernels(gpu, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.ops import launching, rnn2d, tuning
+from sequencer2d.ops import rnn2d, scan_kernels, tuning
 from sequencer2d.ops.fused import MAX_HIDDEN_FP32
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
@@ -47,23 +47,26 @@ def test_larger_hidden_sizes_in_fp32(device, hidden):
 @pytest.mark.parametrize("hidden", [48, 64, 96])
 def test_launches_for_many_rows_on_few(device, hidden, monkeypatch):
     """What the table gives for many rows, which the interpreter could not compute, is right on few as well."""
-    monkeypatch.setattr(tuning, "STATIONARY", {})
-    launches = {name: (tuning._TABLE[name, hidden][0][1],) for name in ("forward", "backward")}
-    monkeypatch.setattr(tuning, "choose", lambda kernel, *_: launches[kernel])
+    monkeypatch.setattr(tuning, "REGISTER_RESIDENT_HIDDEN", frozenset())
+    launches = {name: (tuning._SHARED_TABLE[name, hidden][0][1],) for name in ("forward", "backward")}
+    monkeypatch.setattr(tuning, "choose_shared_launches", lambda kernel, *_: launches[kernel])
     check(device, torch.float16, hidden=hidden, batch=1)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("inner", [16, 32, 64])
-def test_products_over_several_chunks(device, cell, inner, monkeypatch):
+@pytest.mark.parametrize("inputs", [16, 32, 64])
+def test_products_over_several_chunks(device, cell, inputs, monkeypatch):
     """Chunks that pad 40 units to 48, products that pad them further."""
-    launches = {"forward": tuning.Launch(16, 16, 4), "backward": tuning.Launch(64, 16, 4, inner=inner)}
-    monkeypatch.setattr(tuning, "choose", lambda kernel, *_: (launches[kernel],))
+    launches = {
+        "forward": tuning.SharedLaunch(16, 16, 4),
+        "backward": tuning.SharedLaunch(64, 16, 4, product_inputs=inputs),
+    }
+    monkeypatch.setattr(tuning, "choose_shared_launches", lambda kernel, *_: (launches[kernel],))
     check(device, torch.float16, hidden=40, batch=1, cell=cell)
 
 
 @gpu
-@pytest.mark.parametrize("hidden", sorted(tuning.STATIONARY))
+@pytest.mark.parametrize("hidden", sorted(tuning.REGISTER_RESIDENT_HIDDEN))
 @pytest.mark.parametrize("gates", ["stored", "recomputed"])
 @pytest.mark.parametrize("size", [(1, 1, 1), (3, 2, 1), (2, 1, 9), (9, 5, 3), (40, 33, 28)])
 def test_w_hh_in_registers(device, hidden, gates, size):
@@ -76,7 +79,7 @@ def test_w_hh_in_registers(device, hidden, gates, size):
 @gpu
 @pytest.mark.parametrize("hidden", [48, 96])
 def test_w_hh_in_shared_memory_where_registers_would_do(device, hidden, monkeypatch):
-    monkeypatch.setattr(tuning, "STATIONARY", {})
+    monkeypatch.setattr(tuning, "REGISTER_RESIDENT_HIDDEN", frozenset())
     check(device, torch.bfloat16, hidden=hidden, batch=5, height=16, width=14, channels=4 * hidden)
 
 
@@ -114,8 +117,8 @@ def test_views_that_begin_anywhere(device):
     shifted = torch.cat([problem.grad.new_zeros(3), problem.grad.flatten()])[3:].view(problem.grad.shape)
     assert shifted.data_ptr() % 16
     assert shifted.is_contiguous()
-    assert launching.aligned(shifted).data_ptr() % 16 == 0
-    assert launching.aligned(problem.grad) is problem.grad
+    assert scan_kernels.aligned(shifted).data_ptr() % 16 == 0
+    assert scan_kernels.aligned(problem.grad) is problem.grad
     expected = problem.solve("triton")
     solved = type(problem)(problem.arguments, shifted, problem.scans, problem.cell).solve("triton")
     assert all(torch.equal(solved[name], expected[name]) for name in NAMES)

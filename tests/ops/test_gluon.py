@@ -5,11 +5,13 @@ import functools
 import pytest
 import torch
 
-from sequencer2d.ops import devices, launching, rnn2d, tuning
-from sequencer2d.ops.tuning import Stationary
+from sequencer2d.ops import devices, rnn2d, scan_kernels, tuning
+from sequencer2d.ops.tuning import RegisterLaunch
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
-gluon_forward = pytest.importorskip("sequencer2d.ops.gluon_forward", reason="Triton has no Gluon", exc_type=ImportError)
+gluon_forward = pytest.importorskip(
+    "sequencer2d.ops.kernels.gluon_forward", reason="Triton has no Gluon", exc_type=ImportError
+)
 if torch.cuda.is_available():
     pytest.skip("the kernels themselves run on a GPU", allow_module_level=True)
 
@@ -21,15 +23,17 @@ def launches(monkeypatch):
 
     gluon_on_cpu.install(monkeypatch)
     chosen = {}
-    monkeypatch.setattr(launching, "stationary", lambda gates, weight_hh, cell, keep=False: cell == "lstm")
-    monkeypatch.setattr(tuning, "choose_stationary", lambda kernel, *_: (chosen[kernel],))
+    monkeypatch.setattr(
+        scan_kernels, "runs_in_registers", lambda gates, weight_hh, cell, save_activations=False: cell == "lstm"
+    )
+    monkeypatch.setattr(tuning, "choose_register_launches", lambda kernel, *_: (chosen[kernel],))
     return chosen
 
 
 def check(problem, launches, gates, forward_rows, warps, stages):
     """Within the budget that the kernels on a GPU have, too."""
-    launches["forward"] = launches["training"] = Stationary(forward_rows, warps, stages, 6)
-    launches["backward"] = Stationary(16, warps, stages, 6)
+    launches["forward"] = launches["training"] = RegisterLaunch(forward_rows, warps, stages, 6)
+    launches["backward"] = RegisterLaunch(16, warps, stages, 6)
     expected = problem.to(torch.float64).solve("reference")
     errors, budget = relative_errors(problem.solve("triton", gates), expected), budgets(problem, expected)
     over = {name: (errors[name], budget[name]) for name in NAMES if not errors[name] <= budget[name]}
@@ -58,30 +62,30 @@ def test_any_selection_of_scans(launches, scans):
 
 
 def test_before_the_launch_before_has_ended_it_reads_the_weights_only(launches, monkeypatch):
-    launches["forward"] = Stationary(8, 2, 3, 6)
+    launches["forward"] = RegisterLaunch(8, 2, 3, 6)
     problem = make_problem("cpu", torch.float16, hidden=48, batch=3, height=4, width=5, channels=8)
     x, weight_ih, weight_hh, bias_ih, bias_hh = problem.arguments
     gates = torch.nn.functional.linear(x, weight_ih.flatten(0, 1), (bias_ih + bias_hh).flatten()).detach()
     scan = functools.partial(torch.ops.sequencer2d.scan, gates, weight_hh.detach(), None, [0, 1, 2, 3], "lstm", False)
-    expected = scan(settled=False)[0]
+    expected = scan(weight_is_final=False)[0]
     monkeypatch.setattr(devices, "starts_early", lambda device: True)
-    assert torch.equal(scan(settled=True)[0], expected)
+    assert torch.equal(scan(weight_is_final=True)[0], expected)
     monkeypatch.setattr(gluon_forward, "gdc_wait", lambda: None)
     with pytest.raises(AssertionError, match="before has ended"):
-        scan(settled=True)
+        scan(weight_is_final=True)
 
 
 def test_opcheck(launches):
     """What is kept for backward, and not, has the shapes that a compiler was told of."""
-    launches["forward"] = launches["training"] = Stationary(8, 2, 3, 6)
-    launches["backward"] = Stationary(16, 2, 3, 6)
+    launches["forward"] = launches["training"] = RegisterLaunch(8, 2, 3, 6)
+    launches["backward"] = RegisterLaunch(16, 2, 3, 6)
     problem = make_problem("cpu", torch.float16, hidden=16, batch=1, height=2, width=2, channels=8)
     x, weight_ih, weight_hh, _, _ = problem.arguments
     gates = torch.nn.functional.linear(x, weight_ih.flatten(0, 1))
     kinds = ("test_schema", "test_faketensor")
     scans = [0, 1, 2, 3]
-    for keep in (False, True):
-        arguments = (gates, weight_hh, None, scans, "lstm", keep)
+    for save in (False, True):
+        arguments = (gates, weight_hh, None, scans, "lstm", save)
         torch.library.opcheck(torch.ops.sequencer2d.scan, arguments, test_utils=kinds)
     out, cells, activations = torch.ops.sequencer2d.scan(gates, weight_hh, None, scans, "lstm", True)
     assert activations.shape == gates.shape
@@ -93,7 +97,7 @@ def test_what_was_not_copied_yet_shows(launches, monkeypatch):
     """The emulation is no better than the kernels: a wait for too few copies leaves NaN."""
     monkeypatch.setattr(gluon_forward.async_copy, "wait_group", lambda left: None)
     problem = make_problem("cpu", torch.float16, hidden=16, batch=1, height=4, width=5, channels=8)
-    launches["forward"] = Stationary(8, 2, 3, 6)
+    launches["forward"] = RegisterLaunch(8, 2, 3, 6)
     with torch.no_grad():
         out = rnn2d(*problem.arguments, implementation="triton")
     assert out.isnan().any()

@@ -184,7 +184,7 @@ def test_blocks_of_few_tokens_take_them(monkeypatch):
         model.set_implementation("reference")
         expected = model.double().eval()(x.double())
         few = relative_error(logits, expected)
-        monkeypatch.setattr(tuning, "FEW", 0)
+        monkeypatch.setattr(tuning, "MAX_SMALL_BATCH", 0)
         others = relative_error(frozen(x.half()), expected)
     assert (len(normed), len(added)) == (4, 4)
     assert few <= 2 * others < 0.01
@@ -192,7 +192,9 @@ def test_blocks_of_few_tokens_take_them(monkeypatch):
 
 def count_calls(monkeypatch, name):
     """A list with a 1 for every launch through a function of the kernels' module."""
-    module = pytest.importorskip("sequencer2d.ops.triton_linear", reason="Triton is too old", exc_type=ImportError)
+    module = pytest.importorskip(
+        "sequencer2d.ops.kernels.triton_linear_launch", reason="Triton is too old", exc_type=ImportError
+    )
     launch, calls = getattr(module, name), []
     monkeypatch.setattr(module, name, lambda *args, **options: (calls.append(1), launch(*args, **options))[1])
     return calls
@@ -211,7 +213,9 @@ def test_on_a_gpu_launches_that_start_early_wait_for_what_they_read():
         for _ in range(20):
             mixed = torch.ops.sequencer2d.normed_linear(stream, shift, gates, biases, 1e-6, False)
             wait()
-            hidden = torch.ops.sequencer2d.scan(mixed, recurrent, None, [0, 1, 2, 3], "lstm", False, settled=True)[0]
+            hidden = torch.ops.sequencer2d.scan(
+                mixed, recurrent, None, [0, 1, 2, 3], "lstm", False, weight_is_final=True
+            )[0]
             wait()
             add_linear_(stream, hidden, weight)
             wait()
@@ -237,8 +241,8 @@ def test_on_a_gpu_weights_written_right_before_an_early_launch_are_the_new_ones(
     recurrent, matrices = ([randn(*size) / 10 for _ in range(2)] for size in ((4, 384, 96), (1536, 384)))
     weight, matrix, sources = recurrent[0].clone(), matrices[0].clone(), [recurrent[0].clone(), matrices[0].clone()]
 
-    def scan(weight, settled):
-        return torch.ops.sequencer2d.scan(gates, weight, None, [0, 1, 2, 3], "lstm", False, settled)[0]
+    def scan(weight, weight_is_final):
+        return torch.ops.sequencer2d.scan(gates, weight, None, [0, 1, 2, 3], "lstm", False, weight_is_final)[0]
 
     def product(matrix):
         y = torch.ops.sequencer2d.normed_linear(x, zeros[:384], matrix, zeros, 1e-6, False)

@@ -10,7 +10,7 @@ from sequencer2d.ops.fused import MAX_HIDDEN
 def choose(kernel, rows, hidden, cell="lstm", dtype=torch.bfloat16):
     width = CELLS[cell].gates * hidden
     gates = torch.empty(rows, 1, 1, 4 * width, dtype=dtype, device="meta")
-    return tuning.choose(kernel, gates, torch.empty(4, width, hidden, device="meta"), (0, 1, 2, 3))
+    return tuning.choose_shared_launches(kernel, gates, torch.empty(4, width, hidden, device="meta"), (0, 1, 2, 3))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -21,10 +21,10 @@ def test_every_size_has_launches_that_compile_and_one_for_small_memories(cell, d
             for rows in (1, 1023, 1024, 2048, 8192):
                 launches = choose(kernel, rows, hidden, cell, dtype)
                 for launch in launches:
-                    inner = launch.inner or launch.chunk
+                    inputs = launch.product_inputs or launch.chunk
                     # A product takes at least 16 inputs, and a part of them holds whole chunks: 1, 2 or 4.
                     assert launch.chunk >= 16, (kernel, rows, hidden)
-                    assert inner // launch.chunk in (1, 2, 4), (kernel, rows, hidden)
+                    assert inputs // launch.chunk in (1, 2, 4), (kernel, rows, hidden)
                 assert not launches[-1].resident, (kernel, rows, hidden)
                 assert (launches[-1].rows, launches[-1].stages) == (16, 1), (kernel, rows, hidden)
 
@@ -38,11 +38,11 @@ def test_few_rows_get_small_tiles_and_many_rows_large_ones_first():
 
 @pytest.mark.parametrize("kernel", ["forward", "training", "backward"])
 def test_launches_with_w_hh_in_registers_have_room_for_it(kernel):
-    for hidden in tuning.STATIONARY:
+    for hidden in tuning.REGISTER_RESIDENT_HIDDEN:
         for rows in (1, 1024, 8192):
             gates = torch.empty(rows, 1, 1, 16 * hidden, dtype=torch.bfloat16, device="meta")
             weight_hh = torch.empty(4, 4 * hidden, hidden, device="meta")
-            launches = tuning.choose_stationary(kernel, gates, weight_hh, (0, 1, 2, 3))
+            launches = tuning.choose_register_launches(kernel, gates, weight_hh, (0, 1, 2, 3))
             assert launches[-1].stages == 2, (hidden, rows)  # the least that a ring works with
             for launch in launches:
                 assert hidden % (8 * launch.warps) == 0, (hidden, rows)
@@ -67,9 +67,9 @@ class Device:
 
 @pytest.fixture
 def first_that_fits(monkeypatch):
-    common = pytest.importorskip("sequencer2d.ops.triton_common", reason="Triton is not installed")
-    monkeypatch.setattr(common, "_REFUSED", set())
-    return common.first_that_fits
+    launching = pytest.importorskip("sequencer2d.ops.kernels.launching", reason="Triton is not installed")
+    monkeypatch.setattr(launching, "_REFUSED", set())
+    return launching.first_that_fits
 
 
 def test_what_did_not_fit_is_tried_once_for_each_device(first_that_fits):

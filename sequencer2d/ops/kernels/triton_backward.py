@@ -1,0 +1,194 @@
+"""Backward of the fused recurrence: one launch runs the scans in reverse, a second gives the gradient of W_hh.
+
+The first kernel recomputes the activations of a step from its gates and from the hidden state before it. Both are in
+memory already, so forward writes nothing but h and c. The second kernel multiplies the gates' gradients with the hidden
+states one step earlier. It splits the tokens over programs; the partial sums are added in a fixed order, so the result
+is deterministic.
+"""
+
+import triton
+import triton.language as tl
+
+from sequencer2d.ops.kernels import triton_common as common
+
+
+@triton.jit
+def cell_backward(sums, state, dh, dc, bias_n, CELL: tl.constexpr, APPROX_TANH: tl.constexpr):
+    """Gradients of one step of a chunk, in fp32.
+
+    `sums` are the pre-activations as in forward, `state` is the state before the step (LSTM: c, GRU: h), `dh` and `dc`
+    are the gradients of what the step returned.
+
+    Returns:
+        The gradients of the gates' input part, of their recurrent part, and of the state before the step.
+    """
+    if CELL == common.LSTM:
+        i = common.sigmoid(sums[0], APPROX_TANH)
+        f = common.sigmoid(sums[1], APPROX_TANH)
+        g = common.tanh(sums[2], APPROX_TANH)
+        o = common.sigmoid(sums[3], APPROX_TANH)
+        u = common.tanh(f * state + i * g, APPROX_TANH)
+        dc += dh * o * (1.0 - u * u)
+        d = (dc * g * i * (1.0 - i), dc * state * f * (1.0 - f), dc * i * (1.0 - g * g), dh * u * o * (1.0 - o))
+        return d, d, dc * f
+    elif CELL == common.GRU:
+        r = common.sigmoid(sums[0], APPROX_TANH)
+        z = common.sigmoid(sums[1], APPROX_TANH)
+        recurrent_n = sums[2] + bias_n
+        n = common.tanh(sums[3] + r * recurrent_n, APPROX_TANH)
+        dn = dh * (1.0 - z) * (1.0 - n * n)
+        dr = dn * recurrent_n * r * (1.0 - r)
+        dz = dh * (state - n) * z * (1.0 - z)
+        return (dr, dz, dn), (dr, dz, dn * r), dh * z
+    else:
+        h = common.tanh(sums[0], APPROX_TANH)
+        d = (dh * (1.0 - h * h),)
+        return d, d, dc
+
+
+@triton.jit(do_not_specialize=["B", "H", "W"])
+def backward_kernel(
+    grad_out, gates, weight, bias_n, out, states, grad_gates, grad_recurrent, runtime_one, B, H, W,
+    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
+    NK: tl.constexpr, R: tl.constexpr, CELL: tl.constexpr, APPROX_TANH: tl.constexpr, PRECISION: tl.constexpr,
+    RESIDENT: tl.constexpr, STAGES: tl.constexpr, MATMULS_FIRST: tl.constexpr,
+):  # fmt: skip
+    """Shapes as in forward; grad_gates and grad_recurrent as gates; states: c for the LSTM, out for the GRU.
+
+    grad_recurrent receives the gradients of the recurrent product. Only for the GRU do they differ from those of the
+    input product; for the other cells it is the same tensor as grad_gates.
+    """
+    G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
+    STATE: tl.constexpr = CELL != common.RNN
+    # Every warp needs all of h as an operand of the products. In fp32 the operand is split into two TF32 parts, which
+    # leaves too few registers to keep h, so it is read again for each chunk.
+    REREAD: tl.constexpr = False if MATMULS_FIRST else gates.dtype.element_ty == tl.float32
+    slot = tl.program_id(1)
+    # `delta` leads to the previous step of the scan.
+    any_rows, steps, valid, token, delta = common.locate_rows(slot, B, H, W, SCANS, R, True)
+    if any_rows:
+        # All tensors share three offsets: this kernel is short of registers.
+        column = tl.arange(0, DC)[None, :]
+        bias_rows = bias_n + slot * D + column
+        gate_row = token[:, None] * (S * G * D) + slot * (G * D) + common.gate_columns(D, DC, G)
+        unit_row = token[:, None] * (S * D) + slot * D + column
+        wide_row = token[:, None] * (S * D) + slot * D + tl.arange(0, KC)[None, :]
+        dtype = gates.dtype.element_ty
+        zero = tl.zeros((R, DC), tl.float32)
+        wide_zero = tl.zeros((R, KC), tl.float32)
+        dh = ()
+        dc = ()
+        for _ in tl.static_range(NK):
+            dh = dh + (wide_zero,)
+        for _ in tl.static_range(NC):
+            dc = dc + (zero,)
+        tiles = common.load_weight_tiles(weight, slot, D, DC, KC, NC, NK, G, RESIDENT)
+        for t in tl.range(0, steps, num_stages=STAGES):
+            has_previous = t + 1 < steps
+            h = common.load_parts(out + wide_row + delta * (S * D), valid & has_previous, D, KC, NK, False)
+            sums = ()
+            if MATMULS_FIRST:
+                for n in tl.static_range(NC):
+                    sum_n = common.gate_sums(
+                        gates + gate_row, h, tiles, weight, slot, n, valid, D, DC, KC, NK, G, PRECISION
+                    )  # fmt: skip
+                    sums = sums + (sum_n,)
+            dh_new = ()
+            for _ in tl.static_range(NK):
+                dh_new = dh_new + (wide_zero,)
+            dc_new = ()
+            for n in tl.static_range(NC):
+                dh_n = common.select_chunk(dh, n, R, DC, KC)
+                dh_n += common.load_chunk(grad_out + unit_row, n, valid, D, DC).to(tl.float32)
+                state = zero
+                if STATE:
+                    # 0 at the first step.
+                    before = states + unit_row + delta * (S * D)
+                    state = common.load_chunk(before, n, valid & has_previous, D, DC).to(tl.float32)
+                bias = zero
+                if CELL == common.GRU:
+                    bias = tl.load(bias_rows + n * DC, mask=common.chunk_mask(n, True, D, DC), other=0.0).to(tl.float32)
+                    dh_n += dc[n]
+                if MATMULS_FIRST:
+                    sum_n = sums[n]
+                else:
+                    if REREAD:
+                        h = common.load_parts(out + wide_row + delta * (S * D), valid & has_previous, D, KC, NK, True)
+                    sum_n = common.gate_sums(
+                        gates + gate_row, h, tiles, weight, slot, n, valid, D, DC, KC, NK, G, PRECISION
+                    )  # fmt: skip
+                parts = common.split_gates(sum_n, R, DC, G)
+                d_x, d_rec, d_state = cell_backward(parts, state, dh_n, dc[n], bias, CELL, APPROX_TANH)
+                dc_new = dc_new + (d_state,)
+                d_all = common.join_gates(d_rec, R, DC, G).to(dtype)
+                common.store_gates(grad_recurrent + gate_row, n, d_all, valid, D, DC, G)
+                if CELL == common.GRU:
+                    d_inputs = common.join_gates(d_x, R, DC, G).to(dtype)
+                    common.store_gates(grad_gates + gate_row, n, d_inputs, valid, D, DC, G)
+                dh_sum = ()
+                for k in tl.static_range(NK):
+                    tile = tl.trans(common.fetch_tile(tiles, weight, slot, n, k, D, DC, KC, NK, G))
+                    dh_sum = dh_sum + (tl.dot(d_all, tile, dh_new[k], input_precision=PRECISION),)
+                dh_new = dh_sum
+            # Multiplying by 1, a value unknown to the compiler, copies the sums out of the products' registers. If
+            # those were carried into the next step, the compiler would make all products wait for each other.
+            dh = ()
+            for k in tl.static_range(NK):
+                dh = dh + (dh_new[k] * runtime_one,)
+            dc = dc_new
+            gate_row += delta * (S * G * D)
+            unit_row += delta * (S * D)
+            wide_row += delta * (S * D)
+
+
+@triton.jit(do_not_specialize=["tokens", "per_program", "H", "W"])
+def weight_gradient_kernel(
+    grad_recurrent, out, partial, partial_bias, tokens, per_program, H, W,
+    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr,
+    ROWS: tl.constexpr, TOKENS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Partial sums of the gradient of W_hh over a range of tokens, and of a bias inside the recurrent product.
+
+    partial (programs, S, G*D, D) fp32: grad_recurrent (tokens, S*G*D) times the hidden state before the step, which is
+    `out` (tokens, S*D) one step earlier in scan order and 0 at a scan's first step. partial_bias (programs, S, G*D)
+    fp32: the sums of grad_recurrent alone.
+    """
+    slot = tl.program_id(1)
+    axis, backward, steps, stride = common.scan_geometry(slot, H, W, SCANS)
+    row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
+    delta = tl.where(backward, stride, -stride)
+    first = tl.where(backward, steps - 1, 0)
+    sums = ()
+    for _ in tl.static_range(NC):
+        sums = sums + (tl.zeros((ROWS, DC), tl.float32),)
+    # A product with ones sums the bias's gradient; 16 columns are the narrowest that a product takes.
+    ones = tl.full((TOKENS, 16), 1.0, grad_recurrent.dtype.element_ty)
+    bias = tl.zeros((ROWS, 16), tl.float32)
+    begin = tl.program_id(0) * per_program
+    end = tl.minimum(begin + per_program, tokens)
+    for start in range(begin, end, TOKENS):
+        token = start + tl.arange(0, TOKENS)
+        real = token < end
+        position = tl.where(axis == 0, (token // W) % H, token % W)
+        wide = token.to(tl.int64)
+        grads = tl.load(
+            grad_recurrent + wide[:, None] * (S * G * D) + slot * (G * D) + row[None, :],
+            mask=real[:, None] & (row[None, :] < G * D), other=0.0,
+        )  # fmt: skip
+        bias = tl.dot(tl.trans(grads), ones, bias, input_precision=PRECISION)
+        added = ()
+        for n in tl.static_range(NC):
+            column = n * DC + tl.arange(0, DC)
+            hidden = tl.load(
+                out + (wide + delta)[:, None] * (S * D) + slot * D + column[None, :],
+                mask=(real & (position != first))[:, None] & (column[None, :] < D), other=0.0,
+            )  # fmt: skip
+            added = added + (tl.dot(tl.trans(grads), hidden, sums[n], input_precision=PRECISION),)
+        sums = added
+    first_sum = (tl.program_id(0) * S + slot) * (G * D)
+    # All columns are equal, so the maximum picks one.
+    tl.store(partial_bias + first_sum + row, tl.max(bias, 1), mask=row < G * D)
+    base = partial + (first_sum + row[:, None]).to(tl.int64) * D
+    for n in tl.static_range(NC):
+        column = n * DC + tl.arange(0, DC)[None, :]
+        tl.store(base + column, sums[n], mask=(row[:, None] < G * D) & (column < D))

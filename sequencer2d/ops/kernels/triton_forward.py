@@ -1,0 +1,99 @@
+"""Forward of the fused recurrence: all scans of a token mixer in one launch, addressed in place on the NHWC grid.
+
+A program runs one scan over a tile of R rows from its first step to its last. W_hh stays on the chip. h stays in
+registers in the dtype of the gates, c in fp32. Each step reads its gates once and writes h into its slot of the
+concatenated output. Gates are copied to shared memory STAGES - 1 steps ahead, because a step that waits for memory
+takes about twice as long as its arithmetic.
+"""
+
+import triton
+import triton.language as tl
+
+from sequencer2d.ops.kernels import triton_common as common
+
+
+@triton.jit
+def cell_forward(sums, c_old, bias_n, CELL: tl.constexpr, APPROX_TANH: tl.constexpr):
+    """One step of a chunk, from the gates' pre-activations, a tuple of (R, DC), to fp32 (h, c).
+
+    For the GRU the tuple holds r, z, and the recurrent and the input part of the candidate.
+    """
+    if CELL == common.LSTM:
+        i = common.sigmoid(sums[0], APPROX_TANH)
+        f = common.sigmoid(sums[1], APPROX_TANH)
+        g = common.tanh(sums[2], APPROX_TANH)
+        o = common.sigmoid(sums[3], APPROX_TANH)
+        c = f * c_old + i * g
+        return o * common.tanh(c, APPROX_TANH), c
+    elif CELL == common.GRU:
+        r = common.sigmoid(sums[0], APPROX_TANH)
+        z = common.sigmoid(sums[1], APPROX_TANH)
+        n = common.tanh(sums[3] + r * (sums[2] + bias_n), APPROX_TANH)
+        h = n + z * (c_old - n)
+        return h, h
+    else:
+        h = common.tanh(sums[0], APPROX_TANH)
+        return h, h
+
+
+@triton.jit(do_not_specialize=["B", "H", "W"])
+def forward_kernel(
+    gates, weight, bias_n, out, cells, B, H, W,
+    SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr,
+    R: tl.constexpr, CELL: tl.constexpr, SAVE: tl.constexpr, APPROX_TANH: tl.constexpr,
+    PRECISION: tl.constexpr, RESIDENT: tl.constexpr, STAGES: tl.constexpr, MATMULS_FIRST: tl.constexpr,
+):  # fmt: skip
+    """gates (B, H, W, S*G*D), weight (S, G*D, D), bias_n (S, D) for the GRU, out (B, H, W, S*D); if SAVE, cells as out.
+
+    The fp32 state beside h is c for the LSTM. For the GRU it is h itself before rounding.
+    """
+    G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
+    slot = tl.program_id(1)
+    any_rows, steps, valid, token, delta = common.locate_rows(slot, B, H, W, SCANS, R, False)
+    if any_rows:
+        column = tl.arange(0, DC)[None, :]
+        bias_rows = bias_n + slot * D + column
+        gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D) + common.gate_columns(D, DC, G)
+        out_rows = out + token[:, None] * (S * D) + slot * D + column
+        cell_rows = cells + token[:, None] * (S * D) + slot * D + column
+
+        dtype = gates.dtype.element_ty
+        zero = tl.zeros((R, DC), tl.float32)
+        h = ()
+        c = ()
+        for _ in tl.static_range(NC):
+            h = h + (zero.to(dtype),)
+            c = c + (zero,)
+        tiles = common.load_weight_tiles(weight, slot, D, DC, DC, NC, NC, G, RESIDENT)
+        for _ in tl.range(0, steps, num_stages=STAGES):
+            sums = ()
+            if MATMULS_FIRST:
+                for n in tl.static_range(NC):
+                    sum_n = common.gate_sums(
+                        gate_rows, h, tiles, weight, slot, n, valid, D, DC, DC, NC, G, PRECISION
+                    )  # fmt: skip
+                    sums = sums + (sum_n,)
+            h_new = ()
+            c_new = ()
+            for n in tl.static_range(NC):
+                bias = zero
+                if CELL == common.GRU:
+                    bias = tl.load(bias_rows + n * DC, mask=common.chunk_mask(n, True, D, DC), other=0.0).to(tl.float32)
+                if MATMULS_FIRST:
+                    sum_n = sums[n]
+                else:
+                    sum_n = common.gate_sums(
+                        gate_rows, h, tiles, weight, slot, n, valid, D, DC, DC, NC, G, PRECISION
+                    )  # fmt: skip
+                h_chunk, c_chunk = cell_forward(common.split_gates(sum_n, R, DC, G), c[n], bias, CELL, APPROX_TANH)
+                h_new = h_new + (h_chunk.to(dtype),)
+                c_new = c_new + (c_chunk,)
+            h = h_new
+            c = c_new
+            for n in tl.static_range(NC):
+                common.store_chunk(out_rows, n, h[n], valid, D, DC)
+                if SAVE:
+                    common.store_chunk(cell_rows, n, c[n].to(dtype), valid, D, DC)
+            gate_rows += delta * (S * G * D)
+            out_rows += delta * (S * D)
+            cell_rows += delta * (S * D)

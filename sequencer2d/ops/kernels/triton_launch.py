@@ -1,0 +1,123 @@
+"""Launches the Triton kernels of the recurrence."""
+
+import torch
+import triton
+from torch import Tensor
+
+from sequencer2d.ops.cells import CELLS
+from sequencer2d.ops.kernels import launching, triton_backward, triton_forward
+from sequencer2d.ops.tuning import SharedLaunch, most_rows, multiprocessors
+
+CELL_CODES = {"lstm": 0, "gru": 1, "rnn": 2}
+
+# The weight gradient's launch: tokens and rows of a tile (wgmma needs 64 rows), and programs on a multiprocessor. All
+# of those run at a time; a second round, however small, would take as long as the first.
+WEIGHT_TOKENS = 64
+WEIGHT_ROWS = 64
+WEIGHT_PROGRAMS_PER_SM = 3
+
+
+def launch_forward(
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    *,
+    scans: tuple[int, ...],
+    cell: str,
+    save_cells: bool,
+    launches: tuple[SharedLaunch, ...],
+    approximate_tanh: bool,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """Run the forward kernel: out (B, H, W, S*D), and the cell states, shaped as out if saved and otherwise empty."""
+    batch, height, width, _ = gates.shape
+    hidden = weight_hh.shape[-1]
+    out = gates.new_empty(batch, height, width, len(scans) * hidden)
+    cells = torch.empty_like(out) if save_cells else gates.new_empty(0)
+    longest = most_rows(gates, scans)
+
+    def start(launch: SharedLaunch) -> None:
+        launching.run_kernel(
+            triton_forward.forward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
+            gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
+            SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
+            R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, APPROX_TANH=approximate_tanh, PRECISION=precision,
+            RESIDENT=launch.resident, STAGES=launch.stages, MATMULS_FIRST=launch.matmuls_first,
+            num_warps=launch.warps, num_stages=1,
+        )  # fmt: skip
+
+    key = ("forward", hidden, len(scans), cell, save_cells, gates.dtype, gates.device)
+    launching.first_that_fits(key, launches, start)
+    return out, cells
+
+
+def launch_backward(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    *,
+    scans: tuple[int, ...],
+    cell: str,
+    launches: tuple[SharedLaunch, ...],
+    approximate_tanh: bool,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """Run the backward kernel: the gradients of the gates and of the recurrent products, both (B, H, W, S*G*D).
+
+    They are the same tensor except for the GRU.
+    """
+    batch, height, width, _ = gates.shape
+    hidden = weight_hh.shape[-1]
+    grad_gates = torch.empty_like(gates)
+    grad_recurrent = torch.empty_like(gates) if cell == "gru" else grad_gates
+    longest = most_rows(gates, scans)
+
+    def start(launch: SharedLaunch) -> None:
+        inputs = launch.product_inputs or launch.chunk
+        launching.run_kernel(
+            triton_backward.backward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
+            grad_out, gates, weight_hh, weight_hh if bias_n is None else bias_n, out,
+            cells if cell == "lstm" else out, grad_gates, grad_recurrent, 1.0, batch, height, width,
+            SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
+            KC=inputs, NK=triton.cdiv(hidden, inputs), R=launch.rows, CELL=CELL_CODES[cell],
+            APPROX_TANH=approximate_tanh, PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages,
+            MATMULS_FIRST=launch.matmuls_first, num_warps=launch.warps, num_stages=1,
+        )  # fmt: skip
+
+    launching.first_that_fits(("backward", hidden, len(scans), cell, gates.dtype, gates.device), launches, start)
+    return grad_gates, grad_recurrent
+
+
+def launch_weight_gradient(
+    grad_recurrent: Tensor, out: Tensor, *, scans: tuple[int, ...], hidden: int, cell: str, precision: str
+) -> tuple[Tensor, Tensor]:
+    """The gradients of W_hh, fp32 (S, G*D, D), and of a bias inside the recurrent product, fp32 (S, G*D)."""
+    batch, height, width, _ = out.shape
+    tokens, gates = batch * height * width, CELLS[cell].gates
+    row_tiles = triton.cdiv(gates * hidden, WEIGHT_ROWS)
+    splits = max(WEIGHT_PROGRAMS_PER_SM * multiprocessors(out.device) // (len(scans) * row_tiles), 1)
+    per_program = max(triton.cdiv(triton.cdiv(tokens, splits), WEIGHT_TOKENS), 1) * WEIGHT_TOKENS
+    programs = triton.cdiv(tokens, per_program)
+    partial = out.new_empty(programs, len(scans), gates * hidden, hidden, dtype=torch.float32)
+    partial_bias = out.new_empty(programs, len(scans), gates * hidden, dtype=torch.float32)
+    grid = (programs, len(scans), row_tiles)
+    chunk = 16 if hidden <= 16 or 32 < hidden <= 48 else 32
+
+    def start(stages: int) -> None:
+        launching.run_kernel(
+            triton_backward.weight_gradient_kernel, grid,
+            grad_recurrent, out, partial, partial_bias, tokens, per_program, height, width,
+            SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
+            ROWS=WEIGHT_ROWS, TOKENS=WEIGHT_TOKENS, PRECISION=precision, num_warps=4, num_stages=stages,
+        )  # fmt: skip
+
+    launching.first_that_fits(("weight", hidden, len(scans), cell, out.dtype, out.device), (3, 2, 1), start)
+    return partial.sum(0), partial_bias.sum(0)
+
+
+def pack_scans(scans: tuple[int, ...]) -> int:
+    """Two bits a slot, slot 0 in the lowest."""
+    return sum(scan << (2 * slot) for slot, scan in enumerate(scans))

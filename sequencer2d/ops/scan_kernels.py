@@ -1,0 +1,240 @@
+"""Which kernels run the scans: W_hh in registers where those have room for it, otherwise in shared memory.
+
+The functions here take and return tensors. `scan_operators` makes operators of them. Kernels, and Triton with them, are
+imported when one runs.
+"""
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from sequencer2d.ops import devices, tuning
+from sequencer2d.ops.precision import float32_product_precision
+
+
+def scan(
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    scans: Sequence[int],
+    cell: str,
+    save_for_backward: bool,
+    weight_is_final: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Forward: the scans over gates whose input product is done.
+
+    Args:
+        gates: (B, H, W, S*G*D), the input's part of the pre-activations, with every bias that may be added to it.
+        weight_hh: (S, G*D, D).
+        bias_n: (S, D), the GRU's recurrent bias of the candidate, which the reset gate scales; otherwise None.
+        scans: the scan of each slot.
+        cell: the name of the cell.
+        save_for_backward: whether to return what backward reads.
+        weight_is_final: no launch that may still be running writes `weight_hh`, so it may be read at once.
+
+    Returns:
+        h (B, H, W, S*D), and what backward reads: the LSTM's c, shaped as h, and the activations of the gates, shaped
+        as gates, where backward reads those instead of the gates. What is not saved is empty.
+    """
+    return _scan(aligned(gates), weight_hh, bias_n, tuple(scans), cell, save_for_backward, None, weight_is_final)
+
+
+def _scan(
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    scans: tuple[int, ...],
+    cell: str,
+    save_for_backward: bool,
+    activations: Tensor | None,
+    weight_is_final: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`scan`, with the activations written to a given tensor, which may be that of the gates."""
+    weight_is_final = weight_is_final and weight_hh.is_contiguous()
+    weight_hh = weight_hh.contiguous()
+    if gates.numel() == 0:
+        return _scan_empty_grid(gates, weight_hh, cell, save_for_backward, activations)
+    with devices.current(gates):
+        if runs_in_registers(gates, weight_hh, cell, save_for_backward and activations is None):
+            from sequencer2d.ops.kernels import gluon_launch
+
+            kernel = "training" if save_for_backward else "forward"
+            try:
+                return gluon_launch.launch_forward(
+                    gates,
+                    weight_hh,
+                    scans=scans,
+                    save=save_for_backward,
+                    launches=tuning.choose_register_launches(kernel, gates, weight_hh, scans),
+                    approximate_tanh=devices.approximates_tanh(gates),
+                    early_start=weight_is_final and devices.starts_early(gates.device),
+                    activations=activations,
+                )
+            except devices.CompileError as error:
+                devices.rule_out(*_registers_key(gates, weight_hh), error=error, instead="W_hh goes to shared memory")
+        from sequencer2d.ops.kernels import triton_launch
+
+        out, cells = triton_launch.launch_forward(
+            gates,
+            weight_hh,
+            bias_n,
+            scans=scans,
+            cell=cell,
+            save_cells=save_for_backward and cell == "lstm",
+            launches=tuning.choose_shared_launches("forward", gates, weight_hh, scans),
+            approximate_tanh=devices.approximates_tanh(gates),
+            precision=float32_product_precision(),
+        )
+        return out, cells, gates.new_empty(0)
+
+
+def runs_in_registers(gates: Tensor, weight_hh: Tensor, cell: str, save_activations: bool = False) -> bool:
+    """Whether the kernels with W_hh in registers run: the LSTM in 16 bits, of some hidden sizes, on a GPU.
+
+    save_activations: whether backward will read the gates' activations.
+    """
+    if cell != "lstm" or gates.device.type != "cuda" or gates.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    hidden = int(weight_hh.shape[-1])  # a compiler's symbol if dynamic shapes were asked for
+    if hidden not in tuning.REGISTER_RESIDENT_HIDDEN:
+        return False
+    if save_activations and hidden < tuning.MIN_HIDDEN_TO_SAVE_ACTIVATIONS:
+        return False
+    if devices.problem("registers", gates.device.type, gates.device.index) is not None:
+        return False
+    return devices.ruled_out(*_registers_key(gates, weight_hh)) is None
+
+
+def _registers_key(gates: Tensor, weight_hh: Tensor) -> tuple[Hashable, ...]:
+    return "W_hh in registers,", int(weight_hh.shape[-1]), gates.dtype, gates.device
+
+
+def _scan_empty_grid(
+    gates: Tensor, weight_hh: Tensor, cell: str, save_for_backward: bool, activations: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The results for a grid without images, rows or columns, for which no kernel may be launched."""
+    saves = save_for_backward and activations is None and runs_in_registers(gates, weight_hh, cell, True)
+    out = gates.new_empty(*gates.shape[:-1], weight_hh.shape[0] * weight_hh.shape[-1])
+    cells = torch.empty_like(out) if save_for_backward and cell == "lstm" else gates.new_empty(0)
+    return out, cells, gates.new_empty(gates.shape if saves else 0)
+
+
+def scan_backward(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    scans: Sequence[int],
+    cell: str,
+    gates_are_activations: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Backward: gradients of the gates, of weight_hh, and of a bias inside the recurrent product, fp32 (S, G*D).
+
+    For the LSTM and the RNN the last one is also the gradient of a bias of the input product.
+
+    Args:
+        grad_out: (B, H, W, S*D), the gradient of `out`.
+        gates: what `scan` was given, or the activations that it returned.
+        weight_hh: as in `scan`.
+        bias_n: as in `scan`.
+        out: h, as `scan` returned it.
+        cells: c, as `scan` returned it.
+        scans: as in `scan`.
+        cell: as in `scan`.
+        gates_are_activations: whether `gates` are activations.
+    """
+    return _scan_backward(
+        grad_out, aligned(gates), weight_hh, bias_n, out, cells, tuple(scans), cell, gates_are_activations, None
+    )
+
+
+def _scan_backward(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    scans: tuple[int, ...],
+    cell: str,
+    gates_are_activations: bool,
+    grad_gates: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`scan_backward`, with the gates' gradient written to a given tensor, which may be that of the activations."""
+    from sequencer2d.ops.kernels import triton_launch
+
+    grad_out, weight_hh = aligned(grad_out), weight_hh.contiguous()
+    if gates.numel() == 0:
+        bias_sums = weight_hh.new_zeros(weight_hh.shape[:-1], dtype=torch.float32)
+        return gates.new_empty(gates.shape), torch.zeros_like(weight_hh), bias_sums
+    with devices.current(gates):
+        if gates_are_activations:
+            from sequencer2d.ops.kernels import gluon_launch
+
+            grad_gates = grad_recurrent = gluon_launch.launch_backward(
+                grad_out,
+                gates,
+                weight_hh,
+                cells,
+                scans=scans,
+                launches=tuning.choose_register_launches("backward", gates, weight_hh, scans),
+                approximate_tanh=devices.approximates_tanh(gates),
+                grad_gates=grad_gates,
+            )
+        else:
+            grad_gates, grad_recurrent = triton_launch.launch_backward(
+                grad_out,
+                gates,
+                weight_hh,
+                bias_n,
+                out,
+                cells,
+                scans=scans,
+                cell=cell,
+                launches=tuning.choose_shared_launches("backward", gates, weight_hh, scans),
+                approximate_tanh=devices.approximates_tanh(gates),
+                precision=float32_product_precision(),
+            )
+        grad_weight, grad_bias = triton_launch.launch_weight_gradient(
+            grad_recurrent,
+            out,
+            scans=scans,
+            hidden=weight_hh.shape[-1],
+            cell=cell,
+            precision=float32_product_precision(),
+        )
+    return grad_gates, grad_weight.to(weight_hh.dtype), grad_bias
+
+
+def recompute_scan_backward(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    out: Tensor,
+    scans: tuple[int, ...],
+    cell: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`scan_backward` from h alone. For the GRU and the RNN that is enough; the LSTM's c is computed again.
+
+    To save memory, activations overwrite the gates wherever the kernels can do so. `MIN_HIDDEN_TO_SAVE_ACTIVATIONS`,
+    a question of speed, does not apply.
+    """
+    cells, gates_are_activations = out, False
+    if cell == "lstm":
+        overwritten = gates if runs_in_registers(gates, weight_hh, cell) else None
+        _, cells, activations = _scan(gates, weight_hh, bias_n, scans, cell, True, overwritten)
+        gates_are_activations = activations.dim() == gates.dim()
+    overwritten = gates if gates_are_activations else None
+    return _scan_backward(
+        grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, gates_are_activations, overwritten
+    )
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """Contiguous, and at an address that asynchronous copies accept. A view may start at any address."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
