@@ -20,10 +20,9 @@ from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.evaluation.pixels import Progress, normalised
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.nn.rnn2d import RNN2D
+from sequencer2d.ops import CELLS
 
 BINS = 50
-# The row of the gate in torch's order: LSTM i, f, g, o; GRU r, z, n.
-GATE = {"lstm": 1, "gru": 1}
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def memory_reach(
     """
     found = mixers(subject.model)
     cell = found[0][1].cell
-    if cell not in GATE:
+    if CELLS[cell].forget_gate is None:
         raise ConfigError(
             f"{subject.name} runs tanh RNNs, which have no forget gate: memory reach needs LSTM or GRU cells"
         )
@@ -133,7 +132,9 @@ def forget_gates(mixer: RNN2D, tokens: Tensor) -> Tensor:
     if mixer.axes == "flatten":
         tokens = tokens.reshape(batch, 1, height * width, -1)
         hidden = hidden.reshape(batch, 1, height * width, len(mixer.scans), mixer.hidden_dim)
-    rows = slice(GATE[mixer.cell] * mixer.hidden_dim, (GATE[mixer.cell] + 1) * mixer.hidden_dim)
+    gate = CELLS[mixer.cell].forget_gate
+    assert gate is not None
+    rows = slice(gate * mixer.hidden_dim, (gate + 1) * mixer.hidden_dim)
     w_ih, w_hh, b_ih, b_hh = (mixer.stack(kind)[:, rows] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     gates = []
     for slot, scan in enumerate(mixer.scans):

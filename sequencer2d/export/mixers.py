@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.export.onnx_layer import ONNX_GATES
+from sequencer2d.export.onnx_layer import onnx_node
 from sequencer2d.nn.rnn2d import RNN2D
-
-# oneDNN's number of an LSTM, as aten::mkldnn_rnn_layer wants it.
-LSTM_MODE = 2
+from sequencer2d.ops import CELLS
 
 
 class Stacked(nn.Module):
@@ -65,11 +63,12 @@ class Axes(nn.Module):
 
 
 class OneDNN(Stacked):
-    """LSTMs over one axis by oneDNN's primitive, (T, N, C) to (T, N, S·D): a function of libtorch, CPU only."""
+    """Recurrences over one axis by oneDNN's primitive, (T, N, C) to (T, N, S·D): a function of libtorch, CPU only."""
 
     def __init__(self, mixer: RNN2D, slots: Sequence[int]) -> None:
         super().__init__(mixer, slots)
         self.backward_scans = [mixer.scans[slot] % 2 == 1 for slot in slots]
+        self.mode = CELLS[mixer.cell].onednn_mode
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.weight_hh.shape[-1]
@@ -87,7 +86,7 @@ class OneDNN(Stacked):
                 zeros,
                 backward,
                 [],
-                LSTM_MODE,
+                self.mode,
                 hidden,
                 1,
                 True,
@@ -111,7 +110,7 @@ class OnnxLayer(Stacked):
         backward = [mixer.scans[slot] % 2 == 1 for slot in slots]
         self.direction = "bidirectional" if len(slots) == 2 else "reverse" if backward[0] else "forward"
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            setattr(self, name, _reorder(getattr(self, name), ONNX_GATES[mixer.cell]))
+            setattr(self, name, _reorder(getattr(self, name), onnx_node(mixer.cell).gate_order))
         self.register_buffer("bias", torch.cat([self.bias_ih, self.bias_hh], dim=1))
         del self.bias_ih, self.bias_hh
 

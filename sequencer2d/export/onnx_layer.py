@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sequencer2d.errors import ConfigError
 from sequencer2d.ops import vendor
-
-# Where ONNX has torch's gates: i, o, f, c of torch's i, f, g, o; z, r, h of torch's r, z, n.
-ONNX_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
+from sequencer2d.ops.cells import CELLS, OnnxNode
 
 _LIBRARY = torch.library.Library("sequencer2d_onnx", "DEF")
 _LIBRARY.define(
@@ -56,7 +55,7 @@ def _translate_grid(
     def of_slots(stacked: Any, slots: Sequence[int]) -> Any:
         """Weights or biases of some slots, their gates in ONNX's order."""
         chosen = op.Gather(stacked, constant(slots), axis=0)
-        order = ONNX_GATES[cell]
+        order = onnx_node(cell).gate_order
         gates = [op.Slice(chosen, constant([g * hidden]), constant([(g + 1) * hidden]), constant([1])) for g in order]
         return op.Concat(*gates, axis=1) if len(gates) > 1 else gates[0]
 
@@ -81,12 +80,14 @@ def _translate_grid(
 def _translate(x: Any, weight: Any, recurrence: Any, bias: Any, hidden: int, direction: str, cell: str) -> Any:
     from onnxscript import opset18 as op
 
-    arguments = {"direction": direction, "hidden_size": hidden}
-    if cell == "lstm":
-        out, _, _ = op.LSTM(x, weight, recurrence, bias, **arguments)
-    elif cell == "gru":
-        # torch multiplies the reset gate into the recurrent product after its bias.
-        out, _ = op.GRU(x, weight, recurrence, bias, linear_before_reset=1, **arguments)
-    else:
-        out, _ = op.RNN(x, weight, recurrence, bias, **arguments)
-    return out
+    node = onnx_node(cell)
+    operator = getattr(op, node.operator)
+    return operator(x, weight, recurrence, bias, direction=direction, hidden_size=hidden, **node.attributes)[0]
+
+
+def onnx_node(cell: str) -> OnnxNode:
+    """ONNX's node of a cell. Raises `ConfigError` if ONNX has none."""
+    node = CELLS[cell].onnx
+    if node is None:
+        raise ConfigError(f"ONNX has no operator for the cell {cell!r}; export to another format")
+    return node

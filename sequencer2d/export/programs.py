@@ -13,13 +13,14 @@ from torch.export import Dim, ExportedProgram
 from sequencer2d.export.loop import Loop
 from sequencer2d.export.mixers import Axes, OneDNN, OnnxLayer, Operator, with_constant_weights
 from sequencer2d.nn.rnn2d import RNN2D
+from sequencer2d.ops import CELLS
 
 Recurrence = Callable[[RNN2D], nn.Module]
 
 
 def native(mixer: RNN2D) -> nn.Module:
-    """For C++ without this package: oneDNN's LSTM, which libtorch holds; other cells as a loop of the graph."""
-    return Axes(mixer, OneDNN if mixer.cell == "lstm" else Loop)
+    """For C++ without this package: oneDNN's function if libtorch has it for the cell, otherwise a loop."""
+    return Axes(mixer, Loop if CELLS[mixer.cell].onednn_mode is None else OneDNN)
 
 
 RECURRENCES: dict[str, Recurrence] = {

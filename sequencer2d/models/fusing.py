@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from sequencer2d.errors import InputError
 from sequencer2d.nn.exact import peculiarity, share_hooks
 from sequencer2d.nn.rnn2d import RNN2D
+from sequencer2d.ops import CELLS
 
 _AXES = ("rnn_v", "rnn_h")
 # Largest relative error of a mixer's output in float64. The order of summation changes it by about 1e-15.
 _TOLERANCE = 1e-6
 M = TypeVar("M", bound=nn.Module)
-_CELLS: dict[type[nn.Module], str] = {nn.LSTM: "lstm", nn.GRU: "gru", nn.RNN: "rnn"}
+_CELLS = {cell.layer: name for name, cell in CELLS.items() if cell.layer is not None}
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,12 @@ class RecurrentWeights(nn.Module):
     def __init__(self, input_size: int, hidden_size: int, cell: str = "lstm", bidirectional: bool = True) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.cell, self.bidirectional = input_size, hidden_size, cell, bidirectional
-        width = CELLS[cell].gates * hidden_size
+        width, recurrent_width = CELLS[cell].gates * hidden_size, CELLS[cell].recurrent_gates * hidden_size
         for suffix in self.suffixes:
             self.register_parameter(f"weight_ih_l0{suffix}", nn.Parameter(torch.empty(width, input_size)))
-            self.register_parameter(f"weight_hh_l0{suffix}", nn.Parameter(torch.empty(width, hidden_size)))
+            self.register_parameter(f"weight_hh_l0{suffix}", nn.Parameter(torch.empty(recurrent_width, hidden_size)))
             self.register_parameter(f"bias_ih_l0{suffix}", nn.Parameter(torch.empty(width)))
-            self.register_parameter(f"bias_hh_l0{suffix}", nn.Parameter(torch.empty(width)))
+            self.register_parameter(f"bias_hh_l0{suffix}", nn.Parameter(torch.empty(recurrent_width)))
         self.reset_parameters()
 
     @property

@@ -8,7 +8,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.ops.operator import Operator
+from sequencer2d.ops.custom_operator import Operator
 
 
 def has_tangent(tensors: Iterable[Any]) -> bool:

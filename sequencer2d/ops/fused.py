@@ -15,6 +15,7 @@ from sequencer2d.ops import (
     devices,
     registration,  # noqa: F401  (registers the operators)
 )
+from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.precision import compute_dtype
 
 MAX_HIDDEN = 256
@@ -27,6 +28,8 @@ def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | No
     reason = devices.problem("shared", x.device.type, x.device.index)
     if reason is not None:
         return reason
+    if CELLS[cell].device_code is None:
+        return f"it has no kernels for the cell {cell}"
     dtype = compute_dtype(x)
     if dtype not in _DTYPES:
         return f"it computes in float32, float16 or bfloat16, not in {dtype}"
@@ -51,31 +54,31 @@ def rnn2d_fused(
     recompute: bool,
 ) -> Tensor:
     """`sequencer2d.ops.rnn2d` through the fused kernels; arguments as there, `recompute` for gates="recomputed"."""
-    bias, bias_n = split_biases(bias_ih, bias_hh, cell)
+    bias, inner_bias = split_biases(bias_ih, bias_hh, cell)
     dtype = compute_dtype(x)
     weight = weight_ih.flatten(0, 1)
     recurrent = weight_hh.to(dtype)
-    bias_n = None if bias_n is None else bias_n.to(dtype)
-    tensors = (x, weight, bias, recurrent, bias_n)
+    inner_bias = None if inner_bias is None else inner_bias.to(dtype)
+    tensors = (x, weight, bias, recurrent, inner_bias)
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     if training and recompute:
         bias = None if bias is None else bias.to(dtype)
-        return RecomputedRNN2D.apply(x.to(dtype), weight.to(dtype), bias, recurrent, bias_n, tuple(scans), cell)
-    if training and cell != "gru":
+        return RecomputedRNN2D.apply(x.to(dtype), weight.to(dtype), bias, recurrent, inner_bias, tuple(scans), cell)
+    if training and CELLS[cell].inner_gate is None:
         # The scans' backward yields the bias's gradient as a by-product, so that of the product need not sum it again.
         gates = F.linear(x, weight, None if bias is None else bias.detach())
         return FusedScan.apply(gates, bias, recurrent, None, tuple(scans), cell)
     gates = F.linear(x, weight, bias)
     if training:
-        return FusedScan.apply(gates, None, recurrent, bias_n, tuple(scans), cell)
-    return torch.ops.sequencer2d.scan(gates, recurrent, bias_n, tuple(scans), cell, False)[0]
+        return FusedScan.apply(gates, None, recurrent, inner_bias, tuple(scans), cell)
+    return torch.ops.sequencer2d.scan(gates, recurrent, inner_bias, tuple(scans), cell, False)[0]
 
 
 class FusedScan(torch.autograd.Function):
     """The scans over gates (B, H, W, S*G*D). Saves h, c, and the gates or their activations for backward.
 
-    `bias` (S*G*D,) is part of the gates already, but detached from them, and receives its gradient here. Not for the
-    GRU.
+    `bias` (S*G*D,) is part of the gates already, but detached from them, and receives its gradient here. Not for
+    cells with an inner gate.
     """
 
     @staticmethod
@@ -84,30 +87,30 @@ class FusedScan(torch.autograd.Function):
         gates: Tensor,
         bias: Tensor | None,
         weight_hh: Tensor,
-        bias_n: Tensor | None,
+        inner_bias: Tensor | None,
         scans: Any,
         cell: str,
     ) -> Tensor:
-        out, cells, activations = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, True)
+        out, cells, activations = torch.ops.sequencer2d.scan(gates, weight_hh, inner_bias, scans, cell, True)
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.saved_activations = activations.dim() == gates.dim()
-        ctx.save_for_backward(activations if ctx.saved_activations else gates, weight_hh, bias_n, out, cells)
+        ctx.save_for_backward(activations if ctx.saved_activations else gates, weight_hh, inner_bias, out, cells)
         ctx.scans, ctx.cell = scans, cell
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
         _refuse_double_backward()
-        gates, weight_hh, bias_n, out, cells = ctx.saved_tensors
+        gates, weight_hh, inner_bias, out, cells = ctx.saved_tensors
         grad_gates, grad_weight, grad_bias = torch.ops.sequencer2d.scan_backward(
-            grad_out, gates, weight_hh, bias_n, out, cells, ctx.scans, ctx.cell, ctx.saved_activations
+            grad_out, gates, weight_hh, inner_bias, out, cells, ctx.scans, ctx.cell, ctx.saved_activations
         )
         grad_outer = None if ctx.bias_dtype is None else grad_bias.flatten().to(ctx.bias_dtype)
-        return grad_gates, grad_outer, grad_weight, _of_bias_n(grad_bias, bias_n), None, None
+        return grad_gates, grad_outer, grad_weight, _of_inner_gate(grad_bias, inner_bias, ctx.cell), None, None
 
 
 class RecomputedRNN2D(torch.autograd.Function):
-    """Input product and scans. Saves x and h; backward repeats the product and, for the LSTM, the scans."""
+    """Input product and scans. Saves x and h; backward repeats the product and, for a cell with c, the scans."""
 
     @staticmethod
     def forward(
@@ -116,22 +119,22 @@ class RecomputedRNN2D(torch.autograd.Function):
         weight_ih: Tensor,
         bias: Tensor | None,
         weight_hh: Tensor,
-        bias_n: Tensor | None,
+        inner_bias: Tensor | None,
         scans: Any,
         cell: str,
     ) -> Tensor:
         gates = F.linear(x, weight_ih, bias)
-        out = torch.ops.sequencer2d.scan(gates, weight_hh, bias_n, scans, cell, False)[0]
-        ctx.save_for_backward(x, weight_ih, bias, weight_hh, bias_n, out)
+        out = torch.ops.sequencer2d.scan(gates, weight_hh, inner_bias, scans, cell, False)[0]
+        ctx.save_for_backward(x, weight_ih, bias, weight_hh, inner_bias, out)
         ctx.scans, ctx.cell = scans, cell
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
         _refuse_double_backward()
-        x, weight_ih, bias, weight_hh, bias_n, out = ctx.saved_tensors
+        x, weight_ih, bias, weight_hh, inner_bias, out = ctx.saved_tensors
         grads = torch.ops.sequencer2d.rnn2d_recomputing_backward(
-            grad_out, x, weight_ih, bias, weight_hh, bias_n, out, ctx.scans, ctx.cell
+            grad_out, x, weight_ih, bias, weight_hh, inner_bias, out, ctx.scans, ctx.cell
         )
         grad_x, grad_weight_ih, grad_bias, grad_weight_hh, grad_bias_hh = grads
         return (
@@ -139,26 +142,34 @@ class RecomputedRNN2D(torch.autograd.Function):
             grad_weight_ih,
             None if bias is None else grad_bias.to(bias.dtype),
             grad_weight_hh,
-            _of_bias_n(grad_bias_hh, bias_n),
+            _of_inner_gate(grad_bias_hh, inner_bias, ctx.cell),
             None,
             None,
         )
 
 
-def _of_bias_n(grad_bias: Tensor, bias_n: Tensor | None) -> Tensor | None:
-    """The gradient of the GRU's bias_n (S, D), the last of three gates in (S, 3*D)."""
-    return None if bias_n is None else grad_bias[:, 2 * bias_n.shape[1] :].to(bias_n.dtype)
+def _of_inner_gate(grad_bias: Tensor, inner_bias: Tensor | None, cell: str) -> Tensor | None:
+    """The part of the inner gate, (S, D), of the gradient of a bias of all gates, (S, G*D)."""
+    if inner_bias is None:
+        return None
+    inner_gate = CELLS[cell].inner_gate
+    assert inner_gate is not None
+    return grad_bias.unflatten(1, (CELLS[cell].gates, -1))[:, inner_gate].to(inner_bias.dtype)
 
 
 def split_biases(bias_ih: Tensor | None, bias_hh: Tensor | None, cell: str) -> tuple[Tensor | None, Tensor | None]:
-    """The bias to add to the input product, (S*G*D,), and the one that the GRU's reset gate scales, (S, D)."""
+    """The bias to add to the input product, (S*G*D,), and that of the recurrent product of the inner gate, (S, D)."""
+    row = CELLS[cell]
     if bias_ih is None or bias_hh is None:
         return None, None
-    if cell != "gru":
+    if not row.recurrent:
+        return bias_ih.flatten(), None
+    if row.inner_gate is None:
         return (bias_ih + bias_hh).flatten(), None
-    hidden = bias_hh.shape[-1] // 3
-    outside, inside = bias_hh.split((2 * hidden, hidden), dim=-1)
-    return (bias_ih + F.pad(outside, (0, hidden))).flatten(), inside.contiguous()
+    gates = list(bias_hh.chunk(row.gates, dim=-1))
+    inner = gates[row.inner_gate]
+    gates[row.inner_gate] = torch.zeros_like(inner)
+    return (bias_ih + torch.cat(gates, dim=-1)).flatten(), inner.contiguous()
 
 
 def _refuse_double_backward() -> None:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sequencer2d.ops import devices, linear_kernels
-from sequencer2d.ops.operator import Operator
+from sequencer2d.ops.custom_operator import Operator
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -130,6 +130,8 @@ def _vendor_refusal(device: str, dtypes: tuple[torch.dtype, ...]) -> Callable[..
             return f"the input is on {x.device}, it needs {device}"
         if x.dtype not in dtypes:
             return f"it does not compute in {x.dtype}"
+        if CELLS[cell].vendor is None:
+            return f"PyTorch has no function for the cell {cell}"
         if not vendor.supports(scans):
             return f"scans {tuple(scans)} hold a backward scan without the forward one before it"
         return None
@@ -165,12 +167,13 @@ def _check(
         raise InputError(f"x has shape {tuple(x.shape)}; expected (batch, height, width, channels)")
     if x.shape[1] == 0 or x.shape[2] == 0:
         raise InputError(f"x has shape {tuple(x.shape)}; a grid has at least one row and one column")
-    slots, width, hidden = len(scans), weight_hh.shape[-2], weight_hh.shape[-1]
+    slots, hidden = len(scans), weight_hh.shape[-1]
+    width, recurrent_width = CELLS[cell].gates * hidden, CELLS[cell].recurrent_gates * hidden
     expected = {
         "weight_ih": (weight_ih, (slots, width, x.shape[-1])),
-        "weight_hh": (weight_hh, (slots, CELLS[cell].gates * hidden, hidden)),
+        "weight_hh": (weight_hh, (slots, recurrent_width, hidden)),
         "bias_ih": (bias_ih, (slots, width)),
-        "bias_hh": (bias_hh, (slots, width)),
+        "bias_hh": (bias_hh, (slots, recurrent_width)),
     }
     if (bias_ih is None) != (bias_hh is None):
         raise InputError("give both biases or neither")

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from sequencer2d.ops import devices, tuning
+from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.precision import float32_product_precision
 
 
 def scan(
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     scans: Sequence[int],
     cell: str,
     save_for_backward: bool,
@@ -27,23 +28,23 @@ def scan(
     Args:
         gates: (B, H, W, S*G*D), the input's part of the pre-activations, with every bias that may be added to it.
         weight_hh: (S, G*D, D).
-        bias_n: (S, D), the GRU's recurrent bias of the candidate, which the reset gate scales; otherwise None.
+        inner_bias: (S, D), the recurrent bias of the cell's inner gate; None if it has none, or no biases.
         scans: the scan of each slot.
         cell: the name of the cell.
         save_for_backward: whether to return what backward reads.
         weight_is_final: no launch that may still be running writes `weight_hh`, so it may be read at once.
 
     Returns:
-        h (B, H, W, S*D), and what backward reads: the LSTM's c, shaped as h, and the activations of the gates, shaped
-        as gates, where backward reads those instead of the gates. What is not saved is empty.
+        h (B, H, W, S*D), and what backward reads: c, shaped as h, if the cell has it, and the activations of the gates,
+        shaped as gates, where backward reads those instead of the gates. What is not saved is empty.
     """
-    return _scan(aligned(gates), weight_hh, bias_n, tuple(scans), cell, save_for_backward, None, weight_is_final)
+    return _scan(aligned(gates), weight_hh, inner_bias, tuple(scans), cell, save_for_backward, None, weight_is_final)
 
 
 def _scan(
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     scans: tuple[int, ...],
     cell: str,
     save_for_backward: bool,
@@ -78,10 +79,10 @@ def _scan(
         out, cells = triton_launch.launch_forward(
             gates,
             weight_hh,
-            bias_n,
+            inner_bias,
             scans=scans,
             cell=cell,
-            save_cells=save_for_backward and cell == "lstm",
+            save_cells=save_for_backward and CELLS[cell].has_c,
             launches=tuning.choose_shared_launches("forward", gates, weight_hh, scans),
             approximate_tanh=devices.approximates_tanh(gates),
             precision=float32_product_precision(),
@@ -90,11 +91,14 @@ def _scan(
 
 
 def runs_in_registers(gates: Tensor, weight_hh: Tensor, cell: str, save_activations: bool = False) -> bool:
-    """Whether the kernels with W_hh in registers run: the LSTM in 16 bits, of some hidden sizes, on a GPU.
+    """Whether the kernels with W_hh in registers run: in 16 bits, for some cells and hidden sizes, on a GPU.
 
     save_activations: whether backward will read the gates' activations.
     """
-    if cell != "lstm" or gates.device.type != "cuda" or gates.dtype not in (torch.float16, torch.bfloat16):
+    device_code = CELLS[cell].device_code
+    if device_code is None or not device_code.in_registers:
+        return False
+    if gates.device.type != "cuda" or gates.dtype not in (torch.float16, torch.bfloat16):
         return False
     hidden = int(weight_hh.shape[-1])  # a compiler's symbol if dynamic shapes were asked for
     if hidden not in tuning.REGISTER_RESIDENT_HIDDEN:
@@ -116,7 +120,7 @@ def _scan_empty_grid(
     """The results for a grid without images, rows or columns, for which no kernel may be launched."""
     saves = save_for_backward and activations is None and runs_in_registers(gates, weight_hh, cell, True)
     out = gates.new_empty(*gates.shape[:-1], weight_hh.shape[0] * weight_hh.shape[-1])
-    cells = torch.empty_like(out) if save_for_backward and cell == "lstm" else gates.new_empty(0)
+    cells = torch.empty_like(out) if save_for_backward and CELLS[cell].has_c else gates.new_empty(0)
     return out, cells, gates.new_empty(gates.shape if saves else 0)
 
 
@@ -124,7 +128,7 @@ def scan_backward(
     grad_out: Tensor,
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     out: Tensor,
     cells: Tensor,
     scans: Sequence[int],
@@ -133,13 +137,13 @@ def scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Backward: gradients of the gates, of weight_hh, and of a bias inside the recurrent product, fp32 (S, G*D).
 
-    For the LSTM and the RNN the last one is also the gradient of a bias of the input product.
+    For a cell without an inner gate the last one is also the gradient of a bias of the input product.
 
     Args:
         grad_out: (B, H, W, S*D), the gradient of `out`.
         gates: what `scan` was given, or the activations that it returned.
         weight_hh: as in `scan`.
-        bias_n: as in `scan`.
+        inner_bias: as in `scan`.
         out: h, as `scan` returned it.
         cells: c, as `scan` returned it.
         scans: as in `scan`.
@@ -147,7 +151,7 @@ def scan_backward(
         gates_are_activations: whether `gates` are activations.
     """
     return _scan_backward(
-        grad_out, aligned(gates), weight_hh, bias_n, out, cells, tuple(scans), cell, gates_are_activations, None
+        grad_out, aligned(gates), weight_hh, inner_bias, out, cells, tuple(scans), cell, gates_are_activations, None
     )
 
 
@@ -155,7 +159,7 @@ def _scan_backward(
     grad_out: Tensor,
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     out: Tensor,
     cells: Tensor,
     scans: tuple[int, ...],
@@ -189,7 +193,7 @@ def _scan_backward(
                 grad_out,
                 gates,
                 weight_hh,
-                bias_n,
+                inner_bias,
                 out,
                 cells,
                 scans=scans,
@@ -213,24 +217,24 @@ def recompute_scan_backward(
     grad_out: Tensor,
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     out: Tensor,
     scans: tuple[int, ...],
     cell: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`scan_backward` from h alone. For the GRU and the RNN that is enough; the LSTM's c is computed again.
+    """`scan_backward` from h alone. If the cell has a state c, forward runs again for it.
 
     To save memory, activations overwrite the gates wherever the kernels can do so. `MIN_HIDDEN_TO_SAVE_ACTIVATIONS`,
     a question of speed, does not apply.
     """
     cells, gates_are_activations = out, False
-    if cell == "lstm":
+    if CELLS[cell].has_c:
         overwritten = gates if runs_in_registers(gates, weight_hh, cell) else None
-        _, cells, activations = _scan(gates, weight_hh, bias_n, scans, cell, True, overwritten)
+        _, cells, activations = _scan(gates, weight_hh, inner_bias, scans, cell, True, overwritten)
         gates_are_activations = activations.dim() == gates.dim()
     overwritten = gates if gates_are_activations else None
     return _scan_backward(
-        grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, gates_are_activations, overwritten
+        grad_out, gates, weight_hh, inner_bias, out, cells, scans, cell, gates_are_activations, overwritten
     )
 
 

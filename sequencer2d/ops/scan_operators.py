@@ -8,14 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sequencer2d.ops import devices, reference, scan_kernels
-from sequencer2d.ops.operator import Operator
+from sequencer2d.ops.cells import CELLS
+from sequencer2d.ops.custom_operator import Operator
 from sequencer2d.ops.vendor_operators import vjp
 
 
 def scan(
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     scans: Sequence[int],
     cell: str,
     save_for_backward: bool,
@@ -24,10 +25,10 @@ def scan(
     """See `scan_kernels.scan`."""
 
     def by_reference(*_: Any) -> tuple[Tensor, Tensor, Tensor]:
-        out, *cells = reference.scan_states(gates, weight_hh, _gru_bias(bias_n), scans=scans, cell=cell)
+        out, *cells = reference.scan_states(gates, weight_hh, _recurrent_bias(inner_bias, cell), scans=scans, cell=cell)
         return out, cells[0] if save_for_backward and cells else gates.new_empty(0), gates.new_empty(0)
 
-    arguments = (gates, weight_hh, bias_n, scans, cell, save_for_backward, weight_is_final)
+    arguments = (gates, weight_hh, inner_bias, scans, cell, save_for_backward, weight_is_final)
     return _kernels_or_reference(scan_kernels.scan, by_reference, arguments, gates, weight_hh, cell)
 
 
@@ -35,7 +36,7 @@ def scan_backward(
     grad_out: Tensor,
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     out: Tensor,
     cells: Tensor,
     scans: Sequence[int],
@@ -43,12 +44,12 @@ def scan_backward(
     gates_are_activations: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `scan_kernels.scan_backward`."""
-    arguments = (grad_out, gates, weight_hh, bias_n, out, cells, scans, cell, gates_are_activations)
+    arguments = (grad_out, gates, weight_hh, inner_bias, out, cells, scans, cell, gates_are_activations)
     if gates_are_activations:
         return scan_kernels.scan_backward(*arguments)
     return _kernels_or_reference(
         scan_kernels.scan_backward,
-        lambda *_: _scan_backward_reference(grad_out, gates, weight_hh, bias_n, scans, cell),
+        lambda *_: _scan_backward_reference(grad_out, gates, weight_hh, inner_bias, scans, cell),
         arguments, gates, weight_hh, cell,
     )  # fmt: skip
 
@@ -59,7 +60,7 @@ def rnn2d_recomputing_backward(
     weight_ih: Tensor,
     bias: Tensor | None,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     out: Tensor,
     scans: Sequence[int],
     cell: str,
@@ -72,13 +73,14 @@ def rnn2d_recomputing_backward(
     gates = scan_kernels.aligned(F.linear(x, weight_ih, bias))
     grad_gates, grad_weight_hh, grad_bias_hh = _kernels_or_reference(
         scan_kernels.recompute_scan_backward,
-        lambda *_: _scan_backward_reference(grad_out, gates, weight_hh, bias_n, scans, cell),
-        (grad_out, gates, weight_hh, bias_n, out, tuple(scans), cell),
+        lambda *_: _scan_backward_reference(grad_out, gates, weight_hh, inner_bias, scans, cell),
+        (grad_out, gates, weight_hh, inner_bias, out, tuple(scans), cell),
         gates, weight_hh, cell,
     )  # fmt: skip
     flat = grad_gates.flatten(0, -2)
     # The results of an operator may not share memory, hence the copy.
-    grad_bias = flat.sum(0, dtype=torch.float32) if cell == "gru" else grad_bias_hh.flatten().clone()
+    has_inner_gate = CELLS[cell].inner_gate is not None
+    grad_bias = flat.sum(0, dtype=torch.float32) if has_inner_gate else grad_bias_hh.flatten().clone()
     return grad_gates @ weight_ih, flat.T @ x.flatten(0, -2), grad_bias, grad_weight_hh, grad_bias_hh
 
 
@@ -101,37 +103,41 @@ def _kernels_or_reference(
 
 
 def _scan_backward_reference(
-    grad_out: Tensor, gates: Tensor, weight_hh: Tensor, bias_n: Tensor | None, scans: Sequence[int], cell: str
+    grad_out: Tensor, gates: Tensor, weight_hh: Tensor, inner_bias: Tensor | None, scans: Sequence[int], cell: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad_gates, grad_weight, grad_bias_n = vjp(
-        lambda g, w, b: reference.scan_gates(g, w, _gru_bias(b), scans=scans, cell=cell),
-        [gates, weight_hh, bias_n],
+    grad_gates, grad_weight, grad_inner_bias = vjp(
+        lambda g, w, b: reference.scan_gates(g, w, _recurrent_bias(b, cell), scans=scans, cell=cell),
+        [gates, weight_hh, inner_bias],
         grad_out,
     )
     assert grad_gates is not None
     assert grad_weight is not None
     bias_sums = grad_gates.flatten(0, -2).sum(0).view(len(scans), -1)
-    if grad_bias_n is not None:
-        bias_sums = torch.cat([bias_sums[:, : -grad_bias_n.shape[1]], grad_bias_n], 1)
+    if grad_inner_bias is not None:
+        bias_sums.unflatten(1, (CELLS[cell].gates, -1))[:, CELLS[cell].inner_gate] = grad_inner_bias
     return grad_gates, grad_weight, bias_sums.float()
 
 
-def _gru_bias(bias_n: Tensor | None) -> Tensor | None:
-    """(S, D) to (S, 3*D): the recurrent bias of the candidate alone. The other recurrent biases are in the gates."""
-    return None if bias_n is None else F.pad(bias_n, (2 * bias_n.shape[-1], 0))
+def _recurrent_bias(inner_bias: Tensor | None, cell: str) -> Tensor | None:
+    """The bias of the recurrent product, (S, D) to (S, G*D): that of the inner gate. The others are in the gates."""
+    inner_gate = CELLS[cell].inner_gate
+    if inner_bias is None or inner_gate is None:
+        return None
+    hidden = inner_bias.shape[-1]
+    return F.pad(inner_bias, (inner_gate * hidden, (CELLS[cell].gates - 1 - inner_gate) * hidden))
 
 
 def _fake_scan(
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     scans: Sequence[int],
     cell: str,
     save_for_backward: bool,
     weight_is_final: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     out = gates.new_empty(*gates.shape[:-1], len(scans) * weight_hh.shape[-1])
-    cells = torch.empty_like(out) if save_for_backward and cell == "lstm" else gates.new_empty(0)
+    cells = torch.empty_like(out) if save_for_backward and CELLS[cell].has_c else gates.new_empty(0)
     saves = save_for_backward and scan_kernels.runs_in_registers(gates, weight_hh, cell, True)
     return out, cells, gates.new_empty(gates.shape if saves else 0)
 
@@ -140,7 +146,7 @@ def _fake_scan_backward(
     grad_out: Tensor,
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     out: Tensor,
     cells: Tensor,
     scans: Sequence[int],
@@ -156,7 +162,7 @@ def _fake_recomputing_backward(
     weight_ih: Tensor,
     bias: Tensor | None,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     out: Tensor,
     scans: Sequence[int],
     cell: str,
@@ -176,20 +182,20 @@ def _fake_bias_sums(weight_hh: Tensor) -> Tensor:
 
 OPERATORS = (
     Operator(
-        "scan(Tensor gates, Tensor weight_hh, Tensor? bias_n, int[] scans, str cell, bool save_for_backward, "
+        "scan(Tensor gates, Tensor weight_hh, Tensor? inner_bias, int[] scans, str cell, bool save_for_backward, "
         "bool weight_is_final=False) -> (Tensor, Tensor, Tensor)",
         run=scan,
         fake=_fake_scan,
     ),
     Operator(
-        "scan_backward(Tensor grad_out, Tensor gates, Tensor weight_hh, Tensor? bias_n, Tensor out, Tensor cells, "
+        "scan_backward(Tensor grad_out, Tensor gates, Tensor weight_hh, Tensor? inner_bias, Tensor out, Tensor cells, "
         "int[] scans, str cell, bool gates_are_activations) -> (Tensor, Tensor, Tensor)",
         run=scan_backward,
         fake=_fake_scan_backward,
     ),
     Operator(
         "rnn2d_recomputing_backward(Tensor grad_out, Tensor x, Tensor weight_ih, Tensor? bias, Tensor weight_hh, "
-        "Tensor? bias_n, Tensor out, int[] scans, str cell) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        "Tensor? inner_bias, Tensor out, int[] scans, str cell) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
         run=rnn2d_recomputing_backward,
         fake=_fake_recomputing_backward,
     ),

@@ -5,14 +5,13 @@ avoid these copies.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.precision import compute_dtype
-
-_FUNCTIONS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"lstm": torch.lstm, "gru": torch.gru, "rnn": torch.rnn_tanh}
 
 
 def rnn2d_vendor(
@@ -25,7 +24,7 @@ def rnn2d_vendor(
     scans: Sequence[int],
     cell: str,
 ) -> Tensor:
-    """`sequencer2d.ops.rnn2d` through torch.lstm, torch.gru or torch.rnn_tanh; same arguments."""
+    """`sequencer2d.ops.rnn2d` through torch's function of the cell; same arguments."""
     outputs = []
     for slots in runs(scans):
         flat = _flat_weights(weight_ih, weight_hh, bias_ih, bias_hh, slots)
@@ -66,11 +65,13 @@ def _sequences(x: Tensor, flat: list[Tensor], slots: Sequence[int], cell: str, h
     hidden = flat[1].shape[-1]
     # The vendor's kernels need states of the dtype they compute in, which autocast may change.
     zeros = sequences.new_zeros(len(slots), batch * rows, hidden, dtype=compute_dtype(x))
-    state = (zeros, zeros) if cell == "lstm" else zeros
+    state = (zeros, zeros) if CELLS[cell].has_c else zeros
+    function = CELLS[cell].vendor
+    assert function is not None, f"PyTorch has no function for the cell {cell}"
     # cuDNN has a backward only for a forward in training mode. Without dropout both modes compute the same.
     train = torch.is_grad_enabled()
     with warnings.catch_warnings():
         # The weights are slices of one stack. cuDNN compacts them at each call, which costs little.
         warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous")
-        output = _FUNCTIONS[cell](sequences, state, flat, has_bias, 1, 0.0, train, len(slots) == 2, False)[0]
+        output = function(sequences, state, flat, has_bias, 1, 0.0, train, len(slots) == 2, False)[0]
     return output.reshape(steps, batch, rows, len(slots) * hidden)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sequencer2d.ops import vendor
-from sequencer2d.ops.operator import Operator
+from sequencer2d.ops.custom_operator import Operator
 
 
 def rnn2d(

@@ -47,13 +47,13 @@ def make_problem(
 ) -> Problem:
     """Inputs of unit variance times `scale`, weights as a recurrent layer starts."""
     generator = torch.Generator().manual_seed(seed)
-    slots, width_gates = len(scans), CELLS[cell].gates * hidden
+    slots, rows, recurrent_rows = len(scans), CELLS[cell].gates * hidden, CELLS[cell].recurrent_gates * hidden
     shapes = [
         (batch, height, width, channels),
-        (slots, width_gates, channels),
-        (slots, width_gates, hidden),
-        (slots, width_gates),
-        (slots, width_gates),
+        (slots, rows, channels),
+        (slots, recurrent_rows, hidden),
+        (slots, rows),
+        (slots, recurrent_rows),
     ]
     values = [torch.randn(*shape, generator=generator) for shape in shapes]
     values[0] *= scale

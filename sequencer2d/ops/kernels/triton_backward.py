@@ -12,54 +12,20 @@ import triton.language as tl
 from sequencer2d.ops.kernels import triton_common as common
 
 
-@triton.jit
-def cell_backward(sums, state, dh, dc, bias_n, CELL: tl.constexpr, APPROX_TANH: tl.constexpr):
-    """Gradients of one step of a chunk, in fp32.
-
-    `sums` are the pre-activations as in forward, `state` is the state before the step (LSTM: c, GRU: h), `dh` and `dc`
-    are the gradients of what the step returned.
-
-    Returns:
-        The gradients of the gates' input part, of their recurrent part, and of the state before the step.
-    """
-    if CELL == common.LSTM:
-        i = common.sigmoid(sums[0], APPROX_TANH)
-        f = common.sigmoid(sums[1], APPROX_TANH)
-        g = common.tanh(sums[2], APPROX_TANH)
-        o = common.sigmoid(sums[3], APPROX_TANH)
-        u = common.tanh(f * state + i * g, APPROX_TANH)
-        dc += dh * o * (1.0 - u * u)
-        d = (dc * g * i * (1.0 - i), dc * state * f * (1.0 - f), dc * i * (1.0 - g * g), dh * u * o * (1.0 - o))
-        return d, d, dc * f
-    elif CELL == common.GRU:
-        r = common.sigmoid(sums[0], APPROX_TANH)
-        z = common.sigmoid(sums[1], APPROX_TANH)
-        recurrent_n = sums[2] + bias_n
-        n = common.tanh(sums[3] + r * recurrent_n, APPROX_TANH)
-        dn = dh * (1.0 - z) * (1.0 - n * n)
-        dr = dn * recurrent_n * r * (1.0 - r)
-        dz = dh * (state - n) * z * (1.0 - z)
-        return (dr, dz, dn), (dr, dz, dn * r), dh * z
-    else:
-        h = common.tanh(sums[0], APPROX_TANH)
-        d = (dh * (1.0 - h * h),)
-        return d, d, dc
-
-
 @triton.jit(do_not_specialize=["B", "H", "W"])
 def backward_kernel(
-    grad_out, gates, weight, bias_n, out, states, grad_gates, grad_recurrent, runtime_one, B, H, W,
+    grad_out, gates, weight, inner_bias, out, states, grad_gates, grad_recurrent, runtime_one, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
-    NK: tl.constexpr, R: tl.constexpr, CELL: tl.constexpr, APPROX_TANH: tl.constexpr, PRECISION: tl.constexpr,
+    NK: tl.constexpr, R: tl.constexpr, CELL_BACKWARD: tl.constexpr, G: tl.constexpr, HAS_INNER_GATE: tl.constexpr,
+    STATE: tl.constexpr, APPROX_TANH: tl.constexpr, PRECISION: tl.constexpr,
     RESIDENT: tl.constexpr, STAGES: tl.constexpr, MATMULS_FIRST: tl.constexpr,
 ):  # fmt: skip
-    """Shapes as in forward; grad_gates and grad_recurrent as gates; states: c for the LSTM, out for the GRU.
+    """Shapes as in forward; grad_gates and grad_recurrent as gates; states as out.
 
-    grad_recurrent receives the gradients of the recurrent product. Only for the GRU do they differ from those of the
-    input product; for the other cells it is the same tensor as grad_gates.
+    grad_recurrent receives the gradients of the recurrent product. They differ from those of the input product only if
+    HAS_INNER_GATE; otherwise it is the same tensor as grad_gates. STATE says what `states` holds: c, or h (that is,
+    `out`); NO_STATE: the cell reads neither. CELL_BACKWARD is one of the device functions of `triton_cells`.
     """
-    G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
-    STATE: tl.constexpr = CELL != common.RNN
     # Every warp needs all of h as an operand of the products. In fp32 the operand is split into two TF32 parts, which
     # leaves too few registers to keep h, so it is read again for each chunk.
     REREAD: tl.constexpr = False if MATMULS_FIRST else gates.dtype.element_ty == tl.float32
@@ -69,7 +35,7 @@ def backward_kernel(
     if any_rows:
         # All tensors share three offsets: this kernel is short of registers.
         column = tl.arange(0, DC)[None, :]
-        bias_rows = bias_n + slot * D + column
+        bias_rows = inner_bias + slot * D + column
         gate_row = token[:, None] * (S * G * D) + slot * (G * D) + common.gate_columns(D, DC, G)
         unit_row = token[:, None] * (S * D) + slot * D + column
         wide_row = token[:, None] * (S * D) + slot * D + tl.arange(0, KC)[None, :]
@@ -101,13 +67,14 @@ def backward_kernel(
                 dh_n = common.select_chunk(dh, n, R, DC, KC)
                 dh_n += common.load_chunk(grad_out + unit_row, n, valid, D, DC).to(tl.float32)
                 state = zero
-                if STATE:
+                if STATE != common.NO_STATE:
                     # 0 at the first step.
                     before = states + unit_row + delta * (S * D)
                     state = common.load_chunk(before, n, valid & has_previous, D, DC).to(tl.float32)
                 bias = zero
-                if CELL == common.GRU:
+                if HAS_INNER_GATE:
                     bias = tl.load(bias_rows + n * DC, mask=common.chunk_mask(n, True, D, DC), other=0.0).to(tl.float32)
+                if STATE == common.STATE_H:
                     dh_n += dc[n]
                 if MATMULS_FIRST:
                     sum_n = sums[n]
@@ -118,11 +85,11 @@ def backward_kernel(
                         gates + gate_row, h, tiles, weight, slot, n, valid, D, DC, KC, NK, G, PRECISION
                     )  # fmt: skip
                 parts = common.split_gates(sum_n, R, DC, G)
-                d_x, d_rec, d_state = cell_backward(parts, state, dh_n, dc[n], bias, CELL, APPROX_TANH)
+                d_x, d_rec, d_state = CELL_BACKWARD(parts, state, dh_n, dc[n], bias, APPROX_TANH)
                 dc_new = dc_new + (d_state,)
                 d_all = common.join_gates(d_rec, R, DC, G).to(dtype)
                 common.store_gates(grad_recurrent + gate_row, n, d_all, valid, D, DC, G)
-                if CELL == common.GRU:
+                if HAS_INNER_GATE:
                     d_inputs = common.join_gates(d_x, R, DC, G).to(dtype)
                     common.store_gates(grad_gates + gate_row, n, d_inputs, valid, D, DC, G)
                 dh_sum = ()

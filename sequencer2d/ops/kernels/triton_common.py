@@ -11,9 +11,10 @@ DC units: three chunks of 16 or 32 waste nothing, where padding to 64 or 128 wou
 import triton
 import triton.language as tl
 
-LSTM = tl.constexpr(0)
-GRU = tl.constexpr(1)
-RNN = tl.constexpr(2)
+# The state that the backward step of a cell reads.
+NO_STATE = tl.constexpr(0)
+STATE_H = tl.constexpr(1)
+STATE_C = tl.constexpr(2)
 
 
 @triton.jit
@@ -185,7 +186,7 @@ def store_chunk(pointers, n: tl.constexpr, value, valid, D: tl.constexpr, DC: tl
 def gate_columns(D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
     """Offsets of chunk 0 of all gates of a scan, side by side in the order of `load_weight_tile`: (1, GP*DC).
 
-    The GRU's candidate gate takes the third place and again the fourth (see `gate_sums`).
+    Of three gates the last, the inner gate, takes the third place and again the fourth (see `gate_sums`).
     """
     GP: tl.constexpr = 4 if G > 1 else 1
     column = tl.arange(0, GP * DC)[None, :]
@@ -199,7 +200,7 @@ def gate_columns(D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr):
 def gates_mask(
     n: tl.constexpr, valid, without: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr,
 ):  # fmt: skip
-    """The mask of chunk n of all gates side by side. For the GRU it leaves out the place `without` of the four."""
+    """The mask of chunk n of all gates side by side. Of three gates' four places it leaves out the place `without`."""
     GP: tl.constexpr = 4 if G > 1 else 1
     column = tl.arange(0, GP * DC)[None, :]
     mask = valid
@@ -214,7 +215,7 @@ def gates_mask(
 def store_gates(
     pointers, n: tl.constexpr, value, valid, D: tl.constexpr, DC: tl.constexpr, G: tl.constexpr,
 ):  # fmt: skip
-    """Store `value` (R, GP*DC) as chunk n of all gates, without the GRU's fourth place."""
+    """Store `value` (R, GP*DC) as chunk n of all gates, without the fourth place of three gates."""
     tl.store(pointers + n * DC, value, mask=gates_mask(n, valid, 3, D, DC, G))
 
 
@@ -225,8 +226,8 @@ def gate_sums(
 ):  # fmt: skip
     """The pre-activations of chunk n of all gates side by side, W_ih·x + b + W_hh·h: fp32 (R, GP*DC).
 
-    The GRU's candidate keeps the two products apart: the third place holds W_hh·h, the fourth the input's part, where
-    W_hh has zeros. `pointers` are those of chunk 0.
+    Of three gates the last, the inner gate, keeps the two products apart: the third place holds W_hh·h, the fourth the
+    input's part, where W_hh has zeros. `pointers` are those of chunk 0.
     """
     mask = gates_mask(n, valid, 2, D, DC, G)
     sums = tl.load(pointers + n * DC, mask=mask, other=0.0).to(tl.float32)

@@ -12,47 +12,24 @@ import triton.language as tl
 from sequencer2d.ops.kernels import triton_common as common
 
 
-@triton.jit
-def cell_forward(sums, c_old, bias_n, CELL: tl.constexpr, APPROX_TANH: tl.constexpr):
-    """One step of a chunk, from the gates' pre-activations, a tuple of (R, DC), to fp32 (h, c).
-
-    For the GRU the tuple holds r, z, and the recurrent and the input part of the candidate.
-    """
-    if CELL == common.LSTM:
-        i = common.sigmoid(sums[0], APPROX_TANH)
-        f = common.sigmoid(sums[1], APPROX_TANH)
-        g = common.tanh(sums[2], APPROX_TANH)
-        o = common.sigmoid(sums[3], APPROX_TANH)
-        c = f * c_old + i * g
-        return o * common.tanh(c, APPROX_TANH), c
-    elif CELL == common.GRU:
-        r = common.sigmoid(sums[0], APPROX_TANH)
-        z = common.sigmoid(sums[1], APPROX_TANH)
-        n = common.tanh(sums[3] + r * (sums[2] + bias_n), APPROX_TANH)
-        h = n + z * (c_old - n)
-        return h, h
-    else:
-        h = common.tanh(sums[0], APPROX_TANH)
-        return h, h
-
-
 @triton.jit(do_not_specialize=["B", "H", "W"])
 def forward_kernel(
-    gates, weight, bias_n, out, cells, B, H, W,
+    gates, weight, inner_bias, out, cells, B, H, W,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr,
-    R: tl.constexpr, CELL: tl.constexpr, SAVE: tl.constexpr, APPROX_TANH: tl.constexpr,
-    PRECISION: tl.constexpr, RESIDENT: tl.constexpr, STAGES: tl.constexpr, MATMULS_FIRST: tl.constexpr,
+    R: tl.constexpr, CELL_FORWARD: tl.constexpr, G: tl.constexpr, HAS_INNER_GATE: tl.constexpr, SAVE: tl.constexpr,
+    APPROX_TANH: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr, STAGES: tl.constexpr,
+    MATMULS_FIRST: tl.constexpr,
 ):  # fmt: skip
-    """gates (B, H, W, S*G*D), weight (S, G*D, D), bias_n (S, D) for the GRU, out (B, H, W, S*D); if SAVE, cells as out.
+    """gates (B, H, W, S*G*D), weight (S, G*D, D), inner_bias (S, D), out (B, H, W, S*D); if SAVE, cells as out.
 
-    The fp32 state beside h is c for the LSTM. For the GRU it is h itself before rounding.
+    Beside h the kernel carries an fp32 state: c, or h itself before rounding for a cell without c. CELL_FORWARD is one
+    of the device functions of `triton_cells`. inner_bias is read if HAS_INNER_GATE.
     """
-    G: tl.constexpr = 4 if CELL == common.LSTM else (3 if CELL == common.GRU else 1)
     slot = tl.program_id(1)
     any_rows, steps, valid, token, delta = common.locate_rows(slot, B, H, W, SCANS, R, False)
     if any_rows:
         column = tl.arange(0, DC)[None, :]
-        bias_rows = bias_n + slot * D + column
+        bias_rows = inner_bias + slot * D + column
         gate_rows = gates + token[:, None] * (S * G * D) + slot * (G * D) + common.gate_columns(D, DC, G)
         out_rows = out + token[:, None] * (S * D) + slot * D + column
         cell_rows = cells + token[:, None] * (S * D) + slot * D + column
@@ -77,7 +54,7 @@ def forward_kernel(
             c_new = ()
             for n in tl.static_range(NC):
                 bias = zero
-                if CELL == common.GRU:
+                if HAS_INNER_GATE:
                     bias = tl.load(bias_rows + n * DC, mask=common.chunk_mask(n, True, D, DC), other=0.0).to(tl.float32)
                 if MATMULS_FIRST:
                     sum_n = sums[n]
@@ -85,7 +62,7 @@ def forward_kernel(
                     sum_n = common.gate_sums(
                         gate_rows, h, tiles, weight, slot, n, valid, D, DC, DC, NC, G, PRECISION
                     )  # fmt: skip
-                h_chunk, c_chunk = cell_forward(common.split_gates(sum_n, R, DC, G), c[n], bias, CELL, APPROX_TANH)
+                h_chunk, c_chunk = CELL_FORWARD(common.split_gates(sum_n, R, DC, G), c[n], bias, APPROX_TANH)
                 h_new = h_new + (h_chunk.to(dtype),)
                 c_new = c_new + (c_chunk,)
             h = h_new

@@ -1,14 +1,16 @@
 """Launches the Triton kernels of the recurrence."""
 
+import functools
+import importlib
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
 
 from sequencer2d.ops.cells import CELLS
-from sequencer2d.ops.kernels import launching, triton_backward, triton_forward
+from sequencer2d.ops.kernels import launching, triton_backward, triton_common, triton_forward
 from sequencer2d.ops.tuning import SharedLaunch, most_rows, multiprocessors
-
-CELL_CODES = {"lstm": 0, "gru": 1, "rnn": 2}
 
 # The weight gradient's launch: tokens and rows of a tile (wgmma needs 64 rows), and programs on a multiprocessor. All
 # of those run at a time; a second round, however small, would take as long as the first.
@@ -20,7 +22,7 @@ WEIGHT_PROGRAMS_PER_SM = 3
 def launch_forward(
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     *,
     scans: tuple[int, ...],
     cell: str,
@@ -39,10 +41,11 @@ def launch_forward(
     def start(launch: SharedLaunch) -> None:
         launching.run_kernel(
             triton_forward.forward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
-            gates, weight_hh, weight_hh if bias_n is None else bias_n, out, cells, batch, height, width,
+            gates, weight_hh, weight_hh if inner_bias is None else inner_bias, out, cells, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
-            R=launch.rows, CELL=CELL_CODES[cell], SAVE=save_cells, APPROX_TANH=approximate_tanh, PRECISION=precision,
-            RESIDENT=launch.resident, STAGES=launch.stages, MATMULS_FIRST=launch.matmuls_first,
+            R=launch.rows, CELL_FORWARD=device_function(cell, "forward"), G=CELLS[cell].gates,
+            HAS_INNER_GATE=CELLS[cell].inner_gate is not None, SAVE=save_cells, APPROX_TANH=approximate_tanh,
+            PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, MATMULS_FIRST=launch.matmuls_first,
             num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 
@@ -55,7 +58,7 @@ def launch_backward(
     grad_out: Tensor,
     gates: Tensor,
     weight_hh: Tensor,
-    bias_n: Tensor | None,
+    inner_bias: Tensor | None,
     out: Tensor,
     cells: Tensor,
     *,
@@ -67,22 +70,24 @@ def launch_backward(
 ) -> tuple[Tensor, Tensor]:
     """Run the backward kernel: the gradients of the gates and of the recurrent products, both (B, H, W, S*G*D).
 
-    They are the same tensor except for the GRU.
+    They are the same tensor unless the cell has an inner gate.
     """
     batch, height, width, _ = gates.shape
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(gates)
-    grad_recurrent = torch.empty_like(gates) if cell == "gru" else grad_gates
+    grad_recurrent = grad_gates if CELLS[cell].inner_gate is None else torch.empty_like(gates)
     longest = most_rows(gates, scans)
 
     def start(launch: SharedLaunch) -> None:
         inputs = launch.product_inputs or launch.chunk
         launching.run_kernel(
             triton_backward.backward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
-            grad_out, gates, weight_hh, weight_hh if bias_n is None else bias_n, out,
-            cells if cell == "lstm" else out, grad_gates, grad_recurrent, 1.0, batch, height, width,
+            grad_out, gates, weight_hh, weight_hh if inner_bias is None else inner_bias, out,
+            cells if CELLS[cell].has_c else out, grad_gates, grad_recurrent, 1.0, batch, height, width,
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
-            KC=inputs, NK=triton.cdiv(hidden, inputs), R=launch.rows, CELL=CELL_CODES[cell],
+            KC=inputs, NK=triton.cdiv(hidden, inputs), R=launch.rows,
+            CELL_BACKWARD=device_function(cell, "backward"), G=CELLS[cell].gates,
+            HAS_INNER_GATE=CELLS[cell].inner_gate is not None, STATE=state_read_in_backward(cell),
             APPROX_TANH=approximate_tanh, PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages,
             MATMULS_FIRST=launch.matmuls_first, num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
@@ -116,6 +121,28 @@ def launch_weight_gradient(
 
     launching.first_that_fits(("weight", hidden, len(scans), cell, out.dtype, out.device), (3, 2, 1), start)
     return partial.sum(0), partial_bias.sum(0)
+
+
+def device_function(cell: str, direction: str) -> Any:
+    """The device function of a cell's step, "forward" or "backward", which the kernels inline."""
+    code = CELLS[cell].device_code
+    assert code is not None, f"no kernels for {cell}"
+    return _device_function(code.functions, direction)
+
+
+@functools.cache
+def _device_function(functions: str, direction: str) -> Any:
+    module, _, name = functions.partition(":")
+    return getattr(importlib.import_module(module), f"{name}_{direction}")
+
+
+def state_read_in_backward(cell: str) -> int:
+    """Which state a backward step reads, as the kernels number them."""
+    row = CELLS[cell]
+    if row.has_c:
+        return triton_common.STATE_C.value
+    assert row.device_code is not None
+    return (triton_common.STATE_H if row.device_code.reads_h else triton_common.NO_STATE).value
 
 
 def pack_scans(scans: tuple[int, ...]) -> int:
