@@ -67,6 +67,8 @@ FAMILIES = {
     "mixer": "GMLP",
     "gmlp": "GMLP",
     "resmlp": "GMLP",
+    "vip": "GMLP",
+    "cyclemlp": "LMLP",
     "gfnet": "FFT",
 }
 

@@ -121,6 +121,37 @@ class GFNetConfig(PeerConfig):
     mlp_ratio: float = 4.0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViPConfig(PeerConfig):
+    """Vision Permutator (Hou et al. 2021).
+
+    Attributes:
+        segments: cuts of the channels per stage, which is also the side of its grid; where it halves, a convolution
+            halves the grid.
+        patch_size: stride of the stem (pixels).
+        mlp_ratio: hidden channels of the MLP over C.
+    """
+
+    mixer = "permute, linear"
+
+    segments: tuple[int, ...]
+    patch_size: int = 7
+    mlp_ratio: float = 3.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CycleMLPConfig(PeerConfig):
+    """CycleMLP (Chen et al. 2022).
+
+    Attributes:
+        mlp_ratios: hidden channels of the MLP over C, per stage.
+    """
+
+    mixer = "cycle, linear"
+
+    mlp_ratios: tuple[int, ...] = (4, 4, 4, 4)
+
+
 def count_maps(depths: tuple[int, ...]) -> int:
     """Feature maps of a peer: one a stage, or one a block where there is one stage only."""
     return len(depths) if len(depths) > 1 else depths[0]

@@ -4,11 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 from sequencer2d.peers.base import Peer
-from sequencer2d.peers.config import GFNetConfig, PeerConfig
+from sequencer2d.peers.config import CycleMLPConfig, GFNetConfig, PeerConfig, ViPConfig
+from sequencer2d.peers.cyclemlp import CycleMLP
 from sequencer2d.peers.gfnet import GFNet
 from sequencer2d.peers.variants import peer_config
+from sequencer2d.peers.vip import ViP
 
-FAMILIES: dict[type[PeerConfig], Callable[..., Peer]] = {GFNetConfig: GFNet}
+FAMILIES: dict[type[PeerConfig], Callable[..., Peer]] = {
+    ViPConfig: ViP,
+    CycleMLPConfig: CycleMLP,
+    GFNetConfig: GFNet,
+}
 
 
 def build_peer(name: str, **overrides: Any) -> Peer:

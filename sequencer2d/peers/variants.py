@@ -4,10 +4,11 @@ import fnmatch
 from typing import Any
 
 from sequencer2d.errors import ConfigError, did_you_mean
-from sequencer2d.peers.config import GFNetConfig, PeerConfig
+from sequencer2d.peers.config import CycleMLPConfig, GFNetConfig, PeerConfig, ViPConfig
 
 _GFNET_S, _GFNET_B = ((19,), (384,)), ((19,), (512,))
 _GFNET_WIDE = (96, 192, 384, 768)
+_PYRAMID = (64, 128, 320, 512)
 
 
 def _gfnet(depths: tuple[int, ...], dims: tuple[int, ...], **options: Any) -> GFNetConfig:
@@ -18,7 +19,28 @@ def _pyramid(depths: tuple[int, ...], dims: tuple[int, ...], layer_scale: float)
     return GFNetConfig(depths=depths, dims=dims, patch_size=4, layer_scale=layer_scale)
 
 
+def _vip(
+    depths: tuple[int, ...], dims: tuple[int, ...], segments: tuple[int, ...] = (32, 16, 16, 16), **options: Any
+) -> ViPConfig:
+    return ViPConfig(depths=depths, dims=dims, segments=segments, **options)
+
+
+def _cycle(depths: tuple[int, ...], mlp_ratios: tuple[int, ...] = (4, 4, 4, 4), **options: Any) -> CycleMLPConfig:
+    return CycleMLPConfig(depths=depths, mlp_ratios=mlp_ratios, **({"dims": _PYRAMID} | options))
+
+
 PEERS: dict[str, PeerConfig] = {
+    # Vision Permutators; the number is the size of a patch.
+    "vip_s14": _vip((4, 3, 8, 3), (384,) * 4, (16,) * 4, patch_size=14),
+    "vip_s7": _vip((4, 3, 8, 3), (192, 384, 384, 384)),
+    "vip_m7": _vip((4, 3, 14, 3), (256, 256, 512, 512), (32, 32, 16, 16)),
+    "vip_l7": _vip((8, 8, 16, 4), (256, 512, 512, 512), crop_pct=0.875),
+    # CycleMLP.
+    "cyclemlp_b1": _cycle((2, 2, 4, 2)),
+    "cyclemlp_b2": _cycle((2, 3, 10, 3)),
+    "cyclemlp_b3": _cycle((3, 4, 18, 3), (8, 8, 4, 4)),
+    "cyclemlp_b4": _cycle((3, 8, 27, 3), (8, 8, 4, 4), crop_pct=0.875),
+    "cyclemlp_b5": _cycle((3, 4, 24, 3), dims=(96, 192, 384, 768), crop_pct=0.875),
     # Global Filter Networks: FFT, a learned filter, inverse FFT. "h" marks the hierarchical ones.
     "gfnet_ti": _gfnet((12,), (256,)),
     "gfnet_xs": _gfnet((12,), (384,)),

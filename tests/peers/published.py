@@ -13,14 +13,31 @@ FILE = Path(__file__).with_suffix(".txt")
 
 
 class Size(NamedTuple):
-    """Of a model at its own image size: parameters, tensors in the state dict (None: not known), GMACs (likewise)."""
+    """Of a model at its own image size; None where it was not published or counted.
+
+    Attributes:
+        parameters: numbers in them.
+        tensors: entries of the state dict.
+        gmacs: multiply-accumulates of one image, in billions.
+        buffers: numbers in them.
+    """
 
     parameters: int
     tensors: int | None = None
     gmacs: float | None = None
+    buffers: int | None = None
 
 
 SIZES = {
+    "vip_s14": Size(29_892_904),
+    "vip_s7": Size(25_114_984, 314, 6.902),
+    "vip_m7": Size(55_272_488, 416, 16.284),
+    "vip_l7": Size(87_784_936, None, 24.34),
+    "cyclemlp_b1": Size(15_155_400),
+    "cyclemlp_b2": Size(26_802_504, 390, 3.876, buffers=20_992),
+    "cyclemlp_b3": Size(38_385_720, 600, 6.831, buffers=32_000),
+    "cyclemlp_b4": Size(51_796_552, 873, 10.027, buffers=45_568),
+    "cyclemlp_b5": Size(75_747_280),
     "gfnet_ti": Size(7_511_784),
     "gfnet_xs": Size(15_985_768),
     "gfnet_s": Size(24_869_608, 178, 4.451),
@@ -51,7 +68,16 @@ def published_state(model: str) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = published_shapes()[model]
     pool = torch.randn(max(map(math.prod, shapes.values())), generator=generator)
-    return {name: pool[: math.prod(shape)].reshape(shape).clone() for name, shape in shapes.items()}
+    state = {name: pool[: math.prod(shape)].reshape(shape).clone() for name, shape in shapes.items()}
+    return state | {name: _shifts(name, tensor.numel() // 2) for name, tensor in state.items() if "offset" in name}
+
+
+def _shifts(name: str, channels: int) -> Tensor:
+    """CycleMLP's buffer: the shift of each channel, (i + 1) mod 3 − 1, along the height or (sfc_h) the width."""
+    shifts = torch.zeros(channels, 2)
+    for channel in range(channels):
+        shifts[channel, 1 if ".sfc_h." in name else 0] = (channel + 1) % 3 - 1
+    return shifts.reshape(1, -1, 1, 1)
 
 
 def _expand(name: str) -> list[str]:

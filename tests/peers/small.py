@@ -8,6 +8,8 @@ from sequencer2d import create_model
 from tests.models.small import randomise
 
 SMALL: dict[str, dict[str, Any]] = {
+    "vip_m7": {"depths": (1, 2, 1), "dims": (8, 8, 12), "segments": (4, 4, 2), "patch_size": 7, "img_size": (28, 28)},
+    "cyclemlp_b2": {"depths": (1, 2, 1), "dims": (8, 12, 16), "mlp_ratios": (2, 3, 1), "img_size": (48, 32)},
     "gfnet_s": {"depths": (3,), "dims": (12,), "patch_size": 8, "img_size": (48, 32)},
     "gfnet_h_s": {"depths": (1, 2, 1), "dims": (8, 12, 16), "img_size": (48, 32)},
 }

@@ -29,6 +29,8 @@ def test_sizes_are_the_published_ones(name: str) -> None:
     assert count_parameters(model) == size.parameters
     if size.tensors is not None:
         assert len(model.state_dict()) == size.tensors
+    if size.buffers is not None:
+        assert sum(buffer.numel() for buffer in model.buffers()) == size.buffers
     if size.gmacs is not None:
         assert count_macs(model, model.config.img_size) / 1e9 == pytest.approx(size.gmacs, rel=0.01)
 
@@ -53,6 +55,8 @@ def wrapped(state: dict[str, Any], wrapper: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "name, wrapper",
     [
+        ("vip_s7", "state_dict"),
+        ("cyclemlp_b2", "bare"),
         ("gfnet_s", "model"),
         ("gfnet_h_s", "EMA"),
     ],
