@@ -40,6 +40,11 @@ def launch() -> Launch:
     return Launch(rank, local_rank, world_size, local_world_size)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks for all. Does not check the environment, as `launch` does."""
+    return os.environ.get("RANK", "").strip() in ("", "0")
+
+
 def _number(name: str, default: int, *, lowest: int) -> int:
     text = os.environ.get(name, "").strip()
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None if text else default

@@ -60,19 +60,33 @@ def console(*, error: bool = False, **options: Any) -> Console:
     return made
 
 
+EVERY_PROCESS = {"every_process": True}
+"""As `extra` of a log message: what it says differs between the processes of a run, so each of them shows it."""
+
+
 class LogHandler(logging.Handler):
-    """Writes log messages to standard error, each as one line of printable text."""
+    """Writes log messages to standard error, each as one line of printable text.
+
+    Args:
+        level: the least severe messages that are written.
+        first: whether this is the first of the processes that run together; the others write only messages that are
+            marked with `EVERY_PROCESS`, since all else is the same in each of them.
+    """
+
+    def __init__(self, level: int = logging.WARNING, *, first: bool = True) -> None:
+        super().__init__(level)
+        self.addFilter(lambda record: first or getattr(record, "every_process", False))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
         write(printable(self.format(record)), error=True)
 
 
-def install_log_handler() -> None:
+def install_log_handler(*, first: bool = True) -> None:
     """Give the package's logger a `LogHandler`, once, so that its warnings reach the terminal escaped."""
     logger = logging.getLogger("sequencer2d")
     if not any(isinstance(handler, LogHandler) for handler in logger.handlers):
-        logger.addHandler(LogHandler(logging.WARNING))
+        logger.addHandler(LogHandler(first=first))
 
 
 @functools.cache

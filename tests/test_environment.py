@@ -1,6 +1,6 @@
 import pytest
 
-from sequencer2d.environment import Launch, launch
+from sequencer2d.environment import Launch, is_first_process, launch
 from sequencer2d.errors import ConfigError
 
 TWO = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
@@ -40,3 +40,11 @@ def test_what_no_launcher_sets_is_refused(monkeypatch, changed, says):
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=says):
         launch()
+
+
+@pytest.mark.parametrize("rank, first", [(None, True), ("", True), (" 0 ", True), ("1", False), ("x", False)])
+def test_the_first_process_speaks_for_all(monkeypatch, rank, first):
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    assert is_first_process() is first

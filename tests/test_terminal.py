@@ -119,3 +119,12 @@ def test_class_and_file_names_of_others(command: Callable[..., Outcome], tmp_pat
         if "predict" in arguments and as_json and outcome.code == 0:
             found = {guess["name"] for row in json.loads(outcome.out) for guess in row.get("guesses", [])}
             assert found == set(NAMES)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_several_processes_the_first_says_what_all_would_say(first, capsys):
+    logger = logging.Logger("sequencer2d.test")
+    logger.addHandler(terminal.LogHandler(first=first))
+    logger.warning("the same everywhere")
+    logger.warning("my own", extra=terminal.EVERY_PROCESS)
+    assert capsys.readouterr().err.splitlines() == ["the same everywhere"] * first + ["my own"]

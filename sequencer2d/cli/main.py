@@ -13,6 +13,7 @@ from typing import NoReturn
 from sequencer2d import __version__, terminal
 from sequencer2d.cli import analyze, bench, demo, evaluate, export, models, predict, train
 from sequencer2d.cli.common import FIELD
+from sequencer2d.environment import is_first_process
 from sequencer2d.errors import ConfigError, Interrupted, NumericalError, UserError
 
 VERBS = (models, train, evaluate, predict, export, analyze, bench, demo)
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Errors that are not a user's mistake keep their traceback: they are faults of this package, to be reported whole.
     """
-    terminal.install_log_handler()
+    terminal.install_log_handler(first=is_first_process())
     try:
         arguments = parse(argv)
         return int(arguments.run(arguments))

@@ -16,6 +16,7 @@ from sequencer2d.data.reader import Batch, BatchReader
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.samples import CLASS_NUMBERS, Samples
 from sequencer2d.data.sources import Source, require_readable
+from sequencer2d.terminal import EVERY_PROCESS
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Loader(BatchLoader):
             name = self.source.describe(index)
             if name not in self.broken:
                 self.broken[name] = reason
-                logger.warning("skipped broken image %s (%s)", name, reason)
+                logger.warning("skipped broken image %s (%s)", name, reason, extra=EVERY_PROCESS)
         require_readable(self.broken, len(self.source), self.config.max_broken)
         return (answer.images.permute(0, 3, 1, 2), answer.targets) if len(answer.images) else None
 

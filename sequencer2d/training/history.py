@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from sequencer2d.data.opening import split_spec
 from sequencer2d.errors import ConfigError
 from sequencer2d.models.variants import VARIANTS, model_config
 from sequencer2d.training.config import TrainConfig
@@ -38,6 +39,10 @@ def _does_not_fit_its_stride(config: TrainConfig) -> bool:
     return any(side % stride for side in config.data.size)
 
 
+def _decodes(config: TrainConfig) -> bool:
+    return split_spec(config.data.source)[0] != "digits"
+
+
 CHANGES = (
     Change(
         "data.mixup_group",
@@ -48,6 +53,9 @@ CHANGES = (
     Change("optimizer.no_decay", _embeds_positions, before={"optimizer.no_decay": ("pos_embed.weight",)}),
     # The model's `pad` came with it; a stored configuration need not state that one.
     Change("optimizer.no_decay", _does_not_fit_its_stride, before={"model.overrides.pad": "zeros"}),
+    # Photos lay as they are in the file, and transparency was dropped.
+    Change("data.orientation", _decodes, before={"data.orientation": "stored"}),
+    Change("data.background", _decodes, before={"data.background": "none"}),
 )
 
 

@@ -1,8 +1,11 @@
+import dataclasses
 import json
 
 import pytest
+from PIL import ExifTags, Image
 
 from sequencer2d import recipes
+from sequencer2d.data.opening import open_split
 from sequencer2d.errors import RunError
 from sequencer2d.training.fields import to_dict, with_overrides
 from sequencer2d.training.optim import learning_rate
@@ -24,6 +27,35 @@ def test_an_older_config_means_what_it_meant(tmp_path):
     assert (config.run.epochs, config.cosine_epochs) == (310, 300)
     assert config == recipes.get("imagenet_s")
     assert learning_rate(config, 300, 1) == config.schedule.min_lr < learning_rate(config, 299, 1)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_run_from_before_photos_were_turned_sees_the_pixels_that_it_saw(tmp_path, version):
+    old = to_dict(with_overrides(recipes.get("cifar10"), {"data.root": str(tmp_path / "images")}))
+    del old["data"]["orientation"], old["data"]["background"]
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"version": version, **old}))
+    for name, side in (("a", 4), ("b", 5)):
+        folder = tmp_path / "images" / "test" / name
+        folder.mkdir(parents=True)
+        lying = Image.new("RGBA", (side, 2), (10, 20, 30, 0))
+        exif = lying.getexif()
+        exif[ExifTags.Base.Orientation] = 6  # turned by a quarter
+        lying.save(folder / "0.png", exif=exif)
+    config = read_config(run).data
+    image, _ = open_split(config, config.val_split)[0]
+    assert (image.size, image.getpixel((0, 0))) == ((4, 2), (10, 20, 30))
+    today = dataclasses.replace(config, orientation="upright", background="white")
+    image, _ = open_split(today, config.val_split)[0]
+    assert (image.size, image.getpixel((0, 0))) == ((2, 4), (255, 255, 255))
+
+
+def test_digits_are_no_files_and_their_old_runs_take_todays_decoding(tmp_path):
+    old = to_dict(recipes.get("digits"))
+    del old["data"]["orientation"], old["data"]["background"]
+    (tmp_path / "config.json").write_text(json.dumps({"version": 2, **old}))
+    assert read_config(tmp_path) == recipes.get("digits")
 
 
 DAMAGED = {
