@@ -7,6 +7,7 @@ OpenVINO.
 import contextlib
 import importlib.util
 import os
+import pickle
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,8 +135,8 @@ def _load_torch(path: Path) -> Artifact:
 
     meta = from_string(_entry(path, f"extra/{KEY}"), path, "torch")
     with _damage(path), programs.quiet():
-        program = torch.export.load(path)
-    module, dtype = program.module(), _dtype(meta)
+        module = torch.export.load(path).module()
+    dtype = _dtype(meta)
     return Artifact(path, meta, lambda images: module(images.to(dtype)).float())
 
 
@@ -218,6 +219,8 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} holds more than a program and its weights: export the model again") from error
     except Exception as error:
         raise CheckpointError(
             f"cannot read {path} ({path.stat().st_size} bytes): damaged or of another version. Export the model again. "

@@ -33,7 +33,13 @@ from sequencer2d.models.names import (
 )
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.variants import VARIANTS, changed_options, model_config
-from sequencer2d.models.weight_files import HEADER_KEY, check_weights, read_safetensors_file, read_torch_file
+from sequencer2d.models.weight_files import (
+    HEADER_KEY,
+    check_plain,
+    check_weights,
+    read_safetensors_file,
+    read_torch_file,
+)
 
 __all__ = [
     "Checkpoint",
@@ -164,13 +170,18 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], meta: Mapping[s
         meta: entries that are added to the description or replace its own, plain JSON values.
 
     Raises:
-        CheckpointError: another suffix, or a file that cannot be written.
+        CheckpointError: another suffix, a file that cannot be written, or weights that `load_model` could not read
+            back: quantized, sharded, or computed from others (adapters, parametrizations, pruning).
     """
     path = Path(path)
     said = dict(meta or {})
     # timm's models and those of dense tasks cannot describe themselves: the run that trains them does.
     description = describe_model(model) | said if isinstance(model, Sequencer2D) else said
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    given = model.state_dict()
+    check_plain(given, path)
+    if isinstance(model, Sequencer2D):
+        _check_names(given, model, path)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in given.items()}
     if path.suffix == ".safetensors":
         header = {"format": "pt", HEADER_KEY: json.dumps(description, allow_nan=False)}
         content = safetensors.torch.save(state, header)
@@ -185,6 +196,18 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], meta: Mapping[s
             file.write(content)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _check_names(state: Mapping[str, Tensor], model: Sequencer2D, path: Path) -> None:
+    """Raise `CheckpointError` unless the weights are those of the model's description, name by name."""
+    with torch.device("meta"):
+        expected = Sequencer2D(model.config, model.variant).state_dict().keys()
+    if other := sorted(state.keys() ^ expected):
+        raise CheckpointError(
+            f"cannot write {path}: the model's weights are computed from others ({len(other)} names differ, "
+            f"{other[0]} first). Make them plain: adapters by merge_and_unload(), parametrizations and pruning by "
+            "torch's functions that remove them"
+        )
 
 
 def describe_model(model: Sequencer2D, class_names: Sequence[str] | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from sequencer2d.errors import CheckpointError, ConfigError, ImplementationError, InputError
 from sequencer2d.models.compiling import Run, compiled, compiler_mode
@@ -57,6 +58,7 @@ def optimize(
             devices.
     """
     mode = compiler_mode(compile)
+    _check_whole(model)
     if not isinstance(model, RNN2D):
         check_fusible(model)  # first: a copy of pruned or parametrized layers fails with an error of torch's
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
@@ -70,6 +72,16 @@ def optimize(
     dtype = _dtype(dtype, device, bool(compile))
     in_place = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
     return Optimized(freeze(frozen, in_place).to(dtype), dtype, mode if compile else False, graph, whole)
+
+
+def _check_whole(model: nn.Module) -> None:
+    """Raise InputError if this process has its share of the weights alone."""
+    for name, parameter in model.named_parameters():
+        if type(parameter).__module__.startswith("torch.distributed."):
+            raise InputError(
+                f"cannot optimize a sharded model: {name} is of the type {type(parameter).__name__}; "
+                "give one that holds all weights"
+            )
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -108,7 +120,7 @@ class Optimized(nn.Module):
     Raises:
         InputError: a call with images of integers, on another device or that the model does not take.
         CheckpointError: a state dict that is not one of this form.
-        ImplementationError: derivatives of it, or its export to ONNX with dynamo=False.
+        ImplementationError: derivatives of it, its export to ONNX with dynamo=False, or weights of another library.
     """
 
     _anchor: Tensor
@@ -153,9 +165,17 @@ class Optimized(nn.Module):
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             if images.is_inference():
                 images = images.clone()
-            if self.graph and self.device.type == "cuda":
-                return self._captured()(images)
-            return self._run(images.to(self.dtype))
+            try:
+                if self.graph and self.device.type == "cuda":
+                    return self._captured()(images)
+                return self._run(images.to(self.dtype))
+            except NotImplementedError as error:
+                if all(not is_traceable_wrapper_subclass(weight) for weight in self.state_dict().values()):
+                    raise
+                raise ImplementationError(
+                    "the packed layers do not take the weights that were put into this optimized model (quantized?): "
+                    "quantize the model that it came from, and optimize that"
+                ) from error
 
     def _check(self, images: Tensor) -> None:
         if not torch.compiler.is_compiling() and derivatives.transforms() & {"grad", "jvp"}:

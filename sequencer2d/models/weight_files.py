@@ -17,6 +17,7 @@ from typing import IO, Any
 import safetensors
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from sequencer2d.errors import CheckpointError
 from sequencer2d.files import parse_json
@@ -108,6 +109,23 @@ def check_weights(state: Mapping[Any, Any], path: Path) -> None:
         raise CheckpointError(
             f"{path} holds weights that are not finite numbers (NaN or infinity), in {len(broken)} of {len(state)} "
             f"tensors, {broken[0]} first: the training that wrote them had failed; take an earlier checkpoint"
+        )
+
+
+def check_plain(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `CheckpointError` if a tensor that shall be written is one of another library's: quantized or sharded."""
+    for name, tensor in state.items():
+        if not is_traceable_wrapper_subclass(tensor):
+            continue
+        kind = type(tensor)
+        remedy = (
+            "gather the weights on all processes (torch.distributed.checkpoint.state_dict.get_model_state_dict with "
+            "full_state_dict=True), load them into a model that is not sharded, and save that one"
+            if kind.__module__.startswith("torch.distributed.")
+            else "save the model before it is quantized, and quantize what you load"
+        )
+        raise CheckpointError(
+            f"cannot write {path}: {name} is of the type {kind.__name__}, which no file of weights holds; {remedy}"
         )
 
 

@@ -1,5 +1,6 @@
 """Artefacts as they are loaded: described, checked, and clear about what they cannot take."""
 
+import io
 import json
 import pickle
 import shutil
@@ -73,6 +74,18 @@ def test_a_truncated_program_is_said(artefacts: dict[str, Path], tmp_path: Path)
     (tmp_path / "half.pt2").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="cannot read"):
         load_artifact(tmp_path / "half.pt2", trust=True)
+
+
+def test_a_program_with_other_sample_inputs_is_said(artefacts: dict[str, Path], tmp_path: Path) -> None:
+    path, other = tmp_path / "changed.pt2", io.BytesIO()
+    torch.save({"x": torch.zeros(1)}, other)
+    with zipfile.ZipFile(artefacts["torch"]) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:
+        for info in source.infolist():
+            is_changed = "/sample_inputs/" in info.filename
+            target.writestr(info.filename, other.getvalue() if is_changed else source.read(info))
+    with pytest.raises(CheckpointError, match="cannot read") as caught:
+        load_artifact(path, trust=True)
+    assert "\n" not in str(caught.value)
 
 
 def test_names_of_artefacts() -> None:
