@@ -21,6 +21,7 @@ from benchmarks.efficiency.ratios import RATIO_TABLES
 from benchmarks.efficiency.tables import EFFICIENCY_TABLES
 from benchmarks.export.tables import EXPORT_TABLES
 from benchmarks.kernels.tables import KERNEL_TABLES
+from benchmarks.pad import PAD_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "docs/*.md")
@@ -43,6 +44,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     ),
     **KERNEL_TABLES,
     **ANALYSIS_TABLES,
+    "pad": PAD_COLUMNS,
 }
 
 
