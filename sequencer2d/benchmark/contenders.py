@@ -67,6 +67,8 @@ FAMILIES = {
     "mixer": "GMLP",
     "gmlp": "GMLP",
     "resmlp": "GMLP",
+    "t2t": "Trans.",
+    "pvt": "Trans.",
     "vip": "GMLP",
     "cyclemlp": "LMLP",
     "gfnet": "FFT",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sequencer2d.errors import InputError
+from sequencer2d.nn.embed import resample_grid
 from sequencer2d.nn.maps import check_layout, take_indices, to_layout
 from sequencer2d.peers.config import PeerConfig
 
@@ -266,6 +267,19 @@ def check_size(x_BCHW: Tensor, size: tuple[int, int], remedy: str) -> None:
     given = tuple(x_BCHW.shape[-2:])
     if given != size:
         raise InputError(f"images of {given[0]}×{given[1]} pixels; this model takes {size[0]}×{size[1]} only: {remedy}")
+
+
+def resample_positions(
+    positions_1NC: Tensor, old: tuple[int, int], new: tuple[int, int], *, prefix: int, mode: str
+) -> Tensor:
+    """Fit positions (1, N, C) of one grid to another (rows, columns); those of `prefix` tokens before the grid stay.
+
+    `mode` is "bicubic" or "bilinear".
+    """
+    if old == new:
+        return positions_1NC
+    first, grid = positions_1NC[:, :prefix], positions_1NC[:, prefix:].unflatten(1, old)
+    return torch.cat((first, resample_grid(grid, *new, mode=mode).flatten(1, 2)), dim=1)
 
 
 def _init_linear(layer: nn.Linear) -> None:

@@ -152,6 +152,44 @@ class CycleMLPConfig(PeerConfig):
     mlp_ratios: tuple[int, ...] = (4, 4, 4, 4)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class T2TViTConfig(PeerConfig):
+    """Tokens-to-token ViT with transformers in its splits (Yuan et al. 2021); its ViT is one stage.
+
+    Attributes:
+        heads: of the ViT's attention.
+        mlp_ratio: hidden channels of the MLP over C.
+        global_pool: "token" (the class token), "avg" or "".
+    """
+
+    pools = POOLS_OF_TOKENS
+    mixer = "attention"
+
+    heads: int
+    mlp_ratio: float = 3.0
+    global_pool: str = "token"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PVTConfig(PeerConfig):
+    """Pyramid Vision Transformer, version 1 (Wang et al. 2021).
+
+    Attributes:
+        heads: of the attention, per stage.
+        mlp_ratios: hidden channels of the MLP over C, per stage.
+        reductions: tokens of an axis to one of the keys and values, per stage.
+        global_pool: "token" (the class token), "avg" or "".
+    """
+
+    pools = POOLS_OF_TOKENS
+    mixer = "attention, reduced"
+
+    heads: tuple[int, ...] = (1, 2, 5, 8)
+    mlp_ratios: tuple[int, ...] = (8, 8, 4, 4)
+    reductions: tuple[int, ...] = (8, 4, 2, 1)
+    global_pool: str = "token"
+
+
 def count_maps(depths: tuple[int, ...]) -> int:
     """Feature maps of a peer: one a stage, or one a block where there is one stage only."""
     return len(depths) if len(depths) > 1 else depths[0]

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sequencer2d.peers.base import Peer
-from sequencer2d.peers.config import CycleMLPConfig, GFNetConfig, PeerConfig, ViPConfig
+from sequencer2d.peers.config import CycleMLPConfig, GFNetConfig, PeerConfig, PVTConfig, T2TViTConfig, ViPConfig
 from sequencer2d.peers.cyclemlp import CycleMLP
 from sequencer2d.peers.gfnet import GFNet
+from sequencer2d.peers.pvt import PVT
+from sequencer2d.peers.t2t_vit import T2TViT
 from sequencer2d.peers.variants import peer_config
 from sequencer2d.peers.vip import ViP
 
@@ -14,6 +16,8 @@ FAMILIES: dict[type[PeerConfig], Callable[..., Peer]] = {
     ViPConfig: ViP,
     CycleMLPConfig: CycleMLP,
     GFNetConfig: GFNet,
+    T2TViTConfig: T2TViT,
+    PVTConfig: PVT,
 }
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.nn.embed import check_images, resample_grid
-from sequencer2d.peers.base import INIT_STD, Peer, check_size
+from sequencer2d.nn.embed import check_images
+from sequencer2d.peers.base import INIT_STD, Peer, check_size, resample_positions
 from sequencer2d.peers.config import GFNetConfig, PeerConfig
 
 NORM_EPS = 1e-6
@@ -155,7 +155,7 @@ class GFNet(Peer):
         for stage, grid in zip(self._stages(), grids, strict=False):  # a pruned model has fewer stages
             for block in stage:
                 cast(Block, block).filter.resample(grid)
-        positions = resample_grid(self.pos_embed.detach().unflatten(1, old[0]), *grids[0]).flatten(1, 2)
+        positions = resample_positions(self.pos_embed.detach(), old[0], grids[0], prefix=0, mode="bicubic")
         self.pos_embed = nn.Parameter(positions, requires_grad=self.pos_embed.requires_grad)
         self.config = config
 

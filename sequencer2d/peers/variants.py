@@ -4,7 +4,7 @@ import fnmatch
 from typing import Any
 
 from sequencer2d.errors import ConfigError, did_you_mean
-from sequencer2d.peers.config import CycleMLPConfig, GFNetConfig, PeerConfig, ViPConfig
+from sequencer2d.peers.config import CycleMLPConfig, GFNetConfig, PeerConfig, PVTConfig, T2TViTConfig, ViPConfig
 
 _GFNET_S, _GFNET_B = ((19,), (384,)), ((19,), (512,))
 _GFNET_WIDE = (96, 192, 384, 768)
@@ -29,6 +29,14 @@ def _cycle(depths: tuple[int, ...], mlp_ratios: tuple[int, ...] = (4, 4, 4, 4), 
     return CycleMLPConfig(depths=depths, mlp_ratios=mlp_ratios, **({"dims": _PYRAMID} | options))
 
 
+def _t2t(depth: int, dim: int, heads: int) -> T2TViTConfig:
+    return T2TViTConfig(depths=(depth,), dims=(dim,), heads=heads)
+
+
+def _pvt(*depths: int) -> PVTConfig:
+    return PVTConfig(depths=depths, dims=_PYRAMID, crop_pct=0.875)
+
+
 PEERS: dict[str, PeerConfig] = {
     # Vision Permutators; the number is the size of a patch.
     "vip_s14": _vip((4, 3, 8, 3), (384,) * 4, (16,) * 4, patch_size=14),
@@ -51,6 +59,15 @@ PEERS: dict[str, PeerConfig] = {
     "gfnet_h_ti": _pyramid((3, 3, 10, 3), (64, 128, 256, 512), 1e-3),
     "gfnet_h_s": _pyramid((3, 3, 10, 3), _GFNET_WIDE, 1e-5),
     "gfnet_h_b": _pyramid((3, 3, 27, 3), _GFNET_WIDE, 1e-6),
+    # Tokens-to-token ViTs; the number is the depth.
+    "t2t_vit_t_14": _t2t(14, 384, 6),
+    "t2t_vit_t_19": _t2t(19, 448, 7),
+    "t2t_vit_t_24": _t2t(24, 512, 8),
+    # Pyramid Vision Transformers, version 1.
+    "pvt_tiny": _pvt(2, 2, 2, 2),
+    "pvt_small": _pvt(3, 4, 6, 3),
+    "pvt_medium": _pvt(3, 4, 18, 3),
+    "pvt_large": _pvt(3, 8, 27, 3),
 }
 
 

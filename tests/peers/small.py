@@ -12,6 +12,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "cyclemlp_b2": {"depths": (1, 2, 1), "dims": (8, 12, 16), "mlp_ratios": (2, 3, 1), "img_size": (48, 32)},
     "gfnet_s": {"depths": (3,), "dims": (12,), "patch_size": 8, "img_size": (48, 32)},
     "gfnet_h_s": {"depths": (1, 2, 1), "dims": (8, 12, 16), "img_size": (48, 32)},
+    "t2t_vit_t_19": {"depths": (3,), "dims": (12,), "heads": 3, "img_size": (48, 32)},
+    "pvt_small": {
+        "depths": (1, 2, 1),
+        "dims": (8, 12, 16),
+        "heads": (1, 2, 4),
+        "mlp_ratios": (2, 3, 1),
+        "reductions": (4, 2, 1),
+        "img_size": (48, 32),
+    },
 }
 
 

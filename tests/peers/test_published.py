@@ -35,10 +35,14 @@ def test_sizes_are_the_published_ones(name: str) -> None:
         assert count_macs(model, model.config.img_size) / 1e9 == pytest.approx(size.gmacs, rel=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name in published_shapes() if name in SIZES])
+@pytest.mark.parametrize("name", published_shapes())
 def test_names_and_shapes_are_those_of_the_published_checkpoint(name: str) -> None:
     found = {key: tuple(tensor.shape) for key, tensor in on_meta(name).state_dict().items()}
     assert found == published_shapes()[name]
+
+
+def test_the_positions_of_t2t_vit_are_not_trained() -> None:
+    assert count_parameters(on_meta("t2t_vit_t_19"), trainable_only=True) == 39_084_686
 
 
 def wrapped(state: dict[str, Any], wrapper: str) -> dict[str, Any]:
@@ -58,6 +62,8 @@ def wrapped(state: dict[str, Any], wrapper: str) -> dict[str, Any]:
         ("vip_s7", "state_dict"),
         ("cyclemlp_b2", "bare"),
         ("gfnet_s", "model"),
+        ("t2t_vit_t_19", "timm's EMA"),
+        ("pvt_small", "bare"),
         ("gfnet_h_s", "EMA"),
     ],
 )
