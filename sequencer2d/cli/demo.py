@@ -60,7 +60,7 @@ def predict_digits(run_folder: Path) -> tuple[list[Prediction], list[str]]:
     from sequencer2d.data.config import DataConfig
     from sequencer2d.data.opening import open_source
     from sequencer2d.evaluation.predict import class_names_of, input_fields, predict
-    from sequencer2d.models.checkpoints import load_model
+    from sequencer2d.models import load_model
 
     digits = open_source("digits", "test")
     folder = run_folder / "images"

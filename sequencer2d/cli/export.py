@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.data.finding import find_images
     from sequencer2d.export import export_model
     from sequencer2d.export.exporting import check_options
-    from sequencer2d.models.checkpoints import load_model
+    from sequencer2d.models import load_model
 
     check_options(
         arguments.output or f"model{SUFFIXES.get(arguments.format, '')}", arguments.format, arguments.precision

@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _load(arguments: argparse.Namespace) -> tuple[Any, torch.device]:
     """The checkpoint's model, or an exported artefact, and where it runs."""
     from sequencer2d.export import is_artifact, load_artifact
-    from sequencer2d.models.checkpoints import load_model
+    from sequencer2d.models import load_model
 
     if not is_artifact(arguments.checkpoint):
         return load_model(arguments.checkpoint, name=arguments.model), resolve_device(arguments.device)

@@ -180,7 +180,7 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 
 def _ours(spec: str, name: str | None, variant: str | None) -> Subject:
-    from sequencer2d.models.checkpoints import load_model, read_checkpoint
+    from sequencer2d.models import load_model, read_checkpoint
 
     checkpoint = read_checkpoint(spec)
     said = str(checkpoint.meta.get("model", ""))
@@ -221,7 +221,7 @@ def _peer_of(name: str, state: Mapping[str, Tensor], meta: Mapping[str, Any], pa
 
 def _peer_from(name: str, file: str) -> nn.Module:
     """A peer with weights from any file that holds them."""
-    from sequencer2d.models.checkpoints import read_checkpoint
+    from sequencer2d.models import read_checkpoint
 
     checkpoint = read_checkpoint(file)
     if is_peer(str(checkpoint.meta.get("model", ""))):

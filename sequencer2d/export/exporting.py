@@ -15,7 +15,7 @@ from sequencer2d.export import verify
 from sequencer2d.export.artifacts import load_artifact, need
 from sequencer2d.export.formats import PRECISIONS, Format, find_format, recurrent_nodes
 from sequencer2d.export.metadata import describe
-from sequencer2d.models.checkpoints import from_authors
+from sequencer2d.models import from_authors
 from sequencer2d.models.fit import HEAD, STEM, fit_state, identify
 from sequencer2d.models.names import is_authors, strip_wrappers
 from sequencer2d.models.sequencer2d import Sequencer2D
@@ -131,7 +131,7 @@ def as_ours(model: nn.Module) -> Sequencer2D:
         return copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
     state = strip_wrappers({name: value.detach().cpu().float() for name, value in model.state_dict().items()})
     state = from_authors(state) if is_authors(state) else state
-    name = identify(state)
+    name = identify(state, Sequencer2D)
     if name is None:
         raise ExportError(
             f"{type(model).__name__} is no Sequencer of the table of variants: save its weights and load them with "

@@ -8,7 +8,7 @@ import torch
 import sequencer2d
 from sequencer2d.errors import CheckpointError
 from sequencer2d.files import parse_json
-from sequencer2d.models.checkpoints import describe_model
+from sequencer2d.models import describe_model
 from sequencer2d.models.description import ARTIFACT_FIELDS, check_description
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.terminal import to_json

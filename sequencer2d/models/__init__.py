@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 from sequencer2d.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from sequencer2d.models.checkpoints import load_model, load_weights, read_checkpoint, save_weights
+    from sequencer2d.models.checkpoints import read_checkpoint
     from sequencer2d.models.config import ModelConfig
-    from sequencer2d.models.factory import create_model
+    from sequencer2d.models.describing import describe_model
+    from sequencer2d.models.factory import create_model, load_model
     from sequencer2d.models.features import Sequencer2DFeatures
     from sequencer2d.models.fusing import fuse
+    from sequencer2d.models.loading import load_weights
+    from sequencer2d.models.names import from_authors, to_authors
     from sequencer2d.models.optimizing import optimize
+    from sequencer2d.models.saving import save_weights
     from sequencer2d.models.sequencer2d import Sequencer2D
     from sequencer2d.models.timm_registry import register_timm
     from sequencer2d.models.variants import list_models, model_config
@@ -24,6 +28,8 @@ __all__ = [
     "Sequencer2D",
     "Sequencer2DFeatures",
     "create_model",
+    "describe_model",
+    "from_authors",
     "fuse",
     "list_models",
     "load_model",
@@ -33,6 +39,7 @@ __all__ = [
     "read_checkpoint",
     "register_timm",
     "save_weights",
+    "to_authors",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -42,14 +49,17 @@ __getattr__, __dir__ = lazy_names(
         "Sequencer2D": "sequencer2d",
         "Sequencer2DFeatures": "features",
         "create_model": "factory",
+        "describe_model": "describing",
+        "from_authors": "names",
         "fuse": "fusing",
         "list_models": "variants",
-        "load_model": "checkpoints",
-        "load_weights": "checkpoints",
+        "load_model": "factory",
+        "load_weights": "loading",
         "model_config": "variants",
         "optimize": "optimizing",
         "read_checkpoint": "checkpoints",
         "register_timm": "timm_registry",
-        "save_weights": "checkpoints",
+        "save_weights": "saving",
+        "to_authors": "names",
     },
 )

@@ -1,11 +1,12 @@
-"""`create_model`: from a name to a model."""
+"""From a name, or a checkpoint, to a model."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sequencer2d.errors import CheckpointError, ConfigError
-from sequencer2d.models.checkpoints import load_weights
 from sequencer2d.models.features import Sequencer2DFeatures
+from sequencer2d.models.loading import load_weights, restore
 from sequencer2d.models.peers import create_peer, is_peer, load_peer, peer_features
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.variants import HUB_WEIGHTS, model_config
@@ -64,6 +65,34 @@ def create_model(
     if source is not None:
         load_weights(model, source)
     return Sequencer2DFeatures(model, out_indices, output_fmt) if features_only else model
+
+
+def load_model(
+    source: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    hub_options: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> Sequencer2D:
+    """Rebuild a model, in eval mode on the CPU, from what its checkpoint says of itself.
+
+    A file that says nothing is recognised by its parameters if they are those of a variant.
+
+    Args:
+        source: as for `read_checkpoint`.
+        name: the variant, for files of which neither is true.
+        hub_options: as for `read_checkpoint`.
+        **overrides: fields of `ModelConfig` to change, `num_classes` and `in_chans` included.
+
+    Returns:
+        The model. Its `pretrained_cfg` holds the input that the checkpoint was made for, and as `label_names` its class
+        names (None where they are not known).
+
+    Raises:
+        CheckpointError: as `load_weights`, or nobody says which model it is.
+        ConfigError: an override that does not exist or does not fit.
+    """
+    return restore(Sequencer2D, source, name=name, hub_options=hub_options, **overrides)
 
 
 def _published(name: str) -> str:

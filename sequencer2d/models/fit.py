@@ -3,19 +3,24 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sequencer2d.errors import CheckpointError
 from sequencer2d.models.config import ModelConfig
 from sequencer2d.models.names import StateDict
-from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.variants import VARIANTS
 from sequencer2d.nn.embed import resample_grid
 
+if TYPE_CHECKING:
+    from sequencer2d.models.sequencer2d import Sequencer2D
+
 logger = logging.getLogger("sequencer2d")
+
+Build = Callable[[ModelConfig, str], nn.Module]
 
 STEM = "stem.proj.weight"
 HEAD = ("head.fc.weight", "head.fc.bias")
@@ -23,7 +28,7 @@ POSITIONS = "pos_embed.weight"
 _BLOCK = re.compile(r"stages\.(\d{1,4})\.blocks\.\d{1,4}\.norm1\.weight")
 
 
-def fit_state(state: Mapping[str, Tensor], model: Sequencer2D, source: str) -> StateDict:
+def fit_state(state: Mapping[str, Tensor], model: "Sequencer2D", source: str) -> StateDict:
     """Return `state` fitted to `model`, complete.
 
     Three things are adapted, each with a line in the log: a classifier for another number of classes is left out (the
@@ -36,16 +41,20 @@ def fit_state(state: Mapping[str, Tensor], model: Sequencer2D, source: str) -> S
     target = model.state_dict()
     fitted = fit_positions(_fit_head(_fit_stem(dict(state), target, source), target, source), target, source)
     if problems := _differences(fitted, target):
-        looks = identify(state)
+        looks = identify(state, type(model))
         hint = f"; the file looks like {looks}" if looks and looks != model.variant else ""
         raise CheckpointError(f"{source} does not fit {model.variant or 'the model'}: {problems}{hint}")
     return fitted
 
 
-def identify(state: Mapping[str, Tensor]) -> str | None:
+def identify(state: Mapping[str, Tensor], build: Build) -> str | None:
     """Return the variant whose parameters have these names and shapes, or None.
 
     The image's channels, the classifier and the position grid may differ.
+
+    Args:
+        state: the tensors under our names.
+        build: a model from its configuration and its variant, such as the class `Sequencer2D`.
     """
     shapes = _shapes(state)
     blocks = {name for name in shapes if name.endswith("norm1.weight")}
@@ -53,14 +62,14 @@ def identify(state: Mapping[str, Tensor]) -> str | None:
         if len(blocks) != sum(config.depths):
             continue
         with torch.device("meta"):
-            candidate = _shapes(Sequencer2D(config, name).state_dict())
+            candidate = _shapes(build(config, name).state_dict())
         if candidate == shapes:
             return name
     return None
 
 
 def check_shapes(
-    state: Mapping[str, Tensor], config: ModelConfig, name: str, source: str, free: Collection[str] = ()
+    state: Mapping[str, Tensor], config: ModelConfig, name: str, source: str, build: Build, free: Collection[str] = ()
 ) -> None:
     """Compare a configuration with the tensors before a model is built by it: it may ask for any size.
 
@@ -69,6 +78,7 @@ def check_shapes(
         config: of the model to build.
         name: its variant.
         source: the file, for the message.
+        build: as for `identify`.
         free: fields that the user has set, after which a position embedding may be resampled.
 
     Raises:
@@ -83,7 +93,7 @@ def check_shapes(
         found["img_size"], wanted["img_size"] = grid, config.grid(*config.img_size)
     for field, size in wanted.items():
         if size != found[field]:
-            looks = identify(state)
+            looks = identify(state, build)
             hint = f"; the file looks like {looks}" if looks and looks != name else ""
             raise CheckpointError(
                 f"{source} does not fit {name}: {field} asks for {_few(size)}, its tensors have "

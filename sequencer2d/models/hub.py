@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d.errors import CheckpointError
 from sequencer2d.files import atomic_write, read_json, write_json
+from sequencer2d.models.checkpoints import write_checkpoint
+from sequencer2d.models.describing import check_names, describe_model
 from sequencer2d.models.hub_config import CONFIG, to_hub_config
+from sequencer2d.models.loading import restore
 from sequencer2d.models.locate import HUB_PREFIXES
 from sequencer2d.models.model_card import model_card
 
@@ -68,13 +71,12 @@ class HubMixin:
         Raises:
             CheckpointError: nothing there, not to be reached, or not a model of ours.
         """
-        from sequencer2d.models.checkpoints import load_model
-
         options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         given = {key: value for key, value in options.items() if value not in (None, False)}
         source = os.fspath(pretrained_model_name_or_path)
-        here = source.startswith(HUB_PREFIXES) or Path(source).expanduser().exists()
-        return load_model(source if here else f"{HUB_PREFIXES[0]}{source}", hub_options=given, **overrides)
+        is_complete = source.startswith(HUB_PREFIXES) or Path(source).expanduser().exists()
+        source = source if is_complete else f"{HUB_PREFIXES[0]}{source}"
+        return restore(cls, source, hub_options=given, **overrides)  # type: ignore[type-var, return-value]
 
     def push_to_hub(
         self,
@@ -133,12 +135,11 @@ def save_pretrained(
     repo_id: str | None = None,
 ) -> Path:
     """What `HubMixin.save_pretrained` does."""
-    from sequencer2d.models.checkpoints import describe_model, save_weights
-
     summary = _summary(Path(run)) if run is not None else None
     description = describe_model(model)
     folder = Path(folder)
-    save_weights(model, folder / WEIGHTS)
+    check_names(model, type(model), folder / WEIGHTS)
+    write_checkpoint(model.state_dict(), description, folder / WEIGHTS)
     write_json(folder / CONFIG, to_hub_config(model))
     with atomic_write(folder / "README.md", "w") as file:
         file.write(model_card(description, summary, repo_id))

@@ -51,26 +51,6 @@ def to_authors(state: Mapping[str, Tensor]) -> StateDict:
     return _rename(state, lambda name: _name_to_authors(name, depths))
 
 
-def from_timm(state: Mapping[str, Tensor]) -> StateDict:
-    """Take over timm's parameters: the names are the same.
-
-    Raises:
-        CheckpointError: parameters that no Sequencer2D of timm has.
-    """
-    _check_timm(state)
-    return dict(state)
-
-
-def to_timm(state: Mapping[str, Tensor]) -> StateDict:
-    """Give out our parameters for timm's Sequencer2D: the names are the same.
-
-    Raises:
-        CheckpointError: parameters that no Sequencer2D of timm has (VSequencer, GRU and tanh RNN are ours alone).
-    """
-    _check_timm(state)
-    return dict(state)
-
-
 def strip_wrappers(state: Mapping[str, Tensor]) -> StateDict:
     """Remove from all names what DistributedDataParallel, torch.compile and transformers put in front of them."""
     names = dict(state)
@@ -98,14 +78,3 @@ def _rename(state: Mapping[str, Tensor], rename: Callable[[str], str]) -> StateD
         twice = [name for name, count in Counter(map(rename, state)).items() if count > 1]
         raise CheckpointError(f"two parameters of the checkpoint have the same meaning: {', '.join(twice[:5])}")
     return renamed
-
-
-def _check_timm(state: Mapping[str, Tensor]) -> None:
-    foreign = [name for name in state if not re.match(r"^(stem\.proj|stages\.\d+|norm|head\.fc)\.", name)]
-    foreign += [name for name in state if ".rnn_tokens.rnn." in name]
-    for name, tensor in state.items():
-        if re.search(r"\.weight_hh_l0(_reverse)?$", name) and tensor.shape[0] != 4 * tensor.shape[1]:
-            foreign.append(name)
-    if foreign:
-        shown = ", ".join(foreign[:5])
-        raise CheckpointError(f"timm's Sequencer2D (LSTMs along rows and columns) has no such parameters: {shown}")

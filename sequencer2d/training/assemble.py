@@ -16,8 +16,8 @@ from sequencer2d.data.device_loader import build_device_loader
 from sequencer2d.data.loader import Loader, build_loader
 from sequencer2d.data.sources import check_same_classes
 from sequencer2d.errors import ConfigError
-from sequencer2d.models import Sequencer2D, create_model
-from sequencer2d.models.checkpoints import FORMAT, describe_model
+from sequencer2d.models import Sequencer2D, create_model, describe_model
+from sequencer2d.models.description import FORMAT
 from sequencer2d.models.peers import is_peer
 from sequencer2d.models.variants import changed_options, model_config
 from sequencer2d.seeds import seed_step

@@ -18,7 +18,7 @@ from sequencer2d.environment import launch
 from sequencer2d.errors import CheckpointError, Interrupted, NumericalError
 from sequencer2d.evaluation.loop import evaluate
 from sequencer2d.files import write_json
-from sequencer2d.models.checkpoints import save_weights
+from sequencer2d.models import save_weights
 from sequencer2d.training import assemble, checkpoint
 from sequencer2d.training.budget import memory_budget
 from sequencer2d.training.config import TrainConfig, validate

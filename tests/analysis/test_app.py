@@ -23,7 +23,7 @@ from PIL import Image
 from sequencer2d.analysis.app import LARGEST_UPLOAD_MIB, look
 from sequencer2d.analysis.page_guard import OwnPageOnly
 from sequencer2d.errors import ConfigError, InputError
-from sequencer2d.models.checkpoints import save_weights
+from sequencer2d.models import save_weights
 from tests.analysis.test_hidden_states import image, subject
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -17,7 +17,7 @@ from sequencer2d.cli.analyze.seeing import FIGURE_5
 from sequencer2d.cli.main import build_parser, main
 from sequencer2d.data.opening import open_source
 from sequencer2d.evaluation.subject import load_subject
-from sequencer2d.models.checkpoints import save_weights
+from sequencer2d.models import save_weights
 from tests.analysis.test_hidden_states import subject
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")

@@ -9,7 +9,8 @@ import torch
 
 from sequencer2d import create_model, list_models
 from sequencer2d.errors import CheckpointError, ConfigError
-from sequencer2d.models.checkpoints import (
+from sequencer2d.models import (
+    Sequencer2D,
     describe_model,
     load_model,
     load_weights,
@@ -118,7 +119,7 @@ def test_checkpoints_of_timms_training_script(tmp_path):
 def test_every_variant_is_recognised_by_its_parameters(name):
     with torch.device("meta"):
         state = create_model(name, num_classes=7, in_chans=1, img_size=112).state_dict()
-    assert identify(state) == name
+    assert identify(state, Sequencer2D) == name
 
 
 def test_a_bare_state_dict_of_a_variant_loads(tmp_path):

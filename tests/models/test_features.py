@@ -3,7 +3,7 @@ import torch
 
 from sequencer2d import create_model
 from sequencer2d.errors import ConfigError
-from sequencer2d.models.checkpoints import save_weights
+from sequencer2d.models import save_weights
 from tests.models.small import SIZES, small_model
 
 

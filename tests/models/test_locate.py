@@ -5,7 +5,7 @@ from huggingface_hub import errors
 
 from sequencer2d import create_model
 from sequencer2d.errors import CheckpointError
-from sequencer2d.models.checkpoints import load_model, save_weights
+from sequencer2d.models import load_model, save_weights
 from sequencer2d.models.locate import locate
 from sequencer2d.models.sequencer2d import Sequencer2D
 from tests.models.small import small_model

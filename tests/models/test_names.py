@@ -3,8 +3,8 @@ import torch
 
 from sequencer2d import create_model
 from sequencer2d.errors import CheckpointError
-from sequencer2d.models.checkpoints import load_model, load_weights
-from sequencer2d.models.names import from_authors, from_timm, is_authors, strip_wrappers, to_authors, to_timm
+from sequencer2d.models import from_authors, load_model, load_weights, to_authors
+from sequencer2d.models.names import is_authors, strip_wrappers
 
 # Written out from the authors' published files, for stages of 4, 3, 8, 3 blocks.
 PAIRS = {
@@ -64,18 +64,6 @@ def test_the_authors_file_of_vsequencer_pe_is_recognised(tmp_path):
 def test_two_names_for_the_same_parameter_are_refused():
     with pytest.raises(CheckpointError, match=r"head\.fc\.weight"):
         from_authors({"head.weight": torch.zeros(1), "head.fc.weight": torch.zeros(1)})
-
-
-def test_timm_has_the_same_names(state):
-    assert to_timm(state) == state == from_timm(state)
-
-
-@pytest.mark.parametrize("name, parameter", [("vsequencer_pe_s", "pos_embed"), ("sequencer2d_s_gru", "weight_hh")])
-def test_what_timm_has_no_model_for(name, parameter):
-    with torch.device("meta"):
-        state = create_model(name).state_dict()
-    with pytest.raises(CheckpointError, match=parameter):
-        to_timm(state)
 
 
 def test_wrappers_are_removed_when_all_names_have_them():

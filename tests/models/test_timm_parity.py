@@ -10,7 +10,7 @@ import timm
 import torch
 
 from sequencer2d import create_model
-from sequencer2d.models.checkpoints import load_weights, save_weights, to_authors
+from sequencer2d.models import load_weights, save_weights, to_authors
 from tests.models.small import randomise
 
 NAMES = ("sequencer2d_s", "sequencer2d_m", "sequencer2d_l")

@@ -16,8 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from sequencer2d import list_models
 from sequencer2d.errors import ConfigError
-from sequencer2d.models import load_model, save_weights
-from sequencer2d.models.checkpoints import to_authors
+from sequencer2d.models import load_model, save_weights, to_authors
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.timm_registry import register_timm
 from sequencer2d.peers import list_peers

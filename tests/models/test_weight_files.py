@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from sequencer2d.errors import CheckpointError
-from sequencer2d.models.checkpoints import load_model, read_checkpoint
+from sequencer2d.models import load_model, read_checkpoint
 from sequencer2d.models.weight_files import read_torch_file
 
 WEIGHT = torch.arange(6.0).reshape(2, 3)

@@ -7,7 +7,7 @@ from torch import nn
 
 from sequencer2d import create_model
 from sequencer2d.errors import ConfigError
-from sequencer2d.models.checkpoints import describe_model
+from sequencer2d.models import describe_model
 from sequencer2d.nn.blocks import ClassifierHead, Mlp
 from sequencer2d.nn.embed import PositionEmbedding
 from sequencer2d.nn.init import init_convolution, init_weights
