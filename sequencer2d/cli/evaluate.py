@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     model: Any = subject.adapted(config.image_size).model
     precision, arithmetic = choose_precision(arguments, device)
     with processes(DistributedConfig(), device.type) as group, arithmetic:
+        implementation = take_implementation(model, Path(arguments.checkpoint), device, say=group.main)
         loader = build_loader(config, config.val_split, train=False, rank=group.rank, world_size=group.world_size)
         classes = match(model.pretrained_cfg.get("label_names"), model.num_classes, loader.source)
         if group.main and classes.remark:
@@ -101,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         if group.main:
             about = {"model": subject.architecture, "image_size": config.size, "precision": precision}
+            about |= {"implementation": implementation} if implementation else {}
             _print_result(result, arguments, about)
     return 0
 
@@ -146,6 +148,25 @@ def choose_precision(
     precision = "fp32" if (run.precision, device.type) == ("fp16", "cpu") else run.precision
     check_precision(precision, device)
     return precision, numerics(run.run, device)
+
+
+def take_implementation(model: Any, checkpoint: Path, device: torch.device, *, say: bool) -> str | None:
+    """Let a model's recurrences run as in the run that its checkpoint is of, and return the name of how they run.
+
+    None for a model without our recurrences. Where the device lacks what the run named, they run by "auto", and that is
+    said if `say`.
+    """
+    if not hasattr(model, "set_implementation"):
+        return None
+    run = _run_around(checkpoint)
+    name = str(run.model.overrides.get("implementation", "auto")) if run else "auto"
+    needed = {"aten": "cpu", "cudnn": "cuda", "triton": "cuda"}.get(name, device.type)
+    if needed != device.type:
+        if say:
+            remark(f"the run's recurrences ran through {name}, which needs {needed}; here they run by auto's choice")
+        name = "auto"
+    model.set_implementation(name)
+    return name
 
 
 def _run_around(checkpoint: Path) -> TrainConfig | None:

@@ -144,7 +144,9 @@ def match_classes(subject: Subject, source: Source, *, common_only: bool = False
                 f"{len(source.class_names)} classes: evaluate on the data set that it was trained on"
             )
         classes = match(None, len(subject.class_names), source)
-        logger.warning("%s: %s", subject.name, classes.remark)
+        if classes.remark not in subject.said:
+            subject.said.add(classes.remark)
+            logger.warning("%s: %s", subject.name, classes.remark)
         return classes.outputs
     outputs = {name: index for index, name in enumerate(subject.class_names)}
     unknown = [name for name in source.class_names if name not in outputs]

@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Subject:
         data: size, mean, std, interpolation and crop of its evaluation.
         class_names: name of each output; `class 7` where nobody knows.
         names_known: whether `class_names` are real names.
+        said: what was remarked about it already. A measurement of many cells says each remark once.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Subject:
     data: DataConfig
     class_names: tuple[str, ...]
     names_known: bool = True
+    said: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def device(self) -> torch.device:

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from sequencer2d import create_model
+from sequencer2d.cli.evaluate import take_implementation
 from sequencer2d.cli.train import OWN_FOLDER, resolve
 from sequencer2d.errors import ConfigError
+from sequencer2d.training.runfiles import write_config
 from tests.cli.conftest import Outcome
 
 SHORT = (
@@ -72,28 +76,37 @@ def test_train_eval_and_resume(command: Callable[..., Outcome], tmp_path: Path) 
     assert len(table.splitlines()) == 16
 
 
-AUTO = "model.overrides.implementation=auto"  # which a checkpoint's model runs as
-
-
-def test_eval_takes_the_runs_precision_and_states_it(command: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_eval_takes_the_runs_arithmetic_and_states_it(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    """The recipe's recurrences run through "reference"; "auto" rounds otherwise."""
     run = tmp_path / "run"
-    assert command("train", "digits", *SHORT, f"run.output={run}", "precision=bf16", AUTO).code == 0
+    assert command("train", "digits", *SHORT, f"run.output={run}", "precision=bf16").code == 0
     trained = json.loads((run / "summary.json").read_text())["final"]
 
-    def measured(*arguments: object) -> tuple[str, float, float]:
+    def measured(*arguments: object) -> tuple[str, str, float]:
         result = json.loads(command("eval", *arguments, "--json").out)
-        return result["precision"], result["top1"], result["cross_entropy"]
+        return result["precision"], result["implementation"], result["cross_entropy"]
 
-    in_run = ("bf16", trained["top1"], pytest.approx(trained["val_loss"], rel=1e-9))
+    in_run = ("bf16", "reference", pytest.approx(trained["val_loss"], rel=1e-9))
     assert measured(run) == in_run
     for file in ("best.safetensors", "checkpoints/last.pt"):
         assert measured(run / file, "--data", "digits", "--batch-size", 64) == in_run
-    precision, _, loss = measured(run, "--precision", "fp32")
-    assert precision == "fp32"
+    precision, implementation, loss = measured(run, "--precision", "fp32")
+    assert (precision, implementation) == ("fp32", "reference")
     assert loss != trained["val_loss"]
     moved = tmp_path / "moved.safetensors"
     (run / "best.safetensors").rename(moved)
-    assert measured(moved, "--data", "digits", "--batch-size", 64) == ("fp32", pytest.approx(100, abs=100), loss)
+    found = measured(moved, "--data", "digits", "--batch-size", 64)
+    assert found == ("fp32", "auto", pytest.approx(loss, rel=1e-5))
+
+
+def test_an_implementation_that_the_device_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    config = resolve("digits", ["model.overrides.implementation=triton", f"run.output={run}"], None)
+    write_config(run, config)
+    model = create_model("sequencer2d_n", depths=(1, 1, 1, 1), implementation="reference")
+    assert take_implementation(model, run, torch.device("cpu"), say=True) == model.config.implementation == "auto"
+    assert "through triton, which needs cuda" in capsys.readouterr().err
 
 
 def test_the_demo_trains_predicts_and_draws(

@@ -273,6 +273,13 @@ def test_classes_that_do_not_match(colours):
         match_classes(unnamed, colours)
 
 
+def test_what_is_assumed_of_classes_is_said_once_for_all_cells(colours, caplog):
+    subject = Subject("x", MeanColour(), DataConfig(), ("class 0", "class 1", "class 2"), names_known=False)
+    for cell in (subject, subject, subject.resized(64)):
+        assert match_classes(cell, colours).tolist() == [0, 1, 2]
+    assert caplog.text.count("brings no class names") == 1
+
+
 def test_images_that_cannot_be_read_are_named(colours, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images in"):
