@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as shape_config
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.nn.freezing import is_block
-from sequencer2d.nn.frozen import InPlaceBlock, PackedRNN2D, PatchLinear
+from sequencer2d.models.inference import is_block
+from sequencer2d.nn.inference import InPlaceBlock, PackedRNN2D, PatchLinear
 from sequencer2d.ops.tuning import MAX_SMALL_BATCH
 
 # The modes of torch.compile, and the mode that takes its place: without CUDA graphs of the compiler's own, which would

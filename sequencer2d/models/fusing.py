@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.errors import InputError
-from sequencer2d.nn.exact import peculiarity, share_hooks
+from sequencer2d.models.exact import peculiarity, share_hooks
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import CELLS
 

@@ -13,9 +13,9 @@ from sequencer2d.errors import CheckpointError, ConfigError, ImplementationError
 from sequencer2d.models.compiling import Run, compiled, compiler_mode
 from sequencer2d.models.fusing import check_fusible, fuse
 from sequencer2d.models.graphs import Graphs
+from sequencer2d.models.inference import to_inference_form
 from sequencer2d.nn.embed import check_images
-from sequencer2d.nn.freezing import freeze
-from sequencer2d.nn.frozen import PatchLinear
+from sequencer2d.nn.inference import PatchLinear
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import derivatives
 
@@ -61,9 +61,9 @@ def optimize(
     _check_whole(model)
     if not isinstance(model, RNN2D):
         check_fusible(model)  # first: a copy of pruned or parametrized layers fails with an error of torch's
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
-    if not isinstance(frozen, RNN2D):
-        fuse(frozen)
+    network = copy.deepcopy(model).eval().requires_grad_(False)
+    if not isinstance(network, RNN2D):
+        fuse(network)
     device = _device(model)
     if graph is None:
         graph = device.type == "cuda"
@@ -71,7 +71,7 @@ def optimize(
         raise ConfigError(f"graph=True needs a CUDA device; the model is on {device}")
     dtype = _dtype(dtype, device, bool(compile))
     in_place = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
-    return Optimized(freeze(frozen, in_place).to(dtype), dtype, mode if compile else False, graph, whole)
+    return Optimized(to_inference_form(network, in_place).to(dtype), dtype, mode if compile else False, graph, whole)
 
 
 def _check_whole(model: nn.Module) -> None:
@@ -104,7 +104,7 @@ def _dtype(dtype: torch.dtype | None, device: torch.device, compile: bool) -> to
 
 
 class Optimized(nn.Module):
-    """What `optimize` returns: a frozen network, and how it is run. Always in eval mode, never with gradients.
+    """What `optimize` returns: a network for inference, and how it is run. Always in eval mode, never with gradients.
 
     It may be called from any thread and on any stream, inside autocast (which it ignores), torch.compile and
     torch.export. It may be moved to another device or dtype, copied, pickled, and given the state dict of another

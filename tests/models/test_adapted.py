@@ -16,9 +16,9 @@ from torchvision.models.feature_extraction import create_feature_extractor
 import sequencer2d
 from sequencer2d.errors import CheckpointError, ImplementationError, InputError
 from sequencer2d.models import load_model, save_weights
+from sequencer2d.models.inference import to_inference_form
 from sequencer2d.models.sequencer2d import Sequencer2D
-from sequencer2d.nn.freezing import freeze
-from sequencer2d.nn.frozen import InPlaceBlock
+from sequencer2d.nn.inference import InPlaceBlock
 from tests.models.small import randomise, small_model
 from tests.models.test_fusing import SMALL
 
@@ -129,9 +129,9 @@ def test_torchaos_models_are_optimized_and_not_written_as_plain_weights(tmp_path
     after = model(x)
     assert 0 < (after - before).abs().max() < 0.1
     torch.testing.assert_close(sequencer2d.optimize(model, compile=False)(x), after, rtol=1e-4, atol=1e-5)
-    frozen = freeze(copy.deepcopy(model).eval().requires_grad_(False), in_place=True)
-    assert not any(isinstance(part, InPlaceBlock) for part in frozen.modules()), "its kernels take plain weights"
-    torch.testing.assert_close(frozen(x), after, rtol=1e-4, atol=1e-5)
+    converted = to_inference_form(copy.deepcopy(model).eval().requires_grad_(False), in_place=True)
+    assert not any(isinstance(part, InPlaceBlock) for part in converted.modules()), "its kernels take plain weights"
+    torch.testing.assert_close(converted(x), after, rtol=1e-4, atol=1e-5)
     for name in ("w.safetensors", "w.pt"):
         with pytest.raises(CheckpointError, match=r"Int8Tensor.* save the model before it is quantized"):
             save_weights(model, tmp_path / name)

@@ -12,9 +12,9 @@ from torch._inductor.utils import run_and_get_code
 import sequencer2d
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.models.features import Sequencer2DFeatures
+from sequencer2d.models.inference import to_inference_form
 from sequencer2d.models.optimizing import Optimized
-from sequencer2d.nn.freezing import freeze
-from sequencer2d.nn.frozen import InPlaceBlock, PackedRNN2D
+from sequencer2d.nn.inference import InPlaceBlock, PackedRNN2D
 from tests.models.small import randomise, small_model
 from tests.models.test_fusing import SMALL, assert_same_function, images
 
@@ -34,10 +34,10 @@ def eager(model, **options):
 
 def in_place(model):
     """What `optimize` runs in 16 bits on CUDA, of a copy in float64 and without compiler."""
-    frozen = copy.deepcopy(model).double().eval().requires_grad_(False)
+    converted = copy.deepcopy(model).double().eval().requires_grad_(False)
     if isinstance(model, Sequencer2d):
-        sequencer2d.fuse(frozen)
-    return Optimized(freeze(frozen, in_place=True), torch.float64, compile=False, graph=False)
+        sequencer2d.fuse(converted)
+    return Optimized(to_inference_form(converted, in_place=True), torch.float64, compile=False, graph=False)
 
 
 def count(kind, model):
@@ -267,7 +267,7 @@ def test_on_a_gpu_sums_in_place_are_as_close_as_others(dtype):
     parameters = copy.deepcopy(model.state_dict())
     fast = sequencer2d.optimize(model, dtype=dtype)
     assert count(InPlaceBlock, fast) == 5
-    other = freeze(copy.deepcopy(model).requires_grad_(False)).to(dtype)
+    other = to_inference_form(copy.deepcopy(model).requires_grad_(False)).to(dtype)
     slow = Optimized(other, dtype, compile=True, graph=False)
     reference = copy.deepcopy(model).double()
     reference.set_implementation("reference")

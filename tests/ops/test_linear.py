@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import sequencer2d
-from sequencer2d.nn.freezing import freeze
+from sequencer2d.models.inference import to_inference_form
 from sequencer2d.ops import tuning
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -174,18 +174,18 @@ def test_blocks_of_few_tokens_take_them(monkeypatch):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     model.set_implementation("triton")
-    frozen = freeze(copy.deepcopy(model).eval().requires_grad_(False), in_place=True).half()
+    converted = to_inference_form(copy.deepcopy(model).eval().requires_grad_(False), in_place=True).half()
     x = torch.randn(2, 3, 14, 21, device=DEVICE)
     with torch.inference_mode():
         normed = count_calls(monkeypatch, "launch_normed_linear")
         added = count_calls(monkeypatch, "launch_add_linear")
-        logits = frozen(x.half())
+        logits = converted(x.half())
         assert (len(normed), len(added)) == (4, 4)
         model.set_implementation("reference")
         expected = model.double().eval()(x.double())
         few = relative_error(logits, expected)
         monkeypatch.setattr(tuning, "MAX_SMALL_BATCH", 0)
-        others = relative_error(frozen(x.half()), expected)
+        others = relative_error(converted(x.half()), expected)
     assert (len(normed), len(added)) == (4, 4)
     assert few <= 2 * others < 0.01
 

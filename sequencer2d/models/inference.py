@@ -1,37 +1,32 @@
-"""From trained layers to their inference forms (`sequencer2d.nn.frozen`): which layers are replaced, and by what."""
+"""From a trained model to its inference form: which layers are replaced by those of `sequencer2d.nn.inference`."""
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from sequencer2d.errors import InputError
-from sequencer2d.nn.embed import PositionEmbedding
-from sequencer2d.nn.exact import full_name, is_exactly, is_plain, own_hooks, peculiarity, share_hooks
-from sequencer2d.nn.frozen import FusedMlp, InPlaceBlock, PackedRNN2D, PatchLinear
+from sequencer2d.models.exact import full_name, is_exactly, is_plain, own_hooks, peculiarity, share_hooks
+from sequencer2d.models.features import Sequencer2DFeatures
+from sequencer2d.models.sequencer2d import Sequencer2D, Stage
+from sequencer2d.nn.blocks import DropPath, Mlp, SequencerBlock
+from sequencer2d.nn.embed import Downsample, PatchEmbed, PositionEmbedding
+from sequencer2d.nn.inference import FusedMlp, InPlaceBlock, PackedRNN2D, PatchLinear
 from sequencer2d.nn.rnn2d import RNN2D
 
-# Of which we know in which order their layers run, and that nothing else reads what a block overwrites.
-_MODELS = (
-    "sequencer2d.models.sequencer2d.Sequencer2D",
-    "sequencer2d.models.features.Sequencer2DFeatures",
-    "timm.models.sequencer.Sequencer2d",
-)
-_STAGES = ("sequencer2d.models.sequencer2d.Stage", "timm.models.sequencer.Sequencer2dStage")
-_BLOCKS = ("sequencer2d.nn.blocks.SequencerBlock", "timm.models.sequencer.Sequencer2dBlock")
-_STEM, _TIMMS_STEM = "sequencer2d.nn.embed.PatchEmbed", "timm.layers.patch_embed.PatchEmbed"
-_DOWNSAMPLES = ("sequencer2d.nn.embed.Downsample", "timm.models.sequencer.Downsample2d")
-_MLPS = ("sequencer2d.nn.blocks.Mlp", "timm.layers.mlp.Mlp")
-# In eval mode.
-_IDENTITIES = (
-    "torch.nn.modules.linear.Identity",
-    "torch.nn.modules.dropout.Dropout",
-    "sequencer2d.nn.blocks.DropPath",
-    "timm.layers.drop.DropPath",
-)
+# Full names of classes whose function is known exactly. A class that inherits one of them may do anything.
+# In these models we know in which order the layers run, and that nothing else reads what a block overwrites.
+_MODELS = (full_name(Sequencer2D), full_name(Sequencer2DFeatures), "timm.models.sequencer.Sequencer2d")
+_STAGES = (full_name(Stage), "timm.models.sequencer.Sequencer2dStage")
+_BLOCKS = (full_name(SequencerBlock), "timm.models.sequencer.Sequencer2dBlock")
+_STEM, _TIMMS_STEM = full_name(PatchEmbed), "timm.layers.patch_embed.PatchEmbed"
+_DOWNSAMPLES = (full_name(Downsample), "timm.models.sequencer.Downsample2d")
+_MLPS = (full_name(Mlp), "timm.layers.mlp.Mlp")
+# They return their input in eval mode.
+_IDENTITIES = (*map(full_name, (nn.Identity, nn.Dropout, DropPath)), "timm.layers.drop.DropPath")
 
 
-def freeze(module: nn.Module, in_place: bool = False) -> nn.Module:
-    """Replace the layers of `module` by their inference forms, and return it (or its own replacement).
+def to_inference_form(module: nn.Module, in_place: bool = False) -> nn.Module:
+    """Replace the layers of `module` by their inference forms. Returns it, or its own replacement.
 
     A mixer's hooks move to what replaces it. Another layer that has hooks, or is not exactly of a class whose function
     is known, stays as it is.
@@ -47,7 +42,7 @@ def freeze(module: nn.Module, in_place: bool = False) -> nn.Module:
     for path, mixer in module.named_modules():
         if isinstance(mixer, RNN2D):
             _check_mixer(path or "the model", mixer)
-    return _freeze(module, in_place)
+    return _convert(module, in_place)
 
 
 def _check_mixer(path: str, mixer: RNN2D) -> None:
@@ -73,9 +68,9 @@ def _check_mixer(path: str, mixer: RNN2D) -> None:
                     )
 
 
-def _freeze(module: nn.Module, in_place: bool) -> nn.Module:
+def _convert(module: nn.Module, in_place: bool) -> nn.Module:
     for name, child in module.named_children():
-        setattr(module, name, _freeze(child, in_place))
+        setattr(module, name, _convert(child, in_place))
     if in_place:
         _add_in_place(module)
     if isinstance(module, RNN2D):
@@ -107,28 +102,29 @@ def _add_in_place(module: nn.Module) -> None:
         _give_biases(module, children["downsample"])
 
 
-def _give_biases(stage: nn.Module, feed: nn.Module) -> None:
-    """Make the blocks of `stage` `InPlaceBlock`s and add their biases to that of `feed`, whose output they overwrite.
+def _give_biases(stage: nn.Module, previous: nn.Module) -> None:
+    """Make the blocks of `stage` `InPlaceBlock`s.
 
-    A stage with a feed or a block of another kind is left as it is, and so is one where a hook would see what is
-    overwritten.
+    They overwrite the output of the layer `previous`, whose bias takes theirs in. A stage with blocks of another kind,
+    or after a layer of another kind, is left as it is, and so is one where a hook would see what is overwritten.
     """
     blocks = stage.get_submodule("blocks")
     if not (
-        isinstance(feed, PatchLinear)
+        isinstance(previous, PatchLinear)
         and type(blocks) is nn.Sequential
         and peculiarity(blocks) is None
         and all(map(_ends_in_linear, blocks))
     ):
         return
     # In 16 bits every sum of the many would be rounded.
-    surplus = feed.weight.new_zeros(feed.weight.shape[0], dtype=torch.promote_types(feed.weight.dtype, torch.float32))
+    weight = previous.weight
+    pending_bias = weight.new_zeros(weight.shape[0], dtype=torch.promote_types(weight.dtype, torch.float32))
     replaced = []
     for block in reversed(blocks):
-        surplus2 = surplus + _bias(block.get_submodule("mlp_channels.fc2"))
-        surplus = surplus2 + _bias(block.get_submodule("rnn_tokens.fc"))
-        replaced.append(InPlaceBlock(block, surplus.to(feed.weight), surplus2.to(feed.weight)))
-    feed.bias = (surplus + _bias(feed)).to(feed.weight)
+        pending_bias2 = pending_bias + _bias(block.get_submodule("mlp_channels.fc2"))
+        pending_bias = pending_bias2 + _bias(block.get_submodule("rnn_tokens.fc"))
+        replaced.append(InPlaceBlock(block, pending_bias.to(weight), pending_bias2.to(weight)))
+    previous.bias = (pending_bias + _bias(previous)).to(weight)
     stage.add_module("blocks", nn.Sequential(*reversed(replaced)))
 
 
@@ -137,7 +133,7 @@ def _bias(layer: nn.Module) -> Tensor | float:
 
 
 def _ends_in_linear(block: nn.Module) -> bool:
-    """Whether it is our block or timm's, frozen, with a layer norm before both branches and a linear layer behind."""
+    """Whether it is our block or timm's with converted branches, a layer norm before both and a linear layer behind."""
     return (
         is_exactly(block, *_BLOCKS)
         and _has_scale_and_bias(block.norm1)

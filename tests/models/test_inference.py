@@ -5,21 +5,21 @@ import torch
 from timm.layers import Mlp as TimmMlp
 from torch import nn
 
+from sequencer2d.models.inference import to_inference_form
 from sequencer2d.nn.blocks import Mlp
 from sequencer2d.nn.embed import Downsample, PatchEmbed
-from sequencer2d.nn.freezing import freeze
-from sequencer2d.nn.frozen import FusedMlp, PackedRNN2D, PatchLinear
+from sequencer2d.nn.inference import FusedMlp, PackedRNN2D, PatchLinear
 from sequencer2d.nn.rnn2d import RNN2D
 
 
-def assert_equals_frozen(layer, kind, *shape):
-    """The frozen form is of the expected kind, has no parameters of its own trained on, and computes the same."""
+def assert_inference_form_equals(layer, kind, *shape):
+    """The converted form is of the expected kind, has no parameters of its own trained on, and computes the same."""
     layer = layer.double().eval().requires_grad_(False)
     x = torch.randn(*shape, dtype=torch.float64)
     expected = layer(x)
-    frozen = freeze(nn.Sequential(layer))[0]
-    assert type(frozen) is kind
-    torch.testing.assert_close(frozen(x), expected, rtol=1e-10, atol=1e-12)
+    converted = to_inference_form(nn.Sequential(layer))[0]
+    assert type(converted) is kind
+    torch.testing.assert_close(converted(x), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def assert_equals_frozen(layer, kind, *shape):
     ids=str,
 )
 def test_mixer(options):
-    assert_equals_frozen(RNN2D(6, 3, **options), PackedRNN2D, 2, 3, 5, 6)
+    assert_inference_form_equals(RNN2D(6, 3, **options), PackedRNN2D, 2, 3, 5, 6)
 
 
 def test_packed_weights_are_the_mixers_own_and_go_with_the_module():
@@ -50,24 +50,24 @@ def test_packed_weights_are_the_mixers_own_and_go_with_the_module():
 @pytest.mark.parametrize("in_chans", [1, 3])
 def test_stem(size, in_chans):
     """7×7 patches of 1 or 3 channels are 49 or 147 values, of which no row is a multiple of 16 bytes unpadded."""
-    assert_equals_frozen(PatchEmbed(in_chans, 8, 7), PatchLinear, 2, in_chans, *size)
+    assert_inference_form_equals(PatchEmbed(in_chans, 8, 7), PatchLinear, 2, in_chans, *size)
 
 
 @pytest.mark.parametrize("pad", ["zeros", "crop"])
 def test_stem_of_images_that_do_not_fit_the_models_stride(pad):
-    assert_equals_frozen(PatchEmbed(3, 8, 7, stride=14, pad=pad), PatchLinear, 1, 3, 30, 15)
+    assert_inference_form_equals(PatchEmbed(3, 8, 7, stride=14, pad=pad), PatchLinear, 1, 3, 30, 15)
 
 
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_downsample(patch_size):
-    assert_equals_frozen(Downsample(6, 10, patch_size), PatchLinear, 2, 4, 6, 6)
+    assert_inference_form_equals(Downsample(6, 10, patch_size), PatchLinear, 2, 4, 6, 6)
 
 
 @pytest.mark.parametrize("layer", [Mlp, TimmMlp])
 def test_mlp(layer):
-    assert_equals_frozen(layer(6, 18), FusedMlp, 2, 3, 4, 6)
+    assert_inference_form_equals(layer(6, 18), FusedMlp, 2, 3, 4, 6)
 
 
 def test_other_activations_are_left_as_they_are():
     mlp = TimmMlp(6, 18, act_layer=nn.SiLU)
-    assert freeze(nn.Sequential(mlp))[0] is mlp
+    assert to_inference_form(nn.Sequential(mlp))[0] is mlp

@@ -1,6 +1,6 @@
 """Inference forms of the layers: weights packed once, activations in the epilogue of their matrix product.
 
-They are made from trained layers by `sequencer2d.nn.freezing` and have no gradients. All tensors are NHWC unless said
+`sequencer2d.models.inference` makes them from trained layers. They have no gradients. All tensors are NHWC unless said
 otherwise.
 """
 
@@ -110,28 +110,30 @@ class InPlaceBlock(nn.Module):
     """A block whose branches add to its input in the epilogue of their second product: (B, H, W, C) to the same tensor.
 
     That epilogue has no room for a bias. So the layer before the first block of a stage adds the biases of all its
-    blocks at once, and each norm takes off those that are still to come: `surplus1` and `surplus2`, (C,). After the
-    last block there are none, and the stage's output is what it was. In 16 bits a channel whose biases to come are many
-    times as large as its values loses bits of them.
+    blocks at once, and each norm takes off those that are still to come: `pending_bias1` and `pending_bias2`, (C,).
+    After the last block there are none, and the stage's output is what it was. In 16 bits a channel whose pending
+    biases are many times as large as its values loses bits of its values.
 
     Args:
-        block: with `norm1`, `rnn_tokens`, `norm2` and `mlp_channels`, its mixer and its MLP frozen. The biases of their
-            last layers are not used; the norms' scales and biases become part of the layers behind them.
-        surplus1, surplus2: these biases and all later ones of the stage, summed, before the mixer and before the MLP.
+        block: with `norm1`, `rnn_tokens`, `norm2` and `mlp_channels`; its mixer and its MLP are in their inference
+            form. The biases of their last layers are not used; the norms' scales and biases become part of the layers
+            behind them.
+        pending_bias1, pending_bias2: these biases and all later ones of the stage, summed, before the mixer and before
+            the MLP, (C,).
     """
 
     rnn_tokens: PackedRNN2D
     mlp_channels: FusedMlp
-    surplus1: Tensor
-    surplus2: Tensor
+    pending_bias1: Tensor
+    pending_bias2: Tensor
 
-    def __init__(self, block: nn.Module, surplus1: Tensor, surplus2: Tensor) -> None:
+    def __init__(self, block: nn.Module, pending_bias1: Tensor, pending_bias2: Tensor) -> None:
         super().__init__()
         for name in ("rnn_tokens", "mlp_channels"):
             # Copies, as blocks may share them and each takes in norms of its own.
             self.add_module(name, copy.deepcopy(block.get_submodule(name)))
-        self.register_buffer("surplus1", surplus1)
-        self.register_buffer("surplus2", surplus2)
+        self.register_buffer("pending_bias1", pending_bias1)
+        self.register_buffer("pending_bias2", pending_bias2)
         norm1, norm2 = (cast(nn.LayerNorm, block.get_submodule(name)) for name in ("norm1", "norm2"))
         self.eps1, self.eps2 = norm1.eps, norm2.eps
         mixer, mlp = self.rnn_tokens, self.mlp_channels
@@ -142,14 +144,14 @@ class InPlaceBlock(nn.Module):
         mixer, mlp, ops = self.rnn_tokens, self.mlp_channels, torch.ops.sequencer2d
         if normed_linear_pays(x) and mixer.is_fused(x):
             weight = mixer.weight_ih.flatten(0, 1)
-            mixed = mixer.mix_gates(ops.normed_linear(x, self.surplus1, weight, mixer.bias, self.eps1, False))
+            mixed = mixer.mix_gates(ops.normed_linear(x, self.pending_bias1, weight, mixer.bias, self.eps1, False))
         else:
-            mixed = mixer.mix(_normed(x, self.surplus1, self.eps1))
+            mixed = mixer.mix(_normed(x, self.pending_bias1, self.eps1))
         ops.add_linear_(x, mixed, mixer.fc.weight)
         if normed_linear_pays(x):
-            expanded = ops.normed_linear(x, self.surplus2, mlp.fc1.weight, mlp.fc1.bias, self.eps2, True)
+            expanded = ops.normed_linear(x, self.pending_bias2, mlp.fc1.weight, mlp.fc1.bias, self.eps2, True)
         else:
-            expanded = mlp.expand(_normed(x, self.surplus2, self.eps2))
+            expanded = mlp.expand(_normed(x, self.pending_bias2, self.eps2))
         ops.add_linear_(x, expanded, mlp.fc2.weight)
         return x
 
