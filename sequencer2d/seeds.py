@@ -5,6 +5,8 @@ batch, a step on a process. A run that goes on therefore needs no stored random 
 
 There are three ways to mix the numbers, because a run that goes on must draw what its earlier part would have drawn:
 `image_seed` is the cheapest and serves every image, `stream_seed` takes any numbers, `step_seed` serves training steps.
+
+torch is imported where it is seeded: processes that only corrupt images take seeds from here and start without it.
 """
 
 import contextlib
@@ -13,7 +15,6 @@ import random
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 _BITS = 0xFFFFFFFFFFFFFFFF
 
@@ -44,6 +45,8 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 def seed_image(seed: int, epoch: int, index: int) -> None:
     """Seed `random`, NumPy and torch (CPU) for one image, in about 10 µs."""
+    import torch
+
     mixed = image_seed(seed, epoch, index)
     random.seed(mixed)
     np.random.seed(mixed & 0xFFFFFFFF)
@@ -56,6 +59,8 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     A run that goes on draws at step n (stochastic depth, dropout) what an uninterrupted run draws there. Images and
     batches are augmented from seeds of their own.
     """
+    import torch
+
     value = step_seed(seed, step, rank)
     torch.manual_seed(value)
     np.random.seed(value % 2**32)
@@ -65,6 +70,8 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 @contextlib.contextmanager
 def torch_seeded(seed: int) -> Iterator[None]:
     """Seed torch's generator of the CPU inside the block; those of the devices go on as they were."""
+    import torch
+
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -88,9 +95,13 @@ class keep_random_state:  # noqa: N801 - a context manager reads as a function
     """Restore the CPU's generators (`random`, NumPy, torch) at the end of the block."""
 
     def __enter__(self) -> None:
+        import torch
+
         self._states = random.getstate(), np.random.get_state(), torch.get_rng_state()
 
     def __exit__(self, *_: object) -> None:
+        import torch
+
         random.setstate(self._states[0])
         np.random.set_state(self._states[1])
         torch.set_rng_state(self._states[2])
