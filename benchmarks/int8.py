@@ -64,7 +64,7 @@ def accuracy(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, 
     from sequencer2d.data.config import DataConfig
     from sequencer2d.data.loader import build_loader
     from sequencer2d.evaluation.loop import evaluate
-    from sequencer2d.evaluation.predict import input_fields
+    from sequencer2d.evaluation.subject import input_fields
     from sequencer2d.export import load_artifact
 
     artifact: Any = load_artifact(path)

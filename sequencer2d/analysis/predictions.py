@@ -1,4 +1,4 @@
-"""A picture of what a model says of some images."""
+"""A picture of what a classifier says of some images, beside the truth."""
 
 import os
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def draw_predictions(
     for axes in grid:
         axes.axis("off")
     for axes, prediction, truth in zip(grid, predictions, truths, strict=False):
-        guess = prediction.guesses[0]
+        guess = prediction.found.guesses[0]
         right = guess.name == truth
         with Image.open(prediction.path) as image:
             axes.imshow(image.convert("RGB"), interpolation="nearest")

@@ -57,10 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
 def predict_digits(run_folder: Path) -> tuple[list[Prediction], list[str]]:
     """Write test digits as image files, predict them with the run's model, draw that; (predictions, truths)."""
     from sequencer2d.analysis.predictions import draw_predictions
-    from sequencer2d.data.config import DataConfig
     from sequencer2d.data.opening import open_source
-    from sequencer2d.evaluation.predict import class_names_of, input_fields, predict
-    from sequencer2d.models import load_model
+    from sequencer2d.evaluation.predict import predict
+    from sequencer2d.evaluation.subject import load_checkpoint
 
     digits = open_source("digits", "test")
     folder = run_folder / "images"
@@ -72,9 +71,8 @@ def predict_digits(run_folder: Path) -> tuple[list[Prediction], list[str]]:
         paths.append(folder / f"{index:03d}.png")
         truths.append(digits.class_names[target])
         image.save(paths[-1])
-    model = load_model(str(run_folder))
-    config = DataConfig(**input_fields(model))
-    predictions = list(predict(model, paths, config, class_names=class_names_of(model), top_k=3))
+    subject = load_checkpoint(run_folder)
+    predictions = list(predict(subject.model, paths, subject.data, class_names=subject.class_names, top_k=3))
     draw_predictions(predictions, truths, run_folder / "predictions.png")
     return predictions, truths
 
@@ -88,7 +86,8 @@ def _report(output: Path, predictions: list[Prediction], truths: list[str], seco
     from sequencer2d.files import read_json
 
     summary = read_json(output / "summary.json")
-    right = sum(prediction.guesses[0].name == truth for prediction, truth in zip(predictions, truths, strict=True))
+    firsts = [prediction.found.guesses[0].name for prediction in predictions]
+    right = sum(first == truth for first, truth in zip(firsts, truths, strict=True))
     folder = shlex.quote(str(output))
     last, best = summary["final"]["top1"], summary["best"]["top1"]
     terminal.write(f"\ntest accuracy {last:.2f} % after the last epoch, {best:.2f} % after the best")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from sequencer2d.data.config import DataConfig
-    from sequencer2d.tasks.accuracy import ClassificationResult
+    from sequencer2d.tasks.task import Result
     from sequencer2d.training.config import TrainConfig
 
 EPILOG = """\
@@ -86,7 +86,14 @@ def run(arguments: argparse.Namespace) -> int:
     precision, arithmetic = choose_precision(arguments, device)
     with processes(DistributedConfig(), device.type) as group, arithmetic:
         implementation = take_implementation(model, Path(arguments.checkpoint), device, say=group.main)
-        loader = build_loader(config, config.val_split, train=False, rank=group.rank, world_size=group.world_size)
+        loader = build_loader(
+            config,
+            config.val_split,
+            train=False,
+            samples=subject.task.samples,
+            rank=group.rank,
+            world_size=group.world_size,
+        )
         classes = match(model.pretrained_cfg.get("label_names"), model.num_classes, loader.source)
         if group.main and classes.remark:
             remark(classes.remark)
@@ -95,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
             result = evaluate(
                 model,
                 loader,
+                subject.task,
                 device=device if group.world_size == 1 else group.device,
                 amp_dtype=amp_dtype(precision),
                 progress=lambda: bar.advance(task),
@@ -192,7 +200,7 @@ def _data_fields(fields: list[str]) -> dict[str, str]:
     return values
 
 
-def _print_result(result: ClassificationResult, arguments: argparse.Namespace, about: dict[str, Any]) -> None:
+def _print_result(result: Result, arguments: argparse.Namespace, about: dict[str, Any]) -> None:
     if arguments.json:
         terminal.write_json({**about, **result.to_dict()})
         return
@@ -201,12 +209,10 @@ def _print_result(result: ClassificationResult, arguments: argparse.Namespace, a
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_row("images", f"{result.count:,}" + (f" ({result.broken} could not be read)" if result.broken else ""))
-    table.add_row("top-1", f"{result.top1:.2f} %")
-    table.add_row("top-5", f"{result.top5:.2f} %")
-    table.add_row("cross entropy", f"{result.cross_entropy:.4f} nats")
-    table.add_row("calibration error", f"{result.calibration_error:.2f} %")
+    for name, value in result.rows():
+        table.add_row(name, value)
     table.add_row("precision", about["precision"])
     if arguments.per_class:
-        for name, accuracy in zip(result.class_names, result.per_class, strict=True):
-            table.add_row(Text(printable(name)), "no images" if accuracy is None else f"{accuracy:.2f} %")
+        for name, value in result.class_rows():
+            table.add_row(Text(printable(name)), value)
     console().print(table)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sequencer2d import terminal
 from sequencer2d.cli.common import (
@@ -20,19 +21,24 @@ from sequencer2d.cli.common import (
     progress_bar,
     remark,
     resolve_device,
+    writable_path,
 )
 from sequencer2d.errors import ConfigError, DeviceError, InputError
 from sequencer2d.terminal import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from sequencer2d.evaluation.predict import Prediction
+    from sequencer2d.evaluation.subject import Subject
 
 EPILOG = """\
 examples:
   sequencer2d predict runs/cifar10 photo.jpg
   sequencer2d predict hf-hub:timm/sequencer2d_s.in1k photos/ --top 3 --json > predictions.json
+  sequencer2d predict runs/cifar10 photos/ --pictures out/  the images with what was found in them
   sequencer2d predict model.onnx photo.jpg                 what `sequencer2d export` wrote
   sequencer2d predict model.pt2 photo.jpg --trust          the same, in a format that runs code of its maker
 
@@ -59,6 +65,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--batch-size", type=positive, default=32, metavar="N", help="images per forward pass (default: 32)"
     )
+    parser.add_argument(
+        "--pictures", type=writable_path, metavar="FOLDER", help="draw what was found in each image, as PNG files there"
+    )
     add_decoding(parser)
     add_device(parser)
     add_trust(parser)
@@ -67,62 +76,64 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sequencer2d.data.config import DataConfig
     from sequencer2d.data.finding import find_images
-    from sequencer2d.evaluation.predict import class_names_of, input_fields, predict
+    from sequencer2d.evaluation.predict import class_names_of, picture_of, predict
 
     paths = find_images(arguments.images)
-    model, device = _load(arguments)
-    chosen = decoding_fields(arguments)
-    if arguments.image_size:
-        chosen["image_size"] = arguments.image_size
-    found = predict(
-        model,
+    subject, device = _load(arguments)
+    chosen = decoding_fields(arguments) | ({"image_size": arguments.image_size} if arguments.image_size else {})
+    config = dataclasses.replace(subject.data, **chosen)
+    predictions = predict(
+        subject.model,
         paths,
-        DataConfig(**(input_fields(model) | chosen)),
-        class_names=class_names_of(model),
+        config,
+        subject.task,
+        class_names=class_names_of(subject.model),
         device=device,
         amp_dtype=amp_dtype(arguments.precision),
         top_k=arguments.top,
         batch_size=arguments.batch_size,
     )
+    if arguments.pictures:
+        arguments.pictures.mkdir(parents=True, exist_ok=True)
+    done = []
     with progress_bar("images") as bar:
-        predictions = list(bar.track(found, total=len(paths), description="predict"))
+        for number, prediction in enumerate(bar.track(predictions, total=len(paths), description="predict")):
+            if arguments.pictures and prediction.found is not None:
+                name = f"{number:0{len(str(len(paths)))}d}-{Path(prediction.path).stem}.png"
+                picture_of(prediction, config).save(arguments.pictures / name)
+            done.append(prediction)
     if arguments.json:
-        terminal.write_json([_plain(prediction) for prediction in predictions])
+        terminal.write_json([prediction.to_dict() for prediction in done])
     else:
-        _print_table(predictions)
-    return _report_broken(predictions)
+        _print_table(done, subject.task.columns)
+    return _report_broken(done)
 
 
-def _load(arguments: argparse.Namespace) -> tuple[Any, torch.device]:
+def _load(arguments: argparse.Namespace) -> tuple[Subject, torch.device]:
     """The checkpoint's model, or an exported artefact, and where it runs."""
+    from sequencer2d.evaluation.subject import load_checkpoint, subject_of
     from sequencer2d.export import is_artifact, load_artifact
-    from sequencer2d.models import load_model
 
     if not is_artifact(arguments.checkpoint):
-        return load_model(arguments.checkpoint, name=arguments.model), resolve_device(arguments.device)
+        return load_checkpoint(arguments.checkpoint, variant=arguments.model), resolve_device(arguments.device)
     if arguments.device not in ("auto", "cpu"):
         raise DeviceError(f"--device {arguments.device}: an exported artefact runs on the CPU; leave --device out")
     if arguments.precision != "fp32":
         raise ConfigError(f"--precision {arguments.precision}: an artefact computes in what it was exported in")
-    return load_artifact(arguments.checkpoint, trust=arguments.trust), resolve_device("cpu")
+    artifact = load_artifact(arguments.checkpoint, trust=arguments.trust)
+    return subject_of(artifact, name=artifact.path.name), resolve_device("cpu")
 
 
-def _plain(prediction: Prediction) -> dict[str, object]:
-    fields = dataclasses.asdict(prediction)
-    return {key: value for key, value in fields.items() if value or key == "path"}
-
-
-def _print_table(predictions: list[Prediction]) -> None:
+def _print_table(predictions: list[Prediction], columns: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("image", "class", "probability", box=None, pad_edge=False, header_style="bold")
+    table = Table("image", *columns, box=None, pad_edge=False, header_style="bold")
     for prediction in predictions:
         name = printable(prediction.path)
-        for guess in prediction.guesses:
-            table.add_row(Text(name), Text(printable(guess.name)), f"{guess.probability:7.2%}")
+        for row in prediction.found.rows() if prediction.found else ():
+            table.add_row(Text(name), *(Text(printable(cell)) for cell in row))
             name = ""
     if table.row_count:
         console().print(table)

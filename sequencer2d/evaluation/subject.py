@@ -2,30 +2,25 @@
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.errors import CheckpointError, ConfigError, InputError
-from sequencer2d.models.description import check_description
-from sequencer2d.models.peers import PREFIX, check_options, create_peer, is_peer, load_strictly
+from sequencer2d.errors import InputError
+from sequencer2d.evaluation.loading import build_described, peer_from, task_of, untrained
+from sequencer2d.models import Sequencer2D, read_checkpoint
+from sequencer2d.models.loading import restore
+from sequencer2d.models.peers import PREFIX, create_peer, is_peer
+from sequencer2d.tasks import CLASSIFICATION, Task
 
 RANDOM = "random:"
 INPUT_FIELDS = ("image_size", "mean", "std", "eval_interpolation", "eval_crop", "crop_pct")
 """Fields of `DataConfig` that the model decides."""
-
-PEER_FIELDS = (
-    "num_classes",
-    "in_chans",
-    "input",
-    *(f"input.{name}" for name in ("size", "mean", "std", "interpolation", "crop_pct")),
-)
-"""What a file must say of a model of timm's that was trained beside ours."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +29,12 @@ class Subject:
 
     Attributes:
         name: for tables and figures.
-        model: normalised images (B, C, H, W) → logits (B, classes).
+        model: normalized images (B, 3, H, W) → the task's outputs; logits (B, classes) for classification.
         data: size, mean, std, interpolation and crop of its evaluation.
         class_names: name of each output; `class 7` where nobody knows.
         names_known: whether `class_names` are real names.
         said: what was remarked about it already. A measurement of many cells says each remark once.
+        task: what the model was trained for.
     """
 
     name: str
@@ -46,6 +42,7 @@ class Subject:
     data: DataConfig
     class_names: tuple[str, ...]
     names_known: bool = True
+    task: Task = CLASSIFICATION
     said: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
@@ -131,17 +128,54 @@ def load_subject(
     if separator and label and not any(character in label for character in ":/\\") and not Path(spec).exists():
         name, spec = name or label, rest
     if spec.startswith(RANDOM):
-        model = _random(spec.removeprefix(RANDOM), num_classes or 1000)
+        model = untrained(spec.removeprefix(RANDOM), num_classes or 1000)
         return subject_of(model, name=name or spec.removeprefix(RANDOM))
     bare, _, file = spec.partition("=")
     if is_peer(bare) and (file or not Path(spec).exists()):
-        model = _peer_from(bare, file) if file else create_peer(bare, pretrained=True, download=download)
+        model = peer_from(bare, file) if file else create_peer(bare, pretrained=True, download=download)
         return subject_of(model, name=name or bare.removeprefix(PREFIX))
-    return _ours(spec, name, variant)
+    return load_checkpoint(spec, name=name, variant=variant)
 
 
-def subject_of(model: nn.Module, *, name: str, class_names: Sequence[str] | None = None) -> Subject:
+def load_checkpoint(source: str | os.PathLike[str], *, name: str | None = None, variant: str | None = None) -> Subject:
+    """Load the model of a checkpoint, whatever its task; the arguments and errors are those of `load_subject`."""
+    checkpoint = read_checkpoint(source)
+    task = task_of(checkpoint)
+    if task is CLASSIFICATION and (variant or not is_peer(str(checkpoint.meta.get("model", "")))):
+        model: nn.Module = restore(Sequencer2D, checkpoint, name=variant)
+    else:
+        model = build_described(checkpoint, task)
+    return subject_of(model, name=name or _short_name(str(source), model), task=task)
+
+
+def subject_of(
+    model: nn.Module, *, name: str, class_names: Sequence[str] | None = None, task: Task = CLASSIFICATION
+) -> Subject:
     """A model that is already there, with the input that its `pretrained_cfg` states (timm's and ours have one).
+
+    Raises:
+        InputError: the model takes no RGB images.
+    """
+    names = class_names or (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
+    count = int(getattr(model, "num_classes", 0))
+    known = bool(names) and len(names or ()) == count
+    if not known and count == 1000:
+        names, known = imagenet_wnids(), True
+    return Subject(
+        name=name,
+        model=model.eval(),
+        data=DataConfig(**input_fields(model)),
+        class_names=tuple(names) if known and names else tuple(f"class {i}" for i in range(count)),
+        names_known=known,
+        task=task,
+    )
+
+
+def input_fields(model: nn.Module) -> dict[str, Any]:
+    """Fields of a `DataConfig` for the images that a model was made for: size, mean, std, interpolation, crop.
+
+    Args:
+        model: ours, timm's or an exported one; its `pretrained_cfg` states them.
 
     Raises:
         InputError: the model takes no RGB images.
@@ -152,26 +186,14 @@ def subject_of(model: nn.Module, *, name: str, class_names: Sequence[str] | None
     channels = cfg["input_size"][0]
     if channels != 3:
         raise InputError(f"the model takes images of {channels} channels; image files are read as RGB, 3 channels")
-    data = DataConfig(
-        image_size=tuple(cfg["input_size"][1:]),
-        mean=tuple(cfg["mean"]),
-        std=tuple(cfg["std"]),
-        eval_interpolation=cfg["interpolation"] if cfg["interpolation"] != "random" else "bicubic",
-        eval_crop=cfg["crop_mode"],
-        crop_pct=cfg["crop_pct"],
-    )
-    names = class_names or (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
-    count = int(getattr(model, "num_classes", 0))
-    known = bool(names) and len(names or ()) == count
-    if not known and count == 1000:
-        names, known = imagenet_wnids(), True
-    return Subject(
-        name=name,
-        model=model.eval(),
-        data=data,
-        class_names=tuple(names) if known and names else tuple(f"class {i}" for i in range(count)),
-        names_known=known,
-    )
+    return {
+        "image_size": tuple(cfg["input_size"][1:]),
+        "mean": tuple(cfg["mean"]),
+        "std": tuple(cfg["std"]),
+        "eval_interpolation": cfg["interpolation"] if cfg["interpolation"] != "random" else "bicubic",
+        "eval_crop": cfg["crop_mode"],
+        "crop_pct": cfg["crop_pct"],
+    }
 
 
 def imagenet_wnids() -> tuple[str, ...]:
@@ -181,85 +203,6 @@ def imagenet_wnids() -> tuple[str, ...]:
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
-def _ours(spec: str, name: str | None, variant: str | None) -> Subject:
-    from sequencer2d.models import load_model, read_checkpoint
-
-    checkpoint = read_checkpoint(spec)
-    said = str(checkpoint.meta.get("model", ""))
-    if is_peer(said) and variant is None:
-        model = _peer_of(said, checkpoint.state_dict, checkpoint.meta, str(checkpoint.path))
-    else:
-        model = load_model(spec, name=variant)
-    return subject_of(model, name=name or _short_name(spec, model))
-
-
 def _short_name(spec: str, model: nn.Module) -> str:
     path = Path(spec)
     return path.name if path.is_dir() else str(getattr(model, "variant", "") or path.stem)
-
-
-def _peer_of(name: str, state: Mapping[str, Tensor], meta: Mapping[str, Any], path: str) -> nn.Module:
-    """The peer that a file of ours describes."""
-    check_description(meta, path, required=PEER_FIELDS)
-    options = check_options(meta.get("overrides", {}), path)
-    try:
-        # Without memory first: only a model that the tensors fit is built.
-        with torch.device("meta"):
-            outline = create_peer(name, num_classes=meta["num_classes"], in_chans=meta["in_chans"], **options)
-        load_strictly(outline, {key: tensor.to("meta") for key, tensor in state.items()}, path)
-        model: Any = create_peer(name, num_classes=meta["num_classes"], in_chans=meta["in_chans"], **options)
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: its description is of no model: {error}") from error
-    load_strictly(model, state, path)
-    said = meta["input"]
-    model.pretrained_cfg = {
-        **getattr(model, "pretrained_cfg", {}),
-        "input_size": (meta["in_chans"], *said["size"]),
-        "label_names": meta.get("class_names"),
-        **{key: said[key] for key in ("mean", "std", "interpolation", "crop_pct")},
-    }
-    return model
-
-
-def _peer_from(name: str, file: str) -> nn.Module:
-    """A peer with weights from any file that holds them."""
-    from sequencer2d.models import read_checkpoint
-
-    checkpoint = read_checkpoint(file)
-    if is_peer(str(checkpoint.meta.get("model", ""))):
-        return _peer_of(checkpoint.meta["model"], checkpoint.state_dict, checkpoint.meta, file)
-    model = create_peer(name)
-    classifier = str((getattr(model, "pretrained_cfg", None) or {}).get("classifier", ""))
-    head = checkpoint.state_dict.get(f"{classifier}.weight")
-    if head is not None and head.shape[0] != getattr(model, "num_classes", None):
-        model = create_peer(name, num_classes=head.shape[0])
-    load_strictly(model, checkpoint.state_dict, file)
-    return model
-
-
-def _random(name: str, num_classes: int) -> nn.Module:
-    from sequencer2d.models import create_model, list_models
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if name in list_models() or is_peer(name):
-            model = create_model(name, num_classes=num_classes)
-        else:
-            try:
-                model = create_peer(PREFIX + name, num_classes=num_classes)
-            except ConfigError as error:
-                raise ConfigError(
-                    f"neither a variant of ours ({', '.join(list_models())}), nor a peer, nor timm's: {error}"
-                ) from error
-        randomise_head(model)
-    return model
-
-
-def randomise_head(model: nn.Module) -> None:
-    """Give a classifier that starts at zero (ours, timm's Sequencer) small random weights, in place."""
-    find: Any = getattr(model, "get_classifier", None)
-    head = find() if find else None
-    weight = getattr(head, "weight", None)
-    if isinstance(weight, Tensor) and not weight.any():
-        with torch.no_grad():
-            weight.normal_(std=0.02)

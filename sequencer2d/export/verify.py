@@ -16,7 +16,7 @@ from sequencer2d.data.config import DataConfig
 from sequencer2d.data.images import BrokenImageError, decode
 from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ExportError, InputError
-from sequencer2d.evaluation.predict import input_fields
+from sequencer2d.evaluation.subject import input_fields
 from sequencer2d.models.sequencer2d import Sequencer2D
 
 LIMITS = {"fp32": 1e-4, "int8": 0.5}

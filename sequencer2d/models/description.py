@@ -73,6 +73,7 @@ _NAMES = _list(_TEXT, 0, MOST_CLASSES, "one text a class, or null")
 FIELDS: dict[str, Field] = {
     "format": _integer(1, 10**6),
     "model": _TEXT,
+    "task": _TEXT,
     "overrides": _MAPPING,
     "num_classes": _integer(0, MOST_CLASSES),
     "in_chans": _integer(1, 4096),

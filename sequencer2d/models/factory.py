@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.models.checkpoints import read_checkpoint
 from sequencer2d.models.features import Sequencer2DFeatures
 from sequencer2d.models.loading import load_weights, restore
 from sequencer2d.models.peers import create_peer, is_peer, load_peer, peer_features
@@ -92,7 +93,7 @@ def load_model(
         CheckpointError: as `load_weights`, or nobody says which model it is.
         ConfigError: an override that does not exist or does not fit.
     """
-    return restore(Sequencer2D, source, name=name, hub_options=hub_options, **overrides)
+    return restore(Sequencer2D, read_checkpoint(source, hub_options=hub_options), name=name, **overrides)
 
 
 def _published(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d.errors import CheckpointError
 from sequencer2d.files import atomic_write, read_json, write_json
-from sequencer2d.models.checkpoints import write_checkpoint
+from sequencer2d.models.checkpoints import read_checkpoint, write_checkpoint
 from sequencer2d.models.describing import check_names, describe_model
 from sequencer2d.models.hub_config import CONFIG, to_hub_config
 from sequencer2d.models.loading import restore
@@ -76,7 +76,8 @@ class HubMixin:
         source = os.fspath(pretrained_model_name_or_path)
         is_complete = source.startswith(HUB_PREFIXES) or Path(source).expanduser().exists()
         source = source if is_complete else f"{HUB_PREFIXES[0]}{source}"
-        return restore(cls, source, hub_options=given, **overrides)  # type: ignore[type-var, return-value]
+        checkpoint = read_checkpoint(source, hub_options=given)
+        return restore(cls, checkpoint, **overrides)  # type: ignore[type-var, return-value]
 
     def push_to_hub(
         self,

@@ -34,27 +34,29 @@ def load_weights(model: "Sequencer2D", source: str | os.PathLike[str], *, use_em
 
 def restore(
     kind: Callable[[ModelConfig, str], Model],
-    source: str | os.PathLike[str],
+    checkpoint: Checkpoint,
     *,
     name: str | None = None,
-    hub_options: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Model:
     """Rebuild a model from its checkpoint, see `sequencer2d.models.load_model`.
 
     Args:
         kind: what builds the model from its configuration and its variant: `Sequencer2D` or a class that inherits it.
-        source: as for `load_model`.
+        checkpoint: what `read_checkpoint` read.
         name: as for `load_model`.
-        hub_options: as for `load_model`.
         **overrides: as for `load_model`.
 
     Raises:
-        CheckpointError: as `load_model`.
+        CheckpointError: as `load_model`, or the model is for another task than classification.
         ConfigError: as `load_model`.
     """
-    checkpoint = read_checkpoint(source, hub_options=hub_options)
     state, meta = checkpoint.state_dict, checkpoint.meta
+    if (task := meta.get("task", "classification")) != "classification":
+        raise CheckpointError(
+            f"{checkpoint.path} holds a model for {task}, not a classifier; sequencer2d eval and predict take it, and "
+            "evaluation.subject.load_checkpoint does"
+        )
     name = name or meta.get("model") or identify(state, kind)
     if name not in VARIANTS:
         problem = f"names the unknown model {name!r}" if name else "does not say which model it is"

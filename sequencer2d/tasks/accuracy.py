@@ -42,6 +42,20 @@ class ClassificationResult:
         fields = dataclasses.asdict(self)
         return {name: None if _not_finite(value) else value for name, value in fields.items()}
 
+    def rows(self) -> list[tuple[str, str]]:
+        """(name, value with its unit) of each number."""
+        return [
+            ("top-1", f"{self.top1:.2f} %"),
+            ("top-5", f"{self.top5:.2f} %"),
+            ("cross entropy", f"{self.cross_entropy:.4f} nats"),
+            ("calibration error", f"{self.calibration_error:.2f} %"),
+        ]
+
+    def class_rows(self) -> list[tuple[str, str]]:
+        """(name, top-1 accuracy) of each class."""
+        named = zip(self.class_names, self.per_class, strict=True)
+        return [(name, "no images" if accuracy is None else f"{accuracy:.2f} %") for name, accuracy in named]
+
 
 @dataclass(frozen=True)
 class Outcomes:

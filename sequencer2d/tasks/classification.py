@@ -1,11 +1,47 @@
 """Classification: whole images, one class each."""
 
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from sequencer2d.data.samples import CLASS_NUMBERS
 from sequencer2d.tasks.accuracy import AccuracyMeter
+from sequencer2d.tasks.drawing import with_caption
+from sequencer2d.tasks.finite import require_probabilities
 from sequencer2d.tasks.task import Forward, Metric, Task
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One class and its probability (0 to 1)."""
+
+    index: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """The classes that an image may be of, the most probable first; a `Finding`."""
+
+    guesses: tuple[Guess, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and probability of each class."""
+        return [(guess.name, f"{guess.probability:7.2%}") for guess in self.guesses]
+
+    def draw(self, image: Image.Image) -> Image.Image:
+        """The image with a line for each class below it."""
+        return with_caption(image, [f"{guess.probability:.1%}  {guess.name}" for guess in self.guesses])
 
 
 def cross_entropy(forward: Forward, images: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -20,6 +56,28 @@ def cross_entropy(forward: Forward, images: Tensor, targets: Tensor, label_smoot
     return F.cross_entropy(forward(images).float(), targets, label_smoothing=label_smoothing)
 
 
+def best_guesses(
+    logits: Tensor, sizes: Sequence[tuple[int, int]], class_names: Sequence[str], top_k: int
+) -> list[Guesses]:
+    """The most probable classes of each image.
+
+    Args:
+        logits: (B, classes).
+        sizes: of the images, which do not matter.
+        class_names: name of each output.
+        top_k: classes per image, at most.
+
+    Raises:
+        NumericalError: logits that are not finite.
+    """
+    probabilities = require_probabilities(logits.float()).softmax(dim=-1).cpu()
+    best = probabilities.topk(min(top_k, probabilities.shape[-1]))
+    return [
+        Guesses(tuple(Guess(index, class_names[index], value) for index, value in zip(indices, values, strict=True)))
+        for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
 CLASSIFICATION = Task(
     name="classification",
     samples=CLASS_NUMBERS,
@@ -31,4 +89,6 @@ CLASSIFICATION = Task(
         Metric("top5", field="top5", label="top-5", quantity="accuracy", unit="%", brief=False),
         Metric("val_loss", field="cross_entropy", label="val loss", digits=4, higher_is_better=False),
     ),
+    decode=best_guesses,
+    columns=("class", "probability"),
 )

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 from torch import Tensor, nn
 
-from sequencer2d.data.config import DataConfig
 from sequencer2d.data.samples import Samples
 
 Forward = Callable[..., Any]
@@ -41,7 +41,7 @@ class Metric:
 
     def of(self, result: Any) -> float | None:
         """The number in a task's result; None if it is not finite."""
-        value = getattr(result, self.field)
+        value = float(getattr(result, self.field))  # a number of NumPy's is no plain value for checkpoints and logs
         return value if math.isfinite(value) else None
 
     def show(self, value: float | None) -> str:
@@ -75,6 +75,14 @@ class Result(Protocol):
         """Plain values for JSON; a number that is not finite becomes None."""
         ...
 
+    def rows(self) -> Sequence[tuple[str, str]]:
+        """(name, value with its unit) of each number, for a table."""
+        ...
+
+    def class_rows(self) -> Sequence[tuple[str, str]]:
+        """The same for each class; none where the task has no number for a class."""
+        ...
+
 
 class Meter(Protocol):
     """Collects what one process's batches contribute to a result; the parts of all processes make the result."""
@@ -92,6 +100,22 @@ class Meter(Protocol):
         ...
 
 
+class Finding(Protocol):
+    """What a model found in one image."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        ...
+
+    def rows(self) -> Sequence[Sequence[str]]:
+        """Rows of a table with the task's columns."""
+        ...
+
+    def draw(self, image: Image.Image) -> Image.Image:
+        """A picture of it: the RGB image, upright and in its own size, with what was found drawn over or below it."""
+        ...
+
+
 def call(forward: Forward, images: Tensor) -> Any:
     """The model's outputs for whole images, in one forward pass."""
     return forward(images)
@@ -100,10 +124,6 @@ def call(forward: Forward, images: Tensor) -> Any:
 def classifier(create: Callable[..., nn.Module], outputs: int) -> nn.Module:
     """The named model with its own classifier."""
     return create(num_classes=outputs)
-
-
-def takes_all(config: DataConfig) -> None:
-    """Refuse no configuration."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +141,10 @@ class Task:
         metrics: the numbers of the log, in its order. The first decides which checkpoint is the best.
         build: (create, outputs) → the model to train. `create(**options)` makes the model that `model.name` names; a
             dense task puts a decoder on `create(features_only=True)`.
+        decode: (outputs, sizes, class names, top k) → a `Finding` for each image. The sizes are (height, width) of the
+            files' images, to which masks and boxes are scaled; top k is the number of classes or objects, at most.
+        columns: of a table of findings, after the image's name.
         infer: (forward, images) → outputs, in evaluation and prediction; sliding windows for instance.
-        check: raises `ConfigError` for fields of the data that the task does not take.
     """
 
     name: str
@@ -131,9 +153,10 @@ class Task:
     loss_name: str
     meter: Callable[[Sequence[str], np.ndarray | None], Meter]
     metrics: tuple[Metric, ...]
+    decode: Callable[[Any, Sequence[tuple[int, int]], Sequence[str], int], list[Any]]
+    columns: tuple[str, ...]
     build: Callable[[Callable[..., nn.Module], int], nn.Module] = classifier
     infer: Callable[[Forward, Tensor], Any] = call
-    check: Callable[[DataConfig], None] = takes_all
 
     @property
     def decides(self) -> Metric:

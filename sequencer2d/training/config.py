@@ -189,9 +189,7 @@ class TrainConfig(Checked):
 
 def validate(config: TrainConfig, world_size: int = 1) -> None:
     """Check what no field can check alone: contradictions, the batch against the processes. Raises `ConfigError`."""
-    from sequencer2d import tasks  # here, because it imports torch, and recipes are listed without it
-
-    tasks.get(config.task).check(config.data)
+    _check_task(config)
     _check_schedule(config)
     _require(
         not (config.model.pretrained and config.model.checkpoint),
@@ -220,6 +218,21 @@ def validate(config: TrainConfig, world_size: int = 1) -> None:
     _check_batch(config.data.batch_size, world_size, config.optimizer.accumulation)
     if config.data.mixes:
         require_pairs(config.data.batch_size // world_size)
+
+
+def _check_task(config: TrainConfig) -> None:
+    # These modules import torch, and recipes are listed without it.
+    from sequencer2d import tasks
+    from sequencer2d.data.samples import CLASS_NUMBERS
+
+    if tasks.get(config.task).samples is CLASS_NUMBERS:
+        return
+    for name, wrong, instead in (
+        ("mixup and cutmix", config.data.mixes, "data.mixup=0 data.cutmix=0"),
+        ("data.batch_policy", config.data.batch_policy, "data.batch_policy="),
+        ("data.augment_on=device", config.data.augment_on == "device", "data.augment_on=workers"),
+    ):
+        _require(not wrong, f"{name} is for images of one class each, not for task={config.task}: set {instead}")
 
 
 def _check_schedule(config: TrainConfig) -> None:

@@ -4,13 +4,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.evaluation.predict import class_names_of, input_fields, predict
+from sequencer2d.evaluation.predict import class_names_of, predict
+from sequencer2d.evaluation.subject import input_fields
 from sequencer2d.models import create_model, load_model, save_weights
-from tests.cli.conftest import DIGITS, Outcome
+from sequencer2d.tasks.drawing import with_caption
+from tests.cli.conftest import DIGITS, TINY, Outcome
 
 
 def test_json_holds_the_most_probable_classes(command: Callable[..., Outcome], tiny: Path, images: Path) -> None:
@@ -58,23 +62,51 @@ def test_predictions_do_not_depend_on_the_batch_size(tiny: Path, images: Path) -
     names = class_names_of(model)
     one = list(predict(model, paths, config, class_names=names, batch_size=1))
     all_ = list(predict(model, paths, config, class_names=names, batch_size=8))
-    for a, b in zip(one, all_, strict=True):
-        assert [guess.name for guess in a.guesses] == [guess.name for guess in b.guesses]
-        assert [g.probability for g in a.guesses] == pytest.approx([g.probability for g in b.guesses], abs=1e-5)
+    for a, b in zip([p.found.guesses for p in one], [p.found.guesses for p in all_], strict=True):
+        assert [guess.name for guess in a] == [guess.name for guess in b]
+        assert [guess.probability for guess in a] == pytest.approx([guess.probability for guess in b], abs=1e-5)
 
 
 def test_predictions_are_the_models(tiny: Path, images: Path) -> None:
     model = load_model(tiny)
     path = images / "a.png"
     (prediction,) = predict(model, [path], DataConfig(**input_fields(model)), class_names=DIGITS, top_k=10)
-    from PIL import Image
     from timm.data import create_transform, resolve_model_data_config
 
     transform = create_transform(**resolve_model_data_config(model), is_training=False)
     with Image.open(path) as image, torch.no_grad():
         expected = model(transform(image.convert("RGB"))[None]).softmax(-1)[0]
-    found = {guess.index: guess.probability for guess in prediction.guesses}
+    found = {guess.index: guess.probability for guess in prediction.found.guesses}
     assert [found[index] for index in range(10)] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_a_model_in_training_mode_predicts_as_in_evaluation(images: Path) -> None:
+    model = create_model("sequencer2d_n", num_classes=10, drop_path_rate=0.9, **TINY)
+    model.head.fc.weight.data.normal_()
+    config, paths = DataConfig(**input_fields(model)), sorted(images.rglob("*.*"))
+    evaluated = list(predict(model.eval(), paths, config, class_names=DIGITS))
+    assert list(predict(model.train(), paths, config, class_names=DIGITS)) == evaluated
+    assert not model.training
+
+
+def test_pictures_show_the_image_and_its_classes(command: Callable[..., Outcome], tiny: Path, images: Path) -> None:
+    folder = images.parent / "new" / "drawn"
+    (images / "a.png").write_bytes(b"no image")
+    assert "b.jpg" in command("predict", tiny, images, "--top", 2, "--pictures", folder).out
+    assert sorted(path.name for path in folder.iterdir()) == ["1-b.png", "2-c.png"]
+    with Image.open(folder / "2-c.png") as picture, Image.open(images / "below" / "c.png") as photo:
+        assert picture.mode == "RGB"
+        assert picture.width == 4 * photo.width == 200, "a small image is enlarged by a whole number"
+        enlarged = photo.convert("RGB").resize((200, 160), Image.Resampling.NEAREST)
+        assert np.array_equal(np.asarray(picture)[:160], np.asarray(enlarged))
+        below = np.asarray(picture)[160:]
+        assert below.max() == 255
+        assert below.min() < 50, "text"
+
+
+def test_names_that_no_encoding_holds_are_drawn() -> None:
+    drawn = with_caption(Image.new("RGB", (300, 20)), ["99.0%  caf\udce9", "1.0%  猫"])
+    assert drawn.size == (300, 20 + 2 * 18 + 6)
 
 
 def test_a_model_without_names_gets_imagenets_or_numbers() -> None:

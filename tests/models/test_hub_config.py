@@ -16,7 +16,8 @@ from sequencer2d import create_model, load_model, register_timm
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import CheckpointError
-from sequencer2d.evaluation.predict import class_names_of, input_fields
+from sequencer2d.evaluation.predict import class_names_of
+from sequencer2d.evaluation.subject import input_fields
 from sequencer2d.models import Sequencer2D
 from tests.models.small import SIZES, randomise, small_model
 

@@ -134,12 +134,15 @@ def add_blocks(parser: argparse.ArgumentParser, *, several: bool = True) -> None
 def subjects(arguments: argparse.Namespace) -> list[Subject]:
     """The models of the command line, loaded, on their device."""
     from sequencer2d.evaluation.subject import load_subject
+    from sequencer2d.tasks import CLASSIFICATION
 
     device = resolve_device(arguments.device)
     specs = arguments.models if "models" in arguments else [arguments.model]
     options = {"num_classes": getattr(arguments, "random_classes", None), "download": arguments.download}
     loaded = [load_subject(spec, **options).to(device) for spec in specs]
     names = [subject.name for subject in loaded]
+    if others := [subject for subject in loaded if subject.task is not CLASSIFICATION]:
+        raise ConfigError(f"{others[0].name} is a model for {others[0].task.name}; analyze takes classifiers")
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(
             f"{len(twice)} models are called {twice[0]!r}, and their files would be, too; name them, for example "

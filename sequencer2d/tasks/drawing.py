@@ -1,0 +1,28 @@
+"""What tasks draw on images with Pillow alone."""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+_INK, _PAPER = "black", "white"
+_LEAST_WIDTH = 200
+"""Pixels: a smaller image is enlarged by a whole number, so that there is room for text."""
+
+
+def with_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """A copy of an RGB image with lines of text below it. Letters that the font lacks become boxes."""
+    times = max(1, -(-_LEAST_WIDTH // image.width))
+    image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+    size = max(12, image.width // 30)
+    font = ImageFont.load_default(size)
+    encoding = "utf-8"
+    if isinstance(font, ImageFont.ImageFont):  # Pillow without FreeType: one size, and Latin letters only
+        encoding, size = "latin-1", 12
+    lines = [line.encode(encoding, "replace").decode(encoding) for line in lines]
+    spacing = size * 3 // 2
+    picture = Image.new("RGB", (image.width, image.height + spacing * len(lines) + size // 2), _PAPER)
+    picture.paste(image)
+    pen = ImageDraw.Draw(picture)
+    for number, line in enumerate(lines):
+        pen.text((size // 2, image.height + size // 4 + number * spacing), line, fill=_INK, font=font)
+    return picture
