@@ -44,7 +44,8 @@ def erf(run: Run) -> None:
 
 
 def hidden(run: Run) -> None:
-    from sequencer2d.analysis.figures import hidden_state_figure, running_animation
+    from sequencer2d.analysis.animation import running_animation
+    from sequencer2d.analysis.figures import hidden_state_figure
     from sequencer2d.analysis.hidden_states import hidden_states
 
     states = hidden_states(run.subjects[0], run.pixels(run.subjects[0])[0])

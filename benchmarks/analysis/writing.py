@@ -30,7 +30,7 @@ class Run:
 
     def figure(self, figure: Any, name: str) -> None:
         """docs/figures/analysis-NAME.png, at a resolution that keeps it small."""
-        from sequencer2d.analysis.figures import figure_bytes
+        from sequencer2d.analysis.figure_files import figure_bytes
         from sequencer2d.files import atomic_write
 
         for dpi in (130, 100, 80, 60):

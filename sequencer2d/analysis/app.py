@@ -13,7 +13,8 @@ from PIL import Image
 
 from sequencer2d.analysis.blocks import block_names
 from sequencer2d.analysis.erf import receptive_fields
-from sequencer2d.analysis.figures import figure_bytes, hidden_state_figure, readable, receptive_field_grid
+from sequencer2d.analysis.figure_files import figure_bytes
+from sequencer2d.analysis.figures import hidden_state_figure, readable, receptive_field_grid
 from sequencer2d.analysis.hidden_states import hidden_states, mixers
 from sequencer2d.analysis.page_guard import guard
 from sequencer2d.data.images import BrokenImageError, decode, to_rgb

@@ -1,86 +1,80 @@
-"""Charts of what was measured: resolution, corruptions, attacks, calibration; one line or bar group a model."""
+"""Charts of what was measured: resolution, corruptions, attacks, calibration; one line or heat map per model."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sequencer2d.analysis.figures import _caption, _colour_bar, _figure
+from sequencer2d.analysis.drawing import SMALL, caption, color_bar, figure_function, label_axes, new_figure
 from sequencer2d.evaluation.attacks import AttackResult
 from sequencer2d.evaluation.mce import CorruptionResult
 from sequencer2d.evaluation.resolution import ResolutionResult
 
+DARK = 55
+"""Percent above which the colors of the errors are dark."""
 
+
+@figure_function
 def resolution_chart(results: Sequence[ResolutionResult]) -> Any:
     """Accuracy over the input size, absolute and relative to the native size (Figure 3 a, b)."""
-    figure = _figure(8.4, 3.7)
-    left, right = figure.subplots(1, 2)
+    figure, left, right = _two_charts()
     for result in results:
-        left.plot(result.sizes, 100 * result.top1, marker="o", ms=3, lw=1.2, label=result.model)
-        right.plot(result.sizes, 100 * result.relative, marker="o", ms=3, lw=1.2, label=result.model)
-    for axis, label in ((left, "top-1 accuracy, %"), (right, "top-1 accuracy, % of that at the native size")):
+        left.plot(result.sizes, 100 * result.top1, marker="o", label=result.model)
+        right.plot(result.sizes, 100 * result.relative, marker="o")
+    for axis in (left, right):
         axis.axvline(results[0].native, color="0.6", lw=0.8, ls="--")
-        axis.set_xlabel("side of the input, pixels", fontsize=8)
-        axis.set_ylabel(label, fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.25)
-    left.legend(fontsize=7, frameon=False)
-    _caption(
+    _label(left, "side of the input, pixels", "top-1 accuracy, %")
+    _label(right, "side of the input, pixels", "top-1 accuracy, % of that at the native size")
+    left.legend()
+    caption(
         figure,
         f"Accuracy at other input sizes than the {results[0].native} pixels of training (dashed), without "
-        f"fine-tuning, on "
-        f"{results[0].count} images.",
+        f"fine-tuning, on {results[0].count} images.",
     )
     return figure
 
 
+@figure_function
 def corruption_chart(results: Sequence[CorruptionResult]) -> Any:
-    """Error by corruption and severity, one heat map a model on one scale."""
-    figure = _figure(3.1 * len(results) + 1.6, 5.2)
+    """Error by corruption and severity, one heat map per model, on one scale."""
+    figure = new_figure(3.1 * len(results) + 1.6, 5.2)
     axes = figure.subplots(1, len(results), squeeze=False, sharey=True)
     for axis, result in zip(axes[0], results, strict=True):
-        table, columns = result.error, [str(severity) for severity in result.severities]
+        table, columns = 100 * result.error, [str(severity) for severity in result.severities]
         if not np.isnan(result.clean_error):
-            table = np.column_stack([np.full(len(table), result.clean_error), table])
+            table = np.column_stack([np.full(len(table), 100 * result.clean_error), table])
             columns.insert(0, "clean")
-        picture = axis.imshow(100 * table, cmap="viridis_r", vmin=0, vmax=100, aspect="auto")
-        for (row, column), value in np.ndenumerate(100 * table):
-            axis.text(
-                column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color="w" if value > 55 else "k"
-            )
-        axis.set_xticks(range(len(columns)), columns, fontsize=7)
-        axis.set_yticks(
-            range(len(result.corruptions)), [name.replace("_", " ") for name in result.corruptions], fontsize=7
-        )
-        axis.set_xlabel("severity", fontsize=8)
+        picture = axis.imshow(table, cmap="viridis_r", vmin=0, vmax=100, aspect="auto")
+        for (row, column), value in np.ndenumerate(table):
+            color = "w" if value > DARK else "k"
+            axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=SMALL, color=color)
+        axis.set_xticks(range(len(columns)), columns)
+        axis.set_yticks(range(len(result.corruptions)), [name.replace("_", " ") for name in result.corruptions])
+        label_axes(axis, "severity", "")
         mce = f", mCE {result.mce:.1f} %" if result.mce is not None else ""
         axis.set_title(f"{result.model}\nmean error {100 * result.mean_error:.1f} %{mce}", fontsize=8)
-    _colour_bar(figure, picture, axes, "top-1 error, %")
-    _caption(figure, f"Top-1 error in percent, {results[0].count} images. {_first_up(results[0].title)}.")
+    color_bar(figure, picture, axes, "top-1 error, %")
+    caption(figure, f"Top-1 error in percent, {results[0].count} images. {_first_up(results[0].title)}.")
     return figure
 
 
+@figure_function
 def calibration_chart(results: Sequence[CorruptionResult]) -> Any:
     """Accuracy, confidence and calibration error over severity, means over the corruptions."""
-    figure = _figure(8.4, 3.7)
-    left, right = figure.subplots(1, 2)
+    figure, left, right = _two_charts()
     for index, result in enumerate(results):
-        x = [0, *result.severities]
+        x, color = [0, *result.severities], f"C{index}"
         accuracy = 100 * (1 - np.asarray([result.clean_error, *result.error.mean(axis=0)]))
         confidence = 100 * np.asarray([result.clean_confidence, *result.confidence.mean(axis=0)])
         error = 100 * np.asarray([result.clean_calibration, *result.calibration.mean(axis=0)])
-        left.plot(x, accuracy, color=f"C{index}", marker="o", ms=3, lw=1.2, label=f"{result.model}: accuracy")
-        left.plot(
-            x, confidence, color=f"C{index}", marker="s", ms=3, lw=1.2, ls="--", label=f"{result.model}: confidence"
-        )
-        right.plot(x, error, color=f"C{index}", marker="o", ms=3, lw=1.2, label=result.model)
-    for axis, label in ((left, "accuracy and mean confidence, %"), (right, "expected calibration error, %")):
-        axis.set_xlabel("severity of corruption (0: clean)", fontsize=8)
-        axis.set_ylabel(label, fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.25)
-        axis.legend(fontsize=6, frameon=False)
-    _caption(
+        left.plot(x, accuracy, color=color, marker="o", label=f"{result.model}: accuracy")
+        left.plot(x, confidence, color=color, marker="s", ls="--", label=f"{result.model}: confidence")
+        right.plot(x, error, color=color, marker="o", label=result.model)
+    _label(left, "severity of corruption (0: clean)", "accuracy and mean confidence, %")
+    _label(right, "severity of corruption (0: clean)", "expected calibration error, %")
+    left.legend()
+    right.legend()
+    caption(
         figure,
         "Calibration under shift: where the dashed confidence lies above the accuracy, the model is too sure of "
         "itself. Calibration error: how far the two lie apart, mean over bins of equal confidence. "
@@ -90,35 +84,42 @@ def calibration_chart(results: Sequence[CorruptionResult]) -> Any:
     return figure
 
 
-def _first_up(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
+@figure_function
 def attack_chart(results: Sequence[AttackResult]) -> Any:
     """Accuracy over the radius of the attack."""
-    figure = _figure(5.2, 3.7)
+    figure = new_figure(5.2, 3.7)
     axis = figure.subplots()
     models = list(dict.fromkeys(result.model for result in results))
     for result in results:
         x = np.concatenate([[0], 255 * result.epsilons])
         y = 100 * np.concatenate([[result.clean_accuracy], result.accuracy])
         label = f"{result.model}, {result.attack.upper()}" + (f" ({result.steps} steps)" if result.steps > 1 else "")
-        style = "-" if result.attack == "pgd" else "--"
         # Where the two attacks do the same, both still show: rings around points.
-        marker = {"marker": "o", "ms": 3} if result.attack == "pgd" else {"marker": "o", "ms": 6, "mfc": "none"}
-        axis.plot(x, y, color=f"C{models.index(result.model)}", ls=style, lw=1.2, label=label, **marker)
-    axis.set_xlabel("ε: largest change of a pixel, levels of 255", fontsize=8)
-    axis.set_ylabel("top-1 accuracy, %", fontsize=8)
+        looks = {"ls": "-"} if result.attack == "pgd" else {"ls": "--", "ms": 6, "mfc": "none"}
+        axis.plot(x, y, color=f"C{models.index(result.model)}", marker="o", label=label, **looks)
+    _label(axis, "ε: largest change of a pixel, levels of 255", "top-1 accuracy, %")
     axis.set_ylim(bottom=0)
-    axis.tick_params(labelsize=7)
-    axis.grid(alpha=0.25)
-    axis.legend(fontsize=7, frameon=False)
-    _caption(
+    axis.legend()
+    caption(
         figure,
         "Accuracy on images changed by at most ε in every pixel so as to fool the model, by one step along the "
         f"gradient (FGSM) or several (PGD{_pgd_settings(results)}), {results[0].count} images.",
     )
     return figure
+
+
+def _two_charts() -> tuple[Any, Any, Any]:
+    figure = new_figure(8.4, 3.7)
+    return figure, *figure.subplots(1, 2)
+
+
+def _label(axis: Any, x: str, y: str) -> None:
+    label_axes(axis, x, y)
+    axis.grid(alpha=0.25)
+
+
+def _first_up(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _pgd_settings(results: Sequence[AttackResult]) -> str:

@@ -32,9 +32,9 @@ class Method:
         per_image: gradients (B, C, H, W) → (B, H, W), each image's part of the map.
         averaged: whether a map is the mean over images (or else the sum).
         shown: map → what figures show of it.
-        bar: what the colour bar says.
-        colours: matplotlib's name of the colour map.
-        gamma: exponent of the colour scale; below 1 weak arms show beside a strong middle.
+        bar: what the color bar says.
+        colors: matplotlib's name of the color map.
+        gamma: exponent of the color scale; below 1 weak arms show beside a strong middle.
         one_scale: whether figures scale all maps between one minimum and one maximum (or else each to its own maximum).
         images: how many are usual.
         augmented: whether images are augmented as in timm's training (or else cropped as in evaluation).
@@ -48,7 +48,7 @@ class Method:
     averaged: bool
     shown: Callable[[np.ndarray], np.ndarray]
     bar: str
-    colours: str
+    colors: str
     gamma: float
     one_scale: bool
     images: int
@@ -77,7 +77,7 @@ METHODS = {
         averaged=True,
         shown=np.sqrt,
         bar="gradient / maximum of the map (√ scale)",
-        colours="magma",
+        colors="magma",
         gamma=0.5,
         one_scale=False,
         images=50,
@@ -93,7 +93,7 @@ METHODS = {
         averaged=False,
         shown=_log_of_sum,
         bar="log₁₀(1 + sum of positive gradients), 0 to 1 over all maps",
-        colours="pink",
+        colors="pink",
         gamma=1.0,
         one_scale=True,
         images=34,

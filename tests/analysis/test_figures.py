@@ -8,15 +8,10 @@ from PIL import Image
 
 pytest.importorskip("matplotlib")
 
+from sequencer2d.analysis.animation import write_animation
 from sequencer2d.analysis.attribution import Attribution
-from sequencer2d.analysis.figures import (
-    VISIBLE,
-    attribution_figure,
-    figure_bytes,
-    hidden_state_figure,
-    memory_figure,
-    write_animation,
-)
+from sequencer2d.analysis.figure_files import VISIBLE, figure_bytes
+from sequencer2d.analysis.figures import attribution_figure, hidden_state_figure, memory_figure
 from sequencer2d.analysis.hidden_states import hidden_states
 from sequencer2d.analysis.memory import memory_reach
 from tests.analysis.test_hidden_states import image, subject

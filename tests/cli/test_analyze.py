@@ -12,7 +12,8 @@ import pytest
 import timm
 from PIL import Image
 
-from sequencer2d.analysis.report import PARTS, Limits, _table, write_report
+from sequencer2d.analysis.report import PARTS, Limits, write_report
+from sequencer2d.analysis.report_page import _table
 from sequencer2d.cli.analyze.seeing import FIGURE_5
 from sequencer2d.cli.main import build_parser, main
 from sequencer2d.data.opening import open_source

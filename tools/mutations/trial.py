@@ -107,7 +107,7 @@ def attempt(copy: Copy, path: str, site: Site, reach: Reach, budget: float) -> T
     tests = choose_tests(reach, path, site, budget)
     if not tests:
         return Trial(path, site, UNREACHED)
-    source, limit = (ROOT / path).read_bytes(), 60 + 5 * sum(reach.seconds[test] for test in tests)
+    source, limit = (copy.folder / path).read_bytes(), 60 + 5 * sum(reach.seconds[test] for test in tests)
     copy.write(path, site.apply(source))
     started = time.monotonic()
     try:

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +178,20 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
         yield lambda count: bar.advance(task, count)
 
 
+def each_subject(
+    arguments: argparse.Namespace, what: str, total: int | None
+) -> Iterator[tuple[Subject, Callable[[int], None]]]:
+    """The models of the command line, each with the function that moves its bar of `total` images: "WHAT NAME"."""
+    for subject in subjects(arguments):
+        with progress(f"{what} {subject.name}", total) as advance:
+            yield subject, advance
+
+
+def count_images(arguments: argparse.Namespace, source: Sized) -> int:
+    """How many images of a source --limit leaves."""
+    return min(arguments.limit or len(source), len(source))
+
+
 @contextlib.contextmanager
 def parts_progress(description: str, parts: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
     """A bar on standard error for work in parts of unknown size.
@@ -199,9 +213,16 @@ def output_path(arguments: argparse.Namespace, suffix: str, part: str = "") -> P
     return Path(arguments.output) / f"{arguments.name}{'-' + safe if part else ''}{suffix}"
 
 
+def write(arguments: argparse.Namespace, save: Callable[[Path], None], part: str = "", suffix: str = ".npz") -> None:
+    """Let a result save itself as FOLDER/NAME[-part]suffix and say where."""
+    path = output_path(arguments, suffix, part)
+    save(path)
+    say(path)
+
+
 def write_figure(figure: Any, arguments: argparse.Namespace, part: str = "") -> None:
     """Save a figure in the formats of --formats and say where."""
-    from sequencer2d.analysis.figures import save_figure
+    from sequencer2d.analysis.figure_files import save_figure
 
     for path in save_figure(figure, output_path(arguments, ".png", part), arguments.formats):
         say(path)
@@ -231,29 +252,31 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool = False) -> None:
 
 
 def epsilons(text: str) -> tuple[float, ...]:
-    """ "1,4,8" levels of 255 as fractions."""
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = (-1.0,)
+    """Radii as parts of the range of values, of "1,4,8" levels of 255."""
+    values = tuple(_number(part) for part in text.split(","))
     if not all(0 <= value <= 255 for value in values):
         raise argparse.ArgumentTypeError(f"expected levels between 0 and 255 such as 1,4,8, got {text!r}")
     return tuple(value / 255 for value in values)
 
 
 def level(text: str) -> float:
-    """ "0.5" of 255 levels as a fraction; above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    """A step as a part of the range of values, of "0.5" levels of 255; above 0."""
+    value = _number(text)
     if not 0 < value <= 255:
         raise argparse.ArgumentTypeError(f"expected levels above 0 and at most 255 such as 0.5, got {text!r}")
     return value / 255
 
 
+def _number(text: str) -> float:
+    """A number, or -1 for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
+
+
 def figure_formats(text: str) -> tuple[str, ...]:
-    """ "pdf, png" as ("pdf", "png"); refused before the work is done, not after it."""
+    """The names in "pdf, png". A wrong one is refused before the work is done, not after it."""
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     wrong = [name for name in names if name not in FORMATS]
     if wrong or not names:

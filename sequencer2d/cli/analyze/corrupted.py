@@ -5,22 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from sequencer2d.cli.analyze.common import (
-    Kinds,
-    add_data,
-    add_output,
-    add_workers,
-    natural,
-    new_parser,
-    output_path,
-    print_rows,
-    progress,
-    remark,
-    say,
-    source_of,
-    subjects,
-    write_figure,
-)
+from sequencer2d.cli.analyze import common
 from sequencer2d.cli.common import add_json, positive
 
 if TYPE_CHECKING:
@@ -30,8 +15,8 @@ if TYPE_CHECKING:
     from sequencer2d.evaluation.mce import CorruptionResult
 
 
-def add_parsers(kinds: Kinds) -> None:
-    parser = new_parser(kinds, "imagenet-c", "errors on the released ImageNet-C, and mCE", run_imagenet_c)
+def add_parsers(kinds: common.Kinds) -> None:
+    parser = common.new_parser(kinds, "imagenet-c", "errors on the released ImageNet-C, and mCE", run_imagenet_c)
     parser.add_argument(
         "--data", required=True, metavar="FOLDER", help="the release: FOLDER/<corruption>/<severity>/<class>/*.JPEG"
     )
@@ -45,20 +30,23 @@ def add_parsers(kinds: Kinds) -> None:
     parser.add_argument("--common-classes", action="store_true", help="leave out classes that the model does not have")
     parser.add_argument("--batch-size", type=positive, default=128, metavar="N", help="images at once (default: 128)")
     parser.add_argument(
-        "--workers", type=natural, metavar="N", help="processes that read images (default: one for each core, up to 16)"
+        "--workers",
+        type=common.natural,
+        metavar="N",
+        help="processes that read images (default: one for each core, up to 16)",
     )
-    add_output(parser, "imagenet-c")
+    common.add_output(parser, "imagenet-c")
     add_json(parser)
-    parser = new_parser(
+    parser = common.new_parser(
         kinds,
         "corruptions",
         "the 15 corruptions of ImageNet-C made on the fly on any data (not ImageNet-C: no mCE), and calibration",
         run_corruptions,
     )
     _add_choice(parser)
-    add_workers(parser)
-    add_data(parser, None)
-    add_output(parser, "corruptions")
+    common.add_workers(parser)
+    common.add_data(parser, None)
+    common.add_output(parser, "corruptions")
     add_json(parser)
 
 
@@ -75,41 +63,39 @@ def run_imagenet_c(arguments: argparse.Namespace) -> int:
     clean = open_source(arguments.clean, "val") if arguments.clean else None
     release = open_release(arguments.data, corruptions=names, severities=severities)
     if not release.complete or arguments.limit:
-        remark(_part_of_the_release(release, arguments.limit))
-    results = []
-    for subject in subjects(arguments):
-        images = min(arguments.limit or len(release), len(release)) * len(release.cells)
-        images += min(arguments.limit or len(clean), len(clean)) if clean is not None else 0
-        with progress(f"ImageNet-C by {subject.name}", images) as advance:
-            result = release_errors(
-                subject, release, clean=clean, limit=arguments.limit, batch_size=arguments.batch_size,
-                workers=arguments.workers, common_only=arguments.common_classes, progress=advance,
-            )  # fmt: skip
-        results.append(result)
+        common.remark(_part_of_the_release(release, common.count_images(arguments, release)))
+    images = common.count_images(arguments, release) * len(release.cells)
+    images += common.count_images(arguments, clean) if clean is not None else 0
+    results = [
+        release_errors(
+            subject, release, clean=clean, limit=arguments.limit, batch_size=arguments.batch_size,
+            workers=arguments.workers, common_only=arguments.common_classes, progress=advance,
+        )
+        for subject, advance in common.each_subject(arguments, "ImageNet-C by", images)
+    ]  # fmt: skip
     _write(results, arguments)
     rows = [_row(result) | {"mCE, %": result.mce} for result in results]
     if arguments.json:
         rows = [row | {"errors, %": _by_corruption(result)} for row, result in zip(rows, results, strict=True)]
-    print_rows(rows, arguments.json)
+    common.print_rows(rows, arguments.json)
     return 0
 
 
 def run_corruptions(arguments: argparse.Namespace) -> int:
     from sequencer2d.evaluation.robustness import corruption_errors
 
-    source = source_of(arguments)
+    source = common.source_of(arguments)
     names, severities = _chosen(arguments)
-    results = []
-    for subject in subjects(arguments):
-        total = len(names) * len(severities) * min(arguments.limit or len(source), len(source))
-        with progress(f"corruptions of {subject.name}", total) as advance:
-            result = corruption_errors(
-                subject, source, corruptions=names, severities=severities, limit=arguments.limit,
-                workers=arguments.workers, common_only=arguments.common_classes, progress=advance,
-            )  # fmt: skip
-        results.append(result)
+    total = len(names) * len(severities) * common.count_images(arguments, source)
+    results = [
+        corruption_errors(
+            subject, source, corruptions=names, severities=severities, limit=arguments.limit,
+            workers=arguments.workers, common_only=arguments.common_classes, progress=advance,
+        )
+        for subject, advance in common.each_subject(arguments, "corruptions of", total)
+    ]  # fmt: skip
     _write(results, arguments)
-    print_rows([_row(result) for result in results], arguments.json)
+    common.print_rows([_row(result) for result in results], arguments.json)
     return 0
 
 
@@ -119,8 +105,7 @@ def _chosen(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[int, 
     return tuple(arguments.corruptions or CORRUPTIONS), tuple(arguments.severities or SEVERITIES)
 
 
-def _part_of_the_release(release: Release, limit: int | None) -> str:
-    images = min(limit or len(release), len(release))
+def _part_of_the_release(release: Release, images: int) -> str:
     return (
         f"this is not all of ImageNet-C: {images:,} of 50,000 images in {len(release.any_cell.class_names):,} of 1,000 "
         f"classes, {len(release.corruptions)} of 15 corruptions at {len(release.severities)} of 5 severities; compare "
@@ -133,11 +118,9 @@ def _write(results: Sequence[CorruptionResult], arguments: argparse.Namespace) -
     from sequencer2d.analysis.charts import calibration_chart, corruption_chart
 
     for result in results:
-        path = output_path(arguments, ".npz", result.model)
-        result.save(path)
-        say(path)
-    write_figure(corruption_chart(results), arguments)
-    write_figure(calibration_chart(results), arguments, "calibration")
+        common.write(arguments, result.save, result.model)
+    common.write_figure(corruption_chart(results), arguments)
+    common.write_figure(calibration_chart(results), arguments, "calibration")
 
 
 def _row(result: CorruptionResult) -> dict[str, Any]:

@@ -7,30 +7,21 @@ import socket
 from pathlib import Path
 
 from sequencer2d import terminal
-from sequencer2d.cli.analyze.common import (
-    Kinds,
-    add_data,
-    add_workers,
-    new_parser,
-    parts_progress,
-    say,
-    source_of,
-    subjects,
-)
+from sequencer2d.cli.analyze import common
 from sequencer2d.cli.common import need, positive, writable_path
 from sequencer2d.errors import ConfigError
 
 
-def add_parsers(kinds: Kinds) -> None:
-    parser = new_parser(
+def add_parsers(kinds: common.Kinds) -> None:
+    parser = common.new_parser(
         kinds, "report", "everything about one model, beside others, in one self-contained HTML file", run_report
     )
     parser.add_argument(
         "--output", type=writable_path, default="report.html", metavar="FILE", help="the file (default: report.html)"
     )
-    add_workers(parser)
-    add_data(parser, 200)
-    parser = new_parser(
+    common.add_workers(parser)
+    common.add_data(parser, 200)
+    parser = common.new_parser(
         kinds, "app", "a local web page: drop an image, see prediction, receptive field, states", run_app, several=False
     )
     parser.add_argument(
@@ -41,10 +32,10 @@ def add_parsers(kinds: Kinds) -> None:
 def run_report(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.report import PARTS, Limits, write_report
 
-    source = source_of(arguments)
-    models = subjects(arguments)
+    source = common.source_of(arguments)
+    models = common.subjects(arguments)
     limits = Limits(images=min(arguments.limit, 50), labelled=arguments.limit, workers=arguments.workers)
-    with parts_progress("report", len(PARTS)) as (on_part, advance):
+    with common.parts_progress("report", len(PARTS)) as (on_part, advance):
         path = write_report(
             models,
             source,
@@ -54,7 +45,7 @@ def run_report(arguments: argparse.Namespace) -> int:
             on_part=on_part,
             progress=advance,
         )
-    say(path)
+    common.say(path)
     return 0
 
 
@@ -63,7 +54,7 @@ def run_app(arguments: argparse.Namespace) -> int:
     need("gradio", "app", "the page")
     from sequencer2d.analysis.app import serve
 
-    subject = subjects(arguments)[0]
+    subject = common.subjects(arguments)[0]
     terminal.write(f"http://127.0.0.1:{arguments.port} (Ctrl-C stops it)")
     serve(subject, arguments.port)
     return 0

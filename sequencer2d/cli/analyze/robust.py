@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sequencer2d.cli.analyze.common import (
-    Kinds,
-    add_data,
-    add_output,
-    epsilons,
-    level,
-    new_parser,
-    output_path,
-    print_rows,
-    progress,
-    remark,
-    say,
-    source_of,
-    subjects,
-    write_figure,
-)
+from sequencer2d.cli.analyze import common
 from sequencer2d.cli.common import add_decoding, add_json, positive
 from sequencer2d.errors import ConfigError
 
 if TYPE_CHECKING:
     from sequencer2d.evaluation.attacks import AttackResult, AttackSettings
+    from sequencer2d.evaluation.resolution import ResolutionResult
+    from sequencer2d.evaluation.shape_texture import ShapeTextureResult
+    from sequencer2d.tasks.accuracy import ClassificationResult
 
 SHIFTED = ("imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "imagenet-real")
 
 
-def add_parsers(kinds: Kinds) -> None:
-    parser = new_parser(
+def add_parsers(kinds: common.Kinds) -> None:
+    parser = common.new_parser(
         kinds, "resolution", "accuracy from half to double the input size, without fine-tuning", run_resolution
     )
     parser.add_argument(
@@ -42,15 +31,19 @@ def add_parsers(kinds: Kinds) -> None:
         metavar="PIXELS",
         help="sides (default: half to double the model's own, about an eighth of it apart)",
     )
-    add_data(parser, None)
-    add_output(parser, "resolution")
+    common.add_data(parser, None)
+    common.add_output(parser, "resolution")
     add_json(parser)
-    parser = new_parser(kinds, "attack", "accuracy under FGSM and PGD in L∞, by default as in the paper", run_attack)
+    parser = common.new_parser(
+        kinds, "attack", "accuracy under FGSM and PGD in L∞, by default as in the paper", run_attack
+    )
     _add_attack_settings(parser)
-    add_data(parser, None)
-    add_output(parser, "attack")
+    common.add_data(parser, None)
+    common.add_output(parser, "attack")
     add_json(parser)
-    parser = new_parser(kinds, "shifted", "accuracy on ImageNet-A, -R, -Sketch, -V2 or with ReaL labels", run_shifted)
+    parser = common.new_parser(
+        kinds, "shifted", "accuracy on ImageNet-A, -R, -Sketch, -V2 or with ReaL labels", run_shifted
+    )
     parser.add_argument("--set", required=True, choices=SHIFTED, help="which")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="its class folders")
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N images (default: all)")
@@ -58,7 +51,7 @@ def add_parsers(kinds: Kinds) -> None:
         "--common-classes", action="store_true", help="ask about the classes shared with the model only"
     )
     add_json(parser)
-    parser = new_parser(
+    parser = common.new_parser(
         kinds, "shape-texture", "shape against texture on images whose cues conflict", run_shape_texture
     )
     parser.add_argument("--images", metavar="FOLDER", help="cue-conflict images, named <shape>1-<texture>2.png")
@@ -76,36 +69,33 @@ def run_resolution(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.charts import resolution_chart
     from sequencer2d.evaluation.resolution import default_sizes, resolution_sweep
 
-    source = source_of(arguments)
+    source = common.source_of(arguments)
     results, rows = [], []
-    for subject in subjects(arguments):
+    for subject in common.subjects(arguments):
         sizes = arguments.sizes or default_sizes(subject)
-        total = len({*sizes, subject.data.size[0]}) * min(arguments.limit or len(source), len(source))
-        with progress(f"resolution of {subject.name}", total) as advance:
+        total = len({*sizes, subject.data.size[0]}) * common.count_images(arguments, source)
+        with common.progress(f"resolution of {subject.name}", total) as advance:
             result = resolution_sweep(
                 subject, source, sizes, limit=arguments.limit, common_only=arguments.common_classes, progress=advance
             )
         results.append(result)
-        path = output_path(arguments, ".npz", subject.name)
-        save_arrays(
-            path, model=result.model, native=result.native, sizes=result.sizes, top1=result.top1, count=result.count
-        )
-        say(path)
-        for size, top1, relative in zip(result.sizes, result.top1, result.relative, strict=True):
-            rows.append(
-                {
-                    "model": result.model,
-                    "size": int(size),
-                    "top-1, %": 100 * float(top1),
-                    "relative, %": 100 * float(relative),
-                }
-            )
+        arrays = {name: value for name, value in vars(result).items() if name != "refused"}
+        common.write(arguments, functools.partial(save_arrays, **arrays), result.model)
+        rows += _resolution_rows(result)
         for size, why in result.refused.items():
-            rows.append({"model": result.model, "size": size, "top-1, %": None, "relative, %": None})
-            remark(f"{result.model} does not take {size} pixels: {why}")
-    write_figure(resolution_chart(results), arguments)
-    print_rows(rows, arguments.json)
+            common.remark(f"{result.model} does not take {size} pixels: {why}")
+    common.write_figure(resolution_chart(results), arguments)
+    common.print_rows(rows, arguments.json)
     return 0
+
+
+def _resolution_rows(result: ResolutionResult) -> list[dict[str, Any]]:
+    """Accuracies in percent; none for sizes that the model does not take."""
+    measured = zip(result.sizes, 100 * result.top1, 100 * result.relative, strict=True)
+    rows = [(int(size), float(top1), float(relative)) for size, top1, relative in measured]
+    names = ("size", "top-1, %", "relative, %")
+    values = [*rows, *((size, None, None) for size in result.refused)]
+    return [{"model": result.model, **dict(zip(names, row, strict=True))} for row in values]
 
 
 def _add_attack_settings(parser: argparse.ArgumentParser) -> None:
@@ -120,12 +110,15 @@ def _add_attack_settings(parser: argparse.ArgumentParser) -> None:
         "of 2.5 ε / 10 (default: paper); the options below replace its values",
     )
     parser.add_argument(
-        "--epsilons", type=epsilons, metavar="LIST", help="radii in levels of 255, comma-separated, for example 1,4,8"
+        "--epsilons",
+        type=common.epsilons,
+        metavar="LIST",
+        help="radii in levels of 255, comma-separated, for example 1,4,8",
     )
     parser.add_argument("--steps", type=positive, metavar="N", help="of PGD")
     parser.add_argument(
         "--step-size",
-        type=level,
+        type=common.level,
         metavar="LEVELS",
         help="of PGD, in levels of 255 (default: the preset's; 2.5 ε / steps where --epsilons or --steps is given)",
     )
@@ -159,28 +152,26 @@ def run_attack(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.charts import attack_chart
     from sequencer2d.evaluation.attacks import attack_accuracy
 
-    source, settings = source_of(arguments), attack_settings(arguments)
+    source, settings = common.source_of(arguments), attack_settings(arguments)
     for epsilon in settings.out_of_reach():
-        remark(
+        common.remark(
             f"{settings.steps} steps of {255 * settings.step_for(epsilon):g}/255 cannot reach ε = "
             f"{255 * epsilon:g}/255: PGD is weaker than that radius says"
         )
     results, rows = [], []
-    for subject in subjects(arguments):
+    for subject in common.subjects(arguments):
         for attack in arguments.attacks:
-            total = len(settings.epsilons) * min(arguments.limit or len(source), len(source))
-            with progress(f"{attack} on {subject.name}", total) as advance:
+            total = len(settings.epsilons) * common.count_images(arguments, source)
+            with common.progress(f"{attack} on {subject.name}", total) as advance:
                 result = attack_accuracy(
                     subject, source, attack, settings, limit=arguments.limit, batch_size=arguments.batch_size,
                     common_only=arguments.common_classes, progress=advance,
                 )  # fmt: skip
             results.append(result)
-            path = output_path(arguments, ".npz", f"{subject.name}-{attack}")
-            save_arrays(path, **vars(result))
-            say(path)
+            common.write(arguments, functools.partial(save_arrays, **vars(result)), f"{subject.name}-{attack}")
             rows.append(_attack_row(result))
-    write_figure(attack_chart(results), arguments)
-    print_rows(rows, arguments.json)
+    common.write_figure(attack_chart(results), arguments)
+    common.print_rows(rows, arguments.json)
     return 0
 
 
@@ -204,18 +195,25 @@ def run_shifted(arguments: argparse.Namespace) -> int:
 
     shifted = open_shifted(arguments.set, arguments.data)
     rows = []
-    for subject in subjects(arguments):
-        with progress(
-            f"{arguments.set} by {subject.name}", min(arguments.limit or len(shifted.source), len(shifted.source))
-        ) as advance:
-            result = evaluate_shifted(
-                subject, shifted, limit=arguments.limit, common_only=arguments.common_classes, progress=advance
-            )
-        rows.append({"model": subject.name, "set": arguments.set, "classes": len(result.class_names),
-             "images": result.count,
-                     "top-1, %": result.top1, "top-5, %": result.top5, "ECE, %": result.calibration_error})  # fmt: skip
-    print_rows(rows, arguments.json)
+    total = common.count_images(arguments, shifted.source)
+    for subject, advance in common.each_subject(arguments, f"{arguments.set} by", total):
+        result = evaluate_shifted(
+            subject, shifted, limit=arguments.limit, common_only=arguments.common_classes, progress=advance
+        )
+        rows.append({"model": subject.name, "set": arguments.set, **_shifted_row(result)})
+    common.print_rows(rows, arguments.json)
     return 0
+
+
+def _shifted_row(result: ClassificationResult) -> dict[str, Any]:
+    """Numbers of classes and images, and the percentages, which the result holds as such."""
+    return {
+        "classes": len(result.class_names),
+        "images": result.count,
+        "top-1, %": result.top1,
+        "top-5, %": result.top5,
+        "ECE, %": result.calibration_error,
+    }
 
 
 def run_shape_texture(arguments: argparse.Namespace) -> int:
@@ -228,19 +226,28 @@ def run_shape_texture(arguments: argparse.Namespace) -> int:
         )
     rows = []
     categories = read_json(arguments.categories) if arguments.categories else None
-    source = source_of(arguments) if arguments.data else None
-    total = min(arguments.limit, len(source)) if source else None
-    for subject in subjects(arguments):
-        with progress(f"shape and texture by {subject.name}", total) as advance:
-            if source is None:
-                result = cue_conflict(subject, arguments.images, categories=categories, progress=advance)
-            else:
-                result = spectral_conflict(
-                    subject, source, limit=arguments.limit, common_only=arguments.common_classes, progress=advance
-                )
-        bias = result.shape_bias
-        rows.append({"model": result.model, "images": result.count, "shape": result.shape, "texture": result.texture,
-                     "other": result.other, "either cue, %": 100 * result.cue_accuracy,
-                     "shape bias, %": None if bias is None else 100 * bias})  # fmt: skip
-    print_rows(rows, arguments.json)
+    source = common.source_of(arguments) if arguments.data else None
+    total = common.count_images(arguments, source) if source else None
+    for subject, advance in common.each_subject(arguments, "shape and texture by", total):
+        if source is None:
+            result = cue_conflict(subject, arguments.images, categories=categories, progress=advance)
+        else:
+            result = spectral_conflict(
+                subject, source, limit=arguments.limit, common_only=arguments.common_classes, progress=advance
+            )
+        rows.append(_shape_texture_row(result))
+    common.print_rows(rows, arguments.json)
     return 0
+
+
+def _shape_texture_row(result: ShapeTextureResult) -> dict[str, Any]:
+    """Decisions, and in percent how often they were for either cue, and for the shape among these."""
+    return {
+        "model": result.model,
+        "images": result.count,
+        "shape": result.shape,
+        "texture": result.texture,
+        "other": result.other,
+        "either cue, %": 100 * result.cue_accuracy,
+        "shape bias, %": None if result.shape_bias is None else 100 * result.shape_bias,
+    }

@@ -5,20 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sequencer2d.cli.analyze.common import (
-    Kinds,
-    add_blocks,
-    add_images,
-    add_output,
-    images_for,
-    new_parser,
-    output_path,
-    print_rows,
-    progress,
-    say,
-    subjects,
-    write_figure,
-)
+from sequencer2d.cli.analyze import common
 from sequencer2d.cli.common import add_decoding
 from sequencer2d.errors import DataError
 
@@ -30,8 +17,8 @@ FIGURE_5 = (
 """The models of the paper's Figure 5."""
 
 
-def add_parsers(kinds: Kinds) -> None:
-    parser = new_parser(
+def add_parsers(kinds: common.Kinds) -> None:
+    parser = common.new_parser(
         kinds, "erf", "effective receptive fields of blocks, drawn and measured (Figure 5)", run_erf, models=FIGURE_5
     )
     parser.add_argument(
@@ -43,10 +30,10 @@ def add_parsers(kinds: Kinds) -> None:
         "authors' Figure 5, log10(1 + sum of the positive gradients) of 34 training-augmented images, all maps scaled "
         "by one minimum and maximum; both names draw both (default: energy)",
     )
-    add_blocks(parser)
-    add_images(parser, None, "50 for energy, 34 for paper")
-    add_output(parser, "erf")
-    parser = new_parser(
+    common.add_blocks(parser)
+    common.add_images(parser, None, "50 for energy, 34 for paper")
+    common.add_output(parser, "erf")
+    parser = common.new_parser(
         kinds, "hidden-states", "what the LSTMs of a block put out for an image", run_hidden_states, several=False
     )
     parser.add_argument("--image", required=True, metavar="FILE", help="the image")
@@ -58,52 +45,53 @@ def add_parsers(kinds: Kinds) -> None:
     parser.add_argument(
         "--animate", action="store_true", help="also write a GIF of the recurrences running over the image"
     )
-    add_output(parser, "hidden-states")
-    parser = new_parser(kinds, "memory", "how far memory reaches: forget gates and half-lives", run_memory)
-    add_images(parser, 50)
-    add_output(parser, "memory")
-    parser = new_parser(kinds, "cka", "similarity of layers: of a model with itself, and with others", run_cka)
-    add_images(parser, 500)
+    common.add_output(parser, "hidden-states")
+    parser = common.new_parser(kinds, "memory", "how far memory reaches: forget gates and half-lives", run_memory)
+    common.add_images(parser, 50)
+    common.add_output(parser, "memory")
+    parser = common.new_parser(kinds, "cka", "similarity of layers: of a model with itself, and with others", run_cka)
+    common.add_images(parser, 500)
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="images of a mini-batch, 4 or more (default: 32)"
     )
-    add_output(parser, "cka")
-    parser = new_parser(kinds, "grad-cam", "which part of an image speaks for a class", run_grad_cam, several=False)
-    add_blocks(parser, several=False)
+    common.add_output(parser, "cka")
+    parser = common.new_parser(
+        kinds, "grad-cam", "which part of an image speaks for a class", run_grad_cam, several=False
+    )
+    common.add_blocks(parser, several=False)
     parser.add_argument(
         "--target", type=int, metavar="CLASS", help="number of the class (default: the most probable one)"
     )
-    add_images(parser, 8)
-    add_output(parser, "grad-cam")
+    common.add_images(parser, 8)
+    common.add_output(parser, "grad-cam")
 
 
 def run_erf(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.erf import method_images, receptive_fields
     from sequencer2d.analysis.figures import receptive_field_grid
 
-    loaded, rows, methods = subjects(arguments), [], tuple(dict.fromkeys(arguments.method))
+    loaded, rows, methods = common.subjects(arguments), [], tuple(dict.fromkeys(arguments.method))
     for method in methods:
         models = []
         for subject in loaded:
             pixels = method_images(subject, arguments.images, method, limit=arguments.limit)
-            with progress(f"receptive fields of {subject.name}", len(pixels)) as advance:
+            with common.progress(f"receptive fields of {subject.name}", len(pixels)) as advance:
                 fields = receptive_fields(
                     subject, pixels, arguments.blocks, method=method, layout=arguments.layout, progress=advance
                 )
             models.append(fields)
         part = method if len(methods) > 1 else ""
         for field in (field for fields in models for field in fields):
-            path = output_path(arguments, ".npz", "-".join(filter(None, (part, field.model, field.block))))
-            field.save(path)
-            say(path)
+            common.write(arguments, field.save, "-".join(filter(None, (part, field.model, field.block))))
             rows.append(field.row())
-        write_figure(receptive_field_grid(models), arguments, part)
-    print_rows(rows)
+        common.write_figure(receptive_field_grid(models), arguments, part)
+    common.print_rows(rows)
     return 0
 
 
 def run_hidden_states(arguments: argparse.Namespace) -> int:
-    from sequencer2d.analysis.figures import hidden_state_figure, running_animation
+    from sequencer2d.analysis.animation import running_animation
+    from sequencer2d.analysis.figures import hidden_state_figure
     from sequencer2d.analysis.hidden_states import check_channels, hidden_states
     from sequencer2d.evaluation.pixels import read_images
 
@@ -111,18 +99,14 @@ def run_hidden_states(arguments: argparse.Namespace) -> int:
         raise DataError(
             f"{arguments.image} is a folder: give one image, such as {arguments.image.rstrip('/')}/photo.jpg"
         )
-    subject = subjects(arguments)[0]
+    subject = common.subjects(arguments)[0]
     states = hidden_states(subject, read_images([arguments.image], subject.data)[0], arguments.block)
     if arguments.channels:
         check_channels(arguments.channels, min(maps.shape[-1] for _, maps in states.rows()))
-    path = output_path(arguments, ".npz")
-    states.save(path)
-    say(path)
-    write_figure(hidden_state_figure(states, arguments.channels), arguments)
+    common.write(arguments, states.save)
+    common.write_figure(hidden_state_figure(states, arguments.channels), arguments)
     if arguments.animate:
-        path = output_path(arguments, ".gif")
-        running_animation(states, path)
-        say(path)
+        common.write(arguments, lambda path: running_animation(states, path), suffix=".gif")
     return 0
 
 
@@ -131,20 +115,18 @@ def run_memory(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.memory import memory_reach
 
     rows = []
-    for subject in subjects(arguments):
-        pixels = images_for(subject, arguments)
-        with progress(f"memory of {subject.name}", len(pixels)) as advance:
+    for subject in common.subjects(arguments):
+        pixels = common.images_for(subject, arguments)
+        with common.progress(f"memory of {subject.name}", len(pixels)) as advance:
             reach = memory_reach(subject, pixels, progress=advance)
-        path = output_path(arguments, ".npz", subject.name)
-        reach.save(path)
-        say(path)
-        write_figure(memory_figure(reach), arguments, subject.name)
+        common.write(arguments, reach.save, subject.name)
+        common.write_figure(memory_figure(reach), arguments, subject.name)
         for scan in reach.scans:
             low, middle, high = (float(value) for value in scan.quantiles())
             rows.append({"model": reach.model, "block": scan.block, "direction": scan.direction,
                          "half-life, tokens": middle, "10 % of units, tokens": low, "90 %, tokens": high,
                          "half-life, pixels": middle * scan.stride})  # fmt: skip
-    print_rows(rows)
+    common.print_rows(rows)
     return 0
 
 
@@ -152,11 +134,11 @@ def run_cka(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.cka import similarity
     from sequencer2d.analysis.figures import similarity_figure
 
-    models = subjects(arguments)
-    images = [images_for(subject, arguments) for subject in models]
+    models = common.subjects(arguments)
+    images = [common.images_for(subject, arguments) for subject in models]
     results = []
     for subject, pixels in zip(models, images, strict=True):
-        with progress(f"{models[0].name} and {subject.name}", len(pixels)) as advance:
+        with common.progress(f"{models[0].name} and {subject.name}", len(pixels)) as advance:
             result = similarity(
                 models[0],
                 subject,
@@ -165,11 +147,9 @@ def run_cka(arguments: argparse.Namespace) -> int:
                 batch_size=arguments.batch_size,
                 progress=advance,
             )
-        path = output_path(arguments, ".npz", f"{models[0].name}-{subject.name}")
-        result.save(path)
-        say(path)
+        common.write(arguments, result.save, f"{models[0].name}-{subject.name}")
         results.append(result)
-    write_figure(similarity_figure(results), arguments)
+    common.write_figure(similarity_figure(results), arguments)
     return 0
 
 
@@ -177,12 +157,14 @@ def run_grad_cam(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.attribution import grad_cam
     from sequencer2d.analysis.figures import attribution_figure
 
-    subject = subjects(arguments)[0]
+    subject = common.subjects(arguments)[0]
     result = grad_cam(
-        subject, images_for(subject, arguments), arguments.block, target=arguments.target, layout=arguments.layout
+        subject,
+        common.images_for(subject, arguments),
+        arguments.block,
+        target=arguments.target,
+        layout=arguments.layout,
     )
-    path = output_path(arguments, ".npz")
-    result.save(path)
-    say(path)
-    write_figure(attribution_figure(result, subject.class_names), arguments)
+    common.write(arguments, result.save)
+    common.write_figure(attribution_figure(result, subject.class_names), arguments)
     return 0
