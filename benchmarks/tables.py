@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.analysis.tables import ANALYSIS_TABLES
 from benchmarks.columns import Column, View, fixed, millions, minutes
+from benchmarks.cycle_shift import CYCLE_SHIFT_COLUMNS
 from benchmarks.efficiency.ratios import RATIO_TABLES
 from benchmarks.efficiency.tables import EFFICIENCY_TABLES
 from benchmarks.export.tables import EXPORT_TABLES
@@ -45,6 +46,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **KERNEL_TABLES,
     **ANALYSIS_TABLES,
     "pad": PAD_COLUMNS,
+    "cycle_shift": CYCLE_SHIFT_COLUMNS,
 }
 
 
