@@ -8,7 +8,7 @@ from typing import Any
 
 from sequencer2d.files import atomic_write
 from sequencer2d.tasks import CLASSIFICATION, Task
-from sequencer2d.training.runlog import read_log
+from sequencer2d.training.logfile import read_log
 
 logger = logging.getLogger(__name__)
 

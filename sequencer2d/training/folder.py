@@ -15,8 +15,8 @@ from torch import nn
 from sequencer2d.errors import ConfigError, RunError
 from sequencer2d.files import sweep_parts
 from sequencer2d.training.checkpoint import FOLDER, LAST
+from sequencer2d.training.logfile import LOG
 from sequencer2d.training.runfiles import CONFIG
-from sequencer2d.training.runlog import LOG
 
 try:
     import fcntl

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from sequencer2d.errors import ConfigError
 from sequencer2d.ranges import Checked, Range
 from sequencer2d.training.fields import from_dict
-from sequencer2d.training.runlog import check_entry
+from sequencer2d.training.logfile import check_entry
 
 Count = Annotated[int, Range(at_least=0, at_most=2**53)]
 Duration = Annotated[float, Range(at_least=0, at_most=1e12, unit="seconds")]

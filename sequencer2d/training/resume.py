@@ -11,12 +11,14 @@ from torch import Tensor
 from sequencer2d.data.fingerprint import difference
 from sequencer2d.data.opening import split_spec
 from sequencer2d.errors import CheckpointError, ConfigError, DataError
+from sequencer2d.tasks.task import Metric
 from sequencer2d.training.checkpoint import Checkpoint
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import differences, value_at
 from sequencer2d.training.history import fields_without_past, notices
 from sequencer2d.training.optim import load_optimizer_state
 from sequencer2d.training.runfiles import CONFIG, read_config, read_stored
+from sequencer2d.training.state import RunState
 from sequencer2d.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,28 @@ def check_same_data(last: Checkpoint, data: dict[str, Any], class_names: tuple[s
     for split, now in data.items():
         if text := difference(last.data.get(split), now):
             raise DataError(_other_data(last.path, f"{split} data: {text}"))
+
+
+def check_progress(last: Checkpoint, state: RunState, decides: Metric, folder: Path) -> None:
+    """Raise `CheckpointError` unless a checkpoint's progress fits the run.
+
+    Args:
+        last: the checkpoint.
+        state: the run at its beginning.
+        decides: the metric that chooses the best epoch, which the stored entries must have.
+        folder: of the run, for messages.
+    """
+    progress = last.progress
+    if progress.steps_per_epoch != state.steps_per_epoch or progress.step > state.total_steps:
+        raise CheckpointError(
+            f"the run in {folder} had {progress.steps_per_epoch} steps per epoch and is at step {progress.step}, the "
+            f"data now make {state.steps_per_epoch} per epoch and {state.total_steps} in all; resume with the data of "
+            "the run"
+        )
+    if progress.best and not isinstance(progress.best.get(decides.key), (int, float)):
+        raise CheckpointError(f"{last.path} lacks the {decides.label} of its best epoch; start again")
+    if progress.step == state.total_steps and progress.final and decides.key not in progress.final:
+        raise CheckpointError(f"{last.path} is of the run's end, but lacks its last {decides.label}; start again")
 
 
 def load_states(last: Checkpoint, step: TrainStep) -> None:

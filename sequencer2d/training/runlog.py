@@ -1,47 +1,28 @@
-"""What a run says of itself: `log.jsonl`, TensorBoard, and a bar or lines on the terminal.
+"""The log of a running run: into `log.jsonl`, TensorBoard, and a bar or lines on the terminal.
 
 Only the main process opens a `RunLog`; the others use `SilentLog`, which has the same methods.
-
-`log.jsonl` holds one JSON object per line. Kinds:
-
-* `"step"`: `step` (optimizer steps done), `epoch` (fraction), `loss` (mean since the last such line, over all
-  processes), `lr`, `images_per_s`, `memory_mib`, `time_s` (of the run's calls so far), `grad_norm` with clipping.
-* `"epoch"`: `step`, `epoch` (epochs done), `train_loss`, `time_s`, and after an evaluation the task's metrics, null if
-  not finite; for classification `top1` and `top5` (%) and `val_loss`.
 """
 
 import contextlib
 import importlib.util
 import json
 import logging
-import math
-import resource
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sequencer2d import terminal
-from sequencer2d.errors import ConfigError, RunError
-from sequencer2d.files import atomic_write, parse_json
+from sequencer2d.errors import RunError
 from sequencer2d.tasks import CLASSIFICATION
 from sequencer2d.tasks.task import Metric
+from sequencer2d.training.logfile import LOG, keep_until
+from sequencer2d.training.messages import epoch_text, step_text
 
 logger = logging.getLogger(__name__)
-
-LOG = "log.jsonl"
-NUMBERS: dict[str, tuple[str, ...]] = {
-    "step": ("step", "epoch", "loss", "lr"),
-    "epoch": ("step", "epoch", "train_loss"),
-}
-"""Kinds of entries, and the finite numbers that each must have. Every other entry is a number, or null."""
-_LONGEST_LINE = 2**16
 
 
 class SilentLog:
@@ -56,7 +37,7 @@ class SilentLog:
         try:
             self.close()
         except RunError:
-            if error is None:  # else what ended the run is the better reason
+            if error is None:  # otherwise what ended the run is the better reason
                 raise
 
     def step(self, entry: dict[str, Any]) -> None:
@@ -101,7 +82,7 @@ class RunLog(SilentLog):
         progress: str,
     ) -> None:
         self._total_steps, self._folder, self._metrics = total_steps, folder, metrics
-        kept = _keep_until(folder / LOG, first_step, done_epochs)
+        kept = keep_until(folder / LOG, first_step, done_epochs)
         self._file: IO[str] = (folder / LOG).open("a", encoding="utf-8")
         self._board = _open_board(folder / "tensorboard", first_step) if tensorboard else None
         for entry in kept:
@@ -113,7 +94,7 @@ class RunLog(SilentLog):
 
     def step(self, entry: dict[str, Any]) -> None:
         self._write("step", entry)
-        text = _step_text(entry)
+        text = step_text(entry)
         if self._bar:
             self._bar.text(text)
         else:
@@ -121,7 +102,7 @@ class RunLog(SilentLog):
 
     def epoch(self, entry: dict[str, Any]) -> None:
         self._write("epoch", entry)
-        self.say(_epoch_text(entry, self._metrics))
+        self.say(epoch_text(entry, self._metrics))
 
     def advance(self, step: int) -> None:
         if self._bar:
@@ -188,84 +169,6 @@ class _Bar:
         self._progress.stop()
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a run's `log.jsonl`. Lines that are no entries are left out, and a warning counts them.
-
-    The last line is not counted: a killed process may have left it unfinished.
-    """
-    path = folder / LOG
-    if not path.exists():
-        return []
-    entries, bad = _parse(path)
-    if bad:
-        logger.warning("%s: %d lines are no entries of a log and are left out, line %d first", path, len(bad), bad[0])
-    return entries
-
-
-def check_entry(kind: str, entry: dict[str, Any], name: str, required: tuple[str, ...] = ()) -> None:
-    """Raise `ConfigError` unless `entry` holds the numbers of an entry of the log of this kind."""
-    for key in (*NUMBERS[kind], *required):
-        if not _is_number(entry.get(key)):
-            raise ConfigError(f"{name}: {key} must be a finite number, got {str(entry.get(key))[:50]!r}")
-    for key, value in entry.items():
-        if key != "kind" and value is not None and not _is_number(value):
-            raise ConfigError(f"{name}: {str(key)[:50]} must be a finite number or null, got {str(value)[:50]!r}")
-    if not 0 <= entry["step"] == int(entry["step"]):
-        raise ConfigError(f"{name}: step must be a whole number, got {entry['step']}")
-
-
-def _parse(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The entries, and the numbers of the lines that are none, less the last line."""
-    entries: list[dict[str, Any]] = []
-    bad: list[int] = []
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = parse_json(line) if len(line) < _LONGEST_LINE else None
-            if not isinstance(entry, dict) or entry.get("kind") not in NUMBERS:
-                raise ValueError
-            check_entry(entry["kind"], entry, LOG)
-            entries.append(entry)
-        except (ValueError, TypeError):
-            if line.strip() and number < len(lines):
-                bad.append(number)
-    return entries, bad
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def memory_mib(device: torch.device) -> float:
-    """The most memory held so far, in MiB: by torch on a GPU, by the process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def _keep_until(path: Path, step: int, done_epochs: int | None) -> list[dict[str, Any]]:
-    """Drop what the run will write again: the lines after `step`, and epochs that are not done. What stays.
-
-    A log with damaged lines is kept beside the new one.
-    """
-    if not path.exists():
-        return []
-    entries, bad = _parse(path)
-    if bad:
-        copy = path.with_suffix(".damaged.jsonl")
-        shutil.copyfile(path, copy)
-        logger.warning("%s had %d damaged lines, line %d first; a copy is %s", path, len(bad), bad[0], copy.name)
-    kept = [
-        entry
-        for entry in entries
-        if entry["step"] <= step and (entry["kind"] != "epoch" or done_epochs is None or entry["epoch"] <= done_epochs)
-    ]
-    with atomic_write(path, "w") as file:
-        file.writelines(json.dumps(entry) + "\n" for entry in kept)
-    return kept
-
-
 def _open_board(folder: Path, first_step: int) -> Any:
     """A TensorBoard writer; None if tensorboard is not installed (it is an optional dependency)."""
     if importlib.util.find_spec("tensorboard") is None:
@@ -274,30 +177,3 @@ def _open_board(folder: Path, first_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=first_step or None)
-
-
-def _step_text(entry: dict[str, Any]) -> str:
-    return (
-        f"loss {entry['loss']:.4f}  lr {entry['lr']:.2e}  {entry['images_per_s']:,.0f} images/s  "
-        f"{entry['memory_mib']:,.0f} MiB{_eta_text(entry)}"
-    )
-
-
-def _eta_text(entry: dict[str, Any]) -> str:
-    seconds = entry.get("eta_s")
-    if seconds is None or not math.isfinite(seconds):
-        return ""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"  {hours}:{minutes:02d}:{seconds:02d} left"
-
-
-def _epoch_text(entry: dict[str, Any], metrics: Sequence[Metric]) -> str:
-    shown = [metric for metric in metrics if metric.brief and metric.key in entry]
-    parts = [
-        f"epoch {entry['epoch']}",
-        f"train loss {entry['train_loss']:.4f}",
-        *(f"{metric.label} {metric.show(entry[metric.key])}" for metric in shown),
-        f"{entry['time_s']:.0f} s",
-    ]
-    return "  ".join(parts)

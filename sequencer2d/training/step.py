@@ -40,6 +40,21 @@ class TrainStep:
         self.optimizer, self.scaler, self.average, self.prepare = optimizer, scaler, average, prepare
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is evaluated and kept as best: the averaged weights, if there is an average."""
+        return self.model if self.average is None else self.average.module
+
+    def state_dicts(self) -> dict[str, Any]:
+        """The entries of a checkpoint that hold weights and states, as `checkpoint` names them."""
+        average = {} if self.average is None else {"model_ema": self.average.module.state_dict()}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            **average,
+        }
+
     def __call__(self, images: Tensor, targets: Any, step: int, lr: float) -> tuple[Tensor, Tensor | None]:
         """Train on images uint8 (B, 3, H, W) and the task's targets, all on `device`.
 

@@ -5,48 +5,34 @@ from typing import Any
 
 import timm
 import torch
+from torch import nn
 
 import sequencer2d
 from sequencer2d.training.config import TrainConfig
+from sequencer2d.training.distributed import Processes
 from sequencer2d.training.fields import to_dict
+from sequencer2d.training.hardware import device_name, memory_mib
+from sequencer2d.training.state import RunState
 
 
-def summarize(
-    config: TrainConfig,
-    *,
-    final: dict[str, Any],
-    best: dict[str, Any] | None,
-    steps: int,
-    duration_s: float,
-    images_per_s: float | None,
-    device: torch.device,
-    world_size: int,
-    parameters: int,
-    memory_mib: float,
-) -> dict[str, Any]:
-    """The summary as JSON values. `duration_s` and `images_per_s` count all calls of the run."""
+def summarize(config: TrainConfig, state: RunState, model: nn.Module, here: Processes) -> dict[str, Any]:
+    """The summary as JSON values. Duration (seconds) and images/s count all calls of the run."""
+    speed = state.speed.overall()
     return {
         "model": config.model.name,
-        "parameters": parameters,
-        "final": final,
-        "best": best,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "final": state.final,
+        "best": state.best,
         "epochs": config.run.epochs,
-        "steps": steps,
-        "duration_s": round(duration_s, 3),
-        "images_per_s": None if images_per_s is None else round(images_per_s, 1),
-        "memory_mib": round(memory_mib, 1),
-        "device": device_name(device),
-        "processes": world_size,
+        "steps": state.step,
+        "duration_s": round(state.time_s, 3),
+        "images_per_s": None if speed is None else round(speed, 1),
+        "memory_mib": round(memory_mib(here.device), 1),
+        "device": device_name(here.device),
+        "processes": here.world_size,
         "versions": versions(),
         "config": to_dict(config),
     }
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's kind."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def versions() -> dict[str, str | None]:

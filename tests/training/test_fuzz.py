@@ -25,9 +25,9 @@ from sequencer2d.ranges import Checked, Range, Text, leaves
 from sequencer2d.training.checkpoint import load_last
 from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.fields import describe, from_dict, paths, to_dict, value_at, with_overrides
+from sequencer2d.training.logfile import NUMBERS, read_log
 from sequencer2d.training.loop import train
 from sequencer2d.training.runfiles import read_config, write_config
-from sequencer2d.training.runlog import NUMBERS, read_log
 from tests.training.conftest import configuration, equal
 
 FUZZ = settings(

@@ -1,6 +1,7 @@
 import json
 
-from sequencer2d.training.runlog import RunLog, read_log
+from sequencer2d.training.logfile import read_log
+from sequencer2d.training.runlog import RunLog
 from sequencer2d.training.speed import Speedometer
 
 

@@ -1,0 +1,83 @@
+"""What a run says: its first lines, the entries of its log, and these as lines of text."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sequencer2d.tasks.task import Metric
+from sequencer2d.training.config import TrainConfig
+from sequencer2d.training.distributed import Processes
+from sequencer2d.training.hardware import device_name, memory_mib
+from sequencer2d.training.state import RunState
+
+
+def announcement(config: TrainConfig, model: nn.Module, here: Processes, state: RunState) -> Iterator[str]:
+    """Lines about what is about to run."""
+    run = config.run
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    yield (
+        f"{config.model.name}, {millions:.2f} M parameters, on {here.world_size} × {device_name(here.device)}: "
+        f"{state.total_steps} steps ({run.epochs} epochs × {state.steps_per_epoch}) of {config.data.batch_size} "
+        f"images into {run.output}"
+    )
+    if run.resume:
+        yield f"resumed at step {state.step}" if state.step else "no checkpoint there yet: starting anew"
+    if run.compile and here.device.type == "cpu":
+        yield (
+            "compiling for the CPU: the first step of training and of evaluation takes minutes, in which nothing else "
+            "is shown; run.compile=false starts at once"
+        )
+
+
+def step_entry(state: RunState, lr: float, *, batch: int, device: torch.device) -> dict[str, Any]:
+    """The log's entry of the step that is done, with the mean loss since the last one.
+
+    Args:
+        state: where the run stands; its window is drained.
+        lr: learning rate of the step.
+        batch: images of a step over all processes.
+        device: whose memory is reported.
+    """
+    loss, norm = state.window.take_mean()
+    speed = state.speed.recent()
+    return {
+        "step": state.step,
+        "epoch": state.step / state.steps_per_epoch,
+        "loss": loss,
+        "lr": lr,
+        **({} if norm is None else {"grad_norm": norm}),
+        "images_per_s": round(speed, 1),
+        "memory_mib": round(memory_mib(device), 1),
+        "time_s": round(state.time_s, 3),
+        "eta_s": round((state.total_steps - state.step) * batch / speed, 1),
+    }
+
+
+def step_text(entry: dict[str, Any]) -> str:
+    return (
+        f"loss {entry['loss']:.4f}  lr {entry['lr']:.2e}  {entry['images_per_s']:,.0f} images/s  "
+        f"{entry['memory_mib']:,.0f} MiB{_eta_text(entry)}"
+    )
+
+
+def _eta_text(entry: dict[str, Any]) -> str:
+    seconds = entry.get("eta_s")
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"  {hours}:{minutes:02d}:{seconds:02d} left"
+
+
+def epoch_text(entry: dict[str, Any], metrics: Sequence[Metric]) -> str:
+    shown = [metric for metric in metrics if metric.brief and metric.key in entry]
+    parts = [
+        f"epoch {entry['epoch']}",
+        f"train loss {entry['train_loss']:.4f}",
+        *(f"{metric.label} {metric.show(entry[metric.key])}" for metric in shown),
+        f"{entry['time_s']:.0f} s",
+    ]
+    return "  ".join(parts)

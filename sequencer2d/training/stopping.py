@@ -1,0 +1,65 @@
+"""Whether a run ends before its last step: by a signal, a limit of time, or a limit of steps."""
+
+import time
+from pathlib import Path
+
+from sequencer2d.errors import Interrupted
+from sequencer2d.training.config import RunConfig
+from sequencer2d.training.distributed import Agreement, Processes
+from sequencer2d.training.signals import StopSignals
+from sequencer2d.training.state import RunState
+
+
+class Stopper:
+    """Decides after each step, in all processes alike, whether to stop and whether to save.
+
+    Args:
+        run: the limits of this call.
+        here: this process.
+        signals: SIGTERM and Ctrl-C.
+        state: where the run stands.
+        folder: of the run, for messages.
+    """
+
+    def __init__(self, run: RunConfig, here: Processes, signals: StopSignals, state: RunState, folder: Path) -> None:
+        self._run, self._signals, self._state, self._folder = run, signals, state, folder
+        self._agreement = Agreement(here.control)
+
+    def agree(self, save: bool, *, last_of_epoch: bool) -> tuple[bool, bool]:
+        """Whether the run stops here and whether a checkpoint is due, if any process says so.
+
+        Args:
+            save: whether this process wants a checkpoint.
+            last_of_epoch: take every process's answer of now. Between two steps the answers are a step old, so that no
+                step waits for them.
+        """
+        limit = self._run.time_limit_s
+        told = self._signals.received is not None or (
+            limit is not None and time.monotonic() - self._state.started >= limit
+        )
+        decide = self._agreement.settle if last_of_epoch else self._agreement.exchange
+        told, save = decide(told, save)
+        return (told or self._at_limit()) and not self._state.finished, save
+
+    def refuse_old_limit(self) -> None:
+        """Raise `Interrupted` if `run.max_steps` was reached by an earlier call."""
+        state = self._state
+        if self._at_limit() and not state.finished:
+            raise Interrupted(
+                f"run.max_steps={self._run.max_steps} was reached before: the run in {self._folder} is at step "
+                f"{state.step} of {state.total_steps}; go on without run.max_steps, or with a higher one"
+            )
+
+    def interrupted(self) -> Interrupted:
+        """What to raise once the run is saved."""
+        reason = self._signals.received or (
+            "run.max_steps" if self._at_limit() else "run.time_limit_s or another process"
+        )
+        return Interrupted(
+            f"stopped by {reason} after step {self._state.step} of {self._state.total_steps}, saved in {self._folder}; "
+            "go on with --resume RUN, which keeps neither run.max_steps nor run.time_limit_s (from Python: "
+            "run.resume=true without them)"
+        )
+
+    def _at_limit(self) -> bool:
+        return self._run.max_steps is not None and self._state.step >= self._run.max_steps
