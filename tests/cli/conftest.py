@@ -24,22 +24,22 @@ TINY = {
 
 
 class Outcome(NamedTuple):
-    """What a command line left: its exit code, standard output and standard error."""
+    """What a command line wrote to standard output and standard error."""
 
-    code: int
     out: str
     err: str
 
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run one command line: command("models", "--json")."""
+    """Run one command line, which must exit with `code`: command("models", "--json")."""
 
-    def run(*argv: object) -> Outcome:
+    def run(*argv: object, code: int = 0) -> Outcome:
         capsys.readouterr()
-        code = main([str(argument) for argument in argv])
+        found = main([str(argument) for argument in argv])
         captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
+        assert found == code, captured.err
+        return Outcome(captured.out, captured.err)
 
     return run
 
@@ -49,8 +49,7 @@ def mistake(command: Callable[..., Outcome]) -> Callable[..., str]:
     """Run a command line that must fail as a user's mistake (exit code 2, one line on standard error); that line."""
 
     def run(*argv: object) -> str:
-        outcome = command(*argv)
-        assert outcome.code == 2, outcome
+        outcome = command(*argv, code=2)
         assert outcome.err.startswith("sequencer2d: "), outcome.err
         assert outcome.err.count("\n") == 1, f"more than one line: {outcome.err}"
         assert "Traceback" not in outcome.err

@@ -13,7 +13,6 @@ from tests.cli.conftest import Outcome
 def exported(command: Callable[..., Outcome], tiny: Path) -> Path:
     """The tiny model as ONNX, beside its checkpoint."""
     outcome = command("export", tiny, "--format", "onnx", "--json")
-    assert outcome.code == 0, outcome.err
     said = json.loads(outcome.out)
     assert said["recurrent_nodes"] == 4
     assert all(row["relative"] <= 1e-4 for row in said["differences"])
@@ -35,7 +34,6 @@ def test_an_artefact_predicts_what_its_checkpoint_does(
 
 def test_bench_times_artefacts(command: Callable[..., Outcome], exported: Path) -> None:
     outcome = command("bench", "--artifacts", exported, "--batch", "1,2", "--seconds", 0.01, "--json")
-    assert outcome.code == 0, outcome.err
     assert [row["batch"] for row in json.loads(outcome.out)] == [1, 2]
     assert "images/s" in command("bench", "--artifacts", exported, "--seconds", 0.01).out
 
@@ -48,7 +46,6 @@ def test_a_table_says_where_the_file_is(command: Callable[..., Outcome], tiny: P
     outcome = command(
         "export", tiny, "--format", "torch", "--output", tiny.parent / "new" / "model.pt2", "--images", images
     )
-    assert outcome.code == 0, outcome.err
     assert "largest relative difference" in outcome.out
     assert "recurrent nodes" in outcome.out
     assert "images" in outcome.out
