@@ -14,7 +14,8 @@ from typing import Any
 from benchmarks.columns import Row
 from benchmarks.efficiency.tables import DTYPE
 from benchmarks.record import FIGURES, RESULTS
-from sequencer2d.benchmark import best_rows, label, read_result
+from sequencer2d.benchmark import read_result
+from sequencer2d.benchmark.curves import Curve, curves
 
 AXES = {"size": "resolution, pixels", "batch": "batch, images"}
 QUANTITIES = {"images_per_s": "images/s", "lowest_memory_mib": "peak memory, MiB"}
@@ -25,8 +26,6 @@ MODELS = (
     ("swin_tiny_patch4_window7_224", "timm", "timm"),
     ("deit_small_patch16_224", "timm", "timm"),
 )
-
-Curve = list[tuple[int, float]]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,21 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def curves(rows: Sequence[Row], mode: str, axis: str, fixed: dict[str, int], quantity: str) -> dict[str, Curve]:
-    """Label → points (value on the axis, quantity at the best form), for the models of MODELS that have two points."""
+def lines_of(rows: Sequence[Row], mode: str, axis: str, fixed: dict[str, int], quantity: str) -> dict[str, Curve]:
+    """The curves of the models of MODELS that have two points, in their order."""
     found: dict[str, Curve] = {}
     for model in MODELS:
-        points = [
-            (row, (row[axis], row[quantity]))
-            for row in best_rows(rows)
-            if (row["model"], row["library"], row["implementation"]) == model
-            and (row["mode"], row["dtype"]) == (mode, DTYPE)
-            and all(row[key] == value for key, value in fixed.items())
-            and row[quantity] is not None
-        ]
-        if len(points) > 1:
-            found[label(points[0][0])] = sorted(point for _, point in points)
-    return found
+        own = [row for row in rows if (row["model"], row["library"], row["implementation"]) == model]
+        found |= curves(own, axis, quantity, mode=mode, dtype=DTYPE, **fixed)
+    return {name: points for name, points in found.items() if len(points) > 1}
 
 
 def draw(result: dict[str, Any], mode: str, axis: str, fixed: dict[str, int], path: Path) -> bool:
@@ -67,7 +58,7 @@ def draw(result: dict[str, Any], mode: str, axis: str, fixed: dict[str, int], pa
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines = {quantity: curves(result["rows"], mode, axis, fixed, quantity) for quantity in QUANTITIES}
+    lines = {quantity: lines_of(result["rows"], mode, axis, fixed, quantity) for quantity in QUANTITIES}
     if not any(lines.values()):
         return False
     with plt.rc_context({"svg.hashsalt": "sequencer2d", "font.size": 9}):

@@ -18,6 +18,17 @@ DARK = 55
 def resolution_chart(results: Sequence[ResolutionResult]) -> Any:
     """Accuracy over the input size, absolute and relative to the native size (Figure 3 a, b)."""
     figure, left, right = _two_charts()
+    accuracy_by_size(left, right, results)
+    caption(
+        figure,
+        f"Accuracy at other input sizes than the {results[0].native} pixels of training (dashed), without "
+        f"fine-tuning, on {results[0].count} images.",
+    )
+    return figure
+
+
+def accuracy_by_size(left: Any, right: Any, results: Sequence[ResolutionResult]) -> None:
+    """Draw accuracy over the input size on two axes: absolute on the left one, relative on the right one."""
     for result in results:
         left.plot(result.sizes, 100 * result.top1, marker="o", label=result.model)
         right.plot(result.sizes, 100 * result.relative, marker="o")
@@ -26,12 +37,6 @@ def resolution_chart(results: Sequence[ResolutionResult]) -> Any:
     _label(left, "side of the input, pixels", "top-1 accuracy, %")
     _label(right, "side of the input, pixels", "top-1 accuracy, % of that at the native size")
     left.legend()
-    caption(
-        figure,
-        f"Accuracy at other input sizes than the {results[0].native} pixels of training (dashed), without "
-        f"fine-tuning, on {results[0].count} images.",
-    )
-    return figure
 
 
 @figure_function

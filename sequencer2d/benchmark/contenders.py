@@ -15,10 +15,11 @@ import dataclasses
 import torch
 from torch import nn
 
+from sequencer2d.benchmark.published import TABLE
 from sequencer2d.errors import ConfigError, did_you_mean
 from sequencer2d.models import create_model, list_models
 from sequencer2d.models.fusing import fuse
-from sequencer2d.models.peers import PREFIX, create_peer, is_peer
+from sequencer2d.models.peers import PREFIX, create_peer
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation
 from sequencer2d.peers import PEERS as PEER_TABLE
@@ -30,24 +31,11 @@ RECOMPUTE = "recompute"
 TIMM = "timm"
 PLAIN = "plain"
 
-PEERS = (
-    "convnext_tiny",
-    "convnext_small",
-    "swin_tiny_patch4_window7_224",
-    "swin_small_patch4_window7_224",
-    "deit_small_patch16_224",
-    "regnety_040",
-    "regnety_080",
-    "regnety_120",
-    "poolformer_s24",
-    "poolformer_s36",
-    "poolformer_m36",
-    "mixer_b16_224",
-)
-"""The models of the paper's Table 1 that timm has, at 224²."""
+PEERS = tuple(row.model for row in TABLE if row.model and not row.fine_tuned and row.family != "Seq.")
+"""The peers of the paper's Table 1 that timm or this package has, at 224²."""
 
-FINE_TUNED_PEERS = ("convnext_base", "swin_base_patch4_window12_384")
-"""Those of its lower part that timm has, at 384²."""
+FINE_TUNED_PEERS = tuple(row.model for row in TABLE if row.model and row.fine_tuned and row.family != "Seq.")
+"""Those of its lower part, at 384²."""
 
 SHORT = {name.split("_patch")[0].removesuffix("_224"): name for name in PEERS}
 """Short names that may be given for them: swin_tiny, deit_small, mixer_b16."""
@@ -118,7 +106,7 @@ def parse_contender(text: str) -> Contender:
         ConfigError: a model or an implementation that does not exist.
     """
     name, _, implementation = text.partition("@")
-    if is_peer(name):
+    if name.startswith(PREFIX):
         return _timm_contender(name.removeprefix(PREFIX), implementation)
     if name in list_models():
         implementation = implementation or "auto"
@@ -137,7 +125,7 @@ def build(contender: Contender, size: int) -> nn.Module:
     """The model with random weights, in fp32 on the CPU, without stochastic depth, for images of size² pixels.
 
     Weights follow from a fixed seed, so that equal architectures get equal weights. Sequencer's head, which starts at
-    zero, is drawn at random: else every implementation would give the same logits.
+    zero, is drawn at random: otherwise every implementation would give the same logits.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)

@@ -11,11 +11,15 @@ from sequencer2d.files import read_json
 
 
 class Accuracy(NamedTuple):
-    """Top-1 (%) of a model at an input size (pixels), as `sequencer2d eval --json` wrote it."""
+    """Top-1 (%) of a model at an input size (pixels), as `sequencer2d eval --json` wrote it.
+
+    `parameters` is None in files of versions that did not write it.
+    """
 
     model: str
     size: int
     top1: float
+    parameters: int | None = None
 
 
 def read_accuracies(paths: Iterable[str | os.PathLike[str]]) -> list[Accuracy]:
@@ -71,7 +75,8 @@ def _empty() -> Row:
 def _read_accuracy(path: str | os.PathLike[str]) -> Accuracy:
     try:
         content = read_json(path)
-        return Accuracy(str(content["model"]), max(content["image_size"]), float(content["top1"]))
+        parameters = content.get("parameters")
+        return Accuracy(str(content["model"]), max(content["image_size"]), float(content["top1"]), parameters)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (KeyError, TypeError, ValueError) as error:

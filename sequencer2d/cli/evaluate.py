@@ -72,6 +72,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from sequencer2d.benchmark.cost import count_parameters
     from sequencer2d.data.classes import match
     from sequencer2d.data.loader import build_loader
     from sequencer2d.evaluation.loop import evaluate
@@ -109,7 +110,12 @@ def run(arguments: argparse.Namespace) -> int:
                 classes=classes,
             )
         if group.main:
-            about = {"model": subject.architecture, "image_size": config.size, "precision": precision}
+            about = {
+                "model": subject.architecture,
+                "parameters": count_parameters(model),
+                "image_size": config.size,
+                "precision": precision,
+            }
             about |= {"implementation": implementation} if implementation else {}
             _print_result(result, arguments, about)
     return 0

@@ -17,6 +17,7 @@ from tests.benchmark.small import SIZE, SMALL
         ("timm:sequencer2d_s@fuse", ("sequencer2d_s", "timm", "fuse")),
         ("swin_tiny", ("swin_tiny_patch4_window7_224", "timm", "timm")),
         ("resnet50", ("resnet50", "timm", "timm")),
+        ("gfnet_h_s", ("gfnet_h_s", "peers", "plain")),
     ],
 )
 def test_a_contender_is_named_by_model_and_implementation(text: str, expected: tuple[str, str, str]) -> None:
@@ -48,6 +49,7 @@ def test_an_unknown_contender_is_a_mistake(text: str, hint: str) -> None:
         ("swin_tiny", "Trans."),
         ("poolformer_s24", "LMLP"),
         ("mixer_b16", "GMLP"),
+        ("gfnet_h_s", "FFT"),
         ("test_vit", "other"),
     ],
 )

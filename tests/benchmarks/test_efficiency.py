@@ -116,7 +116,7 @@ def test_figures_are_drawn_and_equal_when_drawn_again(result: dict[str, Any], tm
     assert len(first) == 4
     plots.main(command)
     assert first == {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
-    lines = plots.curves(result["rows"], "inference", "size", {"batch": 16}, "images_per_s")
+    lines = plots.lines_of(result["rows"], "inference", "size", {"batch": 16}, "images_per_s")
     assert lines["sequencer2d_s (auto)"] == [(224, 320.0), (448, 80.0), (896, 20.0)]
 
 

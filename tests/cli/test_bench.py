@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sequencer2d.benchmark import timing
+from sequencer2d.benchmark.contenders import FINE_TUNED_PEERS, PEERS
 
 SMALL = (
     "--device",
@@ -93,7 +94,8 @@ def test_the_papers_protocol_is_fp32_whatever_else_runs(command: Callable[..., A
         "resnet18, inference, fp32, batch 16, 224²: eager",
     ]
     paper = command(*plan, "--forms", "paper").out.splitlines()
-    assert len(paper) == 44
+    assert len(paper) == 2 * (3 + 3 + len(PEERS) + 2 + len(FINE_TUNED_PEERS))
+    assert "gfnet_h_s, training, fp32, batch 16, 224²: paper" in paper
     assert all(line.endswith(": paper") and "fp32" in line for line in paper)
     for model in ("sequencer2d_l@auto", "timm:sequencer2d_l"):
         assert f"{model}, training, fp32, batch 16, 392²: paper" in paper

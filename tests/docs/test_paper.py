@@ -75,6 +75,8 @@ def models_of(arguments: argparse.Namespace) -> list[str]:
     """The models that `eval` or `analyze` is asked about."""
     if "checkpoint" in arguments:
         return [arguments.checkpoint]
+    if not {"models", "model"} & set(vars(arguments)) or (getattr(arguments, "speed", None) and not arguments.data):
+        return []
     return list(arguments.models) if "models" in arguments else [arguments.model]
 
 

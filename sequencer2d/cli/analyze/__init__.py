@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sequencer2d.cli.analyze import corrupted, pages, robust, seeing
+from sequencer2d.cli.analyze import corrupted, pages, paper, robust, seeing
 
 EPILOG = """\
 MODEL is a checkpoint of ours (file, run folder, hf-hub:owner/name), timm:NAME (timm's published weights, which
@@ -15,6 +15,7 @@ examples:
   sequencer2d analyze erf runs/tiny timm:resnet50 --download --images photos/ --output out
   sequencer2d analyze corruptions runs/tiny --data tiny-imagenet --limit 1000
   sequencer2d analyze imagenet-c hf-hub:timm/sequencer2d_s.in1k --data imagenet-c/
+  sequencer2d analyze figure1 --accuracy s.json swin.json --output out     what `sequencer2d eval MODEL --json` wrote
   sequencer2d analyze report runs/tiny --data tiny-imagenet --output report.html"""
 
 
@@ -27,5 +28,5 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(title="what to analyze", metavar="WHAT", required=True)
-    for module in (seeing, robust, corrupted, pages):
+    for module in (seeing, robust, corrupted, paper, pages):
         module.add_parsers(kinds)

@@ -79,10 +79,10 @@ def add_images(parser: argparse.ArgumentParser, limit: int | None, usual: str = 
     )
 
 
-def add_data(parser: argparse.ArgumentParser, limit: int | None) -> None:
-    """--data, --split, --limit, --common-classes: labelled images."""
+def add_data(parser: argparse.ArgumentParser, limit: int | None, *, required: bool = True, use: str = "") -> None:
+    """--data, --split, --limit, --common-classes: labelled images; `use` says what they are for where they may lack."""
     parser.add_argument(
-        "--data", required=True, metavar="SOURCE", help="folder of labelled images, or another data source"
+        "--data", required=required, metavar="SOURCE", help=f"folder of labelled images, or another data source{use}"
     )
     parser.add_argument(
         "--split", default="val", help="its split; '' if the classes stand in the folder itself (default: val)"

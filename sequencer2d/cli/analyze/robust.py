@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ from sequencer2d.cli.common import add_decoding, add_json, positive
 from sequencer2d.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sequencer2d.data.sources import Source
     from sequencer2d.evaluation.attacks import AttackResult, AttackSettings
     from sequencer2d.evaluation.resolution import ResolutionResult
     from sequencer2d.evaluation.shape_texture import ShapeTextureResult
+    from sequencer2d.evaluation.subject import Subject
     from sequencer2d.tasks.accuracy import ClassificationResult
 
 SHIFTED = ("imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "imagenet-real")
@@ -67,26 +70,35 @@ def add_parsers(kinds: common.Kinds) -> None:
 def run_resolution(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.arrays import save_arrays
     from sequencer2d.analysis.charts import resolution_chart
-    from sequencer2d.evaluation.resolution import default_sizes, resolution_sweep
 
     source = common.source_of(arguments)
     results, rows = [], []
     for subject in common.subjects(arguments):
-        sizes = arguments.sizes or default_sizes(subject)
-        total = len({*sizes, subject.data.size[0]}) * common.count_images(arguments, source)
-        with common.progress(f"resolution of {subject.name}", total) as advance:
-            result = resolution_sweep(
-                subject, source, sizes, limit=arguments.limit, common_only=arguments.common_classes, progress=advance
-            )
+        result = sweep_sizes(subject, source, arguments, arguments.sizes)
         results.append(result)
         arrays = {name: value for name, value in vars(result).items() if name != "refused"}
         common.write(arguments, functools.partial(save_arrays, **arrays), result.model)
         rows += _resolution_rows(result)
-        for size, why in result.refused.items():
-            common.remark(f"{result.model} does not take {size} pixels: {why}")
     common.write_figure(resolution_chart(results), arguments)
     common.print_rows(rows, arguments.json)
     return 0
+
+
+def sweep_sizes(
+    subject: Subject, source: Source, arguments: argparse.Namespace, sizes: Sequence[int] | None = None
+) -> ResolutionResult:
+    """Accuracy at several input sizes, with a bar, and a remark for each size that the model does not take."""
+    from sequencer2d.evaluation.resolution import default_sizes, resolution_sweep
+
+    sizes = sizes or default_sizes(subject)
+    total = len({*sizes, subject.data.size[0]}) * common.count_images(arguments, source)
+    with common.progress(f"resolution of {subject.name}", total) as advance:
+        result = resolution_sweep(
+            subject, source, sizes, limit=arguments.limit, common_only=arguments.common_classes, progress=advance
+        )
+    for size, why in result.refused.items():
+        common.remark(f"{result.model} does not take {size} pixels: {why}")
+    return result
 
 
 def _resolution_rows(result: ResolutionResult) -> list[dict[str, Any]]:
