@@ -25,21 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.columns import Column, fixed
 from benchmarks.record import command_line, origin, write_result
 
 NAME, SCRIPT = "pad", "benchmarks.pad"
 PADS = ("crop", "zeros")
-PAD_COLUMNS = (
-    Column("size_pixels", "side, pixels"),
-    Column("over", "pixels over a multiple of the stride"),
-    Column("crop_top1_percent", "crop: top-1, %", fixed(2)),
-    Column("zeros_top1_percent", "zeros: top-1, %", fixed(2)),
-    Column("gain_points", "zeros − crop, points", lambda value: f"{value:+.2f}"),
-    Column("gain_error_points", "standard error", fixed(2)),
-    Column("crop_cross_entropy", "crop: cross entropy", fixed(3)),
-    Column("zeros_cross_entropy", "zeros: cross entropy", fixed(3)),
-)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -22,7 +22,6 @@ from benchmarks.efficiency.ratios import RATIO_TABLES
 from benchmarks.efficiency.tables import EFFICIENCY_TABLES
 from benchmarks.export.tables import EXPORT_TABLES
 from benchmarks.kernels.tables import KERNEL_TABLES
-from benchmarks.pad import PAD_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "docs/*.md")
@@ -45,8 +44,21 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     ),
     **KERNEL_TABLES,
     **ANALYSIS_TABLES,
-    "pad": PAD_COLUMNS,
     "cycle_shift": CYCLE_SHIFT_COLUMNS,
+    "pad": (
+        Column("size_pixels", "side, pixels"),
+        Column("over", "over a multiple of 14"),
+        Column("crop_top1_percent", "crop: top-1, %", fixed(2)),
+        Column("zeros_top1_percent", "zeros: top-1, %", fixed(2)),
+        Column("gain_points", "zeros − crop, points", lambda value: f"{value:+.2f}"),
+        Column("gain_error_points", "standard error", fixed(2)),
+    ),
+    "timm-suite": (
+        Column("test", "test of timm's"),
+        Column("as_sequencer", "timm runs it on its own Sequencers", lambda value: "yes" if value else "no"),
+        Column("models", "models"),
+        Column("passed", "pass"),
+    ),
 }
 
 

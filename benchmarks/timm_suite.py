@@ -18,13 +18,11 @@ from typing import Any
 import pytest
 import timm
 
-from benchmarks.columns import Column
 from benchmarks.record import command_line, origin, write_result
 from sequencer2d.models import register_timm
 from sequencer2d.models.variants import TIMM_PREFIX
 
 NAME, SCRIPT = "timm-suite", "benchmarks.timm_suite"
-SCRIPT = "benchmarks.timm_suite"
 AS_SEQUENCER = (
     "test_model_forward",
     "test_model_backward",
@@ -35,12 +33,6 @@ AS_SEQUENCER = (
     "test_model_forward_fx_torchscript",
 )
 """The tests that timm runs on its own Sequencers, apart from downloads."""
-SUITE_COLUMNS = (
-    Column("test", "test"),
-    Column("as_sequencer", "timm runs it on its Sequencers", lambda value: "yes" if value else "no"),
-    Column("models", "models"),
-    Column("passed", "pass"),
-)
 DOWNLOADS = ("test_model_load_pretrained", "test_model_features_pretrained")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype that an operation on x computes in: autocast's if that is on. Autocast does not change float64."""
     device = x.device.type
-    if x.dtype is torch.float64 or not torch.is_autocast_enabled(device):
+    if x.dtype is torch.float64 or x.is_meta or not torch.is_autocast_enabled(device):
         return x.dtype
     return torch.get_autocast_dtype(device)
 

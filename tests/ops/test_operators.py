@@ -3,7 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from sequencer2d.ops import CELLS, rnn2d
 from tests.ops.problems import make_problem
 
 SCANS = [0, 1, 2, 3]
@@ -57,3 +59,28 @@ def test_opcheck_of_every_operator(device, cell, interpreted, dtype, monkeypatch
     for name, arguments in cases.items():
         for values in arguments:
             torch.library.opcheck(getattr(OPERATORS, name), values)
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operators that run inside."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_on_the_meta_device_a_recurrence_is_one_operator(cell):
+    """Not the reference's steps, thousands for a long sequence: shapes are all that is asked for."""
+    gates = CELLS[cell].gates
+    x = torch.empty(2, 64, 64, 8, device="meta", requires_grad=True)
+    shapes = ((4, gates * 16, 8), (4, gates * 16, 16), (4, gates * 16), (4, gates * 16))
+    weights = [torch.empty(shape, device="meta", requires_grad=True) for shape in shapes]
+    with Counting() as counted:
+        out = rnn2d(x, *weights, cell=cell)
+        out.sum().backward()
+    assert out.shape == (2, 64, 64, 64)
+    assert [weight.grad.shape for weight in weights] == list(map(torch.Size, shapes))
+    assert counted.count < 30
