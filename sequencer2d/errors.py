@@ -33,7 +33,7 @@ class ImplementationError(UserError, RuntimeError):
 
 
 class ExportError(UserError, RuntimeError):
-    """A model that cannot be exported as asked for, or an artefact that differs from its model."""
+    """A model that cannot be exported as asked for, or an artifact that differs from its model."""
 
 
 class TrustError(UserError, RuntimeError):

@@ -167,7 +167,7 @@ def shape_texture(run: Run) -> None:
 def report(run: Run) -> None:
     from sequencer2d.analysis.report import Limits, write_report
 
-    limits = Limits(labelled=run.arguments.limit, workers=run.arguments.workers)
+    limits = Limits(labeled=run.arguments.limit, workers=run.arguments.workers)
     print(
         write_report(
             run.subjects, run.source, run.arguments.report, limits=limits,

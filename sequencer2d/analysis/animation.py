@@ -10,7 +10,7 @@ from sequencer2d.analysis.drawing import STATE_COLORS
 from sequencer2d.analysis.hidden_states import SCAN_NAMES, HiddenStates, most_active, running_states
 from sequencer2d.files import atomic_write
 
-GREY = np.asarray([225, 225, 225], dtype=np.uint8)
+GRAY = np.asarray([225, 225, 225], dtype=np.uint8)
 """Tokens that the scan has not reached."""
 GAP = 6
 """Pixels between panels."""
@@ -47,10 +47,10 @@ def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 160, m
         for slot, channel in enumerate(picks):
             values = frame[slot, ..., channel]
             shades = (colors((np.nan_to_num(values) / limits[slot] + 1) / 2)[..., :3] * 255).astype(np.uint8)
-            shades[np.isnan(values)] = GREY
+            shades[np.isnan(values)] = GRAY
             panels += [gap, shades.repeat(scale, axis=0).repeat(scale, axis=1)]
         picture = np.concatenate([head, np.concatenate(panels, axis=1)])
-        frames.append(_with_exact(Image.fromarray(picture).quantize(256, Image.Quantize.MAXCOVERAGE), picture, GREY))
+        frames.append(_with_exact(Image.fromarray(picture).quantize(256, Image.Quantize.MAXCOVERAGE), picture, GRAY))
     later = frames[1:] + [frames[-1]] * HELD
     frames[0].save(file, format="GIF", save_all=True, append_images=later, duration=milliseconds, loop=0)
 

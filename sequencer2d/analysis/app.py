@@ -132,7 +132,7 @@ def build_app(subject: Subject) -> Any:
         with gradio.Row():
             with gradio.Column():
                 image = gradio.Image(
-                    # The file, not gradio's pixels: it would drop transparency and clip deep greyscale.
+                    # The file, not gradio's pixels: it would drop transparency and clip deep grayscale.
                     type="filepath",
                     image_mode=None,
                     sources=["upload", "clipboard"],

@@ -12,7 +12,7 @@ from sequencer2d.analysis.blocks import block_names, find_block
 from sequencer2d.analysis.layout import find_layout
 from sequencer2d.errors import ConfigError, UserError
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
-from sequencer2d.evaluation.pixels import normalised
+from sequencer2d.evaluation.pixels import normalized
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.tasks.finite import require_probabilities
 
@@ -73,7 +73,7 @@ def grad_cam(
     def to_nchw(output: Tensor) -> Tensor:
         return reader.to_grid(output).permute(0, 3, 1, 2)
 
-    images = normalised(pixels, subject)
+    images = normalized(pixels, subject)
     with torch.no_grad(), eval_mode(subject.model):
         probabilities = require_probabilities(subject.model(images)).softmax(dim=-1)
     classes = probabilities.argmax(dim=-1) if target is None else torch.full((len(pixels),), target)

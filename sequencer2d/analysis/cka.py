@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sequencer2d.analysis.arrays import save_arrays
 from sequencer2d.analysis.blocks import block_names, block_outputs, pick_blocks
 from sequencer2d.errors import InputError
-from sequencer2d.evaluation.pixels import Progress, normalised
+from sequencer2d.evaluation.pixels import Progress, normalized
 from sequencer2d.evaluation.subject import Subject
 
 # The unbiased estimator divides by n − 3.
@@ -89,9 +89,9 @@ def similarity(
         count = len(pixels_first[batch])
         if count < LEAST_BATCH:
             break
-        k = _grams(first.model, normalised(pixels_first[batch], first), rows)
+        k = _grams(first.model, normalized(pixels_first[batch], first), rows)
         same = second.model is first.model and columns == rows and pixels_second is pixels_first
-        m = k if same else _grams(second.model, normalised(pixels_second[batch], second), columns)
+        m = k if same else _grams(second.model, normalized(pixels_second[batch], second), columns)
         cross += torch.stack([torch.stack([unbiased_hsic(a, b) for b in m]) for a in k])
         own_rows += torch.stack([unbiased_hsic(a, a) for a in k])
         own_columns += torch.stack([unbiased_hsic(b, b) for b in m])
@@ -126,7 +126,7 @@ def _grams(model: nn.Module, images: Tensor, blocks: tuple[str, ...]) -> list[Te
     """The Gram matrix (n, n), float64, of each block's flattened output."""
     outputs = block_outputs(model, images, blocks)
     features = (outputs[name].flatten(1).float() for name in blocks)
-    # On the CPU in fp64: sums of differences of large numbers; on the GPU fp32 products of centred features are enough.
+    # In fp64 on the CPU: sums of differences of large numbers. On a GPU fp32 products of centered features are enough.
     return [_gram(x).double().cpu() for x in features]
 
 

@@ -1,7 +1,7 @@
 """Effective receptive field (Luo et al. 2016; the paper's Figure 5): which pixels move the token in the middle.
 
 For a block, the features of its middle token are summed over the channels and differentiated with respect to the
-normalised image: g(y, x, c). A method (`erf_methods`) makes a map (y, x) of the gradients of all images: `energy`,
+normalized image: g(y, x, c). A method (`erf_methods`) makes a map (y, x) of the gradients of all images: `energy`,
 ours, or `paper`, the authors'. The shape is measured on that map.
 """
 
@@ -21,7 +21,7 @@ from sequencer2d.analysis.erf_methods import DEFAULT, Method, find_method
 from sequencer2d.analysis.layout import Layout, find_layouts
 from sequencer2d.errors import InputError
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
-from sequencer2d.evaluation.pixels import Progress, normalised, read_augmented, read_images
+from sequencer2d.evaluation.pixels import Progress, normalized, read_augmented, read_images
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.models.config import ModelConfig
 
@@ -38,7 +38,7 @@ class Shape:
         row_share, column_share: part of the map's sum in the pixel rows (columns) of the middle token, 0 to 1.
         cross_share: part in either.
         arm_ratio: mean of the map on the cross, outside the middle token, over its mean elsewhere at the same distance
-            from the centre: 1 for a round field; nan if everything is inside the middle token.
+            from the center: 1 for a round field; nan if everything is inside the middle token.
         area_50, area_90: share of the image's pixels, the strongest first, that holds 50 % and 90 % of the sum.
         side_50, side_90: side in pixels of a square of that area.
     """
@@ -66,7 +66,7 @@ class ReceptiveField:
         model, block: names.
         method: the definition by which the map was made.
         values: (H, W) float64, the map: what the method makes of the gradients of all images.
-        centre: (top, left, bottom, right) pixels that the middle token covers, bottom and right exclusive.
+        center: (top, left, bottom, right) pixels that the middle token covers, bottom and right exclusive.
         layout: how the block's output was read.
         images: how many there were.
     """
@@ -75,14 +75,14 @@ class ReceptiveField:
     block: str
     method: Method
     values: np.ndarray
-    centre: tuple[int, int, int, int]
+    center: tuple[int, int, int, int]
     layout: Layout
     images: int
 
     @property
     def shape(self) -> Shape:
         """The measured form."""
-        return measure(self.values, self.centre)
+        return measure(self.values, self.center)
 
     def row(self) -> dict[str, Any]:
         """The form as a row of a table: parts of the map's sum in percent, sides of squares in pixels."""
@@ -102,9 +102,9 @@ class ReceptiveField:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the map, its method, what figures show of it before scaling, centre, layout and shape as `.npz`."""
+        """Write the map, its method, what figures show of it before scaling, center, layout and shape as `.npz`."""
         save_arrays(path, values=self.values, method=self.method.name, quantity=self.method.quantity,
-                    shown=self.method.shown(self.values), centre=np.asarray(self.centre), images=self.images,
+                    shown=self.method.shown(self.values), center=np.asarray(self.center), images=self.images,
                     model=self.model, block=self.block, layout=self.layout.kind, layout_found=self.layout.found,
                     grid=np.asarray([self.layout.height, self.layout.width]), **vars(self.shape))  # fmt: skip
 
@@ -142,7 +142,7 @@ def receptive_fields(
     total = {name: np.zeros(size) for name in names}
     for start in range(0, len(pixels), batch_size):
         part = pixels[start : start + batch_size]
-        for name, values in _sums(model, normalised(part, subject), layouts, chosen).items():
+        for name, values in _sums(model, normalized(part, subject), layouts, chosen).items():
             total[name] += values
         if progress:
             progress(len(part))
@@ -150,8 +150,8 @@ def receptive_fields(
     fields = []
     for name in names:
         values, found = _checked(name, total[name] / count), layouts[name]
-        centre = _centre(model, size, found, chosen)
-        fields.append(ReceptiveField(subject.name, name, chosen, values, centre, found, len(pixels)))
+        center = _center(model, size, found, chosen)
+        fields.append(ReceptiveField(subject.name, name, chosen, values, center, found, len(pixels)))
     return fields
 
 
@@ -189,10 +189,10 @@ def theoretical_field(kernels: Sequence[tuple[int, int]]) -> np.ndarray:
     return profile
 
 
-def measure(values: np.ndarray, centre: tuple[int, int, int, int]) -> Shape:
-    """The form of a map (H, W) ≥ 0 around `centre` = (top, left, bottom, right) of the middle token."""
+def measure(values: np.ndarray, center: tuple[int, int, int, int]) -> Shape:
+    """The form of a map (H, W) ≥ 0 around `center` = (top, left, bottom, right) of the middle token."""
     total = values.sum()
-    top, left, bottom, right = centre
+    top, left, bottom, right = center
     share = values / total
     row, column = share[top:bottom].sum(), share[:, left:right].sum()
     middle = share[top:bottom, left:right].sum()
@@ -201,7 +201,7 @@ def measure(values: np.ndarray, centre: tuple[int, int, int, int]) -> Shape:
         row_share=float(row),
         column_share=float(column),
         cross_share=float(row + column - middle),
-        arm_ratio=_arm_ratio(share, centre),
+        arm_ratio=_arm_ratio(share, center),
         area_50=areas[0],
         area_90=areas[1],
         side_50=float(np.sqrt(areas[0] * values.size)),
@@ -233,7 +233,7 @@ def _checked(block: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _centre(model: nn.Module, size: tuple[int, int], layout: Layout, method: Method) -> tuple[int, int, int, int]:
+def _center(model: nn.Module, size: tuple[int, int], layout: Layout, method: Method) -> tuple[int, int, int, int]:
     """Top, left, bottom and right of the method's token in pixels."""
     edges = []
     for pixels, tokens in zip(size, (layout.height, layout.width), strict=True):
@@ -258,8 +258,8 @@ def _area(share: np.ndarray, part: float) -> float:
     return float((np.searchsorted(np.cumsum(ordered), part - 1e-12) + 1) / ordered.size)
 
 
-def _arm_ratio(share: np.ndarray, centre: tuple[int, int, int, int]) -> float:
-    top, left, bottom, right = centre
+def _arm_ratio(share: np.ndarray, center: tuple[int, int, int, int]) -> float:
+    top, left, bottom, right = center
     rows, columns = np.ogrid[: share.shape[0], : share.shape[1]]
     dy, dx = rows - (top + bottom - 1) / 2, columns - (left + right - 1) / 2
     on_row, on_column = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)

@@ -1,7 +1,7 @@
 """Two definitions of the effective receptive field: what is summed, of which token, and how it is drawn.
 
 `energy` is ours: Σ_c g², the mean over images, of the token at (H//2, W//2), g being the gradient of the token's summed
-features with respect to the normalised image. It does not depend on how many images there are, counts what lowers a
+features with respect to the normalized image. It does not depend on how many images there are, counts what lowers a
 feature like what raises it, and scales with the square of the gradient, so that ratios of it do not depend on its size.
 
 `paper` is what the Sequencer authors' script draws in Figure 5: Σ max(g, 0) over images and channels, of the token at

@@ -12,7 +12,7 @@ from sequencer2d.analysis.arrays import save_arrays
 from sequencer2d.analysis.blocks import find_block
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.evaluation.modes import eval_mode
-from sequencer2d.evaluation.pixels import normalised
+from sequencer2d.evaluation.pixels import normalized
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.nn.rnn2d import RNN2D
 
@@ -75,7 +75,7 @@ def hidden_states(subject: Subject, image: np.ndarray, block: str | None = None)
         raise InputError(f"expected one image (height, width, 3) of uint8, got {image.shape} of {image.dtype}")
     name, mixer = find_mixer(subject.model, block)
     with torch.no_grad():
-        tokens = mixer_inputs(subject.model, normalised(image[None], subject), [(name, mixer)])[name]
+        tokens = mixer_inputs(subject.model, normalized(image[None], subject), [(name, mixer)])[name]
         states = mixer.scan(tokens)
         fused = mixer(tokens)
     per_scan = states[0].unflatten(-1, (len(mixer.scans), mixer.hidden_dim)).movedim(-2, 0)
@@ -142,7 +142,7 @@ def find_mixer(model: nn.Module, block: str | None) -> tuple[str, RNN2D]:
 
 
 def mixer_inputs(model: nn.Module, images: Tensor, wanted: list[tuple[str, RNN2D]]) -> dict[str, Tensor]:
-    """What goes into each mixer, (B, h, w, C) by block, for normalised images (B, 3, H, W)."""
+    """What goes into each mixer, (B, h, w, C) by block, for normalized images (B, 3, H, W)."""
     inputs: dict[str, Tensor] = {}
 
     def keep(name: str):  # type: ignore[no-untyped-def]

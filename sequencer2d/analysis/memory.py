@@ -17,7 +17,7 @@ from torch import Tensor
 from sequencer2d.analysis.arrays import save_arrays
 from sequencer2d.analysis.hidden_states import SCAN_NAMES, mixer_inputs, mixers
 from sequencer2d.errors import ConfigError, InputError
-from sequencer2d.evaluation.pixels import Progress, normalised
+from sequencer2d.evaluation.pixels import Progress, normalized
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import CELLS
@@ -112,7 +112,7 @@ def memory_reach(
     sums: dict[tuple[str, int], _Sum] = {}
     for start in range(0, len(pixels), batch_size):
         part = pixels[start : start + batch_size]
-        inputs = mixer_inputs(subject.model, normalised(part, subject), found)
+        inputs = mixer_inputs(subject.model, normalized(part, subject), found)
         for name, mixer in found:
             _add(sums, name, mixer, inputs[name], pixels.shape[1])
         if progress:

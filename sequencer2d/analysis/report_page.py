@@ -44,12 +44,12 @@ def _summary(request: Request) -> str:
     parameters = sum(parameter.numel() for parameter in first.model.parameters())
     beside = ", ".join(subject.name for subject in request.subjects[1:])
     height, width = first.data.size
-    labelled, drawn = min(limits.labelled, len(source)), min(limits.images, len(source))
+    labeled, drawn = min(limits.labeled, len(source)), min(limits.images, len(source))
     return (
         f"{first.name}: {parameters / 1e6:.1f} M parameters, {len(first.class_names)} classes, images of "
-        f"{height}×{width} pixels{'; beside ' + beside if beside else ''}. Measured on {labelled}, drawn with {drawn} "
+        f"{height}×{width} pixels{'; beside ' + beside if beside else ''}. Measured on {labeled}, drawn with {drawn} "
         f"of {len(source)} images in {len(source.class_names)} classes: a share of so many images is uncertain by up "
-        f"to ±{_uncertainty(labelled):.0f} points. sequencer2d {__version__}."
+        f"to ±{_uncertainty(labeled):.0f} points. sequencer2d {__version__}."
     )
 
 

@@ -36,7 +36,7 @@ class Limits:
 
     Attributes:
         images: for what is drawn.
-        labelled: for what is measured on labels.
+        labeled: for what is measured on labels.
         severities: of the corruptions, from 1 to 5.
         epsilons: radii of the attacks, as parts of the range of a pixel's values.
         attack_steps: of PGD.
@@ -44,7 +44,7 @@ class Limits:
     """
 
     images: int = 50
-    labelled: int = 200
+    labeled: int = 200
     severities: tuple[int, ...] = (1, 3, 5)
     epsilons: tuple[float, ...] = (1 / 255, 4 / 255)
     attack_steps: int = 5
@@ -75,9 +75,9 @@ class Request:
         return self.subjects[0]
 
     @property
-    def labelled(self) -> dict[str, Any]:
+    def labeled(self) -> dict[str, Any]:
         """The arguments that measurements on labels share."""
-        return {"limit": self.limits.labelled, "common_only": self.common_only, "progress": self.progress}
+        return {"limit": self.limits.labeled, "common_only": self.common_only, "progress": self.progress}
 
     def pixels(self, subject: Subject, count: int | None = None) -> np.ndarray:
         """Images as the subject takes them, uint8 (N, H, W, 3): `count`, by default as many as are drawn."""
@@ -154,7 +154,7 @@ def _memory(request: Request) -> Section:
 
 
 def _similarity(request: Request) -> Section:
-    images = [request.pixels(subject, request.limits.labelled) for subject in request.subjects]
+    images = [request.pixels(subject, request.limits.labeled) for subject in request.subjects]
     results = [
         similarity(request.first, subject, images[0], None if index == 0 else images[index], progress=request.progress)
         for index, subject in enumerate(request.subjects)
@@ -173,7 +173,7 @@ def _attribution(request: Request) -> Section:
 
 
 def _resolution(request: Request) -> Section:
-    results = [resolution_sweep(subject, request.source, **request.labelled) for subject in request.subjects]
+    results = [resolution_sweep(subject, request.source, **request.labeled) for subject in request.subjects]
     refusals = (f"{r.model} does not take {size} pixels: {why}." for r in results for size, why in r.refused.items())
     text = " ".join(["Accuracy when images are smaller or larger than in training.", *refusals])
     return Section(text, (_png(charts.resolution_chart(results)),))
@@ -181,7 +181,7 @@ def _resolution(request: Request) -> Section:
 
 def _corruptions(request: Request) -> Section:
     limits = request.limits
-    options = {"severities": limits.severities, "workers": limits.workers, **request.labelled}
+    options = {"severities": limits.severities, "workers": limits.workers, **request.labeled}
     results = compare_corruption_errors(request.subjects, request.source, **options)
     rows = tuple(
         {
@@ -205,7 +205,7 @@ def _corruptions(request: Request) -> Section:
 def _attacks(request: Request) -> Section:
     settings = AttackSettings(epsilons=request.limits.epsilons, steps=request.limits.attack_steps, step_size=None)
     results = [
-        attack_accuracy(subject, request.source, attack, settings, **request.labelled)
+        attack_accuracy(subject, request.source, attack, settings, **request.labeled)
         for subject in request.subjects
         for attack in ("fgsm", "pgd")
     ]
@@ -214,7 +214,7 @@ def _attacks(request: Request) -> Section:
 
 
 def _shape_texture(request: Request) -> Section:
-    results = [spectral_conflict(subject, request.source, **request.labelled) for subject in request.subjects]
+    results = [spectral_conflict(subject, request.source, **request.labeled) for subject in request.subjects]
     rows = tuple(
         {
             "model": result.model,

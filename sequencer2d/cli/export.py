@@ -28,7 +28,7 @@ formats:
   onnx      ONNX, for ONNX Runtime: .onnx
   openvino  OpenVINO: .xml, and .bin beside it
 
-Batch, height and width stay free, from the model's stride plus one pixel up. The artefact is run beside the model, on
+Batch, height and width stay free, from the model's stride plus one pixel up. The artifact is run beside the model, on
 random and on real images at three sizes; one that differs is not left behind. It carries class names, mean, std, size
 and interpolation, and `sequencer2d predict` and `bench` take it in place of a checkpoint."""
 

@@ -111,16 +111,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Subject, torch.device]:
-    """The checkpoint's model, or an exported artefact, and where it runs."""
+    """The checkpoint's model, or an exported artifact, and where it runs."""
     from sequencer2d.evaluation.subject import load_checkpoint, subject_of
     from sequencer2d.export import is_artifact, load_artifact
 
     if not is_artifact(arguments.checkpoint):
         return load_checkpoint(arguments.checkpoint, variant=arguments.model), resolve_device(arguments.device)
     if arguments.device not in ("auto", "cpu"):
-        raise DeviceError(f"--device {arguments.device}: an exported artefact runs on the CPU; leave --device out")
+        raise DeviceError(f"--device {arguments.device}: an exported artifact runs on the CPU; leave --device out")
     if arguments.precision != "fp32":
-        raise ConfigError(f"--precision {arguments.precision}: an artefact computes in what it was exported in")
+        raise ConfigError(f"--precision {arguments.precision}: an artifact computes in what it was exported in")
     artifact = load_artifact(arguments.checkpoint, trust=arguments.trust)
     return subject_of(artifact, name=artifact.path.name), resolve_device("cpu")
 

@@ -1,6 +1,6 @@
 """What happens to a whole batch: a policy in the workers; mixup and cutmix, normalisation, erasing on the device.
 
-That is timm's order and the order of the paper's runs: images are mixed as bytes, then normalised, then erased, so that
+That is timm's order and the order of the paper's runs: images are mixed as bytes, then normalized, then erased, so that
 no image carries another's erased rectangle. Everything random here comes from a seed, so a resumed run draws what the
 uninterrupted one drew.
 """
@@ -104,10 +104,10 @@ def augment(images: Tensor, policy: str, *, draws: int = 8, seed: int = 0) -> Te
 
 
 def erase(images: Tensor, probability: float, *, mode: str = "pixel", seed: int = 0) -> Tensor:
-    """Random erasing of normalised images (Zhong et al.): one rectangle an image, with `probability`.
+    """Random erasing of normalized images (Zhong et al.): one rectangle an image, with `probability`.
 
     Args:
-        images: (B, C, H, W), normalised, on any device.
+        images: (B, C, H, W), normalized, on any device.
         probability: that an image loses a rectangle.
         mode: "pixel" fills it with normal noise, "color" with one normal colour, "constant" with 0, the mean colour.
         seed: of the rectangles and the noise.

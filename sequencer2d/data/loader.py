@@ -60,7 +60,7 @@ class Loader(BatchLoader):
     def normalize(
         self, images: Tensor, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """uint8 (B, 3, H, W) → normalised `dtype` on `device`, with the mean and std of the configuration."""
+        """uint8 (B, 3, H, W) → normalized `dtype` on `device`, with the mean and std of the configuration."""
         return normalize(images, self.config.mean, self.config.std, device=device, dtype=dtype)
 
     def _deliver(self, answer: Batch) -> tuple[Tensor, Any] | None:

@@ -63,7 +63,7 @@ class CorruptionResult:
 
     @property
     def mean_error(self) -> float:
-        """Mean top-1 error over corruptions and severities, 0 to 1, not normalised."""
+        """Mean top-1 error over corruptions and severities, 0 to 1, not normalized."""
         return float(self.error.mean())
 
     @property

@@ -106,8 +106,8 @@ def read_augmented(
     return np.stack([augmented(int(index)) for index in choose(len(files), limit)])
 
 
-def normalised(pixels: np.ndarray | Tensor, subject: Subject) -> Tensor:
-    """uint8 (B, H, W, 3) → float32 (B, 3, H, W), normalised, on the subject's device."""
+def normalized(pixels: np.ndarray | Tensor, subject: Subject) -> Tensor:
+    """uint8 (B, H, W, 3) → float32 (B, 3, H, W), normalized, on the subject's device."""
     return normalise_unit(to_unit(pixels, subject.device), subject.data)
 
 

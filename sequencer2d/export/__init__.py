@@ -1,4 +1,4 @@
-"""Leaving Python: exported artefacts for other runtimes."""
+"""Leaving Python: exported artifacts for other runtimes."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""Artefacts: what `sequencer2d export` wrote, loaded in place of a model.
+"""Artifacts: what `sequencer2d export` wrote, loaded in place of a model.
 
-An artefact runs on the CPU in its runtime: torch (`torch.export` programs, AOTInductor packages), ONNX Runtime or
+An artifact runs on the CPU in its runtime: torch (`torch.export` programs, AOTInductor packages), ONNX Runtime or
 OpenVINO.
 """
 
@@ -29,7 +29,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 class Artifact(nn.Module):
-    """An exported model: images (B, in_chans, H, W), fp32, normalised → logits (B, classes), fp32, on the CPU.
+    """An exported model: images (B, in_chans, H, W), fp32, normalized → logits (B, classes), fp32, on the CPU.
 
     Attributes:
         path: its file.
@@ -88,7 +88,7 @@ class Artifact(nn.Module):
 
 
 def is_artifact(source: str | os.PathLike[str]) -> bool:
-    """Whether a path is named like an exported artefact."""
+    """Whether a path is named like an exported artifact."""
     return Path(source).suffix in SUFFIXES
 
 
@@ -108,7 +108,7 @@ def load_artifact(path: str | os.PathLike[str], *, trust: bool = False) -> Artif
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no artefact at {str(path)!r}: expected a file, one of {', '.join(SUFFIXES)}")
+        raise CheckpointError(f"no artifact at {str(path)!r}: expected a file, one of {', '.join(SUFFIXES)}")
     if path.suffix == ".onnx":
         return _load_onnx(path)
     if path.suffix == ".xml":
@@ -121,7 +121,7 @@ def load_artifact(path: str | os.PathLike[str], *, trust: bool = False) -> Artif
                 "hold no code"
             )
         return _load_aoti(path) if _holds_compiled_code(path) else _load_torch(path)
-    raise CheckpointError(f"{path} is no artefact: expected one of {', '.join(SUFFIXES)}")
+    raise CheckpointError(f"{path} is no artifact: expected one of {', '.join(SUFFIXES)}")
 
 
 def need(package: str) -> None:

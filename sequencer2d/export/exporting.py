@@ -27,7 +27,7 @@ class Exported:
     """What `export_model` did.
 
     Attributes:
-        path: the artefact.
+        path: the artifact.
         format: its format's name.
         precision: "fp32", "bf16" or "int8".
         differences: from the model, per input, batch and size; all within `limit`.
@@ -58,11 +58,11 @@ def export_model(
     sizes: Sequence[tuple[int, int]] | None = None,
     batches: Sequence[int] = verify.BATCHES,
 ) -> Exported:
-    """Export a model with free batch, height and width, and compare the artefact with it before it appears at `path`.
+    """Export a model with free batch, height and width, and compare the artifact with it before it appears at `path`.
 
     Args:
         model: ours, or a Sequencer that timm or the authors' code built (also after `sequencer2d.fuse`). Not changed.
-        path: of the artefact; its suffix is the format's. Missing folders are made.
+        path: of the artifact; its suffix is the format's. Missing folders are made.
         format: "torch", "aoti", "onnx" or "openvino".
         precision: "fp32", "bf16" (torch, aoti) or "int8" (onnx).
         images: real image files to compare on; by default scikit-learn's photographs, if it is installed.
@@ -71,7 +71,7 @@ def export_model(
 
     Raises:
         ConfigError: an unknown format, or a precision or suffix that it does not have.
-        ExportError: the artefact differs from the model (nothing is left behind), or cannot be written.
+        ExportError: the artifact differs from the model (nothing is left behind), or cannot be written.
         UserError: a package that the format needs is not installed.
     """
     started = time.perf_counter()
@@ -89,7 +89,7 @@ def export_model(
             load_artifact(draft, trust=True), model, sizes=sizes, batches=batches, images=files
         )
         limit = verify.limit_for(model, precision, sizes)
-        verify.check(differences, limit, f"the {chosen.title} artefact")
+        verify.check(differences, limit, f"the {chosen.title} artifact")
         size_mib = _publish(Path(folder), target)
     return Exported(
         path=target,

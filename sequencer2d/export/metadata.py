@@ -1,4 +1,4 @@
-"""What an artefact says of itself: the checkpoint's own description, and which exporter wrote it how."""
+"""What an artifact says of itself: the checkpoint's own description, and which exporter wrote it how."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ KEY = "sequencer2d"
 
 
 def describe(model: Sequencer2D, kind: str, precision: str) -> dict[str, Any]:
-    """The description of an artefact as plain JSON values: that of a checkpoint and the entry `artifact`.
+    """The description of an artifact as plain JSON values: that of a checkpoint and the entry `artifact`.
 
     `artifact` holds its format's `version`, the `kind` and `precision`, the versions of this package and of torch, and
     `minimum_size`, the fewest pixels along an axis that it takes.
@@ -66,7 +66,7 @@ def from_string(text: object, path: object, kind: str) -> dict[str, Any]:
     said = meta.get("artifact", {})
     if "version" in said and said["version"] != VERSION:
         raise CheckpointError(
-            f"{path} is an artefact of version {said['version']}, written by sequencer2d {said.get('sequencer2d')}; "
+            f"{path} is an artifact of version {said['version']}, written by sequencer2d {said.get('sequencer2d')}; "
             f"this sequencer2d ({sequencer2d.__version__}) reads version {VERSION}: export the model again, or use "
             "that version"
         )

@@ -1,6 +1,6 @@
 """Token mixers whose weights are constants, one kind for every way out.
 
-A trained mixer stacks the parameters of its recurrent layers at each call; an artefact would carry those copies as
+A trained mixer stacks the parameters of its recurrent layers at each call; an artifact would carry those copies as
 nodes, and run them for every image. Here they are stacked, and where the runtime orders gates differently reordered,
 once. Suffixes: B batch, H rows, W columns, C channels, T steps, N sequences, S scans, G gates, D hidden units.
 """

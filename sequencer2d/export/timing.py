@@ -1,4 +1,4 @@
-"""How fast an exported artefact runs on this machine's CPU."""
+"""How fast an exported artifact runs on this machine's CPU."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from sequencer2d.export.artifacts import Artifact
 def time_artifact(
     artifact: Artifact, batch: int, size: tuple[int, int], *, measure_s: float = MEASURE_S
 ) -> dict[str, Any]:
-    """Time an artefact on random images of `size` (height, width, pixels).
+    """Time an artifact on random images of `size` (height, width, pixels).
 
     Returns:
         A row of plain values: path, format, precision, batch, size, threads, images_per_s, latency_ms (median) and

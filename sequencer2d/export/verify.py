@@ -1,4 +1,4 @@
-"""An artefact beside its model: the same images through both, at several sizes."""
+"""An artifact beside its model: the same images through both, at several sizes."""
 
 import copy
 import importlib.util
@@ -20,7 +20,7 @@ from sequencer2d.evaluation.subject import input_fields
 from sequencer2d.models.sequencer2d import Sequencer2D
 
 LIMITS = {"fp32": 1e-4, "int8": 0.5}
-"""Largest relative difference that an artefact may have. int8's only tells a wrong graph from a rounded one: what the
+"""Largest relative difference that an artifact may have. int8's only tells a wrong graph from a rounded one: what the
 rounding costs is measured as accuracy."""
 BATCHES = (1, 3)
 BF16_BUDGET = 3.0
@@ -30,7 +30,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Difference:
-    """One comparison: what was put in, its size (pixels), the batch, and max |artefact − model| / max |model|."""
+    """One comparison: what was put in, its size (pixels), the batch, and max |artifact − model| / max |model|."""
 
     source: str
     size: Size
@@ -83,7 +83,7 @@ def reference(model: Sequencer2D, images: Tensor) -> Tensor:
     if not logits.any():
         raise ExportError(
             "the model's outputs are all 0, as those of a classifier that was never trained: there is nothing to "
-            "compare the artefact with; train the model, or give its classifier random weights"
+            "compare the artifact with; train the model, or give its classifier random weights"
         )
     return logits
 

@@ -88,7 +88,7 @@ def _input(description: Mapping[str, Any]) -> str:
     height, width = said["size"]
     text = (
         f"## Input\n\nRGB images of {height}×{width} pixels (any size from the stride up runs), resampled by "
-        f"{said['interpolation']} interpolation, crop {said['crop_pct']}, normalised with mean "
+        f"{said['interpolation']} interpolation, crop {said['crop_pct']}, normalized with mean "
         f"{_numbers(said['mean'])} and standard deviation {_numbers(said['std'])}.\n"
     )
     names = description.get("class_names")

@@ -137,7 +137,7 @@ class Sequencer2D(HubMixin, Backbone):
         config: the whole description.
         variant: its name in the table of variants, "" if it has none; checkpoints carry it.
 
-    Shape: images (B, in_chans, H, W), floating, normalised → logits (B, num_classes). H and W may be any number of
+    Shape: images (B, in_chans, H, W), floating, normalized → logits (B, num_classes). H and W may be any number of
     pixels from the total stride (14 for the paper's models) up. What exceeds its multiples is cut off at the bottom and
     the right, as in timm, or with `pad="zeros"` filled up there with zeros.
 
@@ -180,7 +180,7 @@ class Sequencer2D(HubMixin, Backbone):
         return self.forward_head(self.forward_features(x_BCHW))
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """Images (B, in_chans, H, W) → normalised tokens of the last stage (B, H', W', num_features)."""
+        """Images (B, in_chans, H, W) → normalized tokens of the last stage (B, H', W', num_features)."""
         return self.norm(self.stages(self.pos_embed(self.stem(x_BCHW))))
 
     def forward_head(self, x_BHWC: Tensor, pre_logits: bool = False) -> Tensor:
@@ -207,7 +207,7 @@ class Sequencer2D(HubMixin, Backbone):
             intermediates_only: return the list alone.
 
         Returns:
-            The features, NHWC (normalised if the last stage ran), and the list of maps; or that list.
+            The features, NHWC (normalized if the last stage ran), and the list of maps; or that list.
 
         Raises:
             ConfigError: an index or a layout that does not exist.

@@ -46,7 +46,7 @@ def fit_to_stride(x_BCHW: Tensor, stride: int, pad: str) -> Tensor:
 def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
     """Zero-pad (B, C, H, W) at the bottom and the right until H and W are multiples of `multiple` pixels.
 
-    Images are normalised before they reach the model, so zero is the mean colour. A size that fits is left alone.
+    Images are normalized before they reach the model, so zero is the mean colour. A size that fits is left alone.
     """
     height, width = x_BCHW.shape[-2:]
     # Written as a round-up, which torch.export can reason about for any size (it cannot with −height % multiple).
@@ -92,7 +92,7 @@ class PatchEmbed(nn.Module):
         stride: the model's total stride in pixels; none: `patch_size`.
         pad: what becomes of sizes that are no multiple of it, "crop" or "zeros" (`fit_to_stride`).
 
-    Shape: image (B, in_chans, H, W), floating, normalised → tokens (B, H', W', C), contiguous. H' is
+    Shape: image (B, in_chans, H, W), floating, normalized → tokens (B, H', W', C), contiguous. H' is
     ⌊H/patch_size⌋ where the image is cropped, ⌈H/stride⌉·stride/patch_size where it is padded; W' likewise.
 
     Raises:

@@ -45,7 +45,7 @@ class Peer(nn.Module):
     A family builds its parts between `super().__init__` and `_finish`, and implements `run_stages`, `_keep_stages` and
     the class attributes below.
 
-    Shape: images (B, in_chans, H, W), floating, normalised → logits (B, num_classes).
+    Shape: images (B, in_chans, H, W), floating, normalized → logits (B, num_classes).
 
     Attributes:
         config, variant: its description, and its name in the table of peers ("" if it has none).
@@ -113,7 +113,7 @@ class Peer(nn.Module):
         return self.forward_head(self.forward_features(x_BCHW))
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """Images (B, in_chans, H, W) → normalised tokens of the last stage, in the layout `output_fmt`."""
+        """Images (B, in_chans, H, W) → normalized tokens of the last stage, in the layout `output_fmt`."""
         *_, tokens = self.run_stages(x_BCHW)
         return self.norm(tokens)
 

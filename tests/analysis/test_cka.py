@@ -8,7 +8,7 @@ from sequencer2d.analysis.attribution import grad_cam
 from sequencer2d.analysis.blocks import block_output
 from sequencer2d.analysis.cka import linear_cka, similarity, unbiased_hsic
 from sequencer2d.errors import ConfigError, InputError
-from sequencer2d.evaluation.pixels import normalised
+from sequencer2d.evaluation.pixels import normalized
 from sequencer2d.evaluation.subject import load_subject
 from tests.analysis.test_hidden_states import subject
 
@@ -36,7 +36,7 @@ def test_cka_of_many_images_approaches_the_definition():
     pixels = images(400)
     blocks = ["stages.0.blocks.0", "stages.1.blocks.0"]
     got = similarity(s, s, pixels, blocks_first=blocks, blocks_second=blocks, batch_size=400).values
-    x, y = (block_output(s.model, normalised(pixels, s), name).detach().flatten(1).double() for name in blocks)
+    x, y = (block_output(s.model, normalized(pixels, s), name).detach().flatten(1).double() for name in blocks)
     torch.testing.assert_close(got[0, 0], 1.0)
     exact = linear_cka(x, y).item()
     k, m = (z - z.mean(dim=0) for z in (x, y))

@@ -12,7 +12,7 @@ from sequencer2d.analysis.figures import receptive_field_grid
 from sequencer2d.analysis.layout import find_layout, find_layouts
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError, InputError
-from sequencer2d.evaluation.pixels import normalised, read_images
+from sequencer2d.evaluation.pixels import normalized, read_images
 from sequencer2d.evaluation.subject import Subject, load_subject
 from sequencer2d.models import create_model
 from tests.models.small import small_model
@@ -57,9 +57,9 @@ def test_a_convolution_stack_has_the_field_that_theory_gives(kernels, layout):
     # The same in each of the three channels, whose squares are summed.
     np.testing.assert_allclose(box, paths * np.sqrt(3), rtol=1e-5)
     stride = int(np.prod([s for _, s in kernels]))
-    centre = (64 // stride // 2 * stride, 48 // stride // 2 * stride)
-    assert (rows.min() + rows.max()) / 2 == pytest.approx(centre[0], abs=stride)
-    assert (columns.min() + columns.max()) / 2 == pytest.approx(centre[1], abs=stride)
+    center = (64 // stride // 2 * stride, 48 // stride // 2 * stride)
+    assert (rows.min() + rows.max()) / 2 == pytest.approx(center[0], abs=stride)
+    assert (columns.min() + columns.max()) / 2 == pytest.approx(center[1], abs=stride)
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_a_block_that_does_not_exist_lists_those_that_do():
 
 
 def test_the_shape_of_known_fields():
-    size, centre = 81, (40, 40, 41, 41)
+    size, center = 81, (40, 40, 41, 41)
     y, x = np.mgrid[:size, :size] - 40
-    round_ = measure(np.exp(-(x**2 + y**2) / 200), centre)
+    round_ = measure(np.exp(-(x**2 + y**2) / 200), center)
     assert round_.arm_ratio == pytest.approx(1, abs=0.05)
     assert not round_.cruciform
     assert round_.side_50**2 == pytest.approx(np.pi * 200 * np.log(2), rel=0.03)
     cross = np.where((x == 0) | (y == 0), 1.0, 0.01)
-    shape = measure(cross, centre)
+    shape = measure(cross, center)
     assert shape.cruciform
     assert shape.arm_ratio == pytest.approx(100, rel=1e-6)
     assert shape.row_share == pytest.approx(81 / cross.sum())
@@ -149,14 +149,14 @@ def test_one_mixer_alone_sees_a_cross():
     field = receptive_fields(as_subject(model, 48), pixels(2, 48, 48), ["stages.0.blocks.0"])[0]
     assert field.shape.cross_share == pytest.approx(1)
     assert field.shape.cruciform
-    assert field.centre == (24, 24, 28, 28)
+    assert field.center == (24, 24, 28, 28)
 
 
 @pytest.mark.parametrize("pad", ["crop", "zeros"])
 def test_the_middle_token_of_an_image_that_does_not_fit_the_stride(pad):
     """41 pixels are 2 tokens of 14, or with padding 3: the second one is in the middle of both."""
     (field,) = receptive_fields(as_subject(small_model(pad=pad), 41), pixels(1, 41, 41), ["stages.3"], method="energy")
-    assert (field.layout.height, field.centre) == ({"crop": 2, "zeros": 3}[pad], (14, 14, 28, 28))
+    assert (field.layout.height, field.center) == ({"crop": 2, "zeros": 3}[pad], (14, 14, 28, 28))
 
 
 def test_a_field_is_the_mean_over_images_and_its_file_holds_it(tmp_path):
@@ -202,9 +202,9 @@ def test_each_method_is_its_definition(method):
     model = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1)).eval()
     images = pixels(5, 32, 48)
     field = receptive_fields(as_subject(model, (32, 48)), images, ["2"], method=method, batch_size=2)[0]
-    expected = by_hand(model, normalised(images, as_subject(model, (32, 48))), method)
+    expected = by_hand(model, normalized(images, as_subject(model, (32, 48))), method)
     np.testing.assert_allclose(field.values, expected, rtol=1e-4, atol=1e-12)
-    assert field.centre == ((12, 20, 16, 24) if method == "paper" else (16, 24, 20, 28))
+    assert field.center == ((12, 20, 16, 24) if method == "paper" else (16, 24, 20, 28))
 
 
 def test_the_arms_of_both_methods_with_equal_weights():
@@ -243,7 +243,7 @@ def test_the_paper_takes_34_training_augmented_images(tmp_path):
     np.testing.assert_array_equal(theirs, method_images(subject, [tmp_path], "paper"))
     plain = read_images([tmp_path], subject.data, limit=34)
     assert not any((a == b).all() for a, b in zip(plain, theirs, strict=True))
-    # Enlarged parts of noise are smoother than the whole: neighbours of them differ by less.
+    # Enlarged parts of noise are smoother than the whole: neighbors of them differ by less.
     steps = [np.abs(np.diff(images.astype(float), axis=2)).mean() for images in (plain, theirs)]
     assert steps[1] < 0.8 * steps[0]
 

@@ -1,4 +1,4 @@
-"""Figures: what stands in them, and colours that mean what their colour bar says."""
+"""Figures: what stands in them, and colors that mean what their color bar says."""
 
 import io
 
@@ -18,7 +18,7 @@ from tests.analysis.test_hidden_states import image, subject
 
 
 def photographs_under_maps():
-    """Grad-CAM of noise: far more colours than a palette holds."""
+    """Grad-CAM of noise: far more colors than a palette holds."""
     generator = np.random.default_rng(0)
     maps = generator.random((4, 32, 32), dtype=np.float32)
     pixels = generator.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
@@ -28,14 +28,14 @@ def photographs_under_maps():
 @pytest.mark.parametrize(
     "draw", [photographs_under_maps, lambda: memory_figure(memory_reach(subject(), image()[None]))]
 )
-def test_a_small_png_has_the_colours_of_the_figure(draw):
+def test_a_small_png_has_the_colors_of_the_figure(draw):
     full = io.BytesIO()
     draw().savefig(full, format="png", dpi=60, bbox_inches="tight")
     small = np.asarray(Image.open(io.BytesIO(figure_bytes(draw(), "png", 60))).convert("RGB"), dtype=int)
     assert np.abs(small - np.asarray(Image.open(full).convert("RGB"))).max() <= VISIBLE
 
 
-def test_the_animation_keeps_the_colours_of_the_image(tmp_path):
+def test_the_animation_keeps_the_colors_of_the_image(tmp_path):
     states = hidden_states(subject(), image())
     smooth = np.stack(np.broadcast_arrays(*np.meshgrid(np.arange(24) * 10, np.arange(24) * 10), 90), axis=-1)
     states = type(states)(**{**vars(states), "image": smooth.astype(np.uint8)})
@@ -53,7 +53,7 @@ def test_the_animation_keeps_the_colours_of_the_image(tmp_path):
         assert (title < 100).any()
     frames.seek(0)
     first = np.asarray(frames.convert("RGB"), dtype=int)
-    assert (first[-1, side + 6 : 2 * side + 6] == 225).all()  # not yet reached by the scan from the top: plain grey
+    assert (first[-1, side + 6 : 2 * side + 6] == 225).all()  # not yet reached by the scan from the top: plain gray
     for gap in range(1, 5):
         assert (head[:, gap * (side + 6) - 6 : gap * (side + 6)] > 240).all()
 

@@ -9,7 +9,7 @@ from sequencer2d.analysis.hidden_states import check_channels, hidden_states, mo
 from sequencer2d.analysis.memory import forget_gates, memory_reach
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError
-from sequencer2d.evaluation.pixels import normalised
+from sequencer2d.evaluation.pixels import normalized
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.models import create_model
 from sequencer2d.nn.rnn2d import RNN2D
@@ -32,7 +32,7 @@ def test_states_are_those_of_a_plain_lstm_on_the_same_tokens():
     states = hidden_states(s, image())
     assert states.block == "stages.0.blocks.1"
     block = s.model.stages[0].blocks[1]
-    tokens = block.norm1(s.model.stages[0].blocks[0](s.model.stem(normalised(image()[None], s))))
+    tokens = block.norm1(s.model.stages[0].blocks[0](s.model.stem(normalized(image()[None], s))))
     lstm = nn.LSTM(16, 4, batch_first=True, bidirectional=True)
     lstm.load_state_dict(dict(block.rnn_tokens.rnn_v.named_parameters()))
     column = lstm(tokens[0].transpose(0, 1))[0].transpose(0, 1).detach().numpy()

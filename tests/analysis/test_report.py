@@ -40,13 +40,13 @@ class Photos:
 
 
 def request(**options: object) -> Request:
-    values = {"limits": Limits(images=4, labelled=9), "common_only": False, "progress": None, **options}
+    values = {"limits": Limits(images=4, labeled=9), "common_only": False, "progress": None, **options}
     return Request(values.pop("subjects", (subject(),)), Photos(), **values)  # type: ignore[arg-type]
 
 
 def test_the_defaults_are_those_of_the_documentation() -> None:
     assert vars(Limits()) == {
-        "images": 50, "labelled": 200, "severities": (1, 3, 5), "epsilons": (1 / 255, 4 / 255), "attack_steps": 5,
+        "images": 50, "labeled": 200, "severities": (1, 3, 5), "epsilons": (1 / 255, 4 / 255), "attack_steps": 5,
         "workers": 0,
     }  # fmt: skip
 
@@ -152,7 +152,7 @@ def attack_result():
 RESULT = attack_result()
 
 
-def test_shape_or_texture_is_measured_on_the_labelled_images_in_percent() -> None:
+def test_shape_or_texture_is_measured_on_the_labeled_images_in_percent() -> None:
     section = part("Shape or texture").build(request())
     (row,) = section.rows
     named = row["named the shape's class"] + row["the texture's"]

@@ -172,7 +172,7 @@ def test_numbers_that_do_not_exist_are_dashes_in_the_report():
 
 def test_the_report_says_which_part_is_being_made(folder, tmp_path):
     heard = []
-    limits = Limits(images=4, labelled=4, severities=(1,), epsilons=(1 / 255,), attack_steps=1)
+    limits = Limits(images=4, labeled=4, severities=(1,), epsilons=(1 / 255,), attack_steps=1)
     source = open_source(str(folder / "data"), "")
     model = load_subject(folder / "m.safetensors")
     write_report([model], source, tmp_path / "r.html", limits=limits, on_part=heard.append, progress=heard.append)
@@ -197,7 +197,7 @@ def mistakes(folder, tmp_path):
         (path / "good.png").write_bytes(photo)
         (path / "half.png").write_bytes(photo[: len(photo) // 2])
     Image.new("RGB", (30, 4)).save(small / "tiny.png")
-    labelled = ("--data", data, "--split", "")
+    labeled = ("--data", data, "--split", "")
     return {
         "no images in": ("erf", model, "--images", empty),
         f"cannot read the image {broken / 'x.png'}": ("erf", model, "--images", broken),
@@ -223,17 +223,17 @@ def mistakes(folder, tmp_path):
             "--image-size",
             4,
         ),
-        "images of 3×3 pixels are too small": ("report", model, *labelled, "--image-size", 3),
+        "images of 3×3 pixels are too small": ("report", model, *labeled, "--image-size", 3),
         "no checkpoint at": ("erf", folder / "missing", "--images", data),
         "timm has no model 'resnot'": ("erf", "timm:resnot", "--images", data),
         "NCHW was stated": ("erf", model, "--images", data, "--layout", "NCHW"),
         "layout tokens was stated": ("grad-cam", model, "--images", data, "--layout", "tokens"),
-        "no corruption 'rain'": ("corruptions", model, *labelled, "--corruptions", "rain"),
+        "no corruption 'rain'": ("corruptions", model, *labeled, "--corruptions", "rain"),
         "is not ImageNet-C: it has no folder gaussian_noise": ("imagenet-c", model, "--data", data),
-        "no severity 6": ("corruptions", model, *labelled, "--severities", 6),
-        "integer of at least 1, got '-1'": ("corruptions", model, *labelled, "--workers", -1),
-        "levels between 0 and 255 such as 1,4,8, got '1,-2'": ("attack", model, *labelled, "--epsilons=1,-2"),
-        "levels above 0 and at most 255 such as 0.5, got '0'": ("attack", model, *labelled, "--step-size", 0),
+        "no severity 6": ("corruptions", model, *labeled, "--severities", 6),
+        "integer of at least 1, got '-1'": ("corruptions", model, *labeled, "--workers", -1),
+        "levels between 0 and 255 such as 1,4,8, got '1,-2'": ("attack", model, *labeled, "--epsilons=1,-2"),
+        "levels above 0 and at most 255 such as 0.5, got '0'": ("attack", model, *labeled, "--step-size", 0),
         "no figure format 'jpg'": ("cka", model, "--images", data, "--formats", "jpg", "--output", tmp_path / "o"),
         "expected a port from 1 to 65535": ("app", model, "--port", 70000),
         "2 models are called 'sequencer2d_n'": ("memory", model, model, "--images", data),

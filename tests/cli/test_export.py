@@ -19,20 +19,20 @@ def exported(command: Callable[..., Outcome], tiny: Path) -> Path:
     return Path(said["path"])
 
 
-def test_an_artefact_predicts_what_its_checkpoint_does(
+def test_an_artifact_predicts_what_its_checkpoint_does(
     command: Callable[..., Outcome], tiny: Path, images: Path, exported: Path
 ) -> None:
     assert exported == tiny.with_name("sequencer2d_n.onnx")
-    of_model, of_artefact = (
+    of_model, of_artifact = (
         json.loads(command("predict", source, images, "--json").out) for source in (tiny, exported)
     )
-    for a, b in zip(of_model, of_artefact, strict=True):
+    for a, b in zip(of_model, of_artifact, strict=True):
         assert [guess["name"] for guess in a["guesses"]] == [guess["name"] for guess in b["guesses"]]
         expected = [guess["probability"] for guess in a["guesses"]]
         assert [guess["probability"] for guess in b["guesses"]] == pytest.approx(expected, abs=1e-4)
 
 
-def test_bench_times_artefacts(command: Callable[..., Outcome], exported: Path) -> None:
+def test_bench_times_artifacts(command: Callable[..., Outcome], exported: Path) -> None:
     outcome = command("bench", "--artifacts", exported, "--batch", "1,2", "--seconds", 0.01, "--json")
     assert [row["batch"] for row in json.loads(outcome.out)] == [1, 2]
     assert "images/s" in command("bench", "--artifacts", exported, "--seconds", 0.01).out
@@ -70,9 +70,9 @@ def test_mistakes_are_said_in_a_line(
     assert expected in mistake("export", tiny, *arguments)
 
 
-def test_artefacts_run_on_the_cpu_in_their_own_precision(
+def test_artifacts_run_on_the_cpu_in_their_own_precision(
     mistake: Callable[..., str], images: Path, tmp_path: Path
 ) -> None:
     assert "runs on the CPU" in mistake("predict", tmp_path / "model.onnx", images, "--device", "cuda")
     assert "exported in" in mistake("predict", tmp_path / "model.onnx", images, "--precision", "bf16")
-    assert "no artefact at" in mistake("predict", tmp_path / "model.onnx", images)
+    assert "no artifact at" in mistake("predict", tmp_path / "model.onnx", images)

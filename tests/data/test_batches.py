@@ -108,12 +108,12 @@ def shares(images: torch.Tensor, clean: torch.Tensor) -> tuple[float, float, flo
 
 
 def timms_batches(images: torch.Tensor, targets: torch.Tensor, erasing: float) -> torch.Tensor:
-    """What timm's loader makes of a batch: mixed as bytes in the collate function, then normalised, then erased."""
+    """What timm's loader makes of a batch: mixed as bytes in the collate function, then normalized, then erased."""
     np.random.seed(3)
     collate = FastCollateMixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.0, num_classes=5)
     mixed, _ = collate([(image.numpy(), int(target)) for image, target in zip(images, targets, strict=True)])
-    normalised = torchvision_normalize(mixed / 255, list(PLAIN.mean), list(PLAIN.std))
-    return RandomErasing(erasing, mode="pixel", device="cpu")(normalised)
+    normalized = torchvision_normalize(mixed / 255, list(PLAIN.mean), list(PLAIN.std))
+    return RandomErasing(erasing, mode="pixel", device="cpu")(normalized)
 
 
 def test_erased_pixels_are_neither_mixed_nor_spread() -> None:

@@ -1,4 +1,4 @@
-"""Small models with a classifier that is not zero, and their artefacts, written once."""
+"""Small models with a classifier that is not zero, and their artifacts, written once."""
 
 from pathlib import Path
 
@@ -31,9 +31,9 @@ def model() -> Sequencer2D:
 
 
 @pytest.fixture(scope="session")
-def artefacts(model: Sequencer2D, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def artifacts(model: Sequencer2D, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The small model in the formats that need no compiler."""
-    folder = tmp_path_factory.mktemp("artefacts")
+    folder = tmp_path_factory.mktemp("artifacts")
     paths = {name: folder / f"{name}{FORMATS[name].suffix}" for name in ("torch", "onnx", "openvino")}
     for name, path in paths.items():
         export_model(model, path, name)

@@ -29,14 +29,14 @@ PADDED = ((2, 16, 16), (1, 21, 40), (3, 5, 9))
 
 @pytest.mark.parametrize("format", ["torch", "onnx", "openvino"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_artefacts_compute_what_the_model_does(
-    model: Sequencer2D, artefacts: dict[str, Path], format: str, size: tuple[int, int, int]
+def test_artifacts_compute_what_the_model_does(
+    model: Sequencer2D, artifacts: dict[str, Path], format: str, size: tuple[int, int, int]
 ) -> None:
     batch, height, width = size
     images = torch.randn(batch, 3, height, width)
     with torch.no_grad():
         expected = model(images)
-    torch.testing.assert_close(load_artifact(artefacts[format], trust=True)(images), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(load_artifact(artifacts[format], trust=True)(images), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_every_cell_and_axis_becomes_nodes_of_onnx(variant: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("format", ["torch", "onnx"])
-def test_artefacts_pad_if_the_model_does(format: str, tmp_path: Path) -> None:
+def test_artifacts_pad_if_the_model_does(format: str, tmp_path: Path) -> None:
     model, path = small(pad="zeros"), tmp_path / f"model{FORMATS[format].suffix}"
     export_model(model, path, format, images=[])
     artifact = load_artifact(path, trust=True)
@@ -61,7 +61,7 @@ def test_artefacts_pad_if_the_model_does(format: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pad, minimum", [("crop", 8), ("zeros", 5)])
-def test_an_artefact_says_which_images_are_too_small(pad: str, minimum: int, tmp_path: Path) -> None:
+def test_an_artifact_says_which_images_are_too_small(pad: str, minimum: int, tmp_path: Path) -> None:
     export_model(small(pad=pad), tmp_path / "model.pt2", "torch", images=[])
     with pytest.raises(InputError, match=f"{minimum}×{minimum}"):
         load_artifact(tmp_path / "model.pt2", trust=True)(torch.randn(1, 3, minimum - 1, 16))
@@ -104,7 +104,7 @@ def test_a_model_that_is_no_sequencer_is_refused() -> None:
         exporting.as_ours(torch.nn.Linear(2, 2))
 
 
-def test_an_artefact_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_artifact_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "folder" / "model.pt2"
     path.parent.mkdir()
     path.write_text("the one before")
@@ -152,10 +152,10 @@ def test_int8_quantizes_products_and_leaves_recurrences(tmp_path: Path) -> None:
     assert load_artifact(exported.path, trust=True).precision == "int8"
 
 
-def test_onnx_says_what_it_is_to_other_programs(artefacts: dict[str, Path]) -> None:
+def test_onnx_says_what_it_is_to_other_programs(artifacts: dict[str, Path]) -> None:
     import onnx
 
-    proto = onnx.load(artefacts["onnx"])
+    proto = onnx.load(artifacts["onnx"])
     said = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
     assert said["class_names"] == list(NAMES)
     assert said["size"] == [16, 16]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tools.mutations import reach, trial
-from tools.mutations.__main__ import draw, load_equivalents, summary
-from tools.mutations.sites import KINDS, find_sites
+from tools.mutations.__main__ import FOLDERS, draw, load_equivalents, summary
+from tools.mutations.sites import KINDS, files, find_sites
 from tools.mutations.trial import EQUIVALENT, NOTICED, SURVIVED, UNREACHED, Trial
 
 ROOT = Path(__file__).parents[2]
@@ -70,14 +70,14 @@ def test_a_change_is_one_point_and_python_still_reads_it(tmp_path: Path) -> None
         assert site.text in path.read_text(encoding="utf-8")
 
 
-def test_every_change_of_the_package_can_be_read_by_python() -> None:
-    """A file of each folder: what the finder takes for an operator or an operand is one."""
-    for name in ("analysis/erf.py", "cli/bench.py", "export/verify.py", "nn/rnn2d.py", "training/resume.py"):
-        path = ROOT / "sequencer2d" / name
-        sites = find_sites(path)
-        assert len(sites) > 10
-        for site in sites:
-            compile(site.apply(path.read_bytes()), name, "exec")
+@pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder])
+def test_python_reads_every_change_of_a_folders_longest_file(folder: str) -> None:
+    """What the finder takes for an operator or an operand is one."""
+    path = max(files(ROOT, folder), key=lambda file: file.stat().st_size)
+    sites = find_sites(path)
+    assert len(sites) > 10
+    for site in sites:
+        compile(site.apply(path.read_bytes()), path.name, "exec")
 
 
 def test_a_line_is_known_by_its_function_and_text() -> None:
@@ -151,14 +151,14 @@ def test_the_share_leaves_equivalent_changes_out(tmp_path: Path) -> None:
 def toy(tmp_path: Path) -> Path:
     """A checkout with one function, a test that checks one of its two numbers, and the map of that test."""
     root = tmp_path / "toy"
-    files = {
+    texts = {
         "pyproject.toml": '[tool.pytest.ini_options]\npythonpath = ["."]\n',
         "sequencer2d/__init__.py": "",
         "sequencer2d/nn/__init__.py": "",
         "sequencer2d/nn/a.py": "def f(x):\n    return 3 * x\n\n\ndef g():\n    return 5\n",
         "tests/nn/test_a.py": "from sequencer2d.nn.a import f, g\n\n\ndef test_f():\n    assert f(2) == 6\n    g()\n",
     }
-    for name, text in files.items():
+    for name, text in texts.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)

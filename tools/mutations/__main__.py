@@ -12,11 +12,12 @@ from typing import Any
 
 from tools.mutations import __doc__ as description
 from tools.mutations import reach, sites, trial
-from tools.mutations.trial import EQUIVALENT, NOTICED, Copy, Trial
+from tools.mutations.checkout import ROOT, Copy
+from tools.mutations.trial import EQUIVALENT, NOTICED, Trial
 
 FOLDERS = (
     "",
-    *(path.name for path in sorted((reach.ROOT / "sequencer2d").iterdir()) if (path / "__init__.py").exists()),
+    *(path.name for path in sorted((ROOT / "sequencer2d").iterdir()) if (path / "__init__.py").exists()),
 )
 EQUIVALENTS = Path(__file__).with_name("equivalent.json")
 
@@ -76,8 +77,8 @@ def draw(folders: Iterable[str], count: int, seed: int, match: str = "") -> list
     drawn = []
     for folder in folders:
         lines: dict[tuple[str, int], list[sites.Site]] = {}
-        for path in sites.files(reach.ROOT, folder):
-            name = str(path.relative_to(reach.ROOT))
+        for path in sites.files(ROOT, folder):
+            name = str(path.relative_to(ROOT))
             for site in sites.find_sites(path) if match in name else ():
                 lines.setdefault((name, site.line), []).append(site)
         generator = random.Random(f"{seed}/{folder}")

@@ -9,14 +9,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path.cwd()
-"""The checkout, in whose root the command is run."""
+from tools.mutations.checkout import ROOT, Copy
+
 MAP = ROOT / ".mutations" / "map.json"
 LEFT_OUT = ("tests/tools", "tests/docs", "tests/benchmarks", "tests/cli/test_wheel.py", "tests/training/test_kills.py")
 """Tests of the repository's own files, and those that run the package in other processes alone."""
@@ -109,13 +108,16 @@ def test_files(paths: Iterable[str]) -> list[str]:
 
 
 def _measure(files: list[str]) -> Reach:
-    """Run some files of tests in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "answer.json"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COVERAGE_CORE": "ctrace"}
+    """Run some files of tests in a copy of the checkout and a process of its own."""
+    copy = Copy()
+    try:
+        answer = copy.folder / "reached.json"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy.folder), "COVERAGE_CORE": "ctrace"}
         command = [sys.executable, "-m", "tools.mutations.reach", str(answer), *files]
-        subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=False)
+        subprocess.run(command, cwd=copy.folder, env=environment, stdout=subprocess.DEVNULL, check=False)
         data: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else {}
+    finally:
+        copy.remove()
     return Reach(data.get("seconds", {}), data.get("lines", {}))
 
 

@@ -26,7 +26,7 @@ _OPPOSITE = {
     ast.Lt: ">=", ast.GtE: "<", ast.Gt: "<=", ast.LtE: ">", ast.Eq: "!=", ast.NotEq: "==",
     ast.In: "not in", ast.NotIn: "in", ast.Is: "is not", ast.IsNot: "is",
 }  # fmt: skip
-_NEIGHBOUR = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
+_NEIGHBOR = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
 _OPERATOR = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "/", ast.Mod: "*", ast.Pow: "*"}
 _METHODS = frozenset({
     "float", "double", "half", "bfloat16", "long", "int", "bool", "to", "astype", "type_as", "item", "tolist", "numpy",
@@ -188,8 +188,8 @@ class _Finder(ast.NodeVisitor):
         for left, operator, right in zip(operands, node.ops, node.comparators, strict=False):
             symbol = _symbol(operator)
             self.between("comparison", left, right, symbol, _OPPOSITE[type(operator)])
-            if type(operator) in _NEIGHBOUR:
-                self.between("boundary", left, right, symbol, _NEIGHBOUR[type(operator)])
+            if type(operator) in _NEIGHBOR:
+                self.between("boundary", left, right, symbol, _NEIGHBOR[type(operator)])
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:

@@ -6,16 +6,14 @@ the package from the copy.
 
 import importlib
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.mutations.reach import ROOT, Reach
+from tools.mutations.checkout import ROOT, Copy
+from tools.mutations.reach import Reach
 from tools.mutations.sites import Site
 
 NOTICED, SURVIVED, UNREACHED, EQUIVALENT = "noticed", "survived", "unreached", "equivalent"
@@ -42,32 +40,6 @@ class Trial:
     outcome: str
     tests: int = 0
     seconds: float = 0.0
-
-
-class Copy:
-    """A copy of the checkout, changes that are not committed included, in a folder for temporary files."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="sequencer2d-mutations-"))
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file():
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.folder / name)
-        self.clock = int(time.time())
-
-    def write(self, path: str, text: bytes) -> None:
-        """Write a file with a time of its own: Python believes a compiled file of the same time and size."""
-        self.clock += 2
-        (self.folder / path).write_bytes(text)
-        os.utime(self.folder / path, (self.clock, self.clock))
-
-    def remove(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def load_libraries() -> None:

@@ -80,9 +80,9 @@ def add_images(parser: argparse.ArgumentParser, limit: int | None, usual: str = 
 
 
 def add_data(parser: argparse.ArgumentParser, limit: int | None, *, required: bool = True, use: str = "") -> None:
-    """--data, --split, --limit, --common-classes: labelled images; `use` says what they are for where they may lack."""
+    """--data, --split, --limit, --common-classes: labeled images; `use` says what they are for where they may lack."""
     parser.add_argument(
-        "--data", required=required, metavar="SOURCE", help=f"folder of labelled images, or another data source{use}"
+        "--data", required=required, metavar="SOURCE", help=f"folder of labeled images, or another data source{use}"
     )
     parser.add_argument(
         "--split", default="val", help="its split; '' if the classes stand in the folder itself (default: val)"
@@ -162,7 +162,7 @@ def images_for(subject: Subject, arguments: argparse.Namespace) -> np.ndarray:
 
 
 def source_of(arguments: argparse.Namespace) -> Source:
-    """The labelled images of --data."""
+    """The labeled images of --data."""
     from sequencer2d.data.config import DataConfig
     from sequencer2d.data.opening import open_source
 

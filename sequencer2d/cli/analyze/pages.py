@@ -34,7 +34,7 @@ def run_report(arguments: argparse.Namespace) -> int:
 
     source = common.source_of(arguments)
     models = common.subjects(arguments)
-    limits = Limits(images=min(arguments.limit, 50), labelled=arguments.limit, workers=arguments.workers)
+    limits = Limits(images=min(arguments.limit, 50), labeled=arguments.limit, workers=arguments.workers)
     with common.parts_progress("report", len(PARTS)) as (on_part, advance):
         path = write_report(
             models,

@@ -59,7 +59,7 @@ def add_parsers(kinds: common.Kinds) -> None:
     )
     parser.add_argument("--images", metavar="FOLDER", help="cue-conflict images, named <shape>1-<texture>2.png")
     parser.add_argument("--categories", metavar="FILE", help="JSON, each category's outputs (default: ImageNet's 16)")
-    parser.add_argument("--data", metavar="SOURCE", help="instead: labelled images, mixed by phase and amplitude")
+    parser.add_argument("--data", metavar="SOURCE", help="instead: labeled images, mixed by phase and amplitude")
     parser.add_argument("--split", default="val", help="split of --data (default: val)")
     parser.add_argument("--limit", type=positive, default=1000, metavar="N", help="images of --data (default: 1000)")
     parser.add_argument("--common-classes", action="store_true", help="leave out classes that the model does not have")
@@ -234,7 +234,7 @@ def run_shape_texture(arguments: argparse.Namespace) -> int:
 
     if bool(arguments.images) == bool(arguments.data):
         raise ConfigError(
-            "give --images (a folder of cue-conflict images) or --data (labelled images to mix), one of them"
+            "give --images (a folder of cue-conflict images) or --data (labeled images to mix), one of them"
         )
     rows = []
     categories = read_json(arguments.categories) if arguments.categories else None

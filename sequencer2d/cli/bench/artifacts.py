@@ -9,8 +9,8 @@ from typing import Any
 from sequencer2d import terminal
 from sequencer2d.cli.common import console
 
-TEXT_COLUMNS = ("artefact", "format", "precision", "size, pixels")
-COLUMNS = ("artefact", "format", "precision", "batch", "size, pixels", "images/s", "latency, ms")
+TEXT_COLUMNS = ("artifact", "format", "precision", "size, pixels")
+COLUMNS = ("artifact", "format", "precision", "batch", "size, pixels", "images/s", "latency, ms")
 
 
 def time_artifacts(arguments: argparse.Namespace) -> int:
