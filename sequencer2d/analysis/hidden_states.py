@@ -15,6 +15,7 @@ from sequencer2d.evaluation.modes import eval_mode
 from sequencer2d.evaluation.pixels import normalized
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.nn.rnn2d import RNN2D
+from sequencer2d.ops.scans import Scan
 
 SCAN_NAMES = ("top to bottom", "bottom to top", "left to right", "right to left")
 
@@ -108,10 +109,10 @@ def running_states(states: HiddenStates) -> Iterator[np.ndarray]:
     steps = max(height, width) if not states.flattened else height
     for step in range(1, steps + 1):
         frame = np.full_like(states.states, np.nan)
-        for slot, scan in enumerate(states.scans):
-            axis = 0 if scan < 2 or states.flattened else 1
+        for slot, scan in enumerate(map(Scan.numbered, states.scans)):
+            axis = 0 if states.flattened else scan.axis
             done = min(step, frame.shape[1 + axis])
-            part = slice(None, done) if scan % 2 == 0 else slice(frame.shape[1 + axis] - done, None)
+            part = slice(frame.shape[1 + axis] - done, None) if scan.reverse else slice(None, done)
             index = (slot, part) if axis == 0 else (slot, slice(None), part)
             frame[index] = states.states[index]
         yield frame

@@ -21,6 +21,7 @@ from sequencer2d.evaluation.pixels import Progress, normalized
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import CELLS
+from sequencer2d.ops.scans import Scan
 
 BINS = 50
 
@@ -138,18 +139,17 @@ def forget_gates(mixer: RNN2D, tokens: Tensor) -> Tensor:
     w_ih, w_hh, b_ih, b_hh = (mixer.stack(kind)[:, rows] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     gates = []
     for slot, scan in enumerate(mixer.scans):
-        before = _previous(hidden[..., slot, :], scan)
+        before = _previous(hidden[..., slot, :], Scan.numbered(scan))
         gates.append(F.linear(tokens, w_ih[slot], b_ih[slot]) + F.linear(before, w_hh[slot], b_hh[slot]))
     return torch.sigmoid(torch.stack(gates, dim=-2)).reshape(batch, height, width, len(mixer.scans), -1)
 
 
-def _previous(hidden: Tensor, scan: int) -> Tensor:
+def _previous(hidden: Tensor, scan: Scan) -> Tensor:
     """The state before each token, (B, h, w, D): zero where the scan starts."""
-    axis = 1 if scan < 2 else 2
     shifted = torch.zeros_like(hidden)
-    count = hidden.shape[axis] - 1
-    to, of = (1, 0) if scan % 2 == 0 else (0, 1)
-    shifted.narrow(axis, to, count).copy_(hidden.narrow(axis, of, count))
+    count = hidden.shape[scan.dim] - 1
+    to, of = (0, 1) if scan.reverse else (1, 0)
+    shifted.narrow(scan.dim, to, count).copy_(hidden.narrow(scan.dim, of, count))
     return shifted
 
 
@@ -162,7 +162,8 @@ def _add(sums: dict[tuple[str, int], _Sum], name: str, mixer: RNN2D, tokens: Ten
         total.histogram += torch.histc(part.cpu(), BINS, 0.0, 1.0)
         total.log_gate += part.double().clamp_min(1e-12).log().sum(dim=0).cpu()
         total.count += len(part)
-        total.tokens = height * width if mixer.axes == "flatten" else (height if scan < 2 else width)
+        sizes = (1, height * width) if mixer.axes == "flatten" else (height, width)
+        total.tokens = Scan.numbered(scan).walk(sizes).steps
         total.stride = pixels / height
 
 

@@ -13,6 +13,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from sequencer2d.export.mixers import Stacked
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops.cells import CELLS
+from sequencer2d.ops.scans import is_reverse
 
 
 class Loop(Stacked):
@@ -21,7 +22,7 @@ class Loop(Stacked):
     def __init__(self, mixer: RNN2D, slots: Sequence[int]) -> None:
         super().__init__(mixer, slots)
         self.cell, self.hidden = mixer.cell, mixer.hidden_dim
-        self.backward_scans = [mixer.scans[slot] % 2 == 1 for slot in slots]
+        self.backward_scans = [is_reverse(mixer.scans[slot]) for slot in slots]
 
     def forward(self, x: Tensor) -> Tensor:
         steps, sequences, channels = x.shape

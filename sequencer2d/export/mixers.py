@@ -15,6 +15,7 @@ from sequencer2d.errors import ConfigError
 from sequencer2d.export.onnx_layer import onnx_node
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import CELLS
+from sequencer2d.ops.scans import by_axis, is_reverse
 
 
 class Stacked(nn.Module):
@@ -49,10 +50,9 @@ class Axes(nn.Module):
 
     def __init__(self, mixer: RNN2D, kind: Callable[[RNN2D, Sequence[int]], nn.Module]) -> None:
         super().__init__()
-        self.axes = [axis for axis in (0, 1) if any(scan // 2 == axis for scan in mixer.scans)]
-        self.recurrences = nn.ModuleList(
-            kind(mixer, [slot for slot, scan in enumerate(mixer.scans) if scan // 2 == axis]) for axis in self.axes
-        )
+        slots_of = by_axis(mixer.scans)
+        self.axes = list(slots_of)
+        self.recurrences = nn.ModuleList(kind(mixer, slots) for slots in slots_of.values())
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [
@@ -67,7 +67,7 @@ class OneDNN(Stacked):
 
     def __init__(self, mixer: RNN2D, slots: Sequence[int]) -> None:
         super().__init__(mixer, slots)
-        self.backward_scans = [mixer.scans[slot] % 2 == 1 for slot in slots]
+        self.backward_scans = [is_reverse(mixer.scans[slot]) for slot in slots]
         self.mode = CELLS[mixer.cell].onednn_mode
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class OnnxLayer(Stacked):
     def __init__(self, mixer: RNN2D, slots: Sequence[int]) -> None:
         super().__init__(mixer, slots)
         self.cell, self.hidden = mixer.cell, mixer.hidden_dim
-        backward = [mixer.scans[slot] % 2 == 1 for slot in slots]
+        backward = [is_reverse(mixer.scans[slot]) for slot in slots]
         self.direction = "bidirectional" if len(slots) == 2 else "reverse" if backward[0] else "forward"
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             setattr(self, name, _reorder(getattr(self, name), onnx_node(mixer.cell).gate_order))

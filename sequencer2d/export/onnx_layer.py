@@ -14,6 +14,7 @@ from torch import Tensor
 from sequencer2d.errors import ConfigError
 from sequencer2d.ops import vendor
 from sequencer2d.ops.cells import CELLS, OnnxNode
+from sequencer2d.ops.scans import Scan, time_first
 
 _LIBRARY = torch.library.Library("sequencer2d_onnx", "DEF")
 _LIBRARY.define(
@@ -61,9 +62,9 @@ def _translate_grid(
 
     outputs = []
     for slots in vendor.runs(scans):
-        first = scans[slots[0]]
-        direction = "bidirectional" if len(slots) == 2 else "reverse" if first % 2 else "forward"
-        to_time, back = ([1, 0, 2, 3], [1, 0, 2, 3]) if first < 2 else ([2, 0, 1, 3], [1, 2, 0, 3])
+        scan = Scan.numbered(scans[slots[0]])
+        direction = "bidirectional" if len(slots) == 2 else "reverse" if scan.reverse else "forward"
+        to_time, back = time_first(scan.axis, 4)
         grid = op.Transpose(x, perm=to_time)
         leading = op.Shape(grid, start=0, end=3)
         time = op.Shape(grid, start=0, end=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.ops import CELLS, IMPLEMENTATIONS, rnn2d
+from sequencer2d.ops.scans import scans_of
 
 AXES = {"both": ("v", "h"), "vertical": ("v",), "horizontal": ("h",), "flatten": ("",)}
 FUSIONS = ("concat", "add", "none")
@@ -108,8 +109,8 @@ class RNN2D(nn.Module):
     @property
     def scans(self) -> tuple[int, ...]:
         """Scans in the order of their parameters and the output's channels, as `sequencer2d.ops.rnn2d` numbers them."""
-        directions = (0, 1) if self.bidirectional else (0,)
-        return tuple((0 if axis == "v" else 2) + direction for axis in AXES[self.axes] for direction in directions)
+        # A flattened sequence is the second axis of a grid of one row.
+        return scans_of([0 if axis == "v" else 1 for axis in AXES[self.axes]], self.bidirectional)
 
     def set_implementation(self, implementation: str) -> None:
         """Choose the recurrence's implementation. Raises ConfigError for an unknown name."""

@@ -18,6 +18,8 @@ from sequencer2d.ops import (
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.precision import compute_dtype
 
+MAX_AXES = 3
+MAX_SCANS = 2 * MAX_AXES
 MAX_HIDDEN = 256
 MAX_HIDDEN_FP32 = 128
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -36,8 +38,8 @@ def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | No
     limit = MAX_HIDDEN_FP32 if dtype is torch.float32 else MAX_HIDDEN
     if hidden > limit:
         return f"{hidden} hidden units a scan are more than the {limit} that it takes in {dtype}"
-    if len(scans) > 4:
-        return f"{len(scans)} scans are more than 4"
+    if len(scans) > MAX_SCANS or x.ndim - 2 > MAX_AXES:
+        return f"{len(scans)} scans of {x.ndim - 2} axes are more than {MAX_SCANS} scans of {MAX_AXES} axes"
     # The symbols of a compiler cannot be keys.
     return None if torch.compiler.is_compiling() else devices.ruled_out(cell, hidden, dtype, x.device)
 
@@ -75,7 +77,7 @@ def rnn2d_fused(
 
 
 class FusedScan(torch.autograd.Function):
-    """The scans over gates (B, H, W, S*G*D). Saves h, c, and the gates or their activations for backward.
+    """The scans over gates (B, *grid, S*G*D). Saves h, c, and the gates or their activations for backward.
 
     `bias` (S*G*D,) is part of the gates already, but detached from them, and receives its gradient here. Not for
     cells with an inner gate.

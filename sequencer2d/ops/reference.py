@@ -7,20 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sequencer2d.ops.cells import CELLS, State
+from sequencer2d.ops.scans import Scan
 
 
 def scan_gates(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scans: Sequence[int], cell: str) -> Tensor:
     """Run the scans over gates whose input product is done.
 
     Args:
-        gates: (B, H, W, S*G*D), the input's part of the pre-activations, its bias included.
+        gates: (B, *grid, S*G*D), the input's part of the pre-activations, its bias included.
         weight_hh: (S, G*D, D).
         bias_hh: (S, G*D) or None.
-        scans: which scan each of the S slots runs: 0 vertical forward, 1 vertical backward, 2 and 3 horizontal.
+        scans: the number of the scan that each of the S slots runs, see `scans`.
         cell: "lstm", "gru" or "rnn".
 
     Returns:
-        (B, H, W, S*D), the hidden states, scan by scan.
+        (B, *grid, S*D), the hidden states, scan by scan.
     """
     return scan_states(gates, weight_hh, bias_hh, scans=scans, cell=cell)[0]
 
@@ -28,11 +29,11 @@ def scan_gates(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scan
 def scan_states(
     gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scans: Sequence[int], cell: str
 ) -> tuple[Tensor, ...]:
-    """`scan_gates` with every state of the cell, each (B, H, W, S*D): h, and the LSTM's c."""
+    """`scan_gates` with every state of the cell, each (B, *grid, S*D): h, and c if the cell has it."""
     outputs = []
-    for slot, (scan, gates_scan) in enumerate(zip(scans, gates.chunk(len(scans), dim=-1), strict=True)):
+    for slot, (number, gates_scan) in enumerate(zip(scans, gates.chunk(len(scans), dim=-1), strict=True)):
         bias = None if bias_hh is None else bias_hh[slot]
-        outputs.append(_scan(gates_scan, weight_hh[slot], bias, scan, cell))
+        outputs.append(_scan(gates_scan, weight_hh[slot], bias, Scan.numbered(number), cell))
     return tuple(torch.cat(states, dim=-1) for states in zip(*outputs, strict=True))
 
 
@@ -51,15 +52,13 @@ def rnn2d_reference(
     return scan_gates(F.linear(x, weight_ih.flatten(0, 1), bias), weight_hh, bias_hh, scans=scans, cell=cell)
 
 
-def _scan(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, scan: int, cell: str) -> State:
-    """One scan: gates (B, H, W, G*D) to the cell's states, each (B, H, W, D)."""
-    axis = 1 if scan < 2 else 2
-    steps = list(gates.unbind(axis))
-    order = range(len(steps)) if scan % 2 == 0 else range(len(steps) - 1, -1, -1)
+def _scan(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, scan: Scan, cell: str) -> State:
+    """One scan: gates (B, *grid, G*D) to the cell's states, each (B, *grid, D)."""
+    steps = list(gates.unbind(scan.dim))
     batch = steps[0].shape[:-1]
     state = tuple(gates.new_zeros(*batch, weight_hh.shape[-1]) for _ in range(CELLS[cell].states))
     states: list[State] = [state] * len(steps)
-    for t in order:
+    for t in scan.order(len(steps)):
         state = CELLS[cell].step(steps[t], F.linear(state[0], weight_hh, bias_hh), state)
         states[t] = state
-    return tuple(torch.stack(values, dim=axis) for values in zip(*states, strict=True))
+    return tuple(torch.stack(values, dim=scan.dim) for values in zip(*states, strict=True))

@@ -1,4 +1,4 @@
-"""The public operation: every recurrence of a token mixer over an NHWC grid, with an explicit implementation.
+"""The public operation: every recurrence of a token mixer over a grid of tokens, with an explicit implementation.
 
 Suffixes: B batch, H rows, W columns, C input channels, S scans, G gates, D hidden units.
 """
@@ -30,13 +30,16 @@ def rnn2d(
 ) -> Tensor:
     """Recurrences over a grid, vertical and horizontal, forward and backward (paper, section 3.2, eq. 5-7).
 
+    The grid may have any number of axes: a sequence (B, T, C), images (B, H, W, C), videos (B, T, H, W, C).
+
     Args:
-        x: (B, H, W, C) tokens.
+        x: (B, H, W, C) tokens, or those of another grid.
         weight_ih: (S, G*D, C) input weights, one matrix a scan; gate order as torch's.
         weight_hh: (S, G*D, D) recurrent weights.
         bias_ih: (S, G*D), or None for no biases.
         bias_hh: (S, G*D), or None for no biases.
-        scans: what each slot runs: 0 top to bottom, 1 bottom to top, 2 left to right, 3 right to left.
+        scans: what each slot runs. For images 0 is top to bottom, 1 bottom to top, 2 left to right, 3 right to left; in
+            general 2*a is forward along axis a of the grid, 2*a + 1 backward.
         cell: "lstm", "gru" or "rnn" (tanh).
         implementation: "reference" (plain PyTorch), "aten" (PyTorch's CPU kernels), "cudnn", "triton" (fused, CUDA) or
             "auto", the fastest that takes these arguments; `choose_implementation` says which that is.
@@ -45,7 +48,7 @@ def rnn2d(
             values a token in memory, S*G*D for the other cells).
 
     Returns:
-        (B, H, W, S*D) hidden states, scan by scan in the order of `scans`, in the dtype of x (autocast's under
+        (B, *grid, S*D) hidden states, scan by scan in the order of `scans`, in the dtype of x (autocast's under
         autocast).
 
     Raises:
@@ -163,11 +166,15 @@ def _check(
         raise InputError(f"unknown cell {cell!r}; choose one of {', '.join(CELLS)}")
     if gates not in GATES:
         raise InputError(f"gates={gates!r}; choose one of {', '.join(GATES)}")
-    if not scans or any(scan not in (0, 1, 2, 3) for scan in scans):
-        raise InputError(f"scans={tuple(scans)}; give one or more of 0, 1 (vertical), 2, 3 (horizontal)")
-    if x.ndim != 4:
-        raise InputError(f"x has shape {tuple(x.shape)}; expected (batch, height, width, channels)")
-    if x.shape[1] == 0 or x.shape[2] == 0:
+    if x.ndim < 3:
+        raise InputError(f"x has shape {tuple(x.shape)}; expected (batch, height, width, channels) or another grid")
+    axes = x.ndim - 2
+    if not scans or any(scan not in range(2 * axes) for scan in scans):
+        raise InputError(
+            f"scans={tuple(scans)} for x of shape {tuple(x.shape)}; give one or more of 0 to {2 * axes - 1}: 2*a is "
+            "forward along axis a of the grid, 2*a + 1 backward"
+        )
+    if 0 in x.shape[1:-1]:
         raise InputError(f"x has shape {tuple(x.shape)}; a grid has at least one row and one column")
     slots, hidden = len(scans), weight_hh.shape[-1]
     width, recurrent_width = CELLS[cell].gates * hidden, CELLS[cell].recurrent_gates * hidden

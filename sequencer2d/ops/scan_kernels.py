@@ -26,7 +26,7 @@ def scan(
     """Forward: the scans over gates whose input product is done.
 
     Args:
-        gates: (B, H, W, S*G*D), the input's part of the pre-activations, with every bias that may be added to it.
+        gates: (B, *grid, S*G*D), the input's part of the pre-activations, with every bias that may be added to it.
         weight_hh: (S, G*D, D).
         inner_bias: (S, D), the recurrent bias of the cell's inner gate; None if it has none, or no biases.
         scans: the scan of each slot.
@@ -35,8 +35,8 @@ def scan(
         weight_is_final: no launch that may still be running writes `weight_hh`, so it may be read at once.
 
     Returns:
-        h (B, H, W, S*D), and what backward reads: c, shaped as h, if the cell has it, and the activations of the gates,
-        shaped as gates, where backward reads those instead of the gates. What is not saved is empty.
+        h (B, *grid, S*D), and what backward reads: c, shaped as h, if the cell has it, and the gates' activations,
+        shaped as gates, if backward reads those instead of the gates. What is not saved is empty.
     """
     return _scan(aligned(gates), weight_hh, inner_bias, tuple(scans), cell, save_for_backward, None, weight_is_final)
 
@@ -140,7 +140,7 @@ def scan_backward(
     For a cell without an inner gate the last one is also the gradient of a bias of the input product.
 
     Args:
-        grad_out: (B, H, W, S*D), the gradient of `out`.
+        grad_out: (B, *grid, S*D), the gradient of `out`.
         gates: what `scan` was given, or the activations that it returned.
         weight_hh: as in `scan`.
         inner_bias: as in `scan`.

@@ -5,10 +5,13 @@ another round of tuning.
 """
 
 import functools
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from sequencer2d.ops.scans import Scan
 
 # How many of the 227 KiB of shared memory that a program can have W_hh may take, for a launch to be tried at all.
 _RESIDENT_BYTES = 160 * 1024
@@ -136,7 +139,7 @@ def _register_launches(kernel: str, hidden: int, rows: int) -> tuple[RegisterLau
 def choose_shared_launches(
     kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]
 ) -> tuple[SharedLaunch, ...]:
-    """Launches of `kernel` ("forward" or "backward") for gates (B, H, W, S*G*D) and weight_hh (S, G*D, D), best first.
+    """Launches of `kernel` ("forward" or "backward") for gates (B, *grid, S*G*D) and weight_hh (S, G*D, D), best first.
 
     The table's launch comes first, then those for fewer rows. The last one reads W_hh again at each step, for devices
     whose shared memory has no room for the others.
@@ -147,8 +150,9 @@ def choose_shared_launches(
 
 def most_rows(gates: Tensor, scans: tuple[int, ...]) -> int:
     """The number of sequences of the scan that has the most."""
-    batch, height, width, _ = gates.shape
-    return max(batch * (width if scan < 2 else height) for scan in scans)
+    sizes = gates.shape[1:-1]
+    tokens = math.prod(gates.shape[:-1])
+    return max(tokens // Scan.numbered(number).walk(sizes).steps for number in scans)
 
 
 @functools.lru_cache(maxsize=1024)  # a recurrence is launched often, and small batches wait for the host

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.precision import compute_dtype
+from sequencer2d.ops.scans import Scan, is_reverse
 
 
 def rnn2d_vendor(
@@ -29,22 +30,23 @@ def rnn2d_vendor(
     for slots in runs(scans):
         flat = _flat_weights(weight_ih, weight_hh, bias_ih, bias_hh, slots)
         # The kernels take time-major sequences, (T, N, C). For the columns of one image that is the grid as it is.
-        order = (1, 0, 2, 3) if scans[slots[0]] < 2 else (2, 0, 1, 3)
-        back = (1, 0, 2, 3) if scans[slots[0]] < 2 else (1, 2, 0, 3)
-        outputs.append(_sequences(x.permute(order), flat, slots, cell, bias_ih is not None).permute(back))
+        dim = Scan.numbered(scans[slots[0]]).dim
+        hidden = _sequences(x.movedim(dim, 0), flat, slots, cell, bias_ih is not None)
+        outputs.append(hidden.movedim(0, dim))
     return outputs[0].contiguous() if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
 
 def supports(scans: Sequence[int]) -> bool:
     """Whether the vendors' functions can run the scans: each backward scan follows the forward scan of its axis."""
-    return all(scans[run[0]] % 2 == 0 for run in runs(scans))
+    return not any(is_reverse(scans[run[0]]) for run in runs(scans))
 
 
 def runs(scans: Sequence[int]) -> list[list[int]]:
     """Group the slots by calls: a forward scan, and the backward scan of the same axis if it is the next slot."""
     runs: list[list[int]] = []
-    for slot, scan in enumerate(scans):
-        if scan % 2 == 1 and runs and [scans[s] for s in runs[-1]] == [scan - 1]:
+    for slot, number in enumerate(scans):
+        scan = Scan.numbered(number)
+        if scan.reverse and runs and [scans[s] for s in runs[-1]] == [Scan(scan.axis, False).number]:
             runs[-1].append(slot)
         else:
             runs.append([slot])
@@ -59,12 +61,11 @@ def _flat_weights(
 
 
 def _sequences(x: Tensor, flat: list[Tensor], slots: Sequence[int], cell: str, has_bias: bool) -> Tensor:
-    """Run x (T, B, R, C) as B*R sequences over T; returns (T, B, R, len(slots)*D)."""
-    steps, batch, rows, channels = x.shape
-    sequences = x.reshape(steps, batch * rows, channels)
+    """Run x (T, ..., C) as sequences over T; returns (T, ..., len(slots)*D)."""
+    sequences = x.flatten(1, -2)
     hidden = flat[1].shape[-1]
     # The vendor's kernels need states of the dtype they compute in, which autocast may change.
-    zeros = sequences.new_zeros(len(slots), batch * rows, hidden, dtype=compute_dtype(x))
+    zeros = sequences.new_zeros(len(slots), sequences.shape[1], hidden, dtype=compute_dtype(x))
     state = (zeros, zeros) if CELLS[cell].has_c else zeros
     function = CELLS[cell].vendor
     assert function is not None, f"PyTorch has no function for the cell {cell}"
@@ -74,4 +75,4 @@ def _sequences(x: Tensor, flat: list[Tensor], slots: Sequence[int], cell: str, h
         # The weights are slices of one stack. cuDNN compacts them at each call, which costs little.
         warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous")
         output = function(sequences, state, flat, has_bias, 1, 0.0, train, len(slots) == 2, False)[0]
-    return output.reshape(steps, batch, rows, len(slots) * hidden)
+    return output.reshape(*x.shape[:-1], len(slots) * hidden)

@@ -25,14 +25,15 @@ def prefetch_step_inputs(
     async_copy.commit_group()
 
 
-@gluon.jit(do_not_specialize=["B", "H", "W"])
+@gluon.jit(do_not_specialize=common.GRID)
 def backward_kernel(
-    grad_out, activations, weight, cells, grad_gates, B, H, W,
+    grad_out, activations, weight, cells, grad_gates,
+    tokens, steps_0, stride_0, steps_1, stride_1, steps_2, stride_2,
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
     APPROX_TANH: gl.constexpr, STAGES: gl.constexpr, COPY: gl.constexpr, COPY_UNITS: gl.constexpr,
     GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr,
 ):  # fmt: skip
-    """activations, grad_gates (B, H, W, S*G*D), weight (S, G*D, D), grad_out, cells (B, H, W, S*D)."""
+    """activations, grad_gates (B, *grid, S*G*D), weight (S, G*D, D), grad_out, cells (B, *grid, S*D)."""
     G: gl.constexpr = common.GATES
     U: gl.constexpr = 8 * NW
     M: gl.constexpr = G * U
@@ -42,7 +43,8 @@ def backward_kernel(
     dtype: gl.constexpr = activations.dtype.element_ty
 
     slot = gl.program_id(1)
-    steps, rows, walk = common.scan_geometry(slot, B, H, W, SCANS, True)
+    axes = (steps_0, stride_0, steps_1, stride_1, steps_2, stride_2)
+    steps, rows, walk = common.scan_geometry(slot, tokens, axes, SCANS, True)
     delta = walk[3]
     first, first_unit = slot * (G * D), slot * D
 

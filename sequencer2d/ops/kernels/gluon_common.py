@@ -10,6 +10,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
 GATES = gl.constexpr(4)
+GRID = ["tokens", "steps_0", "stride_0", "steps_1", "stride_1", "steps_2", "stride_2"]
 
 # Triton 3.9 renamed the copy from global to shared memory; the old name raises an error there.
 copy_async = async_copy.async_load if hasattr(async_copy, "async_load") else async_copy.async_copy_global_to_shared
@@ -38,23 +39,23 @@ def sigmoid(x, APPROX_TANH: gl.constexpr):
 
 
 @gluon.jit
-def scan_geometry(slot, B, H, W, SCANS: gl.constexpr, LAST_FIRST: gl.constexpr):
+def scan_geometry(slot, tokens, axes, SCANS: gl.constexpr, LAST_FIRST: gl.constexpr):
     """The scan of a slot: (steps, rows, walk). `walk` is what `locate` and `advance` take.
 
-    Rows are the scan's sequences: columns of the grid for vertical scans, lines for horizontal ones. SCANS packs the
-    scans' numbers, two bits a slot. LAST_FIRST: start at the scan's last step, as backward does.
+    Rows are the scan's sequences. `axes` and SCANS are as in `triton_common.scan_of`. LAST_FIRST: start at the last
+    step, as backward does.
 
     walk: the number of rows that lie side by side, and three distances in tokens: from one group of such rows to the
     next, from a row's first token to its first step, and from a step to the next (negative if the scan goes back).
     """
-    scan = (SCANS >> (2 * slot)) & 3
-    vertical = scan // 2 == 0
-    steps = gl.where(vertical, H, W)
-    stride = gl.where(vertical, W, 1)
+    scan = (SCANS >> (3 * slot)) & 7
+    axis = scan // 2
+    steps = gl.where(axis == 0, axes[0], gl.where(axis == 1, axes[2], axes[4]))
+    stride = gl.where(axis == 0, axes[1], gl.where(axis == 1, axes[3], axes[5]))
     from_end = (scan % 2 == 1) != LAST_FIRST
     start = gl.where(from_end, (steps - 1) * stride, 0)
     delta = gl.where(from_end, -stride, stride).to(gl.int64)
-    return steps, B * gl.where(vertical, W, H), (stride, gl.where(vertical, H * W, W), start, delta)
+    return steps, tokens // steps, (stride, steps * stride, start, delta)
 
 
 @gluon.jit

@@ -28,14 +28,15 @@ def split_gates(sums, NW: gl.constexpr, R: gl.constexpr):
     return i, f, g, o
 
 
-@gluon.jit(do_not_specialize=["B", "H", "W"])
+@gluon.jit(do_not_specialize=common.GRID)
 def forward_kernel(
-    gates, weight, out, cells, activations, B, H, W,
+    gates, weight, out, cells, activations,
+    tokens, steps_0, stride_0, steps_1, stride_1, steps_2, stride_2,
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
     SAVE: gl.constexpr, APPROX_TANH: gl.constexpr, EARLY_START: gl.constexpr, STAGES: gl.constexpr, READ: gl.constexpr,
     COPY: gl.constexpr, COPY_UNITS: gl.constexpr, GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr,
 ):  # fmt: skip
-    """gates (B, H, W, S*G*D), weight (S, G*D, D), out (B, H, W, S*D); if SAVE, cells as out, activations as gates.
+    """gates (B, *grid, S*G*D), weight (S, G*D, D), out (B, *grid, S*D); if SAVE, cells as out, activations as gates.
 
     EARLY_START: the launch starts before the previous one has ended, reads W_hh, and then waits for that end. It lets
     the next launch start at once, too, so several may run at the same time; none of them may write W_hh.
@@ -50,7 +51,8 @@ def forward_kernel(
     dtype: gl.constexpr = gates.dtype.element_ty
 
     slot = gl.program_id(1)
-    steps, rows, walk = common.scan_geometry(slot, B, H, W, SCANS, False)
+    axes = (steps_0, stride_0, steps_1, stride_1, steps_2, stride_2)
+    steps, rows, walk = common.scan_geometry(slot, tokens, axes, SCANS, False)
     delta = walk[3]
     first, first_unit = slot * (G * D), slot * D
 

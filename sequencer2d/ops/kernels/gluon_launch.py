@@ -6,7 +6,7 @@ from torch import Tensor
 from triton.experimental.gluon import language as gl
 
 from sequencer2d.ops.kernels import gluon_backward, gluon_forward, launching
-from sequencer2d.ops.kernels.triton_launch import pack_scans
+from sequencer2d.ops.kernels.triton_launch import grid_arguments, pack_scans
 from sequencer2d.ops.tuning import RegisterLaunch, most_rows
 
 
@@ -24,7 +24,7 @@ def launch_forward(
     """Run the forward kernel.
 
     Args:
-        gates: (B, H, W, S*G*D), the gates' pre-activations from the input.
+        gates: (B, *grid, S*G*D), the gates' pre-activations from the input.
         weight_hh: (S, G*D, D).
         scans: the scan of each slot.
         save: whether to write what backward reads.
@@ -35,12 +35,11 @@ def launch_forward(
             to the same place, and no other program reads it.
 
     Returns:
-        out (B, H, W, S*D); the cell states, shaped as out, and the activations, shaped as gates, both empty unless
+        out (B, *grid, S*D); the cell states, shaped as out, and the activations, shaped as gates, both empty unless
         saved.
     """
-    batch, height, width, _ = gates.shape
     hidden = weight_hh.shape[-1]
-    out = gates.new_empty(batch, height, width, len(scans) * hidden)
+    out = gates.new_empty(*gates.shape[:-1], len(scans) * hidden)
     cells = torch.empty_like(out) if save else gates.new_empty(0)
     if activations is None:
         activations = torch.empty_like(gates) if save else gates.new_empty(0)
@@ -50,7 +49,7 @@ def launch_forward(
         units = 8 * launch.warps
         launching.run_kernel(
             gluon_forward.forward_kernel, (launch.programs(longest, len(scans), gates.device), len(scans)),
-            gates, weight_hh, out, cells, activations, batch, height, width,
+            gates, weight_hh, out, cells, activations, *grid_arguments(gates),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
             R=launch.rows, SAVE=save, APPROX_TANH=approximate_tanh, EARLY_START=early_start, STAGES=launch.stages,
             READ=read_layout(launch.warps, launch.rows), COPY=copy_layout(launch.warps, 4 * units),
@@ -74,8 +73,7 @@ def launch_backward(
     approximate_tanh: bool,
     grad_gates: Tensor | None = None,
 ) -> Tensor:
-    """Run the backward kernel: the gradient of the gates, (B, H, W, S*G*D). It may go where the activations are."""
-    batch, height, width, _ = activations.shape
+    """Run the backward kernel: the gradient of the gates, (B, *grid, S*G*D). It may go where the activations are."""
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(activations) if grad_gates is None else grad_gates
     longest = most_rows(activations, scans)
@@ -84,7 +82,7 @@ def launch_backward(
         units = 8 * launch.warps
         launching.run_kernel(
             gluon_backward.backward_kernel, (launch.programs(longest, len(scans), activations.device), len(scans)),
-            grad_out, activations, weight_hh, cells, grad_gates, batch, height, width,
+            grad_out, activations, weight_hh, cells, grad_gates, *grid_arguments(activations),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
             R=launch.rows, APPROX_TANH=approximate_tanh, STAGES=launch.stages,
             COPY=copy_layout(launch.warps, 4 * units), COPY_UNITS=copy_layout(launch.warps, units),

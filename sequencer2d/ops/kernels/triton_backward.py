@@ -12,9 +12,10 @@ import triton.language as tl
 from sequencer2d.ops.kernels import triton_common as common
 
 
-@triton.jit(do_not_specialize=["B", "H", "W"])
+@triton.jit(do_not_specialize=common.GRID)
 def backward_kernel(
-    grad_out, gates, weight, inner_bias, out, states, grad_gates, grad_recurrent, runtime_one, B, H, W,
+    grad_out, gates, weight, inner_bias, out, states, grad_gates, grad_recurrent, runtime_one,
+    tokens, steps_0, stride_0, steps_1, stride_1, steps_2, stride_2,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
     NK: tl.constexpr, R: tl.constexpr, CELL_BACKWARD: tl.constexpr, G: tl.constexpr, HAS_INNER_GATE: tl.constexpr,
     STATE: tl.constexpr, APPROX_TANH: tl.constexpr, PRECISION: tl.constexpr,
@@ -30,8 +31,9 @@ def backward_kernel(
     # leaves too few registers to keep h, so it is read again for each chunk.
     REREAD: tl.constexpr = False if MATMULS_FIRST else gates.dtype.element_ty == tl.float32
     slot = tl.program_id(1)
+    axes = (steps_0, stride_0, steps_1, stride_1, steps_2, stride_2)
     # `delta` leads to the previous step of the scan.
-    any_rows, steps, valid, token, delta = common.locate_rows(slot, B, H, W, SCANS, R, True)
+    any_rows, steps, valid, token, delta = common.locate_rows(slot, tokens, axes, SCANS, R, True)
     if any_rows:
         # All tensors share three offsets: this kernel is short of registers.
         column = tl.arange(0, DC)[None, :]
@@ -108,9 +110,10 @@ def backward_kernel(
             wide_row += delta * (S * D)
 
 
-@triton.jit(do_not_specialize=["tokens", "per_program", "H", "W"])
+@triton.jit(do_not_specialize=["per_program", *common.GRID])
 def weight_gradient_kernel(
-    grad_recurrent, out, partial, partial_bias, tokens, per_program, H, W,
+    grad_recurrent, out, partial, partial_bias, per_program,
+    tokens, steps_0, stride_0, steps_1, stride_1, steps_2, stride_2,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, G: tl.constexpr,
     ROWS: tl.constexpr, TOKENS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -121,7 +124,8 @@ def weight_gradient_kernel(
     fp32: the sums of grad_recurrent alone.
     """
     slot = tl.program_id(1)
-    axis, backward, steps, stride = common.scan_geometry(slot, H, W, SCANS)
+    axes = (steps_0, stride_0, steps_1, stride_1, steps_2, stride_2)
+    steps, stride, backward = common.scan_of(slot, axes, SCANS)
     row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
     delta = tl.where(backward, stride, -stride)
     first = tl.where(backward, steps - 1, 0)
@@ -136,7 +140,7 @@ def weight_gradient_kernel(
     for start in range(begin, end, TOKENS):
         token = start + tl.arange(0, TOKENS)
         real = token < end
-        position = tl.where(axis == 0, (token // W) % H, token % W)
+        position = token // stride % steps
         wide = token.to(tl.int64)
         grads = tl.load(
             grad_recurrent + wide[:, None] * (S * G * D) + slot * (G * D) + row[None, :],

@@ -1,8 +1,8 @@
 """What the Triton kernels share: activations, weight tiles, gate layout and the addressing of scans. Device code.
 
 Suffixes: R rows of a tile, S scans, G gates, D hidden units, DC hidden units of a chunk, NC chunks, KC inputs of one
-product with W_hh, NK such products a chunk, GP gates padded to a power of two. A row is one sequence: a column of the
-grid for vertical scans, a line for horizontal ones.
+product with W_hh, NK such products a chunk, GP gates padded to a power of two. A row is one sequence of a scan: in an
+image's grid a column for vertical scans, a line for horizontal ones.
 
 Tiles must have sizes that are powers of two, and hidden sizes such as 48 and 96 are not. So D is cut into NC chunks of
 DC units: three chunks of 16 or 32 waste nothing, where padding to 64 or 128 would cost 1.8 times the products.
@@ -11,6 +11,9 @@ DC units: three chunks of 16 or 32 waste nothing, where padding to 64 or 128 wou
 import triton
 import triton.language as tl
 
+# The arguments that say what a grid looks like: its tokens, and steps and stride of each of three axes (see `scans`).
+# They are not specialized, so that one binary serves all grids.
+GRID = ["tokens", "steps_0", "stride_0", "steps_1", "stride_1", "steps_2", "stride_2"]
 # The state that the backward step of a cell reads.
 NO_STATE = tl.constexpr(0)
 STATE_H = tl.constexpr(1)
@@ -43,19 +46,21 @@ def sigmoid(x, APPROX_TANH: tl.constexpr):
 
 
 @triton.jit
-def scan_geometry(slot, H, W, SCANS: tl.constexpr):
-    """The scan of a slot: (axis, whether it runs backward, its steps, the tokens between two steps).
+def scan_of(slot, axes, SCANS: tl.constexpr):
+    """The scan of a slot: (its steps, the distance in tokens between two steps, whether it runs backward).
 
-    SCANS packs the scans' numbers, two bits a slot.
+    `axes` is a tuple of steps and stride of each of three axes. SCANS packs the scans' numbers, three bits a slot.
     """
-    scan = (SCANS >> (2 * slot)) & 3
+    scan = (SCANS >> (3 * slot)) & 7
     axis = scan // 2
-    return axis, scan % 2 == 1, tl.where(axis == 0, H, W), tl.where(axis == 0, W, 1)
+    steps = tl.where(axis == 0, axes[0], tl.where(axis == 1, axes[2], axes[4]))
+    stride = tl.where(axis == 0, axes[1], tl.where(axis == 1, axes[3], axes[5]))
+    return steps, stride, scan % 2 == 1
 
 
 @triton.jit
-def locate_rows(slot, B, H, W, SCANS: tl.constexpr, R: tl.constexpr, LAST_FIRST: tl.constexpr):
-    """Locate the rows of a program in the flattened (B, H, W) grid.
+def locate_rows(slot, tokens, axes, SCANS: tl.constexpr, R: tl.constexpr, LAST_FIRST: tl.constexpr):
+    """Locate the rows of a program in the flattened grid of all images' tokens. `axes`: see `scan_of`.
 
     LAST_FIRST: start at the scan's last step and go back to its first, as backward does.
 
@@ -63,15 +68,15 @@ def locate_rows(slot, B, H, W, SCANS: tl.constexpr, R: tl.constexpr, LAST_FIRST:
         Whether the program has any row; the number of steps; which rows exist, (R, 1); the token of each row's first
         step, int64 (R,); `delta`, the signed distance in tokens from a step to the next.
     """
-    axis, backward, steps, stride = scan_geometry(slot, H, W, SCANS)
-    total = B * tl.where(axis == 0, W, H)
+    steps, stride, backward = scan_of(slot, axes, SCANS)
+    total = tokens // steps
     first = tl.program_id(0) * R
     rows = first + tl.arange(0, R)
     valid = (rows < total)[:, None]
     rows = tl.minimum(rows, total - 1)
-    outer = tl.where(axis == 0, H * W, W)
+    group = steps * stride
     from_end = backward != LAST_FIRST
-    token = (rows // stride).to(tl.int64) * outer + rows % stride + tl.where(from_end, (steps - 1) * stride, 0)
+    token = (rows // stride).to(tl.int64) * group + rows % stride + tl.where(from_end, (steps - 1) * stride, 0)
     return first < total, steps, valid, token, tl.where(from_end, -stride, stride).to(tl.int64)
 
 

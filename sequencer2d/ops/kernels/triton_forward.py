@@ -12,21 +12,23 @@ import triton.language as tl
 from sequencer2d.ops.kernels import triton_common as common
 
 
-@triton.jit(do_not_specialize=["B", "H", "W"])
+@triton.jit(do_not_specialize=common.GRID)
 def forward_kernel(
-    gates, weight, inner_bias, out, cells, B, H, W,
+    gates, weight, inner_bias, out, cells,
+    tokens, steps_0, stride_0, steps_1, stride_1, steps_2, stride_2,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr,
     R: tl.constexpr, CELL_FORWARD: tl.constexpr, G: tl.constexpr, HAS_INNER_GATE: tl.constexpr, SAVE: tl.constexpr,
     APPROX_TANH: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr, STAGES: tl.constexpr,
     MATMULS_FIRST: tl.constexpr,
 ):  # fmt: skip
-    """gates (B, H, W, S*G*D), weight (S, G*D, D), inner_bias (S, D), out (B, H, W, S*D); if SAVE, cells as out.
+    """gates (B, *grid, S*G*D), weight (S, G*D, D), inner_bias (S, D), out (B, *grid, S*D); if SAVE, cells as out.
 
     Beside h the kernel carries an fp32 state: c, or h itself before rounding for a cell without c. CELL_FORWARD is one
     of the device functions of `triton_cells`. inner_bias is read if HAS_INNER_GATE.
     """
     slot = tl.program_id(1)
-    any_rows, steps, valid, token, delta = common.locate_rows(slot, B, H, W, SCANS, R, False)
+    axes = (steps_0, stride_0, steps_1, stride_1, steps_2, stride_2)
+    any_rows, steps, valid, token, delta = common.locate_rows(slot, tokens, axes, SCANS, R, False)
     if any_rows:
         column = tl.arange(0, DC)[None, :]
         bias_rows = inner_bias + slot * D + column

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.kernels import launching, triton_backward, triton_common, triton_forward
+from sequencer2d.ops.scans import Scan
 from sequencer2d.ops.tuning import SharedLaunch, most_rows, multiprocessors
 
 # The weight gradient's launch: tokens and rows of a tile (wgmma needs 64 rows), and programs on a multiprocessor. All
@@ -31,17 +33,16 @@ def launch_forward(
     approximate_tanh: bool,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
-    """Run the forward kernel: out (B, H, W, S*D), and the cell states, shaped as out if saved and otherwise empty."""
-    batch, height, width, _ = gates.shape
+    """Run the forward kernel: out (B, *grid, S*D), and the cell states, shaped as out if saved and otherwise empty."""
     hidden = weight_hh.shape[-1]
-    out = gates.new_empty(batch, height, width, len(scans) * hidden)
+    out = gates.new_empty(*gates.shape[:-1], len(scans) * hidden)
     cells = torch.empty_like(out) if save_cells else gates.new_empty(0)
     longest = most_rows(gates, scans)
 
     def start(launch: SharedLaunch) -> None:
         launching.run_kernel(
             triton_forward.forward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
-            gates, weight_hh, weight_hh if inner_bias is None else inner_bias, out, cells, batch, height, width,
+            gates, weight_hh, weight_hh if inner_bias is None else inner_bias, out, cells, *grid_arguments(gates),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             R=launch.rows, CELL_FORWARD=device_function(cell, "forward"), G=CELLS[cell].gates,
             HAS_INNER_GATE=CELLS[cell].inner_gate is not None, SAVE=save_cells, APPROX_TANH=approximate_tanh,
@@ -68,11 +69,10 @@ def launch_backward(
     approximate_tanh: bool,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
-    """Run the backward kernel: the gradients of the gates and of the recurrent products, both (B, H, W, S*G*D).
+    """Run the backward kernel: the gradients of the gates and of the recurrent products, both (B, *grid, S*G*D).
 
     They are the same tensor unless the cell has an inner gate.
     """
-    batch, height, width, _ = gates.shape
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(gates)
     grad_recurrent = grad_gates if CELLS[cell].inner_gate is None else torch.empty_like(gates)
@@ -83,7 +83,7 @@ def launch_backward(
         launching.run_kernel(
             triton_backward.backward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
             grad_out, gates, weight_hh, weight_hh if inner_bias is None else inner_bias, out,
-            cells if CELLS[cell].has_c else out, grad_gates, grad_recurrent, 1.0, batch, height, width,
+            cells if CELLS[cell].has_c else out, grad_gates, grad_recurrent, 1.0, *grid_arguments(gates),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             KC=inputs, NK=triton.cdiv(hidden, inputs), R=launch.rows,
             CELL_BACKWARD=device_function(cell, "backward"), G=CELLS[cell].gates,
@@ -100,8 +100,7 @@ def launch_weight_gradient(
     grad_recurrent: Tensor, out: Tensor, *, scans: tuple[int, ...], hidden: int, cell: str, precision: str
 ) -> tuple[Tensor, Tensor]:
     """The gradients of W_hh, fp32 (S, G*D, D), and of a bias inside the recurrent product, fp32 (S, G*D)."""
-    batch, height, width, _ = out.shape
-    tokens, gates = batch * height * width, CELLS[cell].gates
+    tokens, gates = math.prod(out.shape[:-1]), CELLS[cell].gates
     row_tiles = triton.cdiv(gates * hidden, WEIGHT_ROWS)
     splits = max(WEIGHT_PROGRAMS_PER_SM * multiprocessors(out.device) // (len(scans) * row_tiles), 1)
     per_program = max(triton.cdiv(triton.cdiv(tokens, splits), WEIGHT_TOKENS), 1) * WEIGHT_TOKENS
@@ -114,7 +113,7 @@ def launch_weight_gradient(
     def start(stages: int) -> None:
         launching.run_kernel(
             triton_backward.weight_gradient_kernel, grid,
-            grad_recurrent, out, partial, partial_bias, tokens, per_program, height, width,
+            grad_recurrent, out, partial, partial_bias, per_program, *grid_arguments(out),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
             ROWS=WEIGHT_ROWS, TOKENS=WEIGHT_TOKENS, PRECISION=precision, num_warps=4, num_stages=stages,
         )  # fmt: skip
@@ -146,5 +145,13 @@ def state_read_in_backward(cell: str) -> int:
 
 
 def pack_scans(scans: tuple[int, ...]) -> int:
-    """Two bits a slot, slot 0 in the lowest."""
-    return sum(scan << (2 * slot) for slot, scan in enumerate(scans))
+    """The scans' numbers as the kernels read them: three bits a slot, slot 0 in the lowest."""
+    return sum(number << (3 * slot) for slot, number in enumerate(scans))
+
+
+def grid_arguments(tokens: Tensor) -> tuple[int, ...]:
+    """What the kernels know of the grid of (B, *grid, C): its tokens, and steps and stride of each of three axes."""
+    sizes = tokens.shape[1:-1]
+    walks = [Scan(axis, False).walk(sizes) for axis in range(len(sizes))]
+    numbers = [number for walk in walks for number in (walk.steps, walk.stride)]
+    return math.prod(tokens.shape[:-1]), *numbers, *[1] * (6 - len(numbers))
