@@ -1,4 +1,4 @@
-"""Times the fused recurrence alone, over launch configurations, for the table in `sequencer2d/ops/tuning.py`.
+"""Times the fused recurrence alone, over launch configurations, for the table in `sequencer2d/ops/launches.py`.
 
     python -m benchmarks.kernels.recurrence [--only forward] [--hidden 96 48] [--output FILE]
 
@@ -20,7 +20,7 @@ import torch
 from benchmarks.record import command_line, origin, write_result
 from sequencer2d.ops import reference, scan_kernels
 from sequencer2d.ops.kernels import gluon_launch, triton_launch
-from sequencer2d.ops.tuning import RegisterLaunch, SharedLaunch
+from sequencer2d.ops.launches import RegisterLaunch, SharedLaunch
 
 NAME = "recurrence"
 SCRIPT = "benchmarks.kernels.recurrence"

@@ -14,7 +14,7 @@ from torch.fx.experimental import _config as shape_config
 from sequencer2d.errors import ConfigError
 from sequencer2d.models.inference import is_block
 from sequencer2d.nn.inference import InPlaceBlock, PackedRNN2D, PatchLinear
-from sequencer2d.ops.tuning import MAX_SMALL_BATCH
+from sequencer2d.ops.targets import max_small_batch
 
 # The modes of torch.compile, and the mode that takes its place: without CUDA graphs of the compiler's own, which would
 # overwrite what a call returned and cannot be captured in another graph.
@@ -70,8 +70,8 @@ def compile_regions(model: nn.Module, mode: str | None) -> bool:
 class _AnySize:
     """Layers of one kind, (module, x) to what it returns, compiled for x of any sizes.
 
-    The compiler begins anew for a size of 1 and for more values than our kernels for few take; past its limit, layers
-    run uncompiled.
+    The compiler starts again for a size of 1 and for batches that are too large for our kernels of small batches. Past
+    its limit of recompilations, layers run uncompiled.
     """
 
     def __init__(self, mode: str | None) -> None:
@@ -85,7 +85,11 @@ class _AnySize:
             # Outside compiled code: PyTorch 2.11 compiles no cut if the first size needs none, and takes the pixels
             # beyond whole patches of later sizes for tokens. Contiguous, as strides are conditions of compiled code.
             x = module.fit(x).contiguous()
-        pattern = (x.dtype, x.numel() > MAX_SMALL_BATCH, *(size == 1 for size in x.shape))
+        pattern = (
+            x.dtype,
+            x.numel() > max_small_batch(x.device.type, x.device.index),
+            *(size == 1 for size in x.shape),
+        )
         if pattern in self._known:
             return self._run(module, x)
         # Sizes that are equal in the first input may differ in the next: without this, a square would be special.

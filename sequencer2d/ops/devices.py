@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
+from sequencer2d.ops import targets
 
-FIRST_CAPABILITY = (8, 0)
 _RULED_OUT: dict[Hashable, str] = {}
 
 
@@ -46,24 +46,24 @@ def _ask(family: str, device: str, index: int | None) -> str | None:
         return "Triton's interpreter does not run it" if family == "registers" else _import(family)
     if device != "cuda":
         return f"the input is on {device}, it needs a CUDA device"
-    if torch.version.hip is not None:
-        return "the kernels are for NVIDIA's GPUs, this PyTorch is built for AMD's"
     if not torch.cuda.is_available():
         return "there is no CUDA device"
-    if torch.cuda.get_device_capability(index) < FIRST_CAPABILITY:
-        return "it needs a GPU of compute capability 8.0 (Ampere) or newer"
+    if targets.find(device, index) is None:
+        reason = targets.missing(index)
+        if family == "shared":
+            warnings.warn(f"recurrences run the vendor's kernels: {reason}", RuntimeWarning, stacklevel=2)
+        return reason
     return _import(family) or _compile(family, index)
 
 
-@functools.cache
 def starts_early(device: torch.device) -> bool:
     """Whether a launch can start before the previous one has ended, and wait for that end itself."""
-    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+    return targets.of(device).starts_early
 
 
 def approximates_tanh(tensor: Tensor) -> bool:
     """Whether the kernels use the hardware's tanh: its error, 2^-11, is below the rounding of bf16 alone."""
-    return tensor.dtype is torch.bfloat16 and tensor.is_cuda
+    return tensor.dtype is torch.bfloat16 and targets.of(tensor.device).inline_ptx
 
 
 def current(tensor: Tensor) -> torch.cuda.device:
@@ -136,7 +136,7 @@ def _operands(device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _compile_shared(device: torch.device) -> None:
     from sequencer2d.ops.kernels import triton_launch
-    from sequencer2d.ops.tuning import SharedLaunch
+    from sequencer2d.ops.launches import SharedLaunch
 
     gates, weight = _operands(device)
     options: dict[str, Any] = {"scans": (0, 1, 2, 3), "cell": "lstm", "precision": "tf32x3"}
@@ -148,7 +148,7 @@ def _compile_shared(device: torch.device) -> None:
 
 def _compile_registers(device: torch.device) -> None:
     from sequencer2d.ops.kernels import gluon_launch
-    from sequencer2d.ops.tuning import RegisterLaunch
+    from sequencer2d.ops.launches import RegisterLaunch
 
     gates, weight = _operands(device)
     options: dict[str, Any] = {

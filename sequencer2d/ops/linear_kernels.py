@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sequencer2d.ops import devices, tuning
+from sequencer2d.ops import devices, targets
 
 _PROBLEM = "products of small batches,"
 
@@ -19,7 +19,7 @@ def is_small_batch(stream: Tensor, x: Tensor) -> bool:
         and x.dtype == stream.dtype
         and x.dtype in (torch.float16, torch.bfloat16)
         and x.shape[-1] % 16 == 0
-        and stream.numel() <= tuning.MAX_SMALL_BATCH
+        and stream.numel() <= targets.max_small_batch(stream.device.type, stream.device.index)
         and (torch.compiler.is_compiling() or devices.ruled_out(_PROBLEM, x.dtype, x.device) is None)
     )
 
@@ -31,7 +31,7 @@ def rule_out(x: Tensor, error: Exception) -> None:
 
 def normed_linear_pays(x: Tensor) -> bool:
     """Whether a layer norm and a product of tokens x (..., C) are faster in one launch than in two."""
-    return is_small_batch(x, x) and x.shape[-1] <= tuning.MAX_NORMED_CHANNELS
+    return is_small_batch(x, x) and x.shape[-1] <= targets.max_normed_channels(x.device.type, x.device.index)
 
 
 def normed_linear(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, gelu: bool) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from sequencer2d.ops import devices, tuning
+from sequencer2d.ops import devices, targets, tuning
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.precision import float32_product_precision
 
@@ -101,11 +101,12 @@ def runs_in_registers(gates: Tensor, weight_hh: Tensor, cell: str, save_activati
     if gates.device.type != "cuda" or gates.dtype not in (torch.float16, torch.bfloat16):
         return False
     hidden = int(weight_hh.shape[-1])  # a compiler's symbol if dynamic shapes were asked for
-    if hidden not in tuning.REGISTER_RESIDENT_HIDDEN:
-        return False
-    if save_activations and hidden < tuning.MIN_HIDDEN_TO_SAVE_ACTIVATIONS:
-        return False
     if devices.problem("registers", gates.device.type, gates.device.index) is not None:
+        return False
+    launches = targets.of(gates.device).launches
+    if not launches.runs_in_registers(hidden):
+        return False
+    if save_activations and hidden < launches.min_hidden_to_save_activations:
         return False
     return devices.ruled_out(*_registers_key(gates, weight_hh)) is None
 
@@ -224,7 +225,7 @@ def recompute_scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`scan_backward` from h alone. If the cell has a state c, forward runs again for it.
 
-    To save memory, activations overwrite the gates wherever the kernels can do so. `MIN_HIDDEN_TO_SAVE_ACTIVATIONS`,
+    To save memory, activations overwrite the gates wherever the kernels can do so. `min_hidden_to_save_activations`,
     a question of speed, does not apply.
     """
     cells, gates_are_activations = out, False

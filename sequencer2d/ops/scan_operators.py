@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sequencer2d.ops import devices, reference, scan_kernels
+from sequencer2d.ops import devices, reference, scan_kernels, targets
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.custom_operator import Operator
 from sequencer2d.ops.vendor_operators import vjp
@@ -93,7 +93,8 @@ def _kernels_or_reference(
     cell: str,
 ) -> Any:
     """Run the kernels. Where there are none, or they do not compile, run the reference; `rnn2d` then avoids them."""
-    if gates.is_cuda or devices.interpreting():
+    target = targets.find(gates.device.type, gates.device.index)
+    if target is not None and (gates.is_cuda or devices.interpreting()):
         try:
             return kernels(*arguments)
         except devices.CompileError as error:

@@ -1,65 +1,15 @@
-"""SharedLaunch configurations of the fused recurrence: a fixed table by hidden size, kernel and number of rows.
-
-A table beats autotuning here. An autotuner's key would have to hold the batch, so each new batch size would stall for
-another round of tuning.
-"""
+"""Chooses launches from a device's table: by kernel, hidden size and number of rows, best first."""
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from sequencer2d.ops import targets
+from sequencer2d.ops.launches import LaunchTable, RegisterLaunch, SharedLaunch
 from sequencer2d.ops.scans import Scan
-
-# How many of the 227 KiB of shared memory that a program can have W_hh may take, for a launch to be tried at all.
-_RESIDENT_BYTES = 160 * 1024
-
-
-@dataclass(frozen=True)
-class SharedLaunch:
-    """How a kernel with W_hh in shared memory is launched.
-
-    Attributes:
-        rows: the rows of a tile.
-        chunk: the hidden units that are computed together.
-        warps: the warps of a program.
-        resident: whether W_hh stays on the chip. Otherwise it is read at each step.
-        stages: the stages of the pipeline that copies a step's inputs to shared memory (1: no pipeline).
-        product_inputs: in backward, the inputs of one product with W_hh, a power of two times the chunk (None: 1).
-        matmuls_first: whether the products of all chunks with W_hh come before the first activation. In small batches
-            the two then overlap, at the cost of registers.
-    """
-
-    rows: int
-    chunk: int
-    warps: int
-    resident: bool = True
-    stages: int = 2
-    product_inputs: int | None = None
-    matmuls_first: bool = True
-
-
-@dataclass(frozen=True)
-class RegisterLaunch:
-    """How a kernel with W_hh in registers is launched.
-
-    Attributes:
-        rows: the rows of a tile, a multiple of eight in forward and of sixteen in backward.
-        warps: the warps of a program. A chunk has eight units for each warp.
-        stages: the stages of the ring in shared memory that a step's inputs are copied to.
-        programs_per_sm: the programs that run on one multiprocessor at a time.
-    """
-
-    rows: int
-    warps: int
-    stages: int
-    programs_per_sm: int
-
-    def programs(self, rows: int, scans: int, device: torch.device) -> int:
-        """Programs of each scan for `rows` rows: one for each tile, but no more than the device runs at a time."""
-        return min(-(-rows // self.rows), max(self.programs_per_sm * multiprocessors(device) // scans, 1))
 
 
 @functools.cache
@@ -70,69 +20,22 @@ def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-# (kernel, hidden units): launches with the smallest number of rows that each is for, largest first. Measured on an H200
-# in bf16 by benchmarks/kernels/recurrence.py. Small batches take small tiles, so that every multiprocessor gets one.
-_SHARED_TABLE = {
-    ("forward", 96): ((2048, SharedLaunch(32, 32, 4)), (0, SharedLaunch(16, 32, 4, stages=3))),
-    ("forward", 64): ((0, SharedLaunch(16, 64, 4, stages=3)),),
-    ("forward", 48): (
-        (4096, SharedLaunch(32, 16, 2, stages=4)),
-        (1024, SharedLaunch(16, 16, 2, stages=3)),
-        (0, SharedLaunch(16, 64, 4, stages=3)),
-    ),
-    ("backward", 96): ((0, SharedLaunch(16, 32, 4, stages=3, matmuls_first=False)),),
-    ("backward", 64): (
-        (2048, SharedLaunch(64, 32, 4, stages=3, product_inputs=64, matmuls_first=False)),
-        (0, SharedLaunch(16, 32, 4, stages=3, matmuls_first=False)),
-    ),
-    ("backward", 48): (
-        (4096, SharedLaunch(64, 16, 4, product_inputs=64)),
-        (2048, SharedLaunch(64, 16, 4, stages=3, product_inputs=64)),
-        (1024, SharedLaunch(32, 16, 2, stages=3)),
-        (0, SharedLaunch(16, 64, 4, stages=3, matmuls_first=False)),
-    ),
-}
-_OTHERS = {
-    "forward": ((1024, SharedLaunch(32, 32, 4)), (0, SharedLaunch(16, 32, 4))),
-    "backward": (
-        (1024, SharedLaunch(64, 32, 4, matmuls_first=False)),
-        (0, SharedLaunch(16, 32, 4, matmuls_first=False)),
-    ),
-}
-# (kernel, hidden units): as above, for the LSTM in 16 bits with W_hh in registers. They have room for 128 units; sizes
-# that are missing here were not timed. "training" is forward that saves what backward reads.
-_REGISTER_TABLE = {
-    ("forward", 96): ((0, RegisterLaunch(8, 4, 4, 2)),),
-    ("forward", 64): ((0, RegisterLaunch(8, 4, 3, 4)),),
-    ("forward", 48): ((2048, RegisterLaunch(16, 2, 3, 4)), (0, RegisterLaunch(8, 2, 3, 6))),
-    ("training", 96): ((0, RegisterLaunch(8, 4, 4, 2)),),
-    ("training", 64): ((1024, RegisterLaunch(16, 8, 3, 2)), (0, RegisterLaunch(8, 4, 3, 3))),
-    ("training", 48): ((0, RegisterLaunch(8, 2, 3, 4)),),
-    ("backward", 96): ((0, RegisterLaunch(16, 4, 3, 2)),),
-    ("backward", 64): ((0, RegisterLaunch(16, 8, 3, 2)),),
-    ("backward", 48): ((0, RegisterLaunch(16, 2, 3, 4)),),
-}
-REGISTER_RESIDENT_HIDDEN = frozenset(hidden for _, hidden in _REGISTER_TABLE)
-# From this size on, the gates' activations are saved for backward. With fewer units all kernels wait for memory, and
-# activations are more to write. At 64 units saving costs 3 or 4 % in large batches and gains 15 to 35 % in small ones.
-MIN_HIDDEN_TO_SAVE_ACTIVATIONS = 64
-# Values of the residual stream up to which the fused products are faster than the vendor's: those of one image of
-# 224 x 224 pixels in the first stage, of two after it (not timed).
-MAX_SMALL_BATCH = 1024 * 192
-# The most channels for which a layer norm and a product fit into one launch.
-MAX_NORMED_CHANNELS = 384
+def programs(launch: RegisterLaunch, rows: int, scans: int, device: torch.device) -> int:
+    """Programs of each scan for `rows` rows: one for each tile, but no more than the device runs at a time."""
+    return min(-(-rows // launch.rows), max(launch.programs_per_sm * multiprocessors(device) // scans, 1))
 
 
 def choose_register_launches(
     kernel: str, gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...]
 ) -> tuple[RegisterLaunch, ...]:
     """As `choose_shared_launches`, for kernels with W_hh in registers."""
-    return _register_launches(kernel, weight_hh.shape[-1], most_rows(gates, scans))
+    table = targets.of(gates.device).launches
+    return _register_launches(table, kernel, weight_hh.shape[-1], most_rows(gates, scans))
 
 
 @functools.lru_cache(maxsize=1024)
-def _register_launches(kernel: str, hidden: int, rows: int) -> tuple[RegisterLaunch, ...]:
-    fitting = [launch for least, launch in _REGISTER_TABLE[kernel, hidden] if rows >= least]
+def _register_launches(table: LaunchTable, kernel: str, hidden: int, rows: int) -> tuple[RegisterLaunch, ...]:
+    fitting = [launch for least, launch in table.registers[kernel, hidden] if rows >= least]
     return *fitting, replace(fitting[-1], stages=2)
 
 
@@ -145,7 +48,8 @@ def choose_shared_launches(
     whose shared memory has no room for the others.
     """
     _, width, hidden = weight_hh.shape
-    return _shared_launches(kernel, hidden, width // hidden, most_rows(gates, scans), gates.dtype)
+    table = targets.of(gates.device).launches
+    return _shared_launches(table, kernel, hidden, width // hidden, most_rows(gates, scans), gates.dtype)
 
 
 def most_rows(gates: Tensor, scans: tuple[int, ...]) -> int:
@@ -156,7 +60,9 @@ def most_rows(gates: Tensor, scans: tuple[int, ...]) -> int:
 
 
 @functools.lru_cache(maxsize=1024)  # a recurrence is launched often, and small batches wait for the host
-def _shared_launches(kernel: str, hidden: int, gates: int, rows: int, dtype: torch.dtype) -> tuple[SharedLaunch, ...]:
+def _shared_launches(
+    table: LaunchTable, kernel: str, hidden: int, gates: int, rows: int, dtype: torch.dtype
+) -> tuple[SharedLaunch, ...]:
     chunk = _chunk(hidden)
     last = SharedLaunch(16, chunk, 4, resident=False, stages=1, matmuls_first=False)
     if dtype == torch.float32:
@@ -166,12 +72,12 @@ def _shared_launches(kernel: str, hidden: int, gates: int, rows: int, dtype: tor
         across = max(last.product_inputs or 0, last.chunk)
         tiles = -(-hidden // last.chunk) * last.chunk * -(-hidden // across) * across * (1 if gates == 1 else 4)
         staged = tiles * dtype.itemsize * (2 if kernel == "backward" else 1)
-        return (replace(last, stages=2), last) if staged <= _RESIDENT_BYTES else (last,)
+        return (replace(last, stages=2), last) if staged <= table.resident_bytes else (last,)
     found = []
-    for least, entry in _SHARED_TABLE.get((kernel, hidden), _OTHERS[kernel]):
-        launch = entry if (kernel, hidden) in _SHARED_TABLE else _adapted(entry, kernel, hidden, chunk)
+    for least, entry in table.shared.get((kernel, hidden), table.shared_default[kernel]):
+        launch = entry if (kernel, hidden) in table.shared else _adapted(entry, kernel, hidden, chunk)
         padded = -(-hidden // launch.chunk) * launch.chunk
-        if rows >= least and gates * padded * padded * dtype.itemsize <= _RESIDENT_BYTES:
+        if rows >= least and gates * padded * padded * dtype.itemsize <= table.resident_bytes:
             found += [launch, replace(launch, stages=1)]
     return *found, last
 
@@ -188,7 +94,7 @@ def _launch_fp32(kernel: str, hidden: int, launch: SharedLaunch) -> SharedLaunch
 
 
 def _adapted(launch: SharedLaunch, kernel: str, hidden: int, chunk: int) -> SharedLaunch:
-    """A launch of `_OTHERS` for `hidden` units."""
+    """A default launch for `hidden` units."""
     # One product takes all inputs instead of one chunk's, because the cost of a product is its latency.
     inputs = max(chunk, 1 << (hidden - 1).bit_length()) if kernel == "backward" and launch.rows == 64 else None
     return replace(launch, chunk=chunk, product_inputs=inputs)

@@ -10,12 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from sequencer2d.ops import targets
+
 FEW, MANY, LINE = (1, 14, 14), (1024, 14, 14), (1, 1, 196)
+
+
+def gpu(major, minor):
+    """Compute capability, and bytes of shared memory that a program can have, of a row of the table of devices."""
+    (row,) = (row for row in targets.TARGETS if row.capability == (major, minor))
+    return 10 * major + minor, row.shared_bytes
+
+
 # (compute capability, bytes of shared memory that a program can have) and (tokens (B, H, W), D, cell, dtype): chosen so
 # that all GPUs take a minute on one core. An A100 does not hold D 96, an H200 D 128 as the table of launches has them.
 GPUS = {
     "A100": (
-        (80, 163 * 1024),
+        gpu(8, 0),
         [
             (FEW, 96, "lstm", "bfloat16"),
             (LINE, 192, "lstm", "bfloat16"),
@@ -24,9 +34,9 @@ GPUS = {
         ],
     ),
     # What the smallest shared memory takes where W_hh is in registers.
-    "RTX": ((89, 99 * 1024), [(FEW, 96, "lstm", "float16"), (FEW, 64, "lstm", "bfloat16")]),
+    "RTX": (gpu(8, 9), [(FEW, 96, "lstm", "float16"), (FEW, 64, "lstm", "bfloat16")]),
     "H200": (
-        (90, 227 * 1024),
+        gpu(9, 0),
         [
             (MANY, 96, "lstm", "bfloat16"),
             (FEW, 48, "lstm", "bfloat16"),

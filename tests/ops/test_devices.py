@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.ops import choose_implementation, devices, fused, rnn2d, scan_kernels, tuning
+from sequencer2d.ops import choose_implementation, devices, fused, rnn2d, scan_kernels, targets
 from tests.ops.problems import NAMES, make_problem, relative_errors
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
@@ -57,7 +57,7 @@ def broken(monkeypatch, *names):
 @pytest.mark.usefixtures("forgetful")
 def test_what_does_not_compile_gives_way(device, cell, part, gates, monkeypatch):
     """The first step that meets it is right, by the reference; from then on another implementation is chosen."""
-    monkeypatch.setattr(tuning, "REGISTER_RESIDENT_HIDDEN", frozenset())
+    monkeypatch.setattr(scan_kernels, "runs_in_registers", lambda *_: False)
     problem = make_problem(device, torch.float32, cell=cell, batch=1)
     expected = problem.to(torch.float64).solve("reference")
     tried = broken(monkeypatch, part)
@@ -134,10 +134,10 @@ def gpu(monkeypatch):
     compiled = []
     monkeypatch.setattr(devices, "_COMPILE", dict.fromkeys(devices._COMPILE, compiled.append))
     devices._ask.cache_clear()
-    devices.starts_early.cache_clear()
+    targets.find.cache_clear()
     yield compiled
     devices._ask.cache_clear()
-    devices.starts_early.cache_clear()
+    targets.find.cache_clear()
 
 
 def test_a_family_is_asked_once(gpu):
@@ -147,9 +147,11 @@ def test_a_family_is_asked_once(gpu):
 
 def test_amds_gpus_take_the_vendors_kernels(gpu, monkeypatch):
     monkeypatch.setattr(torch.version, "hip", "6.3", raising=False)
-    for family in ("shared", "registers", "products"):
+    with pytest.warns(RuntimeWarning, match="vendor's kernels.*AMD"):
+        assert "AMD" in devices.problem("shared", "cuda", 0)
+    for family in ("shared", "registers", "products"):  # again, and without a warning
         assert "AMD" in devices.problem(family, "cuda", 0)
-    assert not devices.starts_early(torch.device("cuda", 0))
+    assert targets.find("cuda", 0) is None
     assert not gpu
     with torch._subclasses.fake_tensor.FakeTensorMode():
         x = torch.empty(1, 2, 3, 16, device="cuda:0")
@@ -160,9 +162,39 @@ def test_amds_gpus_take_the_vendors_kernels(gpu, monkeypatch):
         assert not scan_kernels.runs_in_registers(gates, gates.new_empty(4, 4 * 96, 96), "lstm")
 
 
-def test_older_gpus_take_the_vendors_kernels(gpu, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
-    assert "8.0" in devices.problem("shared", "cuda", 0)
+@pytest.mark.parametrize("capability", [(7, 5), (13, 0)], ids=str)
+def test_gpus_without_a_row_take_the_vendors_kernels_and_say_so(gpu, capability, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    with (
+        pytest.warns(RuntimeWarning, match=r"vendor's kernels: .* 8\.0, .* this one has {}\.{}".format(*capability)),
+        torch._subclasses.fake_tensor.FakeTensorMode(),
+    ):
+        assert choose_implementation(torch.empty(1, 2, 3, 16, device="cuda:0"), 16) == "cudnn"
+    assert "this one has" in devices.problem("products", "cuda", 0)
+    assert not gpu
+
+
+@pytest.mark.parametrize("row", targets.TARGETS, ids=lambda row: row.name)
+def test_a_row_decides_what_its_gpu_runs(gpu, row, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: row.capability)
+    device = torch.device("cuda", 0)
+    assert targets.of(device) is row
+    assert devices.problem("shared", "cuda", 0) is None
+    assert devices.starts_early(device) == (row.capability >= (9, 0))
+    with torch._subclasses.fake_tensor.FakeTensorMode():
+        gates = torch.empty(1, 2, 3, 4 * 4 * 96, device=device, dtype=torch.bfloat16)
+        assert devices.approximates_tanh(gates)
+        assert not devices.approximates_tanh(gates.half())
+        assert scan_kernels.runs_in_registers(gates, gates.new_empty(4, 4 * 96, 96), "lstm", save_activations=True)
+        narrow = gates.new_empty(1, 2, 3, 4 * 4 * 48), gates.new_empty(4, 4 * 48, 48), "lstm"
+        assert scan_kernels.runs_in_registers(*narrow)
+        assert not scan_kernels.runs_in_registers(*narrow, save_activations=True)
+        assert not scan_kernels.runs_in_registers(gates, gates.new_empty(4, 4 * 80, 80), "lstm")
+
+
+def test_a_capability_has_one_row():
+    capabilities = [row.capability for row in targets.TARGETS]
+    assert capabilities == sorted(set(capabilities))
 
 
 def test_a_triton_that_lacks_a_feature_is_asked_for_it(gpu, monkeypatch):

@@ -9,6 +9,7 @@ from torch import Tensor
 from sequencer2d.errors import ImplementationError
 from sequencer2d.ops import rnn2d, scan_kernels, tuning
 from sequencer2d.ops.fused import MAX_HIDDEN_FP32
+from sequencer2d.ops.launches import H200, SharedLaunch
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
 ON_GPU = torch.cuda.is_available()
@@ -47,8 +48,8 @@ def test_larger_hidden_sizes_in_fp32(device, hidden):
 @pytest.mark.parametrize("hidden", [48, 64, 96])
 def test_launches_for_many_rows_on_few(device, hidden, monkeypatch):
     """What the table gives for many rows, which the interpreter could not compute, is right on few as well."""
-    monkeypatch.setattr(tuning, "REGISTER_RESIDENT_HIDDEN", frozenset())
-    launches = {name: (tuning._SHARED_TABLE[name, hidden][0][1],) for name in ("forward", "backward")}
+    monkeypatch.setattr(scan_kernels, "runs_in_registers", lambda *_: False)
+    launches = {name: (H200.shared[name, hidden][0][1],) for name in ("forward", "backward")}
     monkeypatch.setattr(tuning, "choose_shared_launches", lambda kernel, *_: launches[kernel])
     check(device, torch.float16, hidden=hidden, batch=1)
 
@@ -58,15 +59,15 @@ def test_launches_for_many_rows_on_few(device, hidden, monkeypatch):
 def test_products_over_several_chunks(device, cell, inputs, monkeypatch):
     """Chunks that pad 40 units to 48, products that pad them further."""
     launches = {
-        "forward": tuning.SharedLaunch(16, 16, 4),
-        "backward": tuning.SharedLaunch(64, 16, 4, product_inputs=inputs),
+        "forward": SharedLaunch(16, 16, 4),
+        "backward": SharedLaunch(64, 16, 4, product_inputs=inputs),
     }
     monkeypatch.setattr(tuning, "choose_shared_launches", lambda kernel, *_: (launches[kernel],))
     check(device, torch.float16, hidden=40, batch=1, cell=cell)
 
 
 @gpu
-@pytest.mark.parametrize("hidden", sorted(tuning.REGISTER_RESIDENT_HIDDEN))
+@pytest.mark.parametrize("hidden", sorted({hidden for _, hidden in H200.registers}))
 @pytest.mark.parametrize("gates", ["stored", "recomputed"])
 @pytest.mark.parametrize("size", [(1, 1, 1), (3, 2, 1), (2, 1, 9), (9, 5, 3), (40, 33, 28)])
 def test_w_hh_in_registers(device, hidden, gates, size):
@@ -79,7 +80,7 @@ def test_w_hh_in_registers(device, hidden, gates, size):
 @gpu
 @pytest.mark.parametrize("hidden", [48, 96])
 def test_w_hh_in_shared_memory_where_registers_would_do(device, hidden, monkeypatch):
-    monkeypatch.setattr(tuning, "REGISTER_RESIDENT_HIDDEN", frozenset())
+    monkeypatch.setattr(scan_kernels, "runs_in_registers", lambda *_: False)
     check(device, torch.bfloat16, hidden=hidden, batch=5, height=16, width=14, channels=4 * hidden)
 
 

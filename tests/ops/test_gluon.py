@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sequencer2d.ops import devices, rnn2d, scan_kernels, tuning
-from sequencer2d.ops.tuning import RegisterLaunch
+from sequencer2d.ops.launches import RegisterLaunch
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
 gluon_forward = pytest.importorskip(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import sequencer2d
 from sequencer2d.models.inference import to_inference_form
-from sequencer2d.ops import tuning
+from sequencer2d.ops import linear_kernels
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 add_linear_ = torch.ops.sequencer2d.add_linear_
@@ -184,7 +184,7 @@ def test_blocks_of_few_tokens_take_them(monkeypatch):
         model.set_implementation("reference")
         expected = model.double().eval()(x.double())
         few = relative_error(logits, expected)
-        monkeypatch.setattr(tuning, "MAX_SMALL_BATCH", 0)
+        monkeypatch.setattr(linear_kernels, "is_small_batch", lambda stream, x: False)
         others = relative_error(converted(x.half()), expected)
     assert (len(normed), len(added)) == (4, 4)
     assert few <= 2 * others < 0.01

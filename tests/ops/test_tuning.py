@@ -5,6 +5,7 @@ import torch
 
 from sequencer2d.ops import CELLS, tuning
 from sequencer2d.ops.fused import MAX_HIDDEN
+from sequencer2d.ops.launches import H200
 
 
 def choose(kernel, rows, hidden, cell="lstm", dtype=torch.bfloat16):
@@ -38,7 +39,7 @@ def test_few_rows_get_small_tiles_and_many_rows_large_ones_first():
 
 @pytest.mark.parametrize("kernel", ["forward", "training", "backward"])
 def test_launches_with_w_hh_in_registers_have_room_for_it(kernel):
-    for hidden in tuning.REGISTER_RESIDENT_HIDDEN:
+    for hidden in {hidden for _, hidden in H200.registers}:
         for rows in (1, 1024, 8192):
             gates = torch.empty(rows, 1, 1, 16 * hidden, dtype=torch.bfloat16, device="meta")
             weight_hh = torch.empty(4, 4 * hidden, hidden, device="meta")

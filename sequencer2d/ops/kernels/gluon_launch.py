@@ -7,7 +7,8 @@ from triton.experimental.gluon import language as gl
 
 from sequencer2d.ops.kernels import gluon_backward, gluon_forward, launching
 from sequencer2d.ops.kernels.triton_launch import grid_arguments, pack_scans
-from sequencer2d.ops.tuning import RegisterLaunch, most_rows
+from sequencer2d.ops.launches import RegisterLaunch
+from sequencer2d.ops.tuning import most_rows, programs
 
 
 def launch_forward(
@@ -48,7 +49,7 @@ def launch_forward(
     def start(launch: RegisterLaunch) -> None:
         units = 8 * launch.warps
         launching.run_kernel(
-            gluon_forward.forward_kernel, (launch.programs(longest, len(scans), gates.device), len(scans)),
+            gluon_forward.forward_kernel, (programs(launch, longest, len(scans), gates.device), len(scans)),
             gates, weight_hh, out, cells, activations, *grid_arguments(gates),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
             R=launch.rows, SAVE=save, APPROX_TANH=approximate_tanh, EARLY_START=early_start, STAGES=launch.stages,
@@ -81,7 +82,7 @@ def launch_backward(
     def start(launch: RegisterLaunch) -> None:
         units = 8 * launch.warps
         launching.run_kernel(
-            gluon_backward.backward_kernel, (launch.programs(longest, len(scans), activations.device), len(scans)),
+            gluon_backward.backward_kernel, (programs(launch, longest, len(scans), activations.device), len(scans)),
             grad_out, activations, weight_hh, cells, grad_gates, *grid_arguments(activations),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
             R=launch.rows, APPROX_TANH=approximate_tanh, STAGES=launch.stages,

@@ -9,16 +9,12 @@ import torch
 import triton
 from torch import Tensor
 
+from sequencer2d.ops import targets
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.kernels import launching, triton_backward, triton_common, triton_forward
+from sequencer2d.ops.launches import SharedLaunch
 from sequencer2d.ops.scans import Scan
-from sequencer2d.ops.tuning import SharedLaunch, most_rows, multiprocessors
-
-# The weight gradient's launch: tokens and rows of a tile (wgmma needs 64 rows), and programs on a multiprocessor. All
-# of those run at a time; a second round, however small, would take as long as the first.
-WEIGHT_TOKENS = 64
-WEIGHT_ROWS = 64
-WEIGHT_PROGRAMS_PER_SM = 3
+from sequencer2d.ops.tuning import most_rows, multiprocessors
 
 
 def launch_forward(
@@ -101,9 +97,10 @@ def launch_weight_gradient(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of W_hh, fp32 (S, G*D, D), and of a bias inside the recurrent product, fp32 (S, G*D)."""
     tokens, gates = math.prod(out.shape[:-1]), CELLS[cell].gates
-    row_tiles = triton.cdiv(gates * hidden, WEIGHT_ROWS)
-    splits = max(WEIGHT_PROGRAMS_PER_SM * multiprocessors(out.device) // (len(scans) * row_tiles), 1)
-    per_program = max(triton.cdiv(triton.cdiv(tokens, splits), WEIGHT_TOKENS), 1) * WEIGHT_TOKENS
+    table = targets.of(out.device).launches
+    row_tiles = triton.cdiv(gates * hidden, table.weight_rows)
+    splits = max(table.weight_programs_per_sm * multiprocessors(out.device) // (len(scans) * row_tiles), 1)
+    per_program = max(triton.cdiv(triton.cdiv(tokens, splits), table.weight_tokens), 1) * table.weight_tokens
     programs = triton.cdiv(tokens, per_program)
     partial = out.new_empty(programs, len(scans), gates * hidden, hidden, dtype=torch.float32)
     partial_bias = out.new_empty(programs, len(scans), gates * hidden, dtype=torch.float32)
@@ -115,7 +112,7 @@ def launch_weight_gradient(
             triton_backward.weight_gradient_kernel, grid,
             grad_recurrent, out, partial, partial_bias, per_program, *grid_arguments(out),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
-            ROWS=WEIGHT_ROWS, TOKENS=WEIGHT_TOKENS, PRECISION=precision, num_warps=4, num_stages=stages,
+            ROWS=table.weight_rows, TOKENS=table.weight_tokens, PRECISION=precision, num_warps=4, num_stages=stages,
         )  # fmt: skip
 
     launching.first_that_fits(("weight", hidden, len(scans), cell, out.dtype, out.device), (3, 2, 1), start)

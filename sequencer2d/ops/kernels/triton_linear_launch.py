@@ -5,11 +5,8 @@ from typing import Any
 import triton
 from torch import Tensor
 
+from sequencer2d.ops import targets
 from sequencer2d.ops.kernels import launching, triton_linear
-
-# Measured on an H200 with one image through the whole of sequencer2d_s.
-ROWS = 64
-_ADD_COLUMNS, _ADD_STAGES = 32, 4
 
 
 def launch_normed_linear(
@@ -27,14 +24,15 @@ def launch_normed_linear(
     inputs, outputs = x.shape[-1], weight.shape[0]
     out = x.new_empty(*x.shape[:-1], outputs)
     rows, chunk = x.numel() // inputs, _chunk(inputs)
+    tile_rows = targets.of(x.device).launches.linear_rows
     columns, warps = (128, 4) if inputs <= 192 else (64, 8)
     if out.numel():
         with launching.compiling("normed linear", inputs, x.dtype):
             launching.run_kernel(
-                triton_linear.normed_linear_kernel, (triton.cdiv(outputs, columns), triton.cdiv(rows, ROWS)),
+                triton_linear.normed_linear_kernel, (triton.cdiv(outputs, columns), triton.cdiv(rows, tile_rows)),
                 x, shift, weight, bias, out, rows, outputs, eps,
-                K=inputs, KC=chunk, NK=inputs // chunk, R=ROWS, T=columns, GELU=gelu, APPROX_TANH=approximate_tanh,
-                EARLY_START=early_start, num_warps=warps, **_start_options(early_start),
+                K=inputs, KC=chunk, NK=inputs // chunk, R=tile_rows, T=columns, GELU=gelu,
+                APPROX_TANH=approximate_tanh, EARLY_START=early_start, num_warps=warps, **_start_options(early_start),
             )  # fmt: skip
     return out
 
@@ -43,13 +41,15 @@ def launch_add_linear(total: Tensor, x: Tensor, weight: Tensor, *, early_start: 
     """Run the kernel: total (..., N) += x (..., K) @ weight (N, K).T, all contiguous. K is a multiple of 16."""
     inputs, outputs = x.shape[-1], weight.shape[0]
     rows, chunk = x.numel() // inputs, _chunk(inputs)
+    table = targets.of(x.device).launches
+    grid = (triton.cdiv(outputs, table.add_columns), triton.cdiv(rows, table.linear_rows))
     if total.numel():
         with launching.compiling("added linear", inputs, x.dtype):
             launching.run_kernel(
-                triton_linear.add_linear_kernel, (triton.cdiv(outputs, _ADD_COLUMNS), triton.cdiv(rows, ROWS)),
-                total, x, weight, rows, outputs,
-                K=inputs, KC=chunk, NK=inputs // chunk, R=ROWS, T=_ADD_COLUMNS, STAGES=_ADD_STAGES,
-                EARLY_START=early_start, CACHE_LINES=triton.next_power_of_2(triton.cdiv(inputs, 64)), num_warps=4,
+                triton_linear.add_linear_kernel, grid, total, x, weight, rows, outputs,
+                K=inputs, KC=chunk, NK=inputs // chunk, R=table.linear_rows, T=table.add_columns,
+                STAGES=table.add_stages, EARLY_START=early_start,
+                CACHE_LINES=triton.next_power_of_2(triton.cdiv(inputs, 64)), num_warps=4,
                 **_start_options(early_start),
             )  # fmt: skip
 
