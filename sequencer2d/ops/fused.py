@@ -68,12 +68,38 @@ def rnn2d_fused(
         return RecomputedRNN2D.apply(x.to(dtype), weight.to(dtype), bias, recurrent, inner_bias, tuple(scans), cell)
     if training and CELLS[cell].inner_gate is None:
         # The scans' backward yields the bias's gradient as a by-product, so that of the product need not sum it again.
-        gates = F.linear(x, weight, None if bias is None else bias.detach())
+        gates = InputProduct.apply(x.to(dtype), weight.to(dtype), None if bias is None else bias.detach().to(dtype))
         return FusedScan.apply(gates, bias, recurrent, None, tuple(scans), cell)
-    gates = F.linear(x, weight, bias)
     if training:
+        gates = InputProduct.apply(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
         return FusedScan.apply(gates, None, recurrent, inner_bias, tuple(scans), cell)
+    gates = F.linear(x, weight, bias)
     return torch.ops.sequencer2d.scan(gates, recurrent, inner_bias, tuple(scans), cell, False)[0]
+
+
+class InputProduct(torch.autograd.Function):
+    """`F.linear` whose gradients are computed in the dtype of its arguments, inside any autocast.
+
+    The products that PyTorch's own backward calls take the dtype of the autocast that backward happens to run in.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        with torch.autocast(x.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                grad_x = grad_out @ weight
+            if ctx.needs_input_grad[1]:
+                grad_weight = grad_out.flatten(0, -2).T @ x.flatten(0, -2)
+            if ctx.needs_input_grad[2]:
+                grad_bias = grad_out.flatten(0, -2).sum(0)
+        return grad_x, grad_weight, grad_bias
 
 
 class FusedScan(torch.autograd.Function):

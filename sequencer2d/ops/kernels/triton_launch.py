@@ -38,7 +38,7 @@ def launch_forward(
     def start(launch: SharedLaunch) -> None:
         launching.run_kernel(
             triton_forward.forward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
-            gates, weight_hh, weight_hh if inner_bias is None else inner_bias, out, cells, *grid_arguments(gates),
+            gates, weight_hh, inner_bias_operand(inner_bias, weight_hh, cell), out, cells, *grid_arguments(gates),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             R=launch.rows, CELL_FORWARD=device_function(cell, "forward"), G=CELLS[cell].gates,
             HAS_INNER_GATE=CELLS[cell].inner_gate is not None, SAVE=save_cells, APPROX_TANH=approximate_tanh,
@@ -78,7 +78,7 @@ def launch_backward(
         inputs = launch.product_inputs or launch.chunk
         launching.run_kernel(
             triton_backward.backward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
-            grad_out, gates, weight_hh, weight_hh if inner_bias is None else inner_bias, out,
+            grad_out, gates, weight_hh, inner_bias_operand(inner_bias, weight_hh, cell), out,
             cells if CELLS[cell].has_c else out, grad_gates, grad_recurrent, 1.0, *grid_arguments(gates),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             KC=inputs, NK=triton.cdiv(hidden, inputs), R=launch.rows,
@@ -130,6 +130,16 @@ def device_function(cell: str, direction: str) -> Any:
 def _device_function(functions: str, direction: str) -> Any:
     module, _, name = functions.partition(":")
     return getattr(importlib.import_module(module), f"{name}_{direction}")
+
+
+def inner_bias_operand(inner_bias: Tensor | None, weight_hh: Tensor, cell: str) -> Tensor:
+    """What the kernels get for the bias of the inner gate, (S, D): zeros if a cell that has such a gate has no biases.
+
+    For other cells it is any tensor, which is not read.
+    """
+    if inner_bias is not None or CELLS[cell].inner_gate is None:
+        return weight_hh if inner_bias is None else inner_bias
+    return weight_hh.new_zeros(weight_hh.shape[0], weight_hh.shape[-1])
 
 
 def state_read_in_backward(cell: str) -> int:
