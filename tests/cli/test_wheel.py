@@ -42,6 +42,11 @@ def test_the_installed_package_is_the_wheels(environment: Path, tmp_path: Path) 
     assert run(environment, "python", "-c", code, cwd=tmp_path).startswith(str(environment.parent))
 
 
+def test_type_checkers_read_the_annotations_of_the_installed_package(environment: Path, tmp_path: Path) -> None:
+    code = "import importlib.resources as r; print((r.files('sequencer2d') / 'py.typed').is_file())"
+    assert run(environment, "python", "-c", code, cwd=tmp_path) == "True\n"
+
+
 def test_models_runs(environment: Path, tmp_path: Path) -> None:
     assert "sequencer2d_n" in run(environment, "sequencer2d", "models", "sequencer2d_n", cwd=tmp_path)
 

@@ -92,8 +92,8 @@ def test_products_that_do_not_compile_give_way(device, monkeypatch):
         found = [o.normed_linear(x, vector, matrix, vector, 1e-6, True), x.clone()]
     o.add_linear_(found[1], x, matrix)  # without a warning, which would be an error
     assert len(tried) == 1
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+    for other, value in zip(found, expected, strict=True):
+        assert (other - value).norm() < 2e-3 * value.norm()
 
 
 @pytest.mark.usefixtures("forgetful")

@@ -75,7 +75,7 @@ def test_before_the_launch_before_has_ended_it_reads_the_weights_only(launches, 
         scan(weight_is_final=True)
 
 
-def test_opcheck(launches):
+def test_operators_promise_the_shapes_that_they_return(launches):
     """What is kept for backward, and not, has the shapes that a compiler was told of."""
     launches["forward"] = launches["training"] = RegisterLaunch(8, 2, 3, 6)
     launches["backward"] = RegisterLaunch(16, 2, 3, 6)
