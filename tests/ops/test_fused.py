@@ -200,20 +200,6 @@ def test_autocast_computes_output_and_gradients_in_its_dtype(device):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("gates", ["stored", "recomputed"])
-def test_backward_inside_another_autocast_computes_in_the_dtype_of_forward(device, cell, gates):
-    problem = make_problem(device, torch.float32, cell=cell)
-    expected = problem.to(torch.float64).solve("reference")
-    leaves = [a.clone().requires_grad_() for a in problem.arguments]
-    with torch.autocast(device.type, torch.bfloat16):
-        with torch.autocast(device.type, enabled=False):
-            out = rnn2d(*leaves, cell=cell, implementation="triton", gates=gates)
-        grads = torch.autograd.grad(out, leaves, problem.grad)
-    errors = relative_errors(dict(zip(NAMES, (out.detach(), *grads), strict=True)), expected)
-    assert all(error < 5e-6 for error in errors.values()), errors
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("gates", ["stored", "recomputed"])
 @pytest.mark.parametrize("implementation", ["triton", "aten", "reference"])
 def test_recurrences_without_biases_equal_those_with_zeros(device, cell, gates, implementation):
     """Output and every gradient, forward in training and in inference."""
