@@ -5,7 +5,7 @@
 The folder is a checkout of timm at the version that is installed, or its unpacked source distribution. Every test of
 its `tests/test_models.py` that goes through timm's list of models is run, with our registered models in place of that
 list. timm runs the tests of `AS_SEQUENCER` on its own Sequencers, and the others on its other backbones alone. Tests
-that download weights run only with `--pretrained`.
+that download weights run only with `--pretrained`, those of the paper's peers with `--models '*'`.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     checkout = arguments.checkout.resolve()
     _check_version(checkout)
     register_timm()
-    timm.list_models = _our_list(timm.list_models)
+    timm.list_models = _our_list(timm.list_models, f"{TIMM_PREFIX}{arguments.models}")
     suite = OurModels(arguments.pretrained)
     file, config = checkout / "tests" / "test_models.py", checkout / "pyproject.toml"
     options = ["-q", "--import-mode=importlib", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=line"]
@@ -76,7 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     if of_pytest:
         print("nothing is written: arguments of pytest may leave tests out")
         return 0
-    command = command_line(SCRIPT, ["CHECKOUT", *["--pretrained"] * arguments.pretrained])
+    given = [*["--pretrained"] * arguments.pretrained, "--models", arguments.models]
+    command = command_line(SCRIPT, ["CHECKOUT", *given])
     path = write_result({**origin(NAME, SCRIPT, command), "rows": rows}, arguments.result)
     print(f"written to {path}")
     return 0
@@ -88,12 +89,12 @@ def _names(nodeid: str) -> tuple[str, str]:
     return (match[1], match[2] or "") if match else ("", "")
 
 
-def _our_list(list_models: Any) -> Any:
-    """timm's `list_models` of our models alone: all of them, unless it is asked for others by name."""
+def _our_list(list_models: Any, pattern: str) -> Any:
+    """timm's `list_models` of our models alone: all that match, unless it is asked for others by name."""
 
     def ours(filter: Any = "", module: Any = "", exclude_filters: Any = "", **options: Any) -> list[str]:
         of_sequencers = not filter or "sequencer2d_*" in filter
-        return list_models(f"{TIMM_PREFIX}*", **options) if of_sequencers else []
+        return list_models(pattern, **options) if of_sequencers else []
 
     return ours
 
@@ -127,6 +128,7 @@ def _check_version(checkout: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkout", type=Path, help="a checkout of timm at the installed version")
+    parser.add_argument("--models", default="*sequencer*", metavar="PATTERN", help="names; default: *sequencer*")
     parser.add_argument("--pretrained", action="store_true", help="run the tests that download weights, too")
     parser.add_argument("--result", type=Path, metavar="FILE", help=f"default: benchmarks/results/{NAME}.json")
     return parser
