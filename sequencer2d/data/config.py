@@ -1,14 +1,12 @@
 """The configuration of the data: which images, which size, how they are augmented and read."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from sequencer2d.data.images import Decoding, background_color
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, InputError
+from sequencer2d.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from sequencer2d.ranges import Checked, Probability, Range, Text
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,18 @@ class DataConfig(Checked):
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
     @property
+    def input_spec(self) -> InputSpec:
+        """What the evaluation makes of images, as a model's description says it."""
+        return InputSpec(
+            size=self.size,
+            mean=self.mean,
+            std=self.std,
+            interpolation=self.eval_interpolation,
+            crop_pct=self.crop_pct,
+            crop_mode=self.eval_crop,
+        )
+
+    @property
     def decoding(self) -> Decoding:
         """How image files become pixels."""
         return Decoding(self.orientation, background_color(self.background))
@@ -137,3 +147,21 @@ def require_pairs(images: int) -> None:
             f"mixup and cutmix pair the images of a batch, which has {images} of them in each process; choose an even "
             "number with data.batch_size, or set data.mixup=0 data.cutmix=0"
         )
+
+
+def fields_of_input(spec: InputSpec) -> dict[str, Any]:
+    """Fields of a `DataConfig` that prepare images as a model takes them: size, mean, std, resampling, crop.
+
+    Raises:
+        InputError: the model takes no RGB images.
+    """
+    if spec.in_chans != 3:
+        raise InputError(f"the model takes images of {spec.in_chans} channels; image files are read as RGB, 3 channels")
+    return {
+        "image_size": spec.size,
+        "mean": spec.mean,
+        "std": spec.std,
+        "eval_interpolation": spec.interpolation,
+        "eval_crop": spec.crop_mode,
+        "crop_pct": spec.crop_pct,
+    }

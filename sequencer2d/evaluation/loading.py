@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sequencer2d import tasks
 from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.input_spec import InputSpec
 from sequencer2d.models import create_model, list_models, read_checkpoint
 from sequencer2d.models.checkpoints import Checkpoint
 from sequencer2d.models.description import check_description
@@ -52,13 +53,9 @@ def build_described(checkpoint: Checkpoint, task: Task) -> nn.Module:
     except ConfigError as error:
         raise CheckpointError(f"{path}: its description is of no model: {error}") from error
     load_strictly(model, checkpoint.state_dict, path)
-    said = meta["input"]
-    model.pretrained_cfg = {
-        **getattr(model, "pretrained_cfg", {}),
-        "input_size": (meta["in_chans"], *said["size"]),
-        "label_names": meta.get("class_names"),
-        **{key: said[key] for key in ("mean", "std", "interpolation", "crop_pct")},
-    }
+    names = meta.get("class_names")
+    spec = InputSpec(in_chans=meta["in_chans"], class_names=tuple(names) if names else None).updated(meta)
+    model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **spec.to_timm()}
     model.num_classes = meta["num_classes"]
     return model.eval()
 

@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from sequencer2d.data.config import DataConfig
+from sequencer2d.data.config import DataConfig, fields_of_input
 from sequencer2d.errors import InputError
 from sequencer2d.evaluation.loading import build_described, peer_from, task_of, untrained
+from sequencer2d.input_spec import InputSpec
 from sequencer2d.models import Sequencer2D, read_checkpoint
 from sequencer2d.models.loading import restore
 from sequencer2d.models.peers import PREFIX, create_peer, is_peer
 from sequencer2d.tasks import CLASSIFICATION, Task
 
 RANDOM = "random:"
-INPUT_FIELDS = ("image_size", "mean", "std", "eval_interpolation", "eval_crop", "crop_pct")
-"""Fields of `DataConfig` that the model decides."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Subject:
     @property
     def input_fields(self) -> dict[str, Any]:
         """The fields of a `DataConfig` that feed the model as its own evaluation does."""
-        return {name: getattr(self.data, name) for name in INPUT_FIELDS}
+        return fields_of_input(self.data.input_spec)
 
     def resized(self, size: int | tuple[int, int]) -> "Subject":
         """The same for images of `size` pixels (side, or height and width)."""
@@ -182,18 +181,7 @@ def input_fields(model: nn.Module) -> dict[str, Any]:
     """
     from timm.data import resolve_model_data_config
 
-    cfg = resolve_model_data_config(model)
-    channels = cfg["input_size"][0]
-    if channels != 3:
-        raise InputError(f"the model takes images of {channels} channels; image files are read as RGB, 3 channels")
-    return {
-        "image_size": tuple(cfg["input_size"][1:]),
-        "mean": tuple(cfg["mean"]),
-        "std": tuple(cfg["std"]),
-        "eval_interpolation": cfg["interpolation"] if cfg["interpolation"] != "random" else "bicubic",
-        "eval_crop": cfg["crop_mode"],
-        "crop_pct": cfg["crop_pct"],
-    }
+    return fields_of_input(InputSpec.from_timm(resolve_model_data_config(model)))
 
 
 def imagenet_wnids() -> tuple[str, ...]:

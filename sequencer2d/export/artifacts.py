@@ -20,6 +20,7 @@ from sequencer2d.errors import CheckpointError, InputError, TrustError, UserErro
 from sequencer2d.export import programs
 from sequencer2d.export.metadata import KEY, from_string
 from sequencer2d.files import JSON_LIMIT, parse_json
+from sequencer2d.input_spec import InputSpec
 
 SUFFIXES = (".pt2", ".onnx", ".xml")
 CODE_SUFFIXES = (".pt2",)
@@ -48,16 +49,8 @@ class Artifact(nn.Module):
         self.precision: str = meta["artifact"]["precision"]
         self.num_classes: int = meta["num_classes"]
         self.in_chans: int = meta["in_chans"]
-        said = meta["input"]
-        self.pretrained_cfg = {
-            "input_size": (self.in_chans, *said["size"]),
-            "mean": tuple(said["mean"]),
-            "std": tuple(said["std"]),
-            "interpolation": said["interpolation"],
-            "crop_pct": said["crop_pct"],
-            "label_names": meta["class_names"],
-            "num_classes": self.num_classes,
-        }
+        spec = InputSpec(in_chans=self.in_chans, class_names=meta["class_names"]).updated(meta)
+        self.pretrained_cfg = {**spec.to_timm(), "num_classes": self.num_classes}
 
     def forward(self, images: Tensor) -> Tensor:
         self._check(images)

@@ -15,6 +15,7 @@ from sequencer2d.export import verify
 from sequencer2d.export.artifacts import load_artifact, need
 from sequencer2d.export.formats import PRECISIONS, Format, find_format, recurrent_nodes
 from sequencer2d.export.metadata import describe
+from sequencer2d.input_spec import InputSpec
 from sequencer2d.models import from_authors
 from sequencer2d.models.fit import HEAD, STEM, fit_state, identify
 from sequencer2d.models.names import is_authors, strip_wrappers
@@ -143,10 +144,9 @@ def as_ours(model: nn.Module) -> Sequencer2D:
     }
     ours = Sequencer2D(model_config(name, **sizes), name)
     ours.load_state_dict(fit_state(state, ours, type(model).__name__), strict=True)
-    said = getattr(model, "pretrained_cfg", None) or {}
-    if len(said.get("mean", ())) == ours.in_chans:
-        keys = ("mean", "std", "interpolation", "crop_pct", "label_names", "input_size")
-        ours.pretrained_cfg = ours.pretrained_cfg | {key: said[key] for key in keys if said.get(key) is not None}
+    stated = {key: value for key, value in (getattr(model, "pretrained_cfg", None) or {}).items() if value is not None}
+    if len(stated.get("mean", ())) == ours.in_chans:
+        ours.pretrained_cfg |= InputSpec.from_timm(ours.pretrained_cfg | stated).to_timm()
     return ours.eval().requires_grad_(False)
 
 

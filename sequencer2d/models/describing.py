@@ -1,6 +1,7 @@
 """What a model says of itself in a checkpoint, and what a model takes over from there."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.input_spec import InputSpec
 from sequencer2d.models.config import ModelConfig
 from sequencer2d.models.description import FORMAT
 from sequencer2d.models.variants import VARIANTS, changed_options
@@ -30,22 +32,16 @@ def describe_model(model: "Sequencer2D", class_names: Sequence[str] | None = Non
         class_names = model.pretrained_cfg.get("label_names")
     if class_names is not None and len(class_names) != model.num_classes:
         raise ConfigError(f"{len(class_names)} class names for a model of {model.num_classes} classes")
-    cfg = model.pretrained_cfg
+    spec = replace(
+        InputSpec.from_timm(model.pretrained_cfg), class_names=tuple(class_names) if class_names is not None else None
+    )
     return {
         "format": FORMAT,
         "model": model.variant,
         "overrides": changed_options(model.config, model.variant) | {"pad": model.config.pad},
         "num_classes": model.num_classes,
+        **spec.to_description(),
         "in_chans": model.in_chans,
-        "class_names": list(class_names) if class_names is not None else None,
-        "input": {
-            "size": list(cfg["input_size"][1:]),
-            "mean": list(cfg["mean"]),
-            "std": list(cfg["std"]),
-            "interpolation": cfg["interpolation"],
-            "crop_pct": cfg["crop_pct"],
-            **({"crop_mode": cfg["crop_mode"]} if cfg.get("crop_mode", "center") != "center" else {}),
-        },
     }
 
 
@@ -63,12 +59,9 @@ def take_over_input(model: "Sequencer2D", meta: Mapping[str, Any], classes: int,
     names = meta.get("class_names")
     if names and len(names) != classes:
         raise CheckpointError(f"{path}: {len(names)} class names are given for a classifier of {classes} classes")
-    cfg: dict[str, Any] = {"label_names": list(names) if names and len(names) == model.num_classes else None}
-    said = meta.get("input", {})
-    cfg |= {key: said[key] for key in ("interpolation", "crop_pct", "crop_mode") if key in said}
-    cfg |= {"input_size": (model.in_chans, *said["size"])} if "size" in said else {}
-    cfg |= {key: tuple(said[key]) for key in ("mean", "std") if len(said.get(key, ())) == model.in_chans}
-    model.pretrained_cfg = model.pretrained_cfg | cfg
+    spec = InputSpec.from_timm(model.pretrained_cfg).updated(meta)
+    known = tuple(names) if names and len(names) == model.num_classes else None
+    model.pretrained_cfg = model.pretrained_cfg | replace(spec, class_names=known).to_timm()
 
 
 def check_names(model: "Sequencer2D", kind: Callable[[ModelConfig, str], nn.Module], path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d.errors import CheckpointError
 from sequencer2d.files import read_json
+from sequencer2d.input_spec import FIELDS
 from sequencer2d.models.description import check_description
 from sequencer2d.models.variants import HUB_WEIGHTS, TIMM_PREFIX, VARIANTS, changed_options
 
@@ -53,9 +54,8 @@ _WITHOUT_EFFECT = (
     "device",
     "dtype",
 )
-_INPUT_FIELDS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 _KEPT = (
-    "input_size", "fixed_input_size", "pool_size", "first_conv", "classifier", "license", *_INPUT_FIELDS,
+    "input_size", "fixed_input_size", "pool_size", "first_conv", "classifier", "license", *FIELDS,
 )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def from_hub_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     description: dict[str, Any] = {
         "model": _variant(config["architecture"]),
         "overrides": {"img_size": size[1:], **_overrides(arguments, where)},
-        "input": {"size": size[1:]} | {key: cfg[key] for key in _INPUT_FIELDS if cfg.get(key) is not None},
+        "input": {"size": size[1:]} | {key: cfg[key] for key in FIELDS if cfg.get(key) is not None},
     }
     names = config.get("label_names", cfg.get("label_names", cfg.get("labels")))
     if names is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sequencer2d.input_spec import InputSpec
 from sequencer2d.models.config import ModelConfig
 from sequencer2d.models.hub import HubMixin
 from sequencer2d.models.variants import HUB_WEIGHTS
@@ -20,22 +21,15 @@ from sequencer2d.nn.init import init_classifier, init_weights
 from sequencer2d.nn.maps import check_layout, take_indices, to_layout
 from sequencer2d.nn.rnn2d import RNN2D
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 def data_config(config: ModelConfig, variant: str) -> dict[str, Any]:
     """How images are prepared for the model, in the terms of timm's `pretrained_cfg` (sizes in pixels)."""
     cfg: dict[str, Any] = {
         "architecture": variant,
         "num_classes": config.num_classes,
-        "input_size": (config.in_chans, *config.img_size),
+        **InputSpec.for_images(config.in_chans, config.img_size).to_timm(),
         "fixed_input_size": False,
         "pool_size": config.grid(*config.img_size, stage=-1),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_MEAN if config.in_chans == 3 else (0.5,) * config.in_chans,
-        "std": IMAGENET_STD if config.in_chans == 3 else (0.5,) * config.in_chans,
         "first_conv": "stem.proj",
         "classifier": "head.fc",
     }

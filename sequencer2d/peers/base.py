@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sequencer2d.errors import InputError
+from sequencer2d.input_spec import InputSpec
 from sequencer2d.nn.embed import resample_grid
 from sequencer2d.nn.maps import check_layout, take_indices, to_layout
 from sequencer2d.peers.config import PeerConfig
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 INIT_STD = 0.02
 LAST = (99999,)
 """Where timm's grouping by depth puts a parameter: with the group before it."""
@@ -28,13 +27,9 @@ def peer_data_config(config: PeerConfig, variant: str) -> dict[str, Any]:
     return {
         "architecture": variant,
         "num_classes": config.num_classes,
-        "input_size": (config.in_chans, *config.img_size),
+        **InputSpec.for_images(config.in_chans, config.img_size, config.crop_pct).to_timm(),
         "fixed_input_size": True,
         "pool_size": None,
-        "crop_pct": config.crop_pct,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_MEAN if config.in_chans == 3 else (0.5,) * config.in_chans,
-        "std": IMAGENET_STD if config.in_chans == 3 else (0.5,) * config.in_chans,
         "classifier": "head",
     }
 

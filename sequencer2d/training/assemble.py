@@ -164,16 +164,7 @@ def checkpoint_meta(config: TrainConfig, model: nn.Module, class_names: tuple[st
         }
     if config.task != tasks.CLASSIFICATION.name:
         said["task"] = config.task
-    return {
-        **said,
-        "input": {
-            "size": list(data.size),
-            "mean": list(data.mean),
-            "std": list(data.std),
-            "interpolation": data.eval_interpolation,
-            "crop_pct": data.crop_pct,
-        },
-    }
+    return said | {"input": data.input_spec.to_description()["input"]}
 
 
 def _described_options(config: TrainConfig) -> dict[str, Any]:

@@ -1,0 +1,89 @@
+"""How images are prepared for a model, and the names of its classes: one description, in the terms of timm and ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FIELDS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+"""What timm's `pretrained_cfg` and our descriptions call alike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """The images that a model was made for.
+
+    Attributes:
+        in_chans: channels.
+        size: height and width in pixels.
+        mean, std: of each channel, whose values run from 0 to 1.
+        interpolation: resampling, such as "bicubic".
+        crop_pct: share of the resized image's side that the crop keeps.
+        crop_mode: "center" (the middle is cut out), "squash" (the image is distorted) or "border" (it is padded).
+        class_names: a name for each output; None where nobody knows.
+    """
+
+    in_chans: int = 3
+    size: tuple[int, int] = (224, 224)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.875
+    crop_mode: str = "center"
+    class_names: tuple[str, ...] | None = None
+
+    @classmethod
+    def for_images(cls, in_chans: int, size: tuple[int, int], crop_pct: float = 0.875) -> "InputSpec":
+        """The usual input: ImageNet's mean and std for 3 channels, 0.5 for any other number."""
+        mean = IMAGENET_MEAN if in_chans == 3 else (0.5,) * in_chans
+        std = IMAGENET_STD if in_chans == 3 else (0.5,) * in_chans
+        return cls(in_chans=in_chans, size=size, mean=mean, std=std, crop_pct=crop_pct)
+
+    @classmethod
+    def from_timm(cls, cfg: Mapping[str, Any]) -> "InputSpec":
+        """Read timm's `pretrained_cfg`, or what timm's `resolve_model_data_config` returns."""
+        channels, height, width = cfg["input_size"]
+        names = cfg.get("label_names")
+        return cls(
+            in_chans=channels,
+            size=(height, width),
+            mean=tuple(cfg["mean"]),
+            std=tuple(cfg["std"]),
+            # timm trains with a random choice of two.
+            interpolation="bicubic" if cfg["interpolation"] == "random" else cfg["interpolation"],
+            crop_pct=cfg["crop_pct"],
+            crop_mode=cfg.get("crop_mode") or "center",
+            class_names=tuple(names) if names else None,
+        )
+
+    def to_timm(self) -> dict[str, Any]:
+        """The entries of timm's `pretrained_cfg`."""
+        return {
+            "input_size": (self.in_chans, *self.size),
+            **{name: getattr(self, name) for name in FIELDS},
+            "label_names": list(self.class_names) if self.class_names is not None else None,
+        }
+
+    def to_description(self) -> dict[str, Any]:
+        """The entries of a checkpoint's description, plain JSON values. Only another crop than the middle is named."""
+        entries = {"size": list(self.size), **{name: getattr(self, name) for name in FIELDS}}
+        entries |= {"mean": list(self.mean), "std": list(self.std)}
+        if self.crop_mode == "center":
+            del entries["crop_mode"]
+        return {
+            "in_chans": self.in_chans,
+            "class_names": list(self.class_names) if self.class_names is not None else None,
+            "input": entries,
+        }
+
+    def updated(self, description: Mapping[str, Any]) -> "InputSpec":
+        """A copy with what a checkpoint's description says of the input. It may lack any entry.
+
+        A mean or std for another number of channels is left out.
+        """
+        given = dict(description.get("input", {}))
+        changes = {name: given[name] for name in ("interpolation", "crop_pct", "crop_mode") if name in given}
+        changes |= {name: tuple(given[name]) for name in ("mean", "std") if len(given.get(name, ())) == self.in_chans}
+        changes |= {"size": tuple(given["size"])} if "size" in given else {}
+        return replace(self, **changes)
