@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from sequencer2d.errors import ConfigError, DeviceError, InputError
 from sequencer2d.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import torch
 
@@ -94,10 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
         top_k=arguments.top,
         batch_size=arguments.batch_size,
     )
-    if arguments.pictures:
-        arguments.pictures.mkdir(parents=True, exist_ok=True)
     done = []
-    with progress_bar("images") as bar:
+    writing = _writing(arguments.pictures) if arguments.pictures else contextlib.nullcontext()
+    with progress_bar("images") as bar, writing:
         for number, prediction in enumerate(bar.track(predictions, total=len(paths), description="predict")):
             if arguments.pictures and prediction.found is not None:
                 name = f"{number:0{len(str(len(paths)))}d}-{Path(prediction.path).stem}.png"
@@ -108,6 +108,16 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print_table(done, subject.task.columns)
     return _report_broken(done)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Make the folder of the pictures; raise `InputError` where it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}; give another folder") from error
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Subject, torch.device]:

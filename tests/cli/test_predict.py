@@ -101,6 +101,13 @@ def test_pictures_show_the_image_and_its_classes(command: Callable[..., Outcome]
         assert below.min() < 50, "text"
 
 
+def test_pictures_go_where_files_can_be_written(mistake: Callable[..., str], tiny: Path, images: Path) -> None:
+    (images.parent / "file").write_text("")
+    for folder in (images.parent / "file", images.parent / "file" / "below"):
+        assert f"cannot write to {folder}: " in mistake("predict", tiny, images, "--pictures", folder)
+    assert "expected a path, got an empty one" in mistake("predict", tiny, images, "--pictures", "")
+
+
 def test_names_that_no_encoding_holds_are_drawn() -> None:
     drawn = with_caption(Image.new("RGB", (300, 20)), ["99.0%  caf\udce9", "1.0%  猫"])
     assert drawn.size == (300, 20 + 2 * 18 + 6)
