@@ -8,7 +8,7 @@ from timm.data import create_transform
 from timm.data.auto_augment import RandAugment, rand_augment_ops
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.transforms import PadCrop, _allow_black, eval_transform, train_transform
+from sequencer2d.data.transforms import PadCrop, _allow_black, _posterize, eval_transform, train_transform
 from sequencer2d.errors import ConfigError
 from sequencer2d.seeds import seed_image
 from tests.data.images import picture
@@ -148,3 +148,18 @@ def test_training_takes_strips(crop: str) -> None:
         for seed in range(5):
             random.seed(seed)
             assert transform(Image.new("RGB", size, (9, 9, 9))).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("bits", range(-1, 10))
+def test_posterize_keeps_the_upper_bits(bits: int) -> None:
+    image = picture(3)
+    pixels, kept = np.asarray(image), min(max(bits, 0), 8)
+    wanted = pixels & (0xFF << (8 - kept) & 0xFF)
+    assert np.array_equal(np.asarray(_posterize(image, bits, fillcolor=(0, 0, 0))), wanted)
+
+
+@pytest.mark.parametrize("increasing", ["", "Increasing"])
+def test_policies_posterize_so(increasing: str) -> None:
+    ops = rand_augment_ops(magnitude=10 if increasing else 0, prob=1.0, transforms=[f"Posterize{increasing}"])
+    _allow_black(ops)
+    assert not np.asarray(ops[0](picture(3))).any(), "timm asks for 0 bits"

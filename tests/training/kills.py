@@ -42,7 +42,7 @@ class Life:
     """One call of `train`, in `processes` forked processes; `kill_at` counts accesses to files in the first of them."""
 
     def __init__(self, folder: Path, processes: int, fields: dict[str, Any], kill_at: int | None = None) -> None:
-        port = str(_free_port())
+        port = str(free_port())
         self.pids = [_fork(folder, rank, processes, port, fields, kill_at) for rank in range(processes)]
         self.codes: dict[int, int] = {}
 
@@ -172,7 +172,7 @@ def _require_equal(found: dict[str, Any], expected: dict[str, Any], folder: Path
     assert not different, f"{folder} differs in {', '.join(different)}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from sequencer2d.training.logfile import read_log
 from sequencer2d.training.runlog import RunLog
 from sequencer2d.training.speed import Speedometer
@@ -56,3 +58,52 @@ def test_speed_leaves_out_pauses(monkeypatch):
     resumed = Speedometer(batch=10)
     resumed.load_state_dict(speed.state_dict())
     assert resumed.overall() == 5.0
+
+
+def test_a_line_is_in_the_file_as_soon_as_it_is_logged(tmp_path):
+    """Not when the run ends: a killed run keeps its log, and others may watch it."""
+    with RunLog(tmp_path, total_steps=10, first_step=0, tensorboard=False, progress="none") as log:
+        log.step(entry(1))
+        assert read_log(tmp_path) == [{"kind": "step", **entry(1)}]
+        log.epoch({"step": 10, "epoch": 1, "train_loss": 1.0, "time_s": 9.0})
+        assert [line["kind"] for line in read_log(tmp_path)] == ["step", "epoch"]
+
+
+def scalars(folder):
+    """TensorBoard's curves: name → [(step, value), …]."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    names = events.Tags()["scalars"]
+    return {name: [(event.step, round(event.value, 6)) for event in events.Scalars(name)] for name in names}
+
+
+def test_tensorboard_has_the_numbers_of_the_log_at_their_steps(tmp_path):
+    done = {"step": 10, "epoch": 1, "train_loss": 0.75, "time_s": 9.0, "top1": 98.5, "val_loss": None}
+    with RunLog(tmp_path, total_steps=20, first_step=0, tensorboard=True, progress="none") as log:
+        for step in (5, 10):
+            log.step({**entry(step), "loss": 1 / step, "lr": step / 1000})
+        log.epoch(done)
+    curves = scalars(tmp_path)
+    assert curves["step/loss"] == [(5, 0.2), (10, 0.1)]
+    assert curves["step/lr"] == [(5, 0.005), (10, 0.01)]
+    assert curves["step/images_per_s"] == [(5, 5.0), (10, 5.0)]
+    assert curves["epoch/top1"] == [(10, 98.5)]
+    assert curves["epoch/train_loss"] == [(10, 0.75)]
+    assert "epoch/val_loss" not in curves, "it was not finite"
+    assert not {"step/step", "epoch/step"} & set(curves)
+
+
+def test_a_resumed_run_takes_its_dropped_steps_from_tensorboard_too(tmp_path):
+    with RunLog(tmp_path, total_steps=20, first_step=0, tensorboard=True, progress="none") as log:
+        for step in (1, 2, 3):
+            log.step({**entry(step), "loss": 1.0})
+    with RunLog(tmp_path, total_steps=20, first_step=2, tensorboard=True, progress="none") as log:
+        log.step({**entry(3), "loss": 0.5})
+    assert scalars(tmp_path)["step/loss"] == [(1, 1.0), (2, 1.0), (3, 0.5)]
+
+
+def test_without_tensorboard_there_is_no_folder_of_its(tmp_path):
+    with RunLog(tmp_path, total_steps=10, first_step=0, tensorboard=False, progress="none") as log:
+        log.step(entry(1))
+    assert not (tmp_path / "tensorboard").exists()
