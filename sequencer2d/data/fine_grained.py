@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torchvision.datasets import Flowers102
 
-from sequencer2d.data.images import UPRIGHT, Decoding, decode
+from sequencer2d.data.image_files import ImageFiles
+from sequencer2d.data.images import UPRIGHT, Decoding
 from sequencer2d.errors import DataError
 
 FLOWERS_SPLITS = {"train": "trnid", "val": "valid", "validation": "valid", "valid": "valid", "test": "tstid"}
@@ -28,7 +28,7 @@ CARS_SPLITS = {"train": "train", **dict.fromkeys(("test", "val", "validation", "
 CARS_FIELDS = ("fname", "class")
 
 
-class ListedSource:
+class ListedSource(ImageFiles):
     """Images whose files and targets a table lists.
 
     Args:
@@ -57,31 +57,7 @@ class ListedSource:
             raise DataError(f"{len(missing)} of {name}'s {len(files)} images are not in {folder}: {missing[0]}, …")
         if not len(files) or targets.min() < 0 or targets.max() >= len(class_names):
             raise DataError(f"{name} lists {len(files)} images, or classes beyond its {len(class_names)}")
-        self.folder, self.decoding = folder, decoding
-        self.class_names = tuple(class_names)
-        self._files = np.array([os.fsencode(file) for file in files])
-        self._targets = targets.astype(np.int64)
-
-    def __len__(self) -> int:
-        return len(self._targets)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return decode(self.describe(index), self.decoding), int(self._targets[index])
-
-    def describe(self, index: int) -> str:
-        """The image's path."""
-        return os.path.join(self.folder, os.fsdecode(self._files[index]))  # noqa: PTH118 - called for every image
-
-    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
-        """Names of the files, and targets."""
-        return self._files.tolist(), self._targets
-
-    def size_of(self, index: int) -> int:
-        """Bytes of the image's file; -1 if there is none."""
-        try:
-            return os.stat(self.describe(index)).st_size  # noqa: PTH116
-        except OSError:
-            return -1
+        super().__init__(folder, files, targets, class_names, decoding)
 
 
 def open_flowers102(

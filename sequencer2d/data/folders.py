@@ -2,14 +2,13 @@
 
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from sequencer2d.data.finding import LINKED_TWICE, LeftOut, entries_of, id_of, ids_of_ancestors, images_below
-from sequencer2d.data.images import UPRIGHT, Decoding, decode, readable_extensions
+from sequencer2d.data.image_files import ImageFiles
+from sequencer2d.data.images import UPRIGHT, Decoding, readable_extensions
 from sequencer2d.data.sources import SPLIT_ALIASES, shorten
 from sequencer2d.errors import DataError
 
@@ -19,7 +18,7 @@ LOOSE = "files beside the class folders"
 _SPLIT_NAMES = frozenset({*SPLIT_ALIASES, *(name for names in SPLIT_ALIASES.values() for name in names)})
 
 
-class FolderSource:
+class FolderSource(ImageFiles):
     """Images in folders named after their classes: root/<split>/<class>/**/*.
 
     Classes are numbered in the order of their sorted names, as torchvision's ImageFolder does. What `finding` leaves
@@ -35,55 +34,29 @@ class FolderSource:
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str = "train", decoding: Decoding = UPRIGHT) -> None:
-        self.folder, self.decoding = find_split(Path(root), split), decoding
+        folder = find_split(Path(root), split)
         left_out = LeftOut()
-        classes = _class_folders(self.folder, left_out)
+        classes = _class_folders(folder, left_out)
         if not classes:
             raise DataError(
-                f"{self.folder} holds no class folders; expected {self.folder}/<class>/<images>"
+                f"{folder} holds no class folders; expected {folder}/<class>/<images>"
                 + (f"; left out: {left_out}" if left_out else "")
             )
-        around = ids_of_ancestors(self.folder)
+        around = ids_of_ancestors(folder)
         found = [
-            [f"{name}{os.sep}{path}" for path in images_below(self.folder / name, left_out, around)] for name in classes
+            [f"{name}{os.sep}{path}" for path in images_below(folder / name, left_out, around)] for name in classes
         ]
         empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
         if empty:
             raise DataError(
-                f"{len(empty)} of {len(classes)} classes in {self.folder} have no images: {shorten(empty)}; "
+                f"{len(empty)} of {len(classes)} classes in {folder} have no images: {shorten(empty)}; "
                 f"add images ({', '.join(sorted(readable_extensions()))}) or remove the folders"
                 + (f"; left out: {left_out}" if left_out else "")
             )
-        left_out.report(self.folder)
-        self.class_names = tuple(classes)
-        # One array of bytes, not a million strings: forked workers would copy those page by page as they touch them.
-        self._paths = np.array([os.fsencode(path) for paths in found for path in paths])
-        self._targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return decode(self.describe(index), self.decoding), int(self._targets[index])
-
-    def paths(self) -> list[str]:
-        """Every image's path below the split's folder, <class>/…, in order."""
-        return [os.fsdecode(path) for path in self._paths]
-
-    def describe(self, index: int) -> str:
-        """The image's path."""
-        return os.path.join(self.folder, os.fsdecode(self._paths[index]))  # noqa: PTH118 - called for every image
-
-    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
-        """Paths below the split's folder, and targets."""
-        return self._paths.tolist(), self._targets
-
-    def size_of(self, index: int) -> int:
-        """Bytes of the image's file; -1 if there is none."""
-        try:
-            return os.stat(self.describe(index)).st_size  # noqa: PTH116
-        except OSError:
-            return -1
+        left_out.report(folder)
+        files = [path for paths in found for path in paths]
+        targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
+        super().__init__(folder, files, targets, classes, decoding)
 
 
 def find_split(root: Path, split: str) -> Path:

@@ -1,14 +1,8 @@
 """CIFAR-10 from scratch, in minutes on one GPU."""
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.training.config import (
-    ModelSpec,
-    OptimizerConfig,
-    RegularizationConfig,
-    RunConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from sequencer2d.recipes.parts import minutes_on_a_gpu, per_step_cosine
+from sequencer2d.training.config import ModelSpec, OptimizerConfig, RegularizationConfig, TrainConfig
 
 
 def cifar10() -> TrainConfig:
@@ -47,15 +41,8 @@ def cifar10() -> TrainConfig:
             crop_pct=1.0,
         ),
         optimizer=OptimizerConfig(lr=1e-3, lr_reference_batch=None, weight_decay=0.05, clip_grad_norm=1.0),
-        schedule=ScheduleConfig(warmup_epochs=5, warmup_lr=1e-6, cooldown_epochs=3, min_lr=1e-5, update="step"),
+        schedule=per_step_cosine(warmup=5, cooldown=3, min_lr=1e-5),
         regularization=RegularizationConfig(label_smoothing=0.1, ema_decay=0.999),
         precision="bf16",
-        run=RunConfig(
-            output="runs/cifar10",
-            epochs=183,
-            log_interval=195,
-            eval_interval=20,
-            checkpoint_interval_s=120.0,
-            compile="reduce-overhead",
-        ),
+        run=minutes_on_a_gpu("cifar10", epochs=183, eval_interval=20),
     )

@@ -1,14 +1,8 @@
 """Handwritten digits on a CPU, in minutes: the run that shows that everything works."""
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.training.config import (
-    ModelSpec,
-    OptimizerConfig,
-    RegularizationConfig,
-    RunConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from sequencer2d.recipes.parts import per_step_cosine
+from sequencer2d.training.config import ModelSpec, OptimizerConfig, RegularizationConfig, RunConfig, TrainConfig
 
 
 def digits() -> TrainConfig:
@@ -51,7 +45,7 @@ def digits() -> TrainConfig:
             crop_pct=1.0,
         ),
         optimizer=OptimizerConfig(lr=3e-3, lr_reference_batch=None, weight_decay=0.05, clip_grad_norm=1.0),
-        schedule=ScheduleConfig(warmup_epochs=3, warmup_lr=1e-6, cooldown_epochs=0, min_lr=1e-5, update="step"),
+        schedule=per_step_cosine(warmup=3, cooldown=0, min_lr=1e-5),
         regularization=RegularizationConfig(label_smoothing=0.1, ema_decay=0.995),
         precision="fp32",
         run=RunConfig(output="runs/digits", epochs=60, device="cpu", cpu_threads=1, log_interval=22, eval_interval=2),

@@ -1,20 +1,12 @@
 """The paper's ImageNet-1K runs from scratch (section 4.1; what its text leaves out is from the authors' runs).
 
 "Cutout", which the text names beside random erasing, is timm's random erasing there: there is no second one.
-Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored. The paper's
-runs computed in fp16 with a gradient scaler; the recipes take bf16, which has fp32's range and needs none.
-precision=fp16 is the paper's.
+`parts.papers` says what all runs of the paper share.
 """
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.training.config import (
-    ModelSpec,
-    OptimizerConfig,
-    RegularizationConfig,
-    RunConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from sequencer2d.recipes.parts import papers
+from sequencer2d.training.config import ModelSpec, OptimizerConfig, TrainConfig
 
 
 def imagenet_s() -> TrainConfig:
@@ -45,14 +37,13 @@ def imagenet_l() -> TrainConfig:
 
 
 def _imagenet(model: str, *, batch_size: int, drop_path_rate: float) -> TrainConfig:
-    return TrainConfig(
-        model=ModelSpec(name=model, drop_path_rate=drop_path_rate),
-        data=DataConfig(
-            source="folder", orientation="stored", background="none", image_size=224, batch_size=batch_size
-        ),
-        optimizer=OptimizerConfig(lr=5e-4, lr_reference_batch=512, weight_decay=0.05),
-        schedule=ScheduleConfig(warmup_epochs=20, warmup_lr=1e-6, cooldown_epochs=10, min_lr=1e-6, update="epoch"),
-        regularization=RegularizationConfig(label_smoothing=0.1),
-        precision="bf16",
-        run=RunConfig(output=f"runs/imagenet_{model[-1]}", epochs=310, checkpoint_interval_s=1800.0),
+    return papers(
+        f"imagenet_{model[-1]}",
+        ModelSpec(name=model, drop_path_rate=drop_path_rate),
+        DataConfig(source="folder", image_size=224, batch_size=batch_size),
+        OptimizerConfig(lr=5e-4, lr_reference_batch=512, weight_decay=0.05),
+        epochs=310,
+        warmup=20,
+        cooldown=10,
+        checkpoint_interval_s=1800.0,
     )

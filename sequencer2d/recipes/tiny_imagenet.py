@@ -1,16 +1,11 @@
 """Tiny-ImageNet from scratch, in minutes on one GPU: the runs that docs/analysis.md looks into."""
 
 import dataclasses
+from typing import Any
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.training.config import (
-    ModelSpec,
-    OptimizerConfig,
-    RegularizationConfig,
-    RunConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from sequencer2d.recipes.parts import minutes_on_a_gpu, per_step_cosine
+from sequencer2d.training.config import ModelSpec, OptimizerConfig, RegularizationConfig, TrainConfig
 
 
 def tiny_imagenet() -> TrainConfig:
@@ -24,14 +19,8 @@ def tiny_imagenet() -> TrainConfig:
     (H200). Seeds: one run.
     """
     return TrainConfig(
-        model=ModelSpec(name="sequencer2d_n", drop_path_rate=0.1, overrides={"patch_sizes": (4, 2, 1, 1)}),
-        data=DataConfig(
-            source="folder",
-            val_split="val",
-            image_size=64,
-            batch_size=512,
-            prefetch=4,
-            cache=True,
+        model=_OURS,
+        data=_images(
             crop="random-resized",
             crop_scale=(0.25, 1.0),
             auto_augment="",
@@ -40,20 +29,12 @@ def tiny_imagenet() -> TrainConfig:
             mixup=0.2,
             cutmix=1.0,
             mixup_prob=0.5,
-            crop_pct=1.0,
         ),
         optimizer=OptimizerConfig(lr=1.5e-3, lr_reference_batch=512, weight_decay=0.05, clip_grad_norm=1.0),
-        schedule=ScheduleConfig(warmup_epochs=3, warmup_lr=1e-6, cooldown_epochs=1, min_lr=1e-5, update="step"),
+        schedule=per_step_cosine(warmup=3, cooldown=1, min_lr=1e-5),
         regularization=RegularizationConfig(label_smoothing=0.1, ema_decay=0.999),
         precision="bf16",
-        run=RunConfig(
-            output="runs/tiny_imagenet",
-            epochs=30,
-            log_interval=195,
-            eval_interval=10,
-            checkpoint_interval_s=120.0,
-            compile="reduce-overhead",
-        ),
+        run=minutes_on_a_gpu("tiny_imagenet", epochs=30, eval_interval=10),
     )
 
 
@@ -67,7 +48,7 @@ def tiny_imagenet_convnext() -> TrainConfig:
     Hardware: 1 GPU of the H100's kind, 16 CPU cores. Expected: 27.1 % top-1 in 3.2 minutes
     (H200). Seeds: one run.
     """
-    return _peer("timm:convnext_atto", "runs/tiny_imagenet_convnext", {"patch_size": 2})
+    return _peer("tiny_imagenet_convnext", "timm:convnext_atto", {"patch_size": 2})
 
 
 def tiny_imagenet_vit() -> TrainConfig:
@@ -76,7 +57,7 @@ def tiny_imagenet_vit() -> TrainConfig:
     Command: sequencer2d train tiny_imagenet_vit data.root=/data/tiny-imagenet
     Hardware: 1 GPU of the H100's kind, 16 CPU cores. Expected: within 5 minutes. Seeds: not yet run.
     """
-    return _peer("timm:vit_tiny_patch16_224", "runs/tiny_imagenet_vit", {"patch_size": 8, "depth": 8})
+    return _peer("tiny_imagenet_vit", "timm:vit_tiny_patch16_224", {"patch_size": 8, "depth": 8})
 
 
 def tiny_imagenet_paper() -> TrainConfig:
@@ -92,37 +73,38 @@ def tiny_imagenet_paper() -> TrainConfig:
     Hardware: 1 GPU of the H100's kind. Expected: docs/evidence.md. Seeds: not yet run.
     """
     return TrainConfig(
-        model=ModelSpec(name="sequencer2d_n", drop_path_rate=0.1, overrides={"patch_sizes": (4, 2, 1, 1)}),
-        data=DataConfig(
-            source="folder",
-            val_split="val",
-            image_size=64,
-            batch_size=512,
-            workers=3,
-            prefetch=4,
-            cache=True,
-            augment_on="device",
-            crop_pct=1.0,
-        ),
+        model=_OURS,
+        data=_images(workers=3, augment_on="device"),
         optimizer=OptimizerConfig(lr=1e-3, lr_reference_batch=None, weight_decay=0.05),
-        schedule=ScheduleConfig(warmup_epochs=8 / 3, warmup_lr=1e-6, cooldown_epochs=0, min_lr=1e-6, update="step"),
+        schedule=per_step_cosine(warmup=8 / 3, cooldown=0, min_lr=1e-6),
         regularization=RegularizationConfig(label_smoothing=0.1),
         precision="bf16",
-        run=RunConfig(
-            output="runs/tiny_imagenet_paper",
-            epochs=40,
-            log_interval=195,
-            eval_interval=10,
-            checkpoint_interval_s=120.0,
-            compile="reduce-overhead",
-        ),
+        run=minutes_on_a_gpu("tiny_imagenet_paper", epochs=40, eval_interval=10),
     )
 
 
-def _peer(name: str, output: str, overrides: dict[str, int]) -> TrainConfig:
+_OURS = ModelSpec(name="sequencer2d_n", drop_path_rate=0.1, overrides={"patch_sizes": (4, 2, 1, 1)})
+
+
+def _images(**options: Any) -> DataConfig:
+    """Tiny-ImageNet's images, decoded once and kept in memory; `options` say how they are augmented."""
+    return DataConfig(
+        source="folder",
+        val_split="val",
+        image_size=64,
+        batch_size=512,
+        prefetch=4,
+        cache=True,
+        crop_pct=1.0,
+        **options,
+    )
+
+
+def _peer(recipe: str, model: str, overrides: dict[str, int]) -> TrainConfig:
+    """A model of timm's by the recipe of `tiny_imagenet`."""
     config = tiny_imagenet()
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, name=name, overrides=overrides),
-        run=dataclasses.replace(config.run, output=output),
+        model=dataclasses.replace(config.model, name=model, overrides=overrides),
+        run=dataclasses.replace(config.run, output=f"runs/{recipe}"),
     )

@@ -1,22 +1,14 @@
 """The paper's transfer of ImageNet-1K weights to small data sets (section 4.4, Table 3, appendix B.4): a recipe a cell.
 
-Images are decoded as the authors' code and timm decode them: EXIF orientation and transparency are ignored. The paper's
-runs computed in fp16 with a gradient scaler; the recipes take bf16, which has fp32's range and needs none.
-precision=fp16 is the paper's.
+`parts.papers` says what all runs of the paper share.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.training.config import (
-    ModelSpec,
-    OptimizerConfig,
-    RegularizationConfig,
-    RunConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from sequencer2d.recipes.parts import papers
+from sequencer2d.training.config import ModelSpec, OptimizerConfig, TrainConfig
 
 
 class DataSet(NamedTuple):
@@ -59,24 +51,22 @@ DROP_PATH = {"s": 0.1, "m": 0.2, "l": 0.4}
 
 def _transfer(name: str, data_set: str, size: str) -> TrainConfig:
     about = DATA_SETS[data_set]
-    return TrainConfig(
-        model=ModelSpec(name=f"sequencer2d_{size}", pretrained=True, drop_path_rate=DROP_PATH[size]),
-        data=DataConfig(
+    return papers(
+        name,
+        ModelSpec(name=f"sequencer2d_{size}", pretrained=True, drop_path_rate=DROP_PATH[size]),
+        DataConfig(
             source=about.source,
             train_split=about.train_split,
             val_split="test",
-            orientation="stored",
-            background="none",
             image_size=224,
             batch_size=512,
             erasing=0.0,
             mixup_group=128,
         ),
-        optimizer=OptimizerConfig(lr=1e-4, lr_reference_batch=None, weight_decay=1e-4, clip_grad_norm=1.0),
-        schedule=ScheduleConfig(warmup_epochs=5, warmup_lr=1e-6, cooldown_epochs=10, min_lr=1e-6, update="epoch"),
-        regularization=RegularizationConfig(label_smoothing=0.1),
-        precision="bf16",
-        run=RunConfig(output=f"runs/{name}", epochs=210),
+        OptimizerConfig(lr=1e-4, lr_reference_batch=None, weight_decay=1e-4, clip_grad_norm=1.0),
+        epochs=210,
+        warmup=5,
+        cooldown=10,
     )
 
 

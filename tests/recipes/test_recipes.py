@@ -1,9 +1,12 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from sequencer2d import create_model, recipes
 from sequencer2d.errors import ConfigError
 from sequencer2d.training.config import TrainConfig, validate
-from sequencer2d.training.fields import from_dict, to_dict, with_overrides
+from sequencer2d.training.fields import differences, from_dict, to_dict, value_at, with_overrides
 
 SCRATCH = {"imagenet_s": (2048, 2e-3, 0.1), "imagenet_m": (1536, 1.5e-3, 0.2), "imagenet_l": (1024, 1e-3, 0.4)}
 TABLE3 = {
@@ -14,6 +17,39 @@ TABLE3 = {
 }
 """Source, training split and the paper's top-1 (%) of S, M and L."""
 TRANSFER = [(data_set, size) for data_set in TABLE3 for size in "sml"]
+
+
+OWN = json.loads((Path(__file__).parent / "own.json").read_text())
+"""What each recipe of ours sets beside the defaults, which the results in README and docs were made with."""
+PAPERS = (*SCRATCH, "finetune_392_l", *(name for name in recipes.names() if name.startswith("transfer_")))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_our_recipes_are_those_that_their_results_were_made_with(name):
+    default, config = TrainConfig(), recipes.get(name)
+    changed = {path: value_at(config, path) for path in differences(default, config)}
+    assert json.loads(json.dumps(changed)) == OWN[name]
+
+
+def test_every_recipe_is_of_the_paper_or_ours():
+    assert sorted([*OWN, *PAPERS]) == sorted(recipes.names())
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_what_all_runs_of_the_paper_share(name):
+    config = recipes.get(name)
+    assert (config.data.orientation, config.data.background) == ("stored", "none")
+    assert (config.optimizer.betas, config.optimizer.eps) == ((0.9, 0.999), 1e-8)
+    assert (config.optimizer.accumulation, config.optimizer.no_decay) == (1, ())
+    schedule = config.schedule
+    assert (schedule.warmup_lr, schedule.min_lr, schedule.update) == (1e-6, 1e-6, "epoch")
+    assert config.regularization.ema_decay is None
+    assert (config.data.augment_on, config.data.batch_policy, config.data.color_jitter) == ("workers", "", 0.0)
+    assert config.data.crop_ratio == (3 / 4, 4 / 3)
+    assert (config.data.mean, config.data.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (config.data.eval_interpolation, config.data.eval_crop) == ("bicubic", "center")
+    assert config.run.checkpoint_interval_s == (600.0 if name.startswith("transfer_") else 1800.0)
+    assert config.model.overrides == {}
 
 
 @pytest.mark.parametrize("name", recipes.names())

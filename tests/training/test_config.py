@@ -1,8 +1,21 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from sequencer2d.errors import ConfigError
+from sequencer2d.ranges import describe, leaves
 from sequencer2d.training.config import TrainConfig, validate
-from sequencer2d.training.fields import with_overrides
+from sequencer2d.training.fields import show_value, value_at, with_overrides
+
+FIELDS = json.loads((Path(__file__).parent / "fields.json").read_text())
+"""Every field's default and what it takes. A stored configuration that lacks a field means its default."""
+
+
+def test_defaults_and_ranges_are_those_that_stored_configurations_rely_on():
+    default = TrainConfig()
+    found = {path: [show_value(value_at(default, path)), describe(hint)] for path, hint in leaves(TrainConfig)}
+    assert found == FIELDS
 
 
 @pytest.mark.parametrize(
