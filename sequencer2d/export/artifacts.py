@@ -212,8 +212,8 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} holds more than a program and its weights: export the model again") from error
+    except pickle.UnpicklingError:
+        raise CheckpointError(f"{path} holds more than a program and its weights: export the model again") from None
     except Exception as error:
         raise CheckpointError(
             f"cannot read {path} ({path.stat().st_size} bytes): damaged or of another version. Export the model again. "

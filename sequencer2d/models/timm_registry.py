@@ -3,18 +3,20 @@
 import contextlib
 import dataclasses
 import functools
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sequencer2d.errors import ConfigError, did_you_mean
+from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
 from sequencer2d.models.config import ModelConfig
 from sequencer2d.models.fit import fit_positions
 from sequencer2d.models.names import StateDict, from_authors, is_authors, strip_wrappers
 from sequencer2d.models.sequencer2d import Sequencer2D, data_config
 from sequencer2d.models.variants import HUB_WEIGHTS, TIMM_PREFIX, VARIANTS, model_config
+from sequencer2d.models.weight_files import HOLDS_OBJECTS
 from sequencer2d.peers import PEERS, build_peer
 from sequencer2d.peers.base import Peer, peer_data_config
 from sequencer2d.peers.config import PeerConfig, count_maps
@@ -101,14 +103,20 @@ def _create(
         }
     elif out_indices is not None:
         raise ConfigError("out_indices chooses feature maps: it needs features_only=True")
-    model = build_model_with_cfg(
-        functools.partial(_build, registered, name),
-        registered,
-        pretrained,
-        pretrained_cfg=cfg,
-        pretrained_filter_fn=_adapt,
-        **options,
-    )
+    try:
+        model = build_model_with_cfg(
+            functools.partial(_build, registered, name),
+            registered,
+            pretrained,
+            pretrained_cfg=cfg,
+            pretrained_filter_fn=_adapt,
+            **options,
+        )
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        # timm's reader and torch's advise to switch off what refuses the file.
+        if "weights_only" not in str(error):
+            raise
+        raise CheckpointError(f"the weights for {registered} are not read: their file {HOLDS_OBJECTS}") from None
     if isinstance(model, Sequencer2D | Peer):
         model.pretrained_cfg = _describe_input(model)
     return model

@@ -75,8 +75,9 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
         return _Copies(path.stat().st_size).copy(content)
     except _RefusedError as error:
         raise CheckpointError(f"{path} is not read: {error}") from None
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} is not read: it {_OBJECTS}") from error
+    except pickle.UnpicklingError:
+        # Not chained: torch's message advises to switch the check off.
+        raise CheckpointError(f"{path} is not read: it {HOLDS_OBJECTS}") from None
     except Exception as error:
         # A damaged file fails anywhere between zip, pickle and tensor, with as many types of error.
         raise CheckpointError(describe_damage(path, error)) from error
@@ -139,7 +140,7 @@ def describe_damage(path: Path, error: Exception) -> str:
     )
 
 
-_OBJECTS = (
+HOLDS_OBJECTS = (
     "holds objects of Python, and to build those can run code of whoever made the file. Only tensors, numbers, text, "
     "lists and dicts are read. Ask for the weights alone, as a .safetensors file, or write one where you trust the "
     "file: safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
@@ -168,7 +169,7 @@ def _check_pickles(path: Path, archived: bool) -> None:
     """Refuse pickles that name more than tensors and plain containers, before anything is built from them."""
     for name in _globals(path, archived):
         if not _is_plain(name):
-            raise _RefusedError(f"it {_OBJECTS}. Found: {re.sub(r'[^a-zA-Z0-9_.]', '?', name)[:80]}")
+            raise _RefusedError(f"it {HOLDS_OBJECTS}. Found: {re.sub(r'[^a-zA-Z0-9_.]', '?', name)[:80]}")
 
 
 def _globals(path: Path, archived: bool) -> Iterator[str]:

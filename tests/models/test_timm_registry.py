@@ -2,6 +2,7 @@
 
 import copy
 import json
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from timm.models._manipulate import group_parameters
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from sequencer2d import list_models
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import CheckpointError, ConfigError
 from sequencer2d.models import load_model, save_weights, to_authors
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.timm_registry import register_timm
@@ -118,6 +119,19 @@ def test_a_description_decides_the_size_and_positions_follow(tmp_path: Path) -> 
     assert model.config.img_size == (56, 56)
     x = torch.randn(1, 3, 56, 56)
     torch.testing.assert_close(model(x), trained(x))
+
+
+class Attack:
+    def __reduce__(self) -> Any:
+        return print, ("code ran",)
+
+
+def test_weights_with_objects_are_refused_in_words_of_ours(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": small_model().state_dict(), "extra": Attack()}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"s2d_sequencer2d_n are not read: .* as a \.safetensors file") as caught:
+        create(pretrained=True, pretrained_cfg_overlay={"file": str(tmp_path / "w.pth"), "num_classes": 5})
+    assert "retry with weights_only" not in "".join(traceback.format_exception(caught.value))
+    assert "code ran" not in capfd.readouterr().out
 
 
 def test_options_that_do_not_exist_are_type_errors():
