@@ -44,6 +44,7 @@ def sizes_for(model: Sequencer2D) -> tuple[Size, Size, Size]:
     return (height, width), (height * 7 // 4, width * 7 // 4), (height * 9 // 7, width * 10 // 7)
 
 
+@torch.no_grad()
 def compare(
     artifact: nn.Module,
     model: Sequencer2D,
@@ -76,7 +77,6 @@ def compare(
     return differences
 
 
-@torch.no_grad()
 def reference(model: Sequencer2D, images: Tensor) -> Tensor:
     """What PyTorch makes of the images. Raises `ExportError` if that is all 0."""
     logits = model(images)
@@ -121,7 +121,6 @@ def real_images() -> list[Path]:
     return sorted(folder.glob("*.jpg")) if folder else []
 
 
-@torch.no_grad()
 def _read(model: Sequencer2D, size: Size, paths: Sequence[Path]) -> Tensor:
     config = DataConfig(**(input_fields(model) | {"image_size": size}))
     transform = eval_transform(config)

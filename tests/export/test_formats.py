@@ -1,0 +1,119 @@
+"""The formats' table, what a graph's nodes count as, and what an artifact says of itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import sequencer2d
+from sequencer2d.errors import ConfigError, ExportError
+from sequencer2d.export import export_model, exporting, formats, load_artifact, metadata, timing
+from sequencer2d.export.exporting import as_ours
+from sequencer2d.models.sequencer2d import Sequencer2D
+from tests.export.conftest import NAMES, small
+
+
+def test_each_format_has_its_suffix_precisions_and_packages() -> None:
+    assert {name: (row.suffix, row.precisions, row.needs) for name, row in formats.FORMATS.items()} == {
+        "torch": (".pt2", ("fp32", "bf16"), ()),
+        "aoti": (".pt2", ("fp32", "bf16"), ()),
+        "onnx": (".onnx", ("fp32", "int8"), ("onnx", "onnxscript", "onnxruntime")),
+        "openvino": (".xml", ("fp32",), ("onnx", "onnxscript", "openvino")),
+    }
+    assert {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32} == formats.PRECISIONS
+    with pytest.raises(ConfigError, match="did you mean onnx"):
+        formats.find_format("onx")
+
+
+@pytest.mark.parametrize("name", formats.RECURRENT)
+def test_recurrences_are_counted_by_their_names_in_each_graph(name: str) -> None:
+    assert formats.recurrent_nodes({name: 3, "MatMul": 5, "aten.lstm_like": 7}) == 3
+
+
+def test_onnx_is_written_in_opset_18(artifacts: dict[str, Path]) -> None:
+    import onnx
+
+    assert [entry.version for entry in onnx.load(artifacts["onnx"]).opset_import if entry.domain == ""] == [18]
+
+
+def test_a_description_says_what_wrote_it_and_what_it_takes() -> None:
+    said = metadata.describe(small(), "onnx", "int8")
+    assert said["artifact"] == {
+        "version": 1, "kind": "onnx", "precision": "int8", "sequencer2d": sequencer2d.__version__,
+        "torch": str(torch.__version__), "minimum_size": 8,
+    }  # fmt: skip
+    assert metadata.minimum_size(small(pad="zeros")) == 5
+    strings = metadata.to_strings(said)
+    assert json.loads(strings["sequencer2d"]) == json.loads(json.dumps(said))
+    assert json.loads(strings["class_names"]) == list(NAMES)
+    assert set(strings) == {"sequencer2d", "class_names", "size", "mean", "std", "interpolation", "crop_pct"}
+
+
+def test_a_model_in_bf16_is_exported_in_fp32_and_left_as_it_was(model: Sequencer2D) -> None:
+    rounded = small().bfloat16().train()
+    ours = as_ours(rounded)
+    assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
+    assert not ours.training
+    assert not any(parameter.requires_grad for parameter in ours.parameters())
+    assert (rounded.training, rounded.head.fc.weight.dtype) == (True, torch.bfloat16)
+    assert all(parameter.requires_grad for parameter in rounded.parameters())
+
+
+def test_an_artifact_in_bf16_computes_what_the_model_in_bf16_does(tmp_path: Path) -> None:
+    exported = export_model(small(), tmp_path / "model.pt2", "torch", precision="bf16", images=[])
+    assert exported.precision == "bf16"
+    artifact, model = load_artifact(exported.path, trust=True), small().bfloat16()
+    images = torch.randn(2, 3, 20, 16)
+    with torch.no_grad():
+        expected = model(images.bfloat16()).float()
+    torch.testing.assert_close(artifact(images), expected, rtol=0.02, atol=0.02)
+    assert artifact.precision == "bf16"
+    assert exported.size_mib == pytest.approx(exported.path.stat().st_size / 2**20)
+
+
+def test_without_a_compiler_aoti_says_what_to_install(tmp_path: Path) -> None:
+    """The real compiler of PyTorch, told to use a program that does not exist."""
+    from torch._inductor import config
+
+    with config.patch({"cpp.cxx": ("/no/such/compiler",)}), pytest.raises(ExportError, match=r"needs a C\+\+ compiler"):
+        export_model(small(), tmp_path / "model.pt2", "aoti", images=[])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_several_files_the_named_one_appears_last_and_sizes_are_in_mib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "draft").mkdir()
+    (tmp_path / "draft" / "a.xml").write_bytes(bytes(2**20))
+    (tmp_path / "draft" / "z.bin").write_bytes(bytes(2**19))
+    moved = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, target: (moved.append(self.name), replace(self, target))[1])
+    assert exporting._publish(tmp_path / "draft", tmp_path / "a.xml") == 1.5
+    assert moved == ["z.bin", "a.xml"]
+    assert {path.name for path in tmp_path.iterdir()} == {"draft", "a.xml", "z.bin"}
+
+
+def test_a_draft_is_written_beside_the_target_in_a_hidden_folder(tmp_path: Path) -> None:
+    with exporting._folder_beside(tmp_path / "new" / "m.pt2") as folder:
+        assert Path(folder).parent == tmp_path / "new"
+        assert Path(folder).name.startswith(".m.pt2.")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(ExportError, match="is a folder"):
+        exporting._folder_beside(tmp_path / "taken")
+
+
+def test_images_per_second_are_those_of_the_batch(artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from sequencer2d.benchmark.timing import Timing
+
+    artifact = load_artifact(artifacts["torch"], trust=True)
+    told = dict.fromkeys(Timing.__dataclass_fields__, 0.0) | {
+        "step_ms": 50.0,
+        "latency_ms": 40.0,
+        "spread_percent": 2.5,
+    }
+    monkeypatch.setattr(timing, "measure", lambda step, device, measure_s: (step(), Timing(**told))[1])
+    row = timing.time_artifact(artifact, 4, (16, 20))
+    assert (row["images_per_s"], row["latency_ms"], row["spread_percent"]) == (80, 40, 2.5)
+    assert (row["precision"], row["path"]) == ("fp32", str(artifact.path))
