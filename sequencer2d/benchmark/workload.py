@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from sequencer2d.precisions import PRECISIONS, dtype_of
+
 MODES = ("inference", "training")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {name: dtype_of(name) for name in PRECISIONS}
 CLASSES = 1000
 
 Forward = Callable[[Tensor], Tensor]

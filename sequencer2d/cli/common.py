@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
 from sequencer2d.errors import ConfigError, DeviceError, UserError
+from sequencer2d.precisions import PRECISIONS
 from sequencer2d.ranges import expand_home
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 FIELD = re.compile(r"[A-Za-z_][\w.]*=")
-PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, *, peers: bool = False) -> None:
@@ -142,13 +142,6 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         _check_cuda(name, device.index or 0)
     return device
-
-
-def amp_dtype(precision: str) -> torch.dtype | None:
-    """The dtype for autocast of `--precision`; none for fp32."""
-    import torch
-
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def need(package: str, extra: str, what: str) -> None:

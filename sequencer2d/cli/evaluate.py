@@ -13,7 +13,6 @@ from sequencer2d.cli.common import (
     add_device,
     add_download,
     add_json,
-    amp_dtype,
     console,
     field_values,
     positive,
@@ -22,6 +21,7 @@ from sequencer2d.cli.common import (
     resolve_device,
 )
 from sequencer2d.errors import ConfigError, RunError
+from sequencer2d.precisions import autocast_dtype
 from sequencer2d.terminal import printable
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
                 loader,
                 subject.task,
                 device=device if group.world_size == 1 else group.device,
-                amp_dtype=amp_dtype(precision),
+                amp_dtype=autocast_dtype(precision),
                 progress=lambda: bar.advance(task),
                 classes=classes,
             )

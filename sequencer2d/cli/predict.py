@@ -15,7 +15,6 @@ from sequencer2d.cli.common import (
     add_device,
     add_json,
     add_trust,
-    amp_dtype,
     console,
     decoding_fields,
     positive,
@@ -25,6 +24,7 @@ from sequencer2d.cli.common import (
     writable_path,
 )
 from sequencer2d.errors import ConfigError, DeviceError, InputError
+from sequencer2d.precisions import autocast_dtype
 from sequencer2d.terminal import printable
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         subject.task,
         class_names=class_names_of(subject.model),
         device=device,
-        amp_dtype=amp_dtype(arguments.precision),
+        amp_dtype=autocast_dtype(arguments.precision),
         top_k=arguments.top,
         batch_size=arguments.batch_size,
     )

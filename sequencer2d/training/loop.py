@@ -14,6 +14,7 @@ from sequencer2d.data.fingerprint import fingerprint
 from sequencer2d.environment import launch
 from sequencer2d.evaluation.loop import evaluate
 from sequencer2d.files import write_json
+from sequencer2d.precisions import autocast_dtype
 from sequencer2d.training import assemble
 from sequencer2d.training.budget import memory_budget
 from sequencer2d.training.checkpoint import Checkpoint, load_last
@@ -22,7 +23,7 @@ from sequencer2d.training.curves import plot_curves
 from sequencer2d.training.distributed import Processes, processes
 from sequencer2d.training.folder import RunFolder
 from sequencer2d.training.messages import announcement, step_entry
-from sequencer2d.training.numerics import AMP_DTYPES, check_compiler, check_precision, memory_errors, numerics
+from sequencer2d.training.numerics import check_compiler, check_precision, memory_errors, numerics
 from sequencer2d.training.optim import learning_rate, set_learning_rate
 from sequencer2d.training.prefetch import RunAhead, to_device
 from sequencer2d.training.resume import check_progress, check_same_config, check_same_data, load_states
@@ -189,7 +190,7 @@ class _Run:
         self.log.epoch(entry)
 
     def _evaluate(self) -> dict[str, float | None]:
-        model, amp_dtype = self.step_fn.evaluated, AMP_DTYPES[self.config.precision]
+        model, amp_dtype = self.step_fn.evaluated, autocast_dtype(self.config.precision)
         return self.task.entry(evaluate(model, self.data.val, self.task, device=self.here.device, amp_dtype=amp_dtype))
 
     def _open_log(self) -> SilentLog:

@@ -9,8 +9,6 @@ from sequencer2d.errors import ConfigError, DeviceError
 from sequencer2d.ops.precision import tf32
 from sequencer2d.training.config import RunConfig
 
-AMP_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @contextlib.contextmanager
 def numerics(run: RunConfig, device: torch.device) -> Iterator[None]:

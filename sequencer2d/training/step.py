@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from sequencer2d import tasks
 from sequencer2d.data.batches import BatchTransform
 from sequencer2d.data.samples import split
+from sequencer2d.precisions import autocast_dtype
 from sequencer2d.seeds import seed_step
 from sequencer2d.training.config import TrainConfig
-from sequencer2d.training.numerics import AMP_DTYPES
 from sequencer2d.training.optim import WeightAverage, clip_gradients, set_learning_rate
 
 
@@ -91,7 +91,7 @@ class TrainStep:
 
     def _forward(self, *arguments: Any) -> Any:
         """The model's outputs, computed in the run's precision."""
-        dtype = AMP_DTYPES[self.config.precision]
+        dtype = autocast_dtype(self.config.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             return self.wrapped(*arguments)
 

@@ -63,11 +63,6 @@ def test_counts_start_at_1(text: str, expected: int | None, mistake: Callable[..
         assert "expected an integer of at least 1" in mistake("predict", "m", "x.png", f"{option}={text}")
 
 
-def test_precisions_are_dtypes_of_autocast() -> None:
-    expected = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    assert {name: common.amp_dtype(name) for name in common.PRECISIONS} == expected
-
-
 def test_devices_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert common.resolve_device("auto") == common.resolve_device("cpu") == torch.device("cpu")
