@@ -11,6 +11,7 @@ A contender is written as NAME, NAME@IMPLEMENTATION, timm:NAME or timm:NAME@fuse
 """
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import nn
@@ -131,7 +132,7 @@ def build(contender: Contender, size: int) -> nn.Module:
         torch.manual_seed(SEED)
         if contender.library == "sequencer2d":
             recompute = contender.implementation == RECOMPUTE
-            model = create_model(contender.model, gates="recomputed" if recompute else "stored")
+            model: Any = create_model(contender.model, gates="recomputed" if recompute else "stored")
             model.set_implementation("auto" if recompute else contender.implementation)
         else:
             name = contender.model if contender.library == "peers" else PREFIX + contender.model

@@ -89,7 +89,7 @@ class Gate:
 
     def _run(self, contender: Contender, implementation: str, dtype: torch.dtype | None) -> Values:
         """Our model's logits or gradients on the probed images, eagerly; dtype None is the workload's precision."""
-        model = create_model(contender.model)
+        model: Any = create_model(contender.model)
         model.load_state_dict(self.weights)
         model.set_implementation(implementation)
         images = self.work.images[self.probe]

@@ -41,7 +41,7 @@ class ModelConfig:
             position embedding and the data configuration. Any other size runs too. One integer means a square.
         pad: what becomes of images whose sizes are no multiples of the total stride. "crop": each convolution cuts off,
             at the bottom and the right, what does not fill a patch, as in the authors' code and timm, with which all
-            published numbers were measured. "zeros": they are padded there with the mean colour, as the paper's text
+            published numbers were measured. "zeros": they are padded there with the mean color, as the paper's text
             (section 4.2) has in mind; no pixel is lost, and the padded tokens take part in the pooled mean.
         in_chans: channels of the input image.
         num_classes: outputs of the classifier; 0 for no classifier.

@@ -20,13 +20,13 @@ def full_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def peculiarity(module: nn.Module, *, but_hooks: bool = False) -> str | None:
+def peculiarity(module: nn.Module, *, ignore_hooks: bool = False) -> str | None:
     """What makes a module more than an instance of its class, as the end of a sentence; None if nothing does.
 
-    That is a hook (unless `but_hooks`), weights that are computed from others, pruned or quantized, or a forward set on
-    the instance.
+    That is a hook (unless `ignore_hooks`), weights that are computed from others, pruned or quantized, or a forward set
+    on the instance.
     """
-    hooks = [] if but_hooks else own_hooks(module)
+    hooks = [] if ignore_hooks else own_hooks(module)
     if parametrize.is_parametrized(module):
         names = ", ".join(module.parametrizations)  # type: ignore[arg-type]
         return (
@@ -56,11 +56,12 @@ def is_exactly(module: object, *names: str) -> bool:
     return isinstance(module, nn.Module) and full_name(type(module)) in names and is_plain(module)
 
 
-def own_hooks(module: nn.Module, but_of: str | None = None) -> list[str]:
-    """Names of the hooks around a module's forward, without those that the package `but_of` defines."""
+def own_hooks(module: nn.Module, ignore_package: str | None = None) -> list[str]:
+    """Names of the hooks around a module's forward, without those that `ignore_package` defines."""
     tables = (getattr(module, table, None) or {} for table in ("_forward_pre_hooks", "_forward_hooks"))
     hooks = [hook for table in tables for hook in table.values()]
-    return [_name(hook) for hook in hooks if but_of is None or not type(hook).__module__.startswith(but_of)]
+    kept = (hook for hook in hooks if ignore_package is None or not type(hook).__module__.startswith(ignore_package))
+    return [_name(hook) for hook in kept]
 
 
 def share_hooks(module: nn.Module, replacement: nn.Module) -> nn.Module:

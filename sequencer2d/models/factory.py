@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from sequencer2d.errors import CheckpointError, ConfigError
 from sequencer2d.models.checkpoints import read_checkpoint
 from sequencer2d.models.features import Sequencer2DFeatures
@@ -25,7 +27,7 @@ def create_model(
     out_indices: int | Sequence[int] | None = None,
     output_fmt: str = "NCHW",
     **overrides: Any,
-) -> Any:
+) -> "Sequencer2D | Sequencer2DFeatures | nn.Module":
     """Create a model by the name of its variant.
 
     Args:
@@ -77,7 +79,7 @@ def load_model(
 ) -> Sequencer2D:
     """Rebuild a model, in eval mode on the CPU, from what its checkpoint says of itself.
 
-    A file that says nothing is recognised by its parameters if they are those of a variant.
+    A file that says nothing is recognized by its parameters if they are those of a variant.
 
     Args:
         source: as for `read_checkpoint`.

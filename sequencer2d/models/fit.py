@@ -41,8 +41,8 @@ def fit_state(state: Mapping[str, Tensor], model: "Sequencer2D", source: str) ->
     target = model.state_dict()
     fitted = fit_positions(_fit_head(_fit_stem(dict(state), target, source), target, source), target, source)
     if problems := _differences(fitted, target):
-        looks = identify(state, type(model))
-        hint = f"; the file looks like {looks}" if looks and looks != model.variant else ""
+        similar = identify(state, type(model))
+        hint = f"; the file looks like {similar}" if similar and similar != model.variant else ""
         raise CheckpointError(f"{source} does not fit {model.variant or 'the model'}: {problems}{hint}")
     return fitted
 
@@ -93,18 +93,18 @@ def check_shapes(
         found["img_size"], wanted["img_size"] = grid, config.grid(*config.img_size)
     for field, size in wanted.items():
         if size != found[field]:
-            looks = identify(state, build)
-            hint = f"; the file looks like {looks}" if looks and looks != name else ""
+            similar = identify(state, build)
+            hint = f"; the file looks like {similar}" if similar and similar != name else ""
             raise CheckpointError(
-                f"{source} does not fit {name}: {field} asks for {_few(size)}, its tensors have "
-                f"{_few(found[field])}{hint}"
+                f"{source} does not fit {name}: {field} asks for {_shortened(size)}, its tensors have "
+                f"{_shortened(found[field])}{hint}"
             )
 
 
 def adapt_channels(weight_OIHW: Tensor, in_chans: int) -> Tensor:
     """Adapt a convolution for RGB to `in_chans` channels: summed for 1, else repeated and scaled by 3 / in_chans.
 
-    Both keep the output for an image whose channels are all the same grey, as timm does it.
+    Both keep the output for an image whose channels are all the same gray, as timm does it.
     """
     if in_chans == 1:
         return weight_OIHW.sum(dim=1, keepdim=True)
@@ -134,7 +134,7 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _few(sizes: tuple[int, ...]) -> str:
+def _shortened(sizes: tuple[int, ...]) -> str:
     shown = ", ".join(str(size) if abs(size) < 10**9 else "10⁹ or more" for size in sizes[:6])
     return f"({shown}{', …' if len(sizes) > 6 else ''})"
 

@@ -1,6 +1,6 @@
 """Speed up models that others built: timm's and the authors' token mixers, replaced in place by ours.
 
-The replacement holds the same parameters under the same names in the same order, so optimisers, weight averages, state
+The replacement holds the same parameters under the same names in the same order, so optimizers, weight averages, state
 dicts and checkpoints go on working.
 """
 
@@ -93,7 +93,7 @@ def _is_mixer(module: nn.Module) -> bool:
 
 def _layers(path: str, module: nn.Module) -> dict[str, nn.RNNBase]:
     """The recurrent layers of a mixer by name, vertical first. Raises InputError for what is none of torch's own."""
-    if reason := peculiarity(module, but_hooks=True):
+    if reason := peculiarity(module, ignore_hooks=True):
         raise InputError(f"cannot fuse {path}: it {reason}")
     layers: dict[str, nn.RNNBase] = {}
     for name, child in module.named_children():
@@ -186,7 +186,7 @@ def _error(ours: Tensor, given: Tensor) -> float:
 
 
 def _order_as(mixer: nn.Module, module: nn.Module) -> None:
-    """Give the children of `mixer` the order they have in `module`: optimisers and some EMAs go by position."""
+    """Give the children of `mixer` the order they have in `module`: optimizers and some EMAs go by position."""
     for name in [name for name, _ in module.named_children() if hasattr(mixer, name)]:
         child = mixer.get_submodule(name)
         delattr(mixer, name)

@@ -55,7 +55,7 @@ def _check_mixer(path: str, mixer: RNN2D) -> None:
         raise InputError(f"cannot pack {path}: its {replaced.pop()} was set on the instance; delete it there")
     for name in mixer.rnn_names:
         for owner in mixer.get_submodule(name).modules():
-            hooks = own_hooks(owner, but_of="torch.nn.utils.")
+            hooks = own_hooks(owner, ignore_package="torch.nn.utils.")
             if hooks:
                 raise InputError(
                     f"cannot pack {path}.{name}: its hooks ({', '.join(hooks)}) would be lost; remove them"

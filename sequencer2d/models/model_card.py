@@ -84,12 +84,12 @@ def _training(summary: Mapping[str, Any]) -> str:
 
 
 def _input(description: Mapping[str, Any]) -> str:
-    said = description["input"]
-    height, width = said["size"]
+    images = description["input"]
+    height, width = images["size"]
     text = (
         f"## Input\n\nRGB images of {height}×{width} pixels (any size from the stride up runs), resampled by "
-        f"{said['interpolation']} interpolation, crop {said['crop_pct']}, normalized with mean "
-        f"{_numbers(said['mean'])} and standard deviation {_numbers(said['std'])}.\n"
+        f"{images['interpolation']} interpolation, crop {images['crop_pct']}, normalized with mean "
+        f"{_numbers(images['mean'])} and standard deviation {_numbers(images['std'])}.\n"
     )
     names = description.get("class_names")
     return text + (f"\n## Classes\n\n{', '.join(names)}\n" if names else "")

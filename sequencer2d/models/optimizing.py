@@ -75,7 +75,7 @@ def optimize(
 
 
 def _check_whole(model: nn.Module) -> None:
-    """Raise InputError if this process has its share of the weights alone."""
+    """Raise InputError if this process holds a part of the weights alone."""
     for name, parameter in model.named_parameters():
         if type(parameter).__module__.startswith("torch.distributed."):
             raise InputError(
@@ -186,10 +186,10 @@ class Optimized(nn.Module):
             raise ImplementationError(
                 "the older exporter to ONNX lacks the operators of an optimized model: export the one that it came from"
             )
-        # Before the conversion, which would let images of bytes pass unnormalised.
+        # Before the conversion, which would let images of bytes pass unnormalized.
         if not images.is_floating_point():
             raise InputError(
-                f"images have dtype {images.dtype}; expected floating point: scale and normalise them first"
+                f"images have dtype {images.dtype}; expected floating point: scale and normalize them first"
             )
         if images.device != self.device:
             raise InputError(f"images are on {images.device}, the optimized model on {self.device}: move one of them")

@@ -1,1 +1,1 @@
-"""Modules: the recurrent token mixer, its block, the stem, and how they are initialised."""
+"""Modules: the recurrent token mixer, its block, the stem, and how they are initialized."""

@@ -13,9 +13,9 @@ NORM_EPS = 1e-6
 
 def drop_path(x: Tensor, rate: float) -> Tensor:
     """Zero whole samples of `x` (B, ...) with probability `rate`, scaling the others by 1 / (1 − rate)."""
-    keep = 1.0 - rate
-    mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-    return x * (mask / keep)
+    survival = 1.0 - rate
+    mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(survival)
+    return x * (mask / survival)
 
 
 # The mask's shape cannot be traced by symbols: torch.fx keeps this as a call.

@@ -18,7 +18,7 @@ def check_images(x: Tensor, in_chans: int, least: int) -> None:
             "create it with in_chans= for another number"
         )
     if not x.is_floating_point():
-        raise InputError(f"images have dtype {x.dtype}; expected floating point: scale and normalise them first")
+        raise InputError(f"images have dtype {x.dtype}; expected floating point: scale and normalize them first")
     if x.shape[2] < least or x.shape[3] < least:
         raise InputError(
             f"images of {x.shape[2]}×{x.shape[3]} pixels are too small; this model needs {least}×"
@@ -46,7 +46,7 @@ def fit_to_stride(x_BCHW: Tensor, stride: int, pad: str) -> Tensor:
 def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
     """Zero-pad (B, C, H, W) at the bottom and the right until H and W are multiples of `multiple` pixels.
 
-    Images are normalized before they reach the model, so zero is the mean colour. A size that fits is left alone.
+    Images are normalized before they reach the model, so zero is the mean color. A size that fits is left alone.
     """
     height, width = x_BCHW.shape[-2:]
     # Written as a round-up, which torch.export can reason about for any size (it cannot with −height % multiple).

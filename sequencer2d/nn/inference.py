@@ -157,7 +157,7 @@ class InPlaceBlock(nn.Module):
 
 
 def _normed(x: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """The layer norm of x (..., C) less a shift (C,), without scale and bias."""
+    """The layer norm, without scale and bias, of x − shift: (..., C) and (C,)."""
     return F.layer_norm(x - shift, shift.shape, eps=eps)
 
 
@@ -188,13 +188,13 @@ class PatchLinear(nn.Module):
         weight = conv.weight.detach()
         # Order of a patch's values: channel, row, column of an image; row, column, channel of a map.
         weight = (weight if from_image else weight.permute(0, 2, 3, 1)).flatten(1)
-        self.extra = -weight.shape[1] % _ALIGNMENT
-        self.register_buffer("weight", F.pad(weight, (0, self.extra)).contiguous())
+        self.padding = -weight.shape[1] % _ALIGNMENT
+        self.register_buffer("weight", F.pad(weight, (0, self.padding)).contiguous())
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         patches = self._patches(x)
-        return F.linear(F.pad(patches, (0, self.extra)) if self.extra else patches, self.weight, self.bias)
+        return F.linear(F.pad(patches, (0, self.padding)) if self.padding else patches, self.weight, self.bias)
 
     def fit(self, x: Tensor) -> Tensor:
         """The part of an input that whole patches cover, an image padded first if it is to be.

@@ -3,7 +3,7 @@ import torch
 
 from sequencer2d import create_model
 from sequencer2d.errors import ConfigError
-from sequencer2d.models import save_weights
+from sequencer2d.models import Sequencer2DFeatures, save_weights
 from tests.models.small import SIZES, small_model
 
 
@@ -37,6 +37,22 @@ def test_maps_are_those_of_the_model_with_the_weights(tmp_path):
     backbone = extractor(out_indices=(0, 3), checkpoint=str(tmp_path / "weights.safetensors"))
     expected = model.forward_intermediates(x, indices=(0, 3), intermediates_only=True)
     assert all(torch.equal(a, b) for a, b in zip(backbone(x), expected, strict=True))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_the_final_norm_is_applied_to_the_last_map_alone_and_only_when_asked_for(layout):
+    model, x = small_model(), torch.randn(1, 3, 28, 42)
+    with torch.no_grad():
+        model.norm.weight.uniform_(0.5, 2)
+        model.norm.bias.normal_()
+        normed = Sequencer2DFeatures(model, out_indices=(0, 3), output_fmt=layout, norm=True)(x)
+        plain = Sequencer2DFeatures(model, out_indices=(0, 3), output_fmt=layout)(x)
+        expected = model.forward_features(x)
+    assert torch.equal(normed[0], plain[0])
+    torch.testing.assert_close(normed[1] if layout == "NHWC" else normed[1].permute(0, 2, 3, 1), expected)
+    assert (normed[1] - plain[1]).abs().max() > 0.1
+    without_last = Sequencer2DFeatures(model, out_indices=(0, 1), output_fmt=layout, norm=True)
+    assert isinstance(without_last.norm, torch.nn.Identity)
 
 
 def test_gradients_reach_every_parameter():

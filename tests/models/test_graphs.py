@@ -151,6 +151,19 @@ def test_on_a_gpu_graphs_follow_the_weights(change, is_changed):
 
 
 @pytest.mark.gpu
+def test_on_a_gpu_shapes_whose_graphs_gave_way_are_right_and_captured_again():
+    model, inputs = gpu_model(), [gpu_images(batch, 3, 56, 56) for batch in (1, 2, 3)]
+    fast = captured(model, inputs[0])
+    fast._graphs._table = Recurring(2)
+    with torch.no_grad():
+        expected = [model(x) for x in inputs]
+    for _ in range(3 * SIGHTINGS_CROWDED):
+        for x, y in zip(inputs, expected, strict=True):
+            assert error(fast(x), y) < 0.05
+    assert len(fast._graphs) == 2
+
+
+@pytest.mark.gpu
 def test_on_a_gpu_copies_run_their_own_weights():
     x = gpu_images(2, 3, 56, 56)
     fast = captured(gpu_model(), x)
