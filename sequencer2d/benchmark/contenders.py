@@ -32,10 +32,10 @@ RECOMPUTE = "recompute"
 TIMM = "timm"
 PLAIN = "plain"
 
-PEERS = tuple(row.model for row in TABLE if row.model and not row.fine_tuned and row.family != "Seq.")
-"""The peers of the paper's Table 1 that timm or this package has, at 224²."""
+PEERS = tuple(row.model for row in TABLE if not row.fine_tuned and row.family != "Seq.")
+"""The peers of the paper's Table 1, at 224²."""
 
-FINE_TUNED_PEERS = tuple(row.model for row in TABLE if row.model and row.fine_tuned and row.family != "Seq.")
+FINE_TUNED_PEERS = tuple(row.model for row in TABLE if row.fine_tuned and row.family != "Seq.")
 """Those of its lower part, at 384²."""
 
 SHORT = {name.split("_patch")[0].removesuffix("_224"): name for name in PEERS}

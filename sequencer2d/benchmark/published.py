@@ -17,7 +17,7 @@ class Published:
     Attributes:
         name: as the paper prints it; "↑" marks fine-tuning at a higher resolution.
         series: models of one design and growing size, which Figure 1 joins by a line.
-        model: its name for `sequencer2d bench`; "" where neither this package nor timm has it.
+        model: its name for `sequencer2d bench`, in this package or in timm.
         family: the kind of token mixing, as the paper abbreviates it.
         size: side of the images, pixels.
         parameters: millions.
@@ -61,7 +61,7 @@ TABLE: tuple[Published, ...] = (
     Published("PoolFormer-S24", "PoolFormer", "poolformer_s24", "LMLP", 224, 21, 3.6, (313, 988), (1461, 183), 80.3),
     Published("Sequencer2D-S", "Sequencer2D", "sequencer2d_s", "Seq.", 224, 28, 8.4, (110, 347), (1799, 196), 82.3),
     Published("RegNetY-8GF", "RegNetY", "regnety_080", "CNN", 224, 39, 8.0, (211, 751), (1776, 333), 81.7),
-    Published("T2T-ViT_t-19", "T2T-ViT", "", "Trans.", 224, 39, 9.8, (197, 654), (3520, 1140), 82.2, _T2T),
+    Published("T2T-ViT_t-19", "T2T-ViT", "t2t_vit_t_19", "Trans.", 224, 39, 9.8, (197, 654), (3520, 1140), 82.2, _T2T),
     Published("CycleMLP-B3", "CycleMLP", "cyclemlp_b3", "LMLP", 224, 38, 6.9, (100, 367), (2326, 287), 82.6, _CYCLE),
     Published("PoolFormer-S36", "PoolFormer", "poolformer_s36", "LMLP", 224, 31, 5.2, (213, 673), (2187, 220), 81.4),
     Published("GFNet-H-S", "GFNet-H", "gfnet_h_s", "FFT", 224, 32, 4.5, (227, 755), (1740, 282), 81.5),

@@ -179,7 +179,9 @@ def latest(rows: Iterable[Row]) -> list[Row]:
 def with_ratio(best: Iterable[Row], peer: str) -> list[Row]:
     """`best_rows` with `ratio`: the rate over that of the peer's best on the same workload; None without one."""
     best = list(best)
-    reference = {_workload(row): row["images_per_s"] for row in best if row["library"] == "timm" and _is(row, peer)}
+    reference = {
+        _workload(row): row["images_per_s"] for row in best if row["library"] != "sequencer2d" and _is(row, peer)
+    }
     return [
         {**row, "ratio": row["images_per_s"] / reference[_workload(row)] if _workload(row) in reference else None}
         for row in best

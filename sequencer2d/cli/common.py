@@ -22,8 +22,13 @@ FIELD = re.compile(r"[A-Za-z_][\w.]*=")
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, *, peers: bool = False) -> None:
-    """Add `CHECKPOINT` and `--model`; `peers` says that models of timm are taken too."""
-    peer = "; or a model of timm: timm:NAME with its published weights, timm:NAME=FILE with others" if peers else ""
+    """Add `CHECKPOINT` and `--model`; `peers` says that models of timm and the paper's peers are taken too."""
+    peer = (
+        "; or a model of timm: timm:NAME with its published weights, timm:NAME=FILE with others; or one of the paper's "
+        "peers: NAME=FILE"
+        if peers
+        else ""
+    )
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",

@@ -40,6 +40,7 @@ examples:
   sequencer2d eval model.safetensors --data wds:/shards/val.tar --per-class --json
   sequencer2d eval timm:convnext_tiny.fb_in1k --download --data /imagenet     a peer's published weights, its own input
   sequencer2d eval timm:swin_tiny_patch4_window7_224=swin.pth --data /imagenet    a peer with weights from a file
+  sequencer2d eval gfnet_h_s=gfnet-h-s.pth --data /imagenet                   a peer of the paper, its authors' file
   torchrun --nproc-per-node 2 -m sequencer2d eval runs/cifar10     the same numbers, every image counted once
 
 Any field of the data configuration is set by its path, for example data.crop_pct=1.0 data.workers=4."""

@@ -6,13 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
 from sequencer2d.models.checkpoints import read_checkpoint
 from sequencer2d.models.features import Sequencer2DFeatures
 from sequencer2d.models.loading import load_weights, restore
 from sequencer2d.models.peers import create_peer, is_peer, load_peer, peer_features
 from sequencer2d.models.sequencer2d import Sequencer2D
-from sequencer2d.models.variants import HUB_WEIGHTS, model_config
+from sequencer2d.models.variants import HUB_WEIGHTS, VARIANTS, model_config
+from sequencer2d.peers import PEERS
 
 
 def create_model(
@@ -62,6 +63,8 @@ def create_model(
         else:
             peer = load_peer(name, checkpoint, **options)
         return peer_features(peer, out_indices, output_fmt) if features_only else peer
+    if name not in VARIANTS:
+        raise ConfigError(f"no model {name!r}; {did_you_mean(name, (*VARIANTS, *PEERS))}")
     config = model_config(name, num_classes=num_classes, in_chans=in_chans, drop_path_rate=drop_path_rate, **overrides)
     source = _published(name) if pretrained else checkpoint
     model = Sequencer2D(config, name)

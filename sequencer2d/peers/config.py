@@ -1,6 +1,7 @@
 """The frozen description of one peer, a class for each family: everything that its parameters follow from."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sequencer2d.errors import ConfigError, did_you_mean
@@ -10,7 +11,43 @@ if TYPE_CHECKING:
 
 POOLS_OF_MAPS = ("avg", "max", "")
 POOLS_OF_TOKENS = ("token", "avg", "")
-RATES = ("drop_rate", "drop_path_rate")
+LARGEST = 10**7
+"""No size is larger: a model that can be trained has none near it."""
+
+
+def _is_integer(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+
+
+def _all(values: Any, accepts: Callable[[Any], bool]) -> bool:
+    return isinstance(values, tuple) and len(values) > 0 and all(map(accepts, values))
+
+
+Rule = tuple[str, Callable[[Any], bool]]
+_POSITIVE: Rule = ("a positive number", lambda value: _is_number(value) and value > 0)
+_RATE: Rule = ("a probability, 0 up to but not including 1", lambda value: _is_number(value) and 0 <= value < 1)
+PER_STAGE = (tuple[int, ...], tuple[float, ...])
+RULES: dict[Any, Rule] = {
+    int: ("a positive integer", _is_integer),
+    float: _POSITIVE,
+    str: ("text", lambda value: isinstance(value, str)),
+    tuple[int, ...]: ("a positive integer for each stage", lambda value: _all(value, _is_integer)),
+    tuple[float, ...]: ("a positive number for each stage", lambda value: _all(value, _POSITIVE[1])),
+    "img_size": (
+        "pixels, one positive integer or (height, width)",
+        lambda size: _all(size, _is_integer) and len(size) == 2,
+    ),
+    "num_classes": ("0 (no classifier) or a positive integer", lambda value: _is_integer(value, 0)),
+    "crop_pct": ("a share of the image, above 0 and up to 1", lambda value: _POSITIVE[1](value) and value <= 1),
+    "drop_rate": _RATE,
+    "drop_path_rate": _RATE,
+    "layer_scale": ("a number, or none", lambda value: value is None or _is_number(value)),
+}
+"""What a field may hold, in words and as a test: by its name, otherwise by its type."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,32 +86,20 @@ class PeerConfig:
 
     def __post_init__(self) -> None:
         size = self.img_size
-        pair = (size, size) if isinstance(size, int) else tuple(size)
-        object.__setattr__(self, "img_size", pair)
-        if len(pair) != 2 or not all(_is_integer(side, 1) for side in pair):
-            raise ConfigError(f"img_size={size!r}: expected pixels, one positive integer or (height, width)")
-        for name, least in (("in_chans", 1), ("num_classes", 0)):
-            if not _is_integer(getattr(self, name), least):
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected an integer of at least {least}")
-        for name in RATES:
-            rate = getattr(self, name)
-            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
-                raise ConfigError(f"{name}={rate!r}: expected a probability, 0 up to but not including 1")
+        object.__setattr__(self, "img_size", (size, size) if isinstance(size, int) else size)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
+            expected, accepts = RULES[field.name if field.name in RULES else field.type]
+            if not accepts(value):
+                raise ConfigError(f"{field.name}={value!r}: expected {expected}")
+            if field.type in PER_STAGE and len(value) != len(self.depths):
+                raise ConfigError(f"{field.name}={value!r}: expected one value for each of {len(self.depths)} stages")
         if self.global_pool not in self.pools:
             choices = ", ".join(map(repr, self.pools))
             raise ConfigError(f"global_pool={self.global_pool!r}: expected one of {choices}")
-        self._check_stages()
-
-    def _check_stages(self) -> None:
-        """Every field that holds one value per stage must hold as many as `depths`."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name != "img_size" and isinstance(value, tuple | list):
-                object.__setattr__(self, field.name, tuple(value))
-                if len(value) != len(self.depths) or not all(v > 0 for v in value):
-                    raise ConfigError(
-                        f"{field.name}={value!r}: expected one positive value for each of {len(self.depths)} stages"
-                    )
 
     @property
     def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
@@ -149,7 +174,7 @@ class CycleMLPConfig(PeerConfig):
 
     mixer = "cycle, linear"
 
-    mlp_ratios: tuple[int, ...] = (4, 4, 4, 4)
+    mlp_ratios: tuple[float, ...] = (4, 4, 4, 4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,7 +210,7 @@ class PVTConfig(PeerConfig):
     mixer = "attention, reduced"
 
     heads: tuple[int, ...] = (1, 2, 5, 8)
-    mlp_ratios: tuple[int, ...] = (8, 8, 4, 4)
+    mlp_ratios: tuple[float, ...] = (8, 8, 4, 4)
     reductions: tuple[int, ...] = (8, 4, 2, 1)
     global_pool: str = "token"
 
@@ -193,7 +218,3 @@ class PVTConfig(PeerConfig):
 def count_maps(depths: tuple[int, ...]) -> int:
     """Feature maps of a peer: one a stage, or one a block where there is one stage only."""
     return len(depths) if len(depths) > 1 else depths[0]
-
-
-def _is_integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -11,6 +11,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sequencer2d.errors import ConfigError
 from sequencer2d.nn.embed import check_images
 from sequencer2d.peers.base import INIT_STD, Peer, resample_positions
 from sequencer2d.peers.config import PeerConfig, PVTConfig
@@ -93,6 +94,7 @@ class PVT(Peer):
     segmentation and detection.
 
     Raises:
+        ConfigError: sizes that do not fit each other.
         InputError: images of another shape, or too small.
     """
 
@@ -109,6 +111,10 @@ class PVT(Peer):
 
     def __init__(self, config: PVTConfig, variant: str = "") -> None:
         super().__init__(config, variant)
+        if any(dim % heads for dim, heads in zip(config.dims, config.heads, strict=True)):
+            raise ConfigError(
+                f"dims={config.dims}, heads={config.heads}: in each stage the heads must divide the width"
+            )
         self._numbers = range(1, len(config.dims) + 1)
         grids = _grids(config.img_size, len(config.dims))
         before = config.in_chans

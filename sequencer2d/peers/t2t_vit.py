@@ -12,6 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sequencer2d.errors import ConfigError
 from sequencer2d.nn.embed import check_images
 from sequencer2d.peers.base import INIT_STD, Peer, resample_positions
 from sequencer2d.peers.config import PeerConfig, T2TViTConfig
@@ -118,6 +119,7 @@ class T2TViT(Peer):
     grid is another than that of `img_size`.
 
     Raises:
+        ConfigError: sizes that do not fit each other.
         InputError: images of another shape.
     """
 
@@ -129,6 +131,10 @@ class T2TViT(Peer):
 
     def __init__(self, config: T2TViTConfig, variant: str = "") -> None:
         super().__init__(config, variant)
+        if len(config.dims) != 1 or config.dims[0] % config.heads:
+            raise ConfigError(
+                f"dims={config.dims}, heads={config.heads}: T2T-ViT has one stage, whose width the heads divide"
+            )
         (dim,), (rates,) = config.dims, config.drop_path_rates
         self.tokens_to_token = TokensToToken(config.in_chans, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))

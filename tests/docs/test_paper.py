@@ -16,6 +16,7 @@ from sequencer2d import create_model, recipes
 from sequencer2d.benchmark.cost import count_macs
 from sequencer2d.cli.main import main, parse
 from sequencer2d.models.variants import HUB_WEIGHTS, VARIANTS, list_models
+from sequencer2d.peers import PEERS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
 SPANS = re.findall(r"`([^`]+)`", DOCUMENT)
@@ -86,6 +87,8 @@ def check_model(spec: str, *, download: bool) -> None:
         assert timm.is_model(spec.removeprefix("timm:").split(".")[0])
         assert timm.get_pretrained_cfg(spec.removeprefix("timm:")).hf_hub_id
         assert download
+    elif "=" in spec:
+        assert spec.partition("=")[0] in PEERS
     else:
         assert spec.removeprefix("hf-hub:") in HUB_WEIGHTS.values()
 

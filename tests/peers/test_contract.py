@@ -192,14 +192,34 @@ def test_a_run_of_ours_is_loaded_again(name: str, tmp_path: Path) -> None:
     assert (subject.data.size, subject.data.mean) == (size, (0.1, 0.2, 0.3))
 
 
-def test_unknown_options_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"no option 'dim'; did you mean dims"):
-        build_peer("gfnet_s", dim=(8,))
-    with pytest.raises(ConfigError, match="one positive value for each of 1 stages"):
-        build_peer("gfnet_s", dims=(8, 8))
-    with pytest.raises(ConfigError, match="drop_path_rate=1"):
-        build_peer("gfnet_s", drop_path_rate=1)
-    with pytest.raises(ConfigError, match="num_classes=-1"):
-        build_peer("gfnet_s", num_classes=-1)
-    with pytest.raises(ConfigError, match="no peer 'gfnet_z'; did you mean gfnet_"):
-        build_peer("gfnet_z")
+@pytest.mark.parametrize(
+    "name, options, complaint",
+    [
+        ("gfnet_s", {"dim": (8,)}, r"no option 'dim'; did you mean dims"),
+        ("gfnet_s", {"dims": (8, 8)}, "one value for each of 1 stages"),
+        ("gfnet_s", {"dims": ("a",)}, "a positive integer for each stage"),
+        ("gfnet_s", {"depths": ()}, "a positive integer for each stage"),
+        ("gfnet_s", {"patch_size": "x"}, "a positive integer"),
+        ("gfnet_s", {"mlp_ratio": 0}, "a positive number"),
+        ("gfnet_s", {"layer_scale": "small"}, "a number, or none"),
+        ("gfnet_s", {"drop_path_rate": 1}, "drop_path_rate=1"),
+        ("gfnet_s", {"num_classes": -1}, "num_classes=-1"),
+        ("gfnet_s", {"img_size": (1, 2, 3)}, "img_size="),
+        ("gfnet_s", {"img_size": None}, "img_size=None"),
+        ("gfnet_s", {"crop_pct": 1.5}, "crop_pct=1.5"),
+        ("gfnet_s", {"global_pool": "token"}, "expected one of 'avg', 'max', ''"),
+        ("pvt_tiny", {"global_pool": "max"}, "expected one of 'token', 'avg', ''"),
+        ("pvt_tiny", {"heads": (3, 2, 5, 8)}, "the heads must divide each stage's width"),
+        ("t2t_vit_t_14", {"heads": 7}, "whose width the heads divide"),
+        ("t2t_vit_t_14", {"depths": (1, 1), "dims": (6, 6)}, "T2T-ViT has one stage"),
+        ("gfnet_z", {}, "no peer 'gfnet_z'; did you mean gfnet_"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(name: str, options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        build_peer(name, **options)
+
+
+def test_a_mistyped_name_finds_peers_too() -> None:
+    with pytest.raises(ConfigError, match=r"no model 'gfnet_hs'; did you mean .*gfnet_h_s"):
+        create_model("gfnet_hs")

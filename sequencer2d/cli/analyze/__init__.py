@@ -8,8 +8,8 @@ from sequencer2d.cli.analyze import corrupted, pages, paper, robust, seeing
 
 EPILOG = """\
 MODEL is a checkpoint of ours (file, run folder, hf-hub:owner/name), timm:NAME (timm's published weights, which
---download fetches), timm:NAME=FILE (weights from a file) or random:NAME (untrained, ours or timm's); LABEL@MODEL names
-it in tables, figures and file names.
+--download fetches), timm:NAME=FILE (weights from a file), NAME=FILE (one of the paper's peers that `sequencer2d models`
+lists) or random:NAME (untrained, any of them); LABEL@MODEL names it in tables, figures and file names.
 
 examples:
   sequencer2d analyze erf runs/tiny timm:resnet50 --download --images photos/ --output out
