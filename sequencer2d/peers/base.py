@@ -25,10 +25,10 @@ LAST = (99999,)
 def peer_data_config(config: PeerConfig, variant: str) -> dict[str, Any]:
     """How images are prepared for the model, in the terms of timm's `pretrained_cfg` (sizes in pixels)."""
     return {
+        **InputSpec.for_images(config.in_chans, config.img_size, config.crop_pct).to_timm(),
         "architecture": variant,
         "num_classes": config.num_classes,
-        **InputSpec.for_images(config.in_chans, config.img_size, config.crop_pct).to_timm(),
-        "fixed_input_size": True,
+        "fixed_input_size": config.fixed_size,
         "pool_size": None,
         "classifier": "head",
     }

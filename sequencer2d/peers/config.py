@@ -73,6 +73,8 @@ class PeerConfig:
     pools: ClassVar[tuple[str, ...]] = POOLS_OF_MAPS
     mixer: ClassVar[str] = ""
     """How tokens are mixed, in a few words."""
+    fixed_size: ClassVar[bool] = False
+    """Whether a model runs on images of `img_size` only."""
 
     depths: tuple[int, ...]
     dims: tuple[int, ...]
@@ -140,6 +142,7 @@ class GFNetConfig(PeerConfig):
     """
 
     mixer = "FFT, filter"
+    fixed_size = True
 
     patch_size: int = 16
     layer_scale: float | None = None
@@ -158,6 +161,7 @@ class ViPConfig(PeerConfig):
     """
 
     mixer = "permute, linear"
+    fixed_size = True
 
     segments: tuple[int, ...]
     patch_size: int = 7

@@ -104,6 +104,17 @@ def test_images_of_another_kind_are_refused(name: str) -> None:
 
 
 @every
+def test_a_model_of_one_size_says_so(name: str) -> None:
+    model, other = small_peer(name), torch.randn(1, 3, 64, 64)
+    assert model.pretrained_cfg["fixed_input_size"] == (name in ("vip_m7", "gfnet_s", "gfnet_h_s"))
+    if model.pretrained_cfg["fixed_input_size"]:
+        with pytest.raises(InputError, match="64×64 pixels; this model takes"):
+            model(other)
+    else:
+        assert model(other).shape == (1, 5)
+
+
+@every
 def test_images_of_one_channel(name: str) -> None:
     model = small_peer(name, in_chans=1)
     assert model(images(name, channels=1)).shape == (2, 5)
@@ -209,7 +220,7 @@ def test_a_run_of_ours_is_loaded_again(name: str, tmp_path: Path) -> None:
         ("gfnet_s", {"crop_pct": 1.5}, "crop_pct=1.5"),
         ("gfnet_s", {"global_pool": "token"}, "expected one of 'avg', 'max', ''"),
         ("pvt_tiny", {"global_pool": "max"}, "expected one of 'token', 'avg', ''"),
-        ("pvt_tiny", {"heads": (3, 2, 5, 8)}, "the heads must divide each stage's width"),
+        ("pvt_tiny", {"heads": (3, 2, 5, 8)}, "the heads must divide the width"),
         ("t2t_vit_t_14", {"heads": 7}, "whose width the heads divide"),
         ("t2t_vit_t_14", {"depths": (1, 1), "dims": (6, 6)}, "T2T-ViT has one stage"),
         ("gfnet_z", {}, "no peer 'gfnet_z'; did you mean gfnet_"),
