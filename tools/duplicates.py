@@ -1,9 +1,10 @@
 """Counts passages of code that stand twice: `python -m tools.duplicates [FOLDER ...]`.
 
 A passage is a run of at least six lines that are the same in two places, or long lines of the same shape: alike but for
-names, strings and numbers. Blank lines, comments, docstrings, imports and lines of punctuation do not count. Pairs of
-files that share one for a reason are listed with it in `duplicates.json`. `--check` fails on a pair without a reason,
-and on a reason without its pair.
+names, strings and numbers. Blank lines, comments, docstrings, imports and lines of punctuation do not count, and rows
+of a table have one shape by right. Pairs of files that share a passage for a reason are listed with it in
+`duplicates.json`. `--check` fails on a pair without a reason, and on a reason without its pair. `--most N` fails on
+more than N pairs.
 """
 
 import argparse
@@ -57,7 +58,7 @@ class Pair:
 
 
 Line = tuple[int, str, str]
-"""A line of code: its number, its text and its shape."""
+"""A line of code: its number, its text and its shape, which is "" for a row of a table."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,12 +67,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--check", action="store_true", help="fail unless every pair has a reason, and every reason a pair"
     )
+    parser.add_argument("--most", type=int, metavar="N", help="fail if there are more than N pairs")
     arguments = parser.parse_args(argv)
     pairs, reasons = find_pairs(python_files(arguments.folders)), load_reasons()
     for pair in pairs:
         reason = reasons.get((pair.first, pair.second))
         print(f"{pair}{f' ({reason})' if reason else ''}")
     print(f"{len(pairs)} pairs")
+    if arguments.most is not None and len(pairs) > arguments.most:
+        print(f"duplicates: more than {arguments.most} pairs: let one piece of code serve both places")
+        return 1
     if not arguments.check:
         return 0
     found = {(pair.first, pair.second) for pair in pairs}
@@ -101,7 +106,7 @@ def find_pairs(files: dict[str, str]) -> list[Pair]:
             window = code[start : start + LEAST]
             places[tuple(text for _, text, _ in window)].append((name, start))
             shapes = tuple(shape for _, _, shape in window)
-            if sum(map(len, map(str.split, shapes))) >= LONG:
+            if all(shapes) and sum(map(len, map(str.split, shapes))) >= LONG:
                 places[shapes].append((name, start))
     shared: dict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)
     for found in places.values():
@@ -136,9 +141,10 @@ def code_lines(source: str) -> list[Line]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
             shapes[token.start[0]].append(_shape(token))
-    passed, texts = set(_passed_over(ast.parse(source))), source.splitlines()
+    tree, texts = ast.parse(source), source.splitlines()
+    passed, rows = set(_passed_over(tree)), set(_rows(tree))
     return [
-        (number, texts[number - 1].strip(), " ".join(shape))
+        (number, texts[number - 1].strip(), "" if number in rows else " ".join(shape))
         for number, shape in sorted(shapes.items())
         if number not in passed and number <= len(texts) and re.search(r"\w", " ".join(shape))
     ]
@@ -156,6 +162,13 @@ def _passed_over(tree: ast.Module) -> Iterator[int]:
         text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         if text or isinstance(node, ast.Import | ast.ImportFrom):
             yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)  # type: ignore[attr-defined]
+
+
+def _rows(tree: ast.Module) -> Iterator[int]:
+    """The lines of tables: literals of several lines that are assigned to a name of the module."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Tuple | ast.List | ast.Dict):
+            yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
 if __name__ == "__main__":

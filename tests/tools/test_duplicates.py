@@ -44,6 +44,14 @@ def test_a_passage_may_stand_twice_in_one_file() -> None:
     assert (pair.first_line, pair.second_line) == (1, 13)
 
 
+def test_rows_of_a_table_have_one_shape_by_right() -> None:
+    rows = [f'    Row("{name}", {number}, ({number}, {number}), "{name}"),' for number, name in enumerate("abcdefgh")]
+    table = "\n".join(["TABLE = (", *rows, ")"])
+    assert duplicates.find_pairs({"a.py": table}) == []
+    (pair,) = duplicates.find_pairs({"a.py": table, "b.py": table})
+    assert pair.same
+
+
 def test_five_lines_are_no_passage() -> None:
     shorter = "\n".join([*FIRST.splitlines()[:7], "    return third"])
     assert duplicates.find_pairs({"a.py": shorter, "b.py": shorter}) == []
@@ -70,3 +78,5 @@ def test_a_check_wants_a_reason_for_each_pair_and_a_pair_for_each_reason(
     assert check(reason, {**reason, "second": "code/c.py"}) == 1
     assert "code/a.py ~ code/c.py has a reason, but is gone" in capsys.readouterr().out
     assert duplicates.main(["code"]) == 0
+    assert duplicates.main(["code", "--most", "1"]) == 0
+    assert duplicates.main(["code", "--most", "0"]) == 1

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tools.mutations.checkout import ROOT, Copy
 from tools.mutations.reach import Reach
@@ -20,6 +21,8 @@ NOTICED, SURVIVED, UNREACHED, EQUIVALENT = "noticed", "survived", "unreached", "
 FAILED, MISUSED = (1, 2, 3), 4
 """pytest's exit codes: failed tests, an interruption (such as an import that fails) and an internal error; and a wrong
 call, which is a test that does not exist or a conftest.py that fails."""
+PASSED = "passed.txt"
+"""The file in the copy that names the tests that pass without any change."""
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "PIL.Image", "pytest", "matplotlib.pyplot", "rich")
 
 
@@ -66,12 +69,33 @@ def choose_tests(reach: Reach, path: str, site: Site, budget: float) -> list[str
     return chosen
 
 
-def check_unchanged(copy: Copy, tests: list[str], reach: Reach) -> None:
-    """Stop if a test fails, or does not exist, without any change: what it says about a change would mean nothing."""
-    if tests and run_tests(copy.folder, tests, limit=60 + 5 * sum(reach.seconds[test] for test in tests)):
-        raise SystemExit(
-            "mutations: tests fail without any change, or the map names tests that are gone: measure it again"
-        )
+def drop_failing(copy: Copy, tests: list[str], reach: Reach) -> None:
+    """Forget tests that fail, or are gone, without any change: what they say about a change would mean nothing."""
+    there = [test for test in tests if _is_defined(copy.folder, test)]
+    report = copy.folder / PASSED
+    if there:
+        run_tests(copy.folder, there, limit=60 + 5 * sum(reach.seconds[test] for test in there), stop_early=False)
+    passed = set(report.read_text(encoding="utf-8").splitlines()) if report.exists() else set()
+    for test in set(tests) - passed:
+        print(f"mutations: left out, as it fails or is gone without any change: {test}", file=sys.stderr)
+        del reach.seconds[test]
+    reach.lines = {key: [test for test in names if test in reach.seconds] for key, names in reach.lines.items()}
+
+
+def _is_defined(folder: Path, test: str) -> bool:
+    """Whether a test's file still holds a function of its name."""
+    file, _, name = test.partition("::")
+    function = name.split("::")[-1].split("[")[0]
+    return (folder / file).is_file() and f"def {function}(" in (folder / file).read_text(encoding="utf-8")
+
+
+class _Passed:
+    """Writes the tests that passed."""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "call" and report.outcome == "passed":
+            with Path(PASSED).open("a", encoding="utf-8") as file:
+                file.write(report.nodeid + "\n")
 
 
 def attempt(copy: Copy, path: str, site: Site, reach: Reach, budget: float) -> Trial:
@@ -90,12 +114,12 @@ def attempt(copy: Copy, path: str, site: Site, reach: Reach, budget: float) -> T
     return Trial(path, site, outcome, len(tests), time.monotonic() - started)
 
 
-def run_tests(folder: Path, tests: list[str], limit: float) -> int:
-    """Run tests in a forked process until one fails; pytest's exit code, or 2 after `limit` seconds."""
+def run_tests(folder: Path, tests: list[str], limit: float, *, stop_early: bool = True) -> int:
+    """Run tests in a forked process, by default until one fails; pytest's exit code, or 2 after `limit` seconds."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        os._exit(_run_in_child(folder, tests))
+        os._exit(_run_in_child(folder, tests, stop_early))
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         finished, status = os.waitpid(child, os.WNOHANG)
@@ -107,7 +131,7 @@ def run_tests(folder: Path, tests: list[str], limit: float) -> int:
     return 2
 
 
-def _run_in_child(folder: Path, tests: list[str]) -> int:
+def _run_in_child(folder: Path, tests: list[str], stop_early: bool) -> int:
     """What the forked process does: pytest, silently, in the copy; returns its exit code."""
     os.setpgid(0, 0)
     os.chdir(folder)
@@ -123,6 +147,7 @@ def _run_in_child(folder: Path, tests: list[str]) -> int:
     try:
         # Plugins that the parent has loaded cannot be rewritten any more; warnings are errors.
         already_loaded = "ignore::pytest.PytestAssertRewriteWarning"
-        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", already_loaded, *tests]))
+        options = ["-q", "-p", "no:cacheprovider", "-W", already_loaded, *(["-x"] if stop_early else [])]
+        return int(pytest.main([*options, *tests], plugins=[] if stop_early else [_Passed()]))
     except BaseException:
         return 3
