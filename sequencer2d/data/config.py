@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from sequencer2d.data.images import Decoding, background_color
 from sequencer2d.errors import ConfigError, InputError
-from sequencer2d.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from sequencer2d.input_spec import IMAGENET_MEAN, IMAGENET_STD, CropMode, InputSpec, Interpolation
 from sequencer2d.ranges import Checked, Probability, Range, Text
 
 
@@ -92,9 +92,9 @@ class DataConfig(Checked):
     """Images of one step that share one draw of mixup or cutmix, whatever the number of processes. The paper's runs of
     S drew once in each of 8 processes of 256 images."""
 
-    eval_interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    eval_interpolation: Interpolation = "bicubic"
     """Resampling in evaluation."""
-    eval_crop: Literal["center", "squash", "border"] = "center"
+    eval_crop: CropMode = "center"
     """How an image of another shape is fit in evaluation: its middle is cut out, it is distorted, or it is padded."""
     crop_pct: Annotated[float, Range(above=0, at_most=1)] = 0.875
     """Share of the resized image's side that the crop of the evaluation keeps."""

@@ -6,16 +6,17 @@ here, once, before anything is built or sized by it; docs/design.md describes it
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from sequencer2d.errors import CheckpointError
+from sequencer2d.input_spec import CropMode, Interpolation
 
 FORMAT = 1
 MOST_CLASSES = 10**7
 LARGEST_IMAGE = 4096
 """Pixels of a side that a description may ask for; the command line takes any size."""
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-CROP_MODES = ("center", "squash", "border")
+INTERPOLATIONS = get_args(Interpolation)
+CROP_MODES = get_args(CropMode)
 
 
 @dataclass(frozen=True)

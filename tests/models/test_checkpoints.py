@@ -116,7 +116,7 @@ def test_checkpoints_of_timms_training_script(tmp_path):
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_variant_is_recognised_by_its_parameters(name):
+def test_every_variant_is_recognized_by_its_parameters(name):
     with torch.device("meta"):
         state = create_model(name, num_classes=7, in_chans=1, img_size=112).state_dict()
     assert identify(state, Sequencer2D) == name
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_named(tmp_path, model):
     assert same(model.state_dict(), before)
 
 
-def test_weights_of_another_variant_are_recognised(tmp_path):
+def test_weights_of_another_variant_are_recognized(tmp_path):
     save_weights(create_model("sequencer2d_n"), tmp_path / "n.safetensors")
     with pytest.raises(CheckpointError, match=r"does not fit sequencer2d_t.*looks like sequencer2d_n"):
         create_model("sequencer2d_t", checkpoint=str(tmp_path / "n.safetensors"))

@@ -3,7 +3,10 @@ import dataclasses
 import pytest
 
 from sequencer2d.errors import ConfigError
-from sequencer2d.models.config import ModelConfig
+from sequencer2d.models.config import CHOICES, ModelConfig
+from sequencer2d.nn.init import CONVOLUTION_INITS
+from sequencer2d.nn.rnn2d import AXES, FUSIONS
+from sequencer2d.ops import CELLS
 
 
 def test_it_is_frozen():
@@ -57,3 +60,11 @@ def test_what_does_not_fit_is_refused(options, complaint):
 def test_an_unknown_option_lists_close_ones():
     with pytest.raises(ConfigError, match="did you mean hidden_dims"):
         ModelConfig().replace(hiden_dims=(1, 1, 1, 1))
+
+
+def test_the_choices_are_those_of_the_layers_that_act_on_them():
+    """The table of variants answers without loading torch, so it cannot read them there."""
+    assert CHOICES["cell"] == tuple(CELLS)
+    assert CHOICES["axes"] == tuple(AXES)
+    assert CHOICES["fusion"] == FUSIONS
+    assert CHOICES["conv_init"] == tuple(CONVOLUTION_INITS)

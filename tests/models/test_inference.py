@@ -13,7 +13,7 @@ from sequencer2d.nn.rnn2d import RNN2D
 
 
 def assert_inference_form_equals(layer, kind, *shape):
-    """The converted form is of the expected kind, has no parameters of its own trained on, and computes the same."""
+    """The layer's inference form is of the expected kind and computes the same."""
     layer = layer.double().eval().requires_grad_(False)
     x = torch.randn(*shape, dtype=torch.float64)
     expected = layer(x)
@@ -35,7 +35,7 @@ def assert_inference_form_equals(layer, kind, *shape):
     ],
     ids=str,
 )
-def test_mixer(options):
+def test_a_packed_mixer_computes_the_same(options):
     assert_inference_form_equals(RNN2D(6, 3, **options), PackedRNN2D, 2, 3, 5, 6)
 
 
@@ -48,7 +48,7 @@ def test_packed_weights_are_the_mixers_own_and_go_with_the_module():
 
 @pytest.mark.parametrize("size", [(14, 21), (13, 15)])
 @pytest.mark.parametrize("in_chans", [1, 3])
-def test_stem(size, in_chans):
+def test_a_stem_as_a_matrix_product_computes_the_same(size, in_chans):
     """7×7 patches of 1 or 3 channels are 49 or 147 values, of which no row is a multiple of 16 bytes unpadded."""
     assert_inference_form_equals(PatchEmbed(in_chans, 8, 7), PatchLinear, 2, in_chans, *size)
 
@@ -59,12 +59,12 @@ def test_stem_of_images_that_do_not_fit_the_models_stride(pad):
 
 
 @pytest.mark.parametrize("patch_size", [1, 2])
-def test_downsample(patch_size):
+def test_a_downsampling_layer_as_a_matrix_product_computes_the_same(patch_size):
     assert_inference_form_equals(Downsample(6, 10, patch_size), PatchLinear, 2, 4, 6, 6)
 
 
 @pytest.mark.parametrize("layer", [Mlp, TimmMlp])
-def test_mlp(layer):
+def test_an_mlp_with_its_activation_fused_computes_the_same(layer):
     assert_inference_form_equals(layer(6, 18), FusedMlp, 2, 3, 4, 6)
 
 

@@ -53,7 +53,7 @@ def test_the_position_embedding_of_the_authors_has_a_name_of_its_own(tmp_path):
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in other.state_dict().items())
 
 
-def test_the_authors_file_of_vsequencer_pe_is_recognised(tmp_path):
+def test_the_authors_file_of_vsequencer_pe_is_recognized(tmp_path):
     with torch.device("meta"):
         named = {name: tensor.shape for name, tensor in create_model("vsequencer_pe_s").state_dict().items()}
     state = to_authors({name: torch.zeros(shape) for name, shape in named.items()})
