@@ -31,7 +31,7 @@ Run = Callable[[Tensor], Any]
 
 
 def compiler_mode(compile: bool | str) -> str | None:
-    """The compiler's mode for a choice of `optimize`. Raises ConfigError for a name that it does not have."""
+    """Return the compiler's mode for the argument `compile` of `optimize`. Raises ConfigError for an unknown name."""
     if isinstance(compile, bool):
         return None
     if compile not in MODES:
@@ -40,7 +40,7 @@ def compiler_mode(compile: bool | str) -> str | None:
 
 
 def compiled(model: nn.Module, mode: str | None, whole: bool) -> Run:
-    """A function that runs `model` compiled: by its blocks, if every mixer of it stands in one, or as a whole."""
+    """Return a function that runs `model` compiled: by blocks if every mixer is in a block, otherwise as a whole."""
     if not whole and compile_regions(model, mode):
         return model.__call__
     return WholeModel(model, mode)
@@ -68,7 +68,7 @@ def compile_regions(model: nn.Module, mode: str | None) -> bool:
 
 
 class _AnySize:
-    """Layers of one kind, (module, x) to what it returns, compiled for x of any sizes.
+    """Runs layers of one kind, compiled for inputs of any size: (module, x) → the module's output.
 
     The compiler starts again for a size of 1 and for batches that are too large for our kernels of small batches. Past
     its limit of recompilations, layers run uncompiled.
@@ -100,7 +100,7 @@ class _AnySize:
 
 
 class WholeModel:
-    """A model compiled as one graph for each image size, for any batch: the least to do at a call, the most to compile.
+    """A model compiled as one graph for each image size and any batch: the fastest calls, and the longest compilation.
 
     Past the compiler's limit of recompilations for a size, it runs uncompiled.
     """

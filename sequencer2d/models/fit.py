@@ -71,7 +71,7 @@ def identify(state: Mapping[str, Tensor], build: Build) -> str | None:
 def check_shapes(
     state: Mapping[str, Tensor], config: ModelConfig, name: str, source: str, build: Build, free: Collection[str] = ()
 ) -> None:
-    """Compare a configuration with the tensors before a model is built by it: it may ask for any size.
+    """Compare a configuration with the tensors before a model is built from it. A hostile one may ask for any size.
 
     Args:
         state: the tensors.
@@ -102,7 +102,7 @@ def check_shapes(
 
 
 def adapt_channels(weight_OIHW: Tensor, in_chans: int) -> Tensor:
-    """Adapt a convolution for RGB to `in_chans` channels: summed for 1, else repeated and scaled by 3 / in_chans.
+    """Adapt a convolution for RGB to `in_chans` channels: summed for 1, otherwise repeated and scaled by 3 / in_chans.
 
     Both keep the output for an image whose channels are all the same gray, as timm does it.
     """
@@ -113,7 +113,7 @@ def adapt_channels(weight_OIHW: Tensor, in_chans: int) -> Tensor:
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """What the tensors say of the architecture: fields of `ModelConfig`, `mlp_channels`, the `grid` of positions."""
+    """Read the architecture off the tensors: fields of `ModelConfig`, `mlp_channels`, the `grid` of positions."""
     blocks = Counter(int(match[1]) for name in state if (match := _BLOCK.fullmatch(name)))
     stages = sorted(blocks)
 

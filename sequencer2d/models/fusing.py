@@ -69,7 +69,7 @@ def check_fusible(model: nn.Module) -> None:
 
 
 def _understand(model: nn.Module, implementation: str) -> tuple[list[tuple[str, nn.Module]], dict[nn.Module, RNN2D]]:
-    """The model's mixers by path, and the replacement of each. Raises InputError, see `fuse`."""
+    """Find the model's mixers by path and build the replacement of each. Raises InputError as `fuse` does."""
     found = [(path, module) for path, module in model.named_modules(remove_duplicate=False) if _is_mixer(module)]
     if not found and not any(isinstance(module, RNN2D) for module in model.modules()):
         name = type(model).__name__
@@ -84,7 +84,7 @@ def _understand(model: nn.Module, implementation: str) -> tuple[list[tuple[str, 
 
 
 def _is_mixer(module: nn.Module) -> bool:
-    """Whether it scans columns or rows: with a child `rnn_v` or `rnn_h` that is a recurrent layer or wraps one."""
+    """Whether the module scans columns or rows: its child `rnn_v` or `rnn_h` is a recurrent layer or wraps one."""
     if isinstance(module, RNN2D):
         return False
     children = dict(module.named_children())
@@ -92,7 +92,7 @@ def _is_mixer(module: nn.Module) -> bool:
 
 
 def _layers(path: str, module: nn.Module) -> dict[str, nn.RNNBase]:
-    """The recurrent layers of a mixer by name, vertical first. Raises InputError for what is none of torch's own."""
+    """Return the recurrent layers of a mixer by name, vertical first. Raises InputError unless they are torch's own."""
     if reason := peculiarity(module, ignore_hooks=True):
         raise InputError(f"cannot fuse {path}: it {reason}")
     layers: dict[str, nn.RNNBase] = {}

@@ -25,7 +25,7 @@ _CAPTURING = threading.Lock()
 
 
 class Recurring(Generic[Value]):
-    """A bounded table of values for the keys that come again; the one that was not asked for longest gives way."""
+    """A bounded table of values for recurring keys. When it is full, the least recently used value is dropped."""
 
     def __init__(self, most: int = MAX_GRAPHS) -> None:
         self._most = most
@@ -36,14 +36,14 @@ class Recurring(Generic[Value]):
         return len(self._values)
 
     def get(self, key: Hashable) -> Value | None:
-        """The key's value, marked as used; None if it has none."""
+        """Return the key's value and mark it as used, or None if it has none."""
         if key not in self._values:
             return None
         self._values.move_to_end(key)
         return self._values[key]
 
     def is_due(self, key: Hashable) -> bool:
-        """Count one more call of a key without a value; whether it came often enough to get one."""
+        """Count a call of a key that has no value. Returns whether the key came often enough to get one."""
         self._counts[key] = self._counts.pop(key, 0) + 1
         if len(self._counts) > _MAX_COUNTED:
             self._counts.popitem(last=False)
@@ -61,7 +61,7 @@ class Recurring(Generic[Value]):
 
 
 class Weights:
-    """The tensors of a model as they lie in memory now: what a graph of it reads."""
+    """The tensors of a model and where they lie in memory now. A CUDA graph of the model reads them there."""
 
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
@@ -79,7 +79,7 @@ class Weights:
         return [tensor.data_ptr() for tensor in self._tensors]
 
     def are_in_place(self) -> bool:
-        """Whether no tensor or module was replaced or moved since; new values in the same place are no matter."""
+        """Whether no tensor or module was replaced or moved since. New values in the same place do not matter."""
         return self._identify() == self._identities and self._locate() == self._addresses
 
 
@@ -111,7 +111,7 @@ class Graphs:
         return len(self._table)
 
     def __call__(self, images: Tensor) -> Any:
-        """What `run` returns for the images, in memory of its own."""
+        """Return what `run` returns for the images, in memory that no later call overwrites."""
         if torch.cuda.is_current_stream_capturing():
             return self._run(images.to(self.dtype))  # becomes a part of the caller's graph
         key = tuple(images.shape), *_numerics()
@@ -188,7 +188,7 @@ def _forget_workspaces() -> None:
 
 
 def _numerics() -> tuple[Hashable, ...]:
-    """The global settings by which torch chooses kernels: a graph keeps those it was captured with."""
+    """Return the global settings by which torch chooses kernels. A graph keeps those with which it was captured."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     return (
         # Where the newer interface exists, to read the older one may be an error.

@@ -147,7 +147,7 @@ def merge_descriptions(own: dict[str, Any], beside: dict[str, Any], where: objec
 
 
 def _timm_arguments(model: "Sequencer2D") -> dict[str, Any] | None:
-    """timm's `model_args` of a model that timm's Sequencer can be, else None."""
+    """timm's `model_args` of a model that timm's Sequencer can be, otherwise None."""
     config, union = model.config, _TIMM_UNIONS.get((model.config.axes, model.config.fusion))
     # timm cuts off what this model pads.
     padded = config.pad == "zeros" and any(size % config.total_stride for size in config.img_size)

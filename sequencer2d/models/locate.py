@@ -22,7 +22,7 @@ def locate(source: str | os.PathLike[str], **options: Any) -> tuple[Path, dict[s
     """Find the file of a checkpoint, downloading it from the hub if it is there.
 
     Args:
-        source: a file, a run folder (its best weights, else its last), a folder as the hub holds them, or
+        source: a file, a run folder (its best weights, otherwise its last), a folder as the hub holds them, or
             `hf-hub:owner/name`, with `@revision` behind it for another than the newest.
         **options: for `huggingface_hub.hf_hub_download`: revision, token, cache_dir, local_files_only.
 

@@ -28,13 +28,13 @@ _OUTSIDE_STAGES = {
     "head.bias": "head.fc.bias",
     "absolute_pos_embed": "pos_embed.weight",
 }
-"""The authors' names → ours, of what lies outside the stages and is named differently."""
+"""The authors' names → ours, for parameters outside the stages."""
 _OURS_OUTSIDE = {ours: theirs for theirs, ours in _OUTSIDE_STAGES.items()}
 _WRAPPERS = ("module.", "_orig_mod.", "timm_model.")
 
 
 def is_authors(state: Mapping[str, Any]) -> bool:
-    """Say whether the names are those of the authors' files."""
+    """Whether the names are those of the authors' files."""
     # GFNet's blocks are numbered alike; what a block of Sequencer's has beside the number is its recurrent mixer.
     return any(_AUTHORS_BLOCK.match(name) and ".rnn_tokens." in name for name in state)
 

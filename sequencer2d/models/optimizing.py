@@ -138,7 +138,7 @@ class Optimized(nn.Module):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make what is neither copied nor pickled."""
+        """Build the parts that are neither copied nor pickled."""
         stems = [m for m in self.model.modules() if isinstance(m, PatchLinear) and m.from_image]
         self._stem = (stems[0].in_channels, stems[0].stride) if stems else None
         mode = self._compile if isinstance(self._compile, str) else None
@@ -148,12 +148,12 @@ class Optimized(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which it computes."""
+        """The dtype of its weights, in which it computes."""
         return self._anchor.dtype
 
     @property
     def device(self) -> torch.device:
-        """On which it runs."""
+        """The device on which it runs."""
         return self._anchor.device
 
     def forward(self, images: Tensor) -> Any:

@@ -49,7 +49,7 @@ class PackedRNN2D(nn.Module):
         return self.fc(self.mix(x))
 
     def mix(self, x: Tensor) -> Tensor:
-        """What the linear layer takes: (B, H, W, C) to (B, H, W, S·D), for "add" half the channels."""
+        """Return the input of the linear layer: (B, H, W, C) → (B, H, W, S·D), half the channels for "add"."""
         if self.is_fused(x):
             return self.mix_gates(F.linear(x, self.weight_ih.flatten(0, 1), self.bias))
         hidden = rnn2d(self._grid(x), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, **self.options)
@@ -60,7 +60,7 @@ class PackedRNN2D(nn.Module):
         return choose_implementation(self._grid(x), self.weight_hh.shape[-1], **self.options) == "triton"
 
     def mix_gates(self, gates: Tensor) -> Tensor:
-        """`mix` from the input product on: (B, H, W, S·G·D), with `bias`. For the fused kernels."""
+        """Do what `mix` does after the input product, with the fused kernels: (B, H, W, S·G·D), `bias` included."""
         scans, cell = self.options["scans"], self.options["cell"]
         # Under autocast the product's dtype is another one, and the weights in it are new.
         weight_hh = self.weight_hh.to(gates.dtype)
@@ -76,7 +76,7 @@ class PackedRNN2D(nn.Module):
         return x.flatten(1, 2)[:, None] if self.axes == "flatten" else x
 
     def _join(self, hidden: Tensor, shape: torch.Size) -> Tensor:
-        """Hidden states as the tokens (B, H, W, _) lie, the axes added if they are to be."""
+        """Reshape hidden states to the tokens' grid (B, H, W, _) and, for "add", add the axes."""
         hidden = hidden.reshape(*shape[:3], -1)
         if self.fusion == "add":
             vertical, horizontal = hidden.chunk(2, dim=-1)
