@@ -141,9 +141,6 @@ def build(contender: Contender, size: int) -> nn.Module:
             nn.init.normal_(model.get_submodule("head.fc").weight, std=HEAD_STD)
         if contender.implementation == FUSE:
             fuse(model)
-    for module in model.modules():
-        if hasattr(module, "drop_prob"):
-            module.drop_prob = 0.0
     return model
 
 

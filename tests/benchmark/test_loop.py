@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from sequencer2d import benchmark
-from sequencer2d.benchmark import ResultFile, loop, session
+from sequencer2d.benchmark import ResultFile, contenders, loop, session
 from sequencer2d.benchmark.cost import count_macs, count_parameters
 from sequencer2d.benchmark.steps import Step
 from sequencer2d.benchmark.workload import Workload
 from sequencer2d.models import create_model
+from sequencer2d.nn.rnn2d import RNN2D
 from tests.benchmark.small import BATCH, CPU, HEADER, PEER, SIZE, SMALL, TickingClock, cases, measure
 
 
@@ -136,3 +137,32 @@ def test_the_papers_protocol_does_not_compete(tmp_path: Path) -> None:
     assert {row["form"] for row in benchmark.best_rows(rows)} == {"eager", "paper"}
     ratios = benchmark.with_ratio(benchmark.best_rows(rows), PEER)
     assert [row["ratio"] for row in ratios] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (ValueError("two\n  lines"), "ValueError: two lines"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "out of memory: CUDA out of memory"),
+        (ValueError("x" * 400), "ValueError: " + "x" * 288),
+    ],
+)
+def test_an_error_is_one_line_of_bounded_length(error: Exception, text: str) -> None:
+    assert session.describe(error) == text
+
+
+@pytest.mark.parametrize("name", ["sequencer2d_s", "timm:sequencer2d_s", "swin_tiny", "vip_s7", "mixer_b16"])
+def test_nothing_is_dropped_at_random_while_a_model_is_measured(name: str) -> None:
+    with torch.device("meta"):
+        model = contenders.build(benchmark.parse_contender(name), 224)
+    rates = [getattr(module, "drop_prob", 0.0) for module in model.modules()]
+    rates += [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert set(rates) == {0.0}
+
+
+def test_where_blocks_run_differently_both_implementations_are_named() -> None:
+    model = contenders.build(benchmark.parse_contender(f"{SMALL}@reference"), SIZE)
+    assert contenders.resolved(model, CPU, torch.float32) == "reference"
+    mixers = [module for module in model.modules() if isinstance(module, RNN2D)]
+    mixers[0].implementation = "auto"
+    assert contenders.resolved(model, CPU, torch.float32) == "aten+reference"

@@ -22,6 +22,7 @@ def test_a_form_is_refused_where_it_cannot_run(form: str, message: str) -> None:
 def test_training_changes_the_weights() -> None:
     _, work = workload("training")
     before = [parameter.detach().clone() for parameter in work.model.parameters()]
+    assert steps.LEARNING_RATE == 1e-5
     prepare(work, "eager").run()
     for parameter, old in zip(work.model.parameters(), before, strict=True):
         # AdamW's first step moves each weight by the learning rate, up to its epsilon and the decay of weights.

@@ -58,5 +58,12 @@ def test_the_ceilings_are_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_a_row_takes_a_second_after_a_third_of_one_unless_it_is_told_otherwise() -> None:
+    assert (timing.MEASURE_S, timing.WARMUP_S, timing.LATENCY_REPEATS) == (1.0, 0.3, 20)
+    clock = StepClock(itertools.repeat(0.1))
+    assert timing.measure(clock.step, CPU, clock=clock).repeats == 10
+    assert clock.now == pytest.approx((2 + 3 + 10) * 0.1)  # first steps, warm-up, what is timed
+
+
 def test_the_limits_that_are_measured_are_those_that_results_name() -> None:
     assert {"cuda": (8192, torch.bfloat16, 2**30), "cpu": (2048, torch.float32, 2**27)} == timing.CEILINGS
