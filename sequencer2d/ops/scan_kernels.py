@@ -22,6 +22,7 @@ def scan(
     cell: str,
     save_for_backward: bool,
     weight_is_final: bool = False,
+    activations: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Forward: the scans over gates whose input product is done.
 
@@ -33,25 +34,13 @@ def scan(
         cell: the name of the cell.
         save_for_backward: whether to return what backward reads.
         weight_is_final: no launch that may still be running writes `weight_hh`, so it may be read at once.
+        activations: where the gates' activations go. It may be `gates` itself.
 
     Returns:
         h (B, *grid, S*D), and what backward reads: c, shaped as h, if the cell has it, and the gates' activations,
         shaped as gates, if backward reads those instead of the gates. What is not saved is empty.
     """
-    return _scan(aligned(gates), weight_hh, inner_bias, tuple(scans), cell, save_for_backward, None, weight_is_final)
-
-
-def _scan(
-    gates: Tensor,
-    weight_hh: Tensor,
-    inner_bias: Tensor | None,
-    scans: tuple[int, ...],
-    cell: str,
-    save_for_backward: bool,
-    activations: Tensor | None,
-    weight_is_final: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`scan`, with the activations written to a given tensor, which may be that of the gates."""
+    gates, scans = aligned(gates), tuple(scans)
     weight_is_final = weight_is_final and weight_hh.is_contiguous()
     weight_hh = weight_hh.contiguous()
     if gates.numel() == 0:
@@ -135,6 +124,7 @@ def scan_backward(
     scans: Sequence[int],
     cell: str,
     gates_are_activations: bool,
+    grad_gates: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Backward: gradients of the gates, of weight_hh, and of a bias inside the recurrent product, fp32 (S, G*D).
 
@@ -150,28 +140,11 @@ def scan_backward(
         scans: as in `scan`.
         cell: as in `scan`.
         gates_are_activations: whether `gates` are activations.
+        grad_gates: where the gates' gradient goes if they are activations. It may be `gates` itself.
     """
-    return _scan_backward(
-        grad_out, aligned(gates), weight_hh, inner_bias, out, cells, tuple(scans), cell, gates_are_activations, None
-    )
-
-
-def _scan_backward(
-    grad_out: Tensor,
-    gates: Tensor,
-    weight_hh: Tensor,
-    inner_bias: Tensor | None,
-    out: Tensor,
-    cells: Tensor,
-    scans: tuple[int, ...],
-    cell: str,
-    gates_are_activations: bool,
-    grad_gates: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`scan_backward`, with the gates' gradient written to a given tensor, which may be that of the activations."""
     from sequencer2d.ops.kernels import triton_launch
 
-    grad_out, weight_hh = aligned(grad_out), weight_hh.contiguous()
+    grad_out, gates, weight_hh, scans = aligned(grad_out), aligned(gates), weight_hh.contiguous(), tuple(scans)
     if gates.numel() == 0:
         bias_sums = weight_hh.new_zeros(weight_hh.shape[:-1], dtype=torch.float32)
         return gates.new_empty(gates.shape), torch.zeros_like(weight_hh), bias_sums
@@ -231,10 +204,10 @@ def recompute_scan_backward(
     cells, gates_are_activations = out, False
     if CELLS[cell].has_c:
         overwritten = gates if runs_in_registers(gates, weight_hh, cell) else None
-        _, cells, activations = _scan(gates, weight_hh, inner_bias, scans, cell, True, overwritten)
+        _, cells, activations = scan(gates, weight_hh, inner_bias, scans, cell, True, activations=overwritten)
         gates_are_activations = activations.dim() == gates.dim()
     overwritten = gates if gates_are_activations else None
-    return _scan_backward(
+    return scan_backward(
         grad_out, gates, weight_hh, inner_bias, out, cells, scans, cell, gates_are_activations, overwritten
     )
 

@@ -143,30 +143,12 @@ def _fake_scan(
     return out, cells, gates.new_empty(gates.shape if saves else 0)
 
 
-def _fake_scan_backward(
-    grad_out: Tensor,
-    gates: Tensor,
-    weight_hh: Tensor,
-    inner_bias: Tensor | None,
-    out: Tensor,
-    cells: Tensor,
-    scans: Sequence[int],
-    cell: str,
-    gates_are_activations: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_scan_backward(grad_out: Tensor, gates: Tensor, weight_hh: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return gates.new_empty(gates.shape), weight_hh.new_empty(weight_hh.shape), _fake_bias_sums(weight_hh)
 
 
 def _fake_recomputing_backward(
-    grad_out: Tensor,
-    x: Tensor,
-    weight_ih: Tensor,
-    bias: Tensor | None,
-    weight_hh: Tensor,
-    inner_bias: Tensor | None,
-    out: Tensor,
-    scans: Sequence[int],
-    cell: str,
+    grad_out: Tensor, x: Tensor, weight_ih: Tensor, bias: Tensor | None, weight_hh: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return (
         x.new_empty(x.shape),

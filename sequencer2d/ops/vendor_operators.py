@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,29 +59,16 @@ def vjp(function: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad_o
 
 
 def _fake_rnn2d(
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    scans: Sequence[int],
-    cell: str,
+    x: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Any, bias_hh: Any, scans: Sequence[int], cell: str
 ) -> Tensor:
     return x.new_empty(*x.shape[:-1], len(scans) * weight_hh.shape[-1])
 
 
 def _fake_rnn2d_backward(
-    grad_out: Tensor,
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    scans: Sequence[int],
-    cell: str,
+    grad_out: Tensor, x: Tensor, weight_ih: Tensor, weight_hh: Tensor, *biases_and_more: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     grads = [value.new_empty(value.shape) for value in (x, weight_ih, weight_hh)]
-    biases = [x.new_empty(0) if bias is None else bias.new_empty(bias.shape) for bias in (bias_ih, bias_hh)]
+    biases = [x.new_empty(0) if bias is None else bias.new_empty(bias.shape) for bias in biases_and_more[:2]]
     return grads[0], grads[1], grads[2], biases[0], biases[1]
 
 
