@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sequencer2d.ops import registration  # noqa: F401  (registers the operators)
 from sequencer2d.ops.precision import compute_dtype
+from sequencer2d.ops.weights import Weights
 
 
 class VendorRNN2D(torch.autograd.Function):
@@ -39,19 +40,10 @@ class VendorRNN2D(torch.autograd.Function):
         return *needed, None, None
 
 
-def rnn2d_compiled(
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    *,
-    scans: Sequence[int],
-    cell: str,
-) -> Tensor:
-    """`vendor.rnn2d_vendor` as one node of a traced graph; same arguments. Computes in autocast's dtype if it is on."""
+def rnn2d_compiled(x: Tensor, weights: Weights, *, scans: Sequence[int], cell: str) -> Tensor:
+    """`vendor.rnn2d_vendor` as one node of a traced graph. Computes in autocast's dtype if it is on."""
     dtype = compute_dtype(x)
-    tensors = [t if t is None else t.to(dtype) for t in (x, weight_ih, weight_hh, bias_ih, bias_hh)]
+    tensors = [t if t is None else t.to(dtype) for t in (x, *weights)]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return VendorRNN2D.apply(*tensors, tuple(scans), cell)
     return torch.ops.sequencer2d.rnn2d(*tensors, list(scans), cell)

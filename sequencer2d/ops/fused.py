@@ -17,6 +17,7 @@ from sequencer2d.ops import (
 )
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.precision import compute_dtype
+from sequencer2d.ops.weights import Weights
 
 MAX_AXES = 3
 MAX_SCANS = 2 * MAX_AXES
@@ -44,22 +45,12 @@ def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | No
     return None if torch.compiler.is_compiling() else devices.ruled_out(cell, hidden, dtype, x.device)
 
 
-def rnn2d_fused(
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    *,
-    scans: Sequence[int],
-    cell: str,
-    recompute: bool,
-) -> Tensor:
-    """`sequencer2d.ops.rnn2d` through the fused kernels; arguments as there, `recompute` for gates="recomputed"."""
-    bias, inner_bias = split_biases(bias_ih, bias_hh, cell)
+def rnn2d_fused(x: Tensor, weights: Weights, *, scans: Sequence[int], cell: str, recompute: bool) -> Tensor:
+    """`sequencer2d.ops.rnn2d` through the fused kernels. `recompute` is gates="recomputed"."""
+    bias, inner_bias = split_biases(weights.bias_ih, weights.bias_hh, cell)
     dtype = compute_dtype(x)
-    weight = weight_ih.flatten(0, 1)
-    recurrent = weight_hh.to(dtype)
+    weight = weights.weight_ih.flatten(0, 1)
+    recurrent = weights.weight_hh.to(dtype)
     inner_bias = None if inner_bias is None else inner_bias.to(dtype)
     tensors = (x, weight, bias, recurrent, inner_bias)
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sequencer2d.ops.cells import CELLS, State
 from sequencer2d.ops.scans import Scan
+from sequencer2d.ops.weights import Weights
 
 
 def scan_gates(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scans: Sequence[int], cell: str) -> Tensor:
@@ -37,19 +38,11 @@ def scan_states(
     return tuple(torch.cat(states, dim=-1) for states in zip(*outputs, strict=True))
 
 
-def rnn2d_reference(
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    *,
-    scans: Sequence[int],
-    cell: str,
-) -> Tensor:
-    """`sequencer2d.ops.rnn2d` in plain PyTorch; same arguments."""
-    bias = None if bias_ih is None else bias_ih.flatten()
-    return scan_gates(F.linear(x, weight_ih.flatten(0, 1), bias), weight_hh, bias_hh, scans=scans, cell=cell)
+def rnn2d_reference(x: Tensor, weights: Weights, *, scans: Sequence[int], cell: str) -> Tensor:
+    """`sequencer2d.ops.rnn2d` in plain PyTorch."""
+    bias = None if weights.bias_ih is None else weights.bias_ih.flatten()
+    gates = F.linear(x, weights.weight_ih.flatten(0, 1), bias)
+    return scan_gates(gates, weights.weight_hh, weights.bias_hh, scans=scans, cell=cell)
 
 
 def _scan(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, scan: Scan, cell: str) -> State:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sequencer2d.errors import ImplementationError, InputError
 from sequencer2d.ops import compiled, derivatives, fused, reference, vendor
 from sequencer2d.ops.cells import CELLS
+from sequencer2d.ops.weights import Weights
 
 IMPLEMENTATIONS = ("auto", "reference", "aten", "cudnn", "triton")
 GATES = ("stored", "recomputed")
@@ -55,19 +56,18 @@ def rnn2d(
         InputError: shapes that do not fit together, or an unknown cell, scan or choice of gates.
         ImplementationError: a named implementation that cannot take these arguments.
     """
-    _check(x, weight_ih, weight_hh, bias_ih, bias_hh, scans, cell, gates)
+    weights = Weights(weight_ih, weight_hh, bias_ih, bias_hh)
+    _check(x, weights, scans, cell, gates)
     chosen = choose_implementation(x, weight_hh.shape[-1], scans=scans, cell=cell, implementation=implementation)
     if chosen == "triton":
-        return fused.rnn2d_fused(
-            x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell, recompute=gates == "recomputed"
-        )
+        return fused.rnn2d_fused(x, weights, scans=scans, cell=cell, recompute=gates == "recomputed")
     # On the meta device, for shapes alone, the reference would take its thousands of steps.
     shapes_alone = x.is_meta and implementation == "auto" and not derivatives.transforms()
     if chosen == "reference" and not shapes_alone:
-        return reference.rnn2d_reference(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell)
+        return reference.rnn2d_reference(x, weights, scans=scans, cell=cell)
     if torch.compiler.is_compiling() or shapes_alone:
-        return compiled.rnn2d_compiled(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell)
-    return vendor.rnn2d_vendor(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell)
+        return compiled.rnn2d_compiled(x, weights, scans=scans, cell=cell)
+    return vendor.rnn2d_vendor(x, weights, scans=scans, cell=cell)
 
 
 def choose_implementation(
@@ -152,16 +152,7 @@ _REFUSALS: dict[str, Callable[..., str | None]] = {
 }
 
 
-def _check(
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    scans: Sequence[int],
-    cell: str,
-    gates: str,
-) -> None:
+def _check(x: Tensor, weights: Weights, scans: Sequence[int], cell: str, gates: str) -> None:
     if cell not in CELLS:
         raise InputError(f"unknown cell {cell!r}; choose one of {', '.join(CELLS)}")
     if gates not in GATES:
@@ -176,16 +167,11 @@ def _check(
         )
     if 0 in x.shape[1:-1]:
         raise InputError(f"x has shape {tuple(x.shape)}; a grid has at least one row and one column")
-    slots, hidden = len(scans), weight_hh.shape[-1]
+    slots, hidden = len(scans), weights.weight_hh.shape[-1]
     width, recurrent_width = CELLS[cell].gates * hidden, CELLS[cell].recurrent_gates * hidden
-    expected = {
-        "weight_ih": (weight_ih, (slots, width, x.shape[-1])),
-        "weight_hh": (weight_hh, (slots, recurrent_width, hidden)),
-        "bias_ih": (bias_ih, (slots, width)),
-        "bias_hh": (bias_hh, (slots, recurrent_width)),
-    }
-    if (bias_ih is None) != (bias_hh is None):
+    shapes = ((slots, width, x.shape[-1]), (slots, recurrent_width, hidden), (slots, width), (slots, recurrent_width))
+    if (weights.bias_ih is None) != (weights.bias_hh is None):
         raise InputError("give both biases or neither")
-    for name, (value, shape) in expected.items():
+    for name, value, shape in zip(weights._fields, weights, shapes, strict=True):
         if value is not None and tuple(value.shape) != shape:
             raise InputError(f"{name} has shape {tuple(value.shape)}; expected {shape} for {slots} scans of {cell}")

@@ -13,25 +13,16 @@ from torch import Tensor
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.precision import compute_dtype
 from sequencer2d.ops.scans import Scan, is_reverse
+from sequencer2d.ops.weights import Weights
 
 
-def rnn2d_vendor(
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    *,
-    scans: Sequence[int],
-    cell: str,
-) -> Tensor:
-    """`sequencer2d.ops.rnn2d` through torch's function of the cell; same arguments."""
+def rnn2d_vendor(x: Tensor, weights: Weights, *, scans: Sequence[int], cell: str) -> Tensor:
+    """`sequencer2d.ops.rnn2d` through torch's function of the cell."""
     outputs = []
     for slots in runs(scans):
-        flat = _flat_weights(weight_ih, weight_hh, bias_ih, bias_hh, slots)
         # The kernels take time-major sequences, (T, N, C). For the columns of one image that is the grid as it is.
         dim = Scan.numbered(scans[slots[0]]).dim
-        hidden = _sequences(x.movedim(dim, 0), flat, slots, cell, bias_ih is not None)
+        hidden = _sequences(x.movedim(dim, 0), weights, slots, cell)
         outputs.append(hidden.movedim(0, dim))
     return outputs[0].contiguous() if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
@@ -53,17 +44,10 @@ def runs(scans: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def _flat_weights(
-    weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None, bias_hh: Tensor | None, slots: Sequence[int]
-) -> list[Tensor]:
-    groups = [weight_ih, weight_hh] if bias_ih is None or bias_hh is None else [weight_ih, weight_hh, bias_ih, bias_hh]
-    return [group[slot] for slot in slots for group in groups]
-
-
-def _sequences(x: Tensor, flat: list[Tensor], slots: Sequence[int], cell: str, has_bias: bool) -> Tensor:
+def _sequences(x: Tensor, weights: Weights, slots: list[int], cell: str) -> Tensor:
     """Run x (T, ..., C) as sequences over T; returns (T, ..., len(slots)*D)."""
     sequences = x.flatten(1, -2)
-    hidden = flat[1].shape[-1]
+    flat, has_bias, hidden = weights.of_slots(slots), weights.bias_ih is not None, weights.weight_hh.shape[-1]
     # The vendor's kernels need states of the dtype they compute in, which autocast may change.
     zeros = sequences.new_zeros(len(slots), sequences.shape[1], hidden, dtype=compute_dtype(x))
     state = (zeros, zeros) if CELLS[cell].has_c else zeros

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sequencer2d.ops import vendor
 from sequencer2d.ops.custom_operator import Operator
+from sequencer2d.ops.weights import Weights
 
 
 def rnn2d(
@@ -21,7 +22,8 @@ def rnn2d(
     cell: str,
 ) -> Tensor:
     """`vendor.rnn2d_vendor` with a contiguous result."""
-    return vendor.rnn2d_vendor(x, weight_ih, weight_hh, bias_ih, bias_hh, scans=scans, cell=cell).contiguous()
+    weights = Weights(weight_ih, weight_hh, bias_ih, bias_hh)
+    return vendor.rnn2d_vendor(x, weights, scans=scans, cell=cell).contiguous()
 
 
 def rnn2d_backward(
