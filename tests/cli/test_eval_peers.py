@@ -133,6 +133,26 @@ def test_a_run_of_a_peer_is_evaluated(command: Callable[..., Outcome], tmp_path:
     assert json.loads(outcome.out)["top1"] == pytest.approx(best)
 
 
+def test_a_run_of_the_papers_peers_is_evaluated_and_goes_on_from_its_file(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    sizes = {"depths": [2], "dims": [8], "patch_size": 4}
+    small = (
+        "model.name=gfnet_s", "data.cache=false", "data.workers=0", "run.epochs=1", "schedule.warmup_epochs=0",
+        "schedule.cooldown_epochs=0", "run.tensorboard=false", "run.device=cpu", "run.compile=false", "precision=fp32",
+    )  # fmt: skip
+    first = ("data.image_size=16", f"model.overrides={json.dumps(sizes)}", f"run.output={tmp_path}/one")
+    command("train", "digits", *small, *first)
+    outcome = command("eval", tmp_path / "one", "--json")
+    best = json.loads((tmp_path / "one" / "summary.json").read_text())["best"]["top1"]
+    assert json.loads(outcome.out)["top1"] == pytest.approx(best)
+    # Another size: positions and filters are resampled, and the new run's file says so.
+    second = ("data.image_size=24", f"model.overrides={json.dumps(sizes)}", f"run.output={tmp_path}/two")
+    command("train", "digits", *small, *second, f"model.checkpoint={tmp_path}/one")
+    outcome = command("eval", tmp_path / "two", "--json")
+    assert json.loads(outcome.out)["image_size"] == [24, 24]
+
+
 @pytest.mark.parametrize(
     "change, complaint",
     [
