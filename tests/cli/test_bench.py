@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from sequencer2d.benchmark import timing
+from sequencer2d.benchmark import FORMS, provenance, timing
 from sequencer2d.benchmark.contenders import FINE_TUNED_PEERS, PEERS
+from sequencer2d.cli import bench
 
 SMALL = (
     "--device",
@@ -144,3 +146,15 @@ def test_table_1_joins_protocols_modes_and_accuracies(command: Callable[..., Any
 )
 def test_a_mistake_is_one_line(options: tuple[str, ...], hint: str, mistake: Callable[..., str]) -> None:
     assert hint in mistake("bench", "--device", "cpu", *options, *(() if "--merge" in options else ("--dry-run",)))
+
+
+def test_the_result_is_named_after_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bench._default_output(torch.device("cpu")) == "bench-cpu.json"
+    monkeypatch.setattr(provenance, "device", lambda kind: {"name": "NVIDIA H100 80GB HBM3"})
+    assert bench._default_output(torch.device("cuda")) == "bench-nvidia-h100-80gb-hbm3.json"
+
+
+def test_the_help_of_forms_names_them_all(command: Callable[..., Any]) -> None:
+    text = " ".join(command("bench", "--help").out.split())
+    described = text.rpartition("--forms A,B")[2]
+    assert all(form in described.partition("--shard I/N")[0] for form in FORMS)
