@@ -6,9 +6,10 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from sequencer2d import terminal
+from sequencer2d.choices import Orientation
 from sequencer2d.errors import ConfigError, DeviceError, UserError
 from sequencer2d.precisions import PRECISIONS
 from sequencer2d.ranges import expand_home
@@ -83,7 +84,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Add `--orientation` and `--background`."""
     parser.add_argument(
         "--orientation",
-        choices=("upright", "stored"),
+        choices=get_args(Orientation),
         default="upright",
         help="turn photos as their EXIF orientation says, or take pixels as stored, as timm does (default: upright)",
     )

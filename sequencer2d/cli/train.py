@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--json", action="store_true", help="with --dry-run, --list or --fields: print JSON")
     parser.add_argument("--list", action="store_true", help="list the recipes and stop")
     parser.add_argument(
-        "--fields", action="store_true", dest="list_fields", help="list the fields with what each takes and its default"
+        "--fields",
+        action="store_true",
+        dest="list_fields",
+        help="list the fields: default, range and unit, purpose",
     )
     parser.set_defaults(run=run)
 
@@ -136,15 +140,20 @@ def _print_config(config: TrainConfig, as_json: bool) -> int:
 def _list_fields(as_json: bool) -> int:
     from sequencer2d.ranges import describe, leaves
     from sequencer2d.training.config import TrainConfig
+    from sequencer2d.training.field_help import field_texts
     from sequencer2d.training.fields import show_value, value_at
 
-    default = TrainConfig()
-    rows = {path: (describe(hint), value_at(default, path)) for path, hint in leaves(TrainConfig)}
+    default, texts = TrainConfig(), field_texts(TrainConfig)
+    rows = {
+        path: {"takes": describe(hint), "default": value_at(default, path), "about": texts[path]}
+        for path, hint in leaves(TrainConfig)
+    }
     if as_json:
-        terminal.write_json({path: {"takes": takes, "default": value} for path, (takes, value) in rows.items()})
+        terminal.write_json(rows)
         return 0
-    for path, (takes, value) in rows.items():
-        terminal.write(f"{path} = {show_value(value)}\n    {takes}")
+    for path, row in rows.items():
+        lines = [row["takes"], *textwrap.wrap(row["about"], 100)]
+        terminal.write("\n    ".join([f"{path} = {show_value(row['default'])}", *lines]))
     return 0
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+from sequencer2d.choices import Orientation
 from sequencer2d.data.images import Decoding, background_color
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.input_spec import IMAGENET_MEAN, IMAGENET_STD, CropMode, InputSpec, Interpolation
@@ -27,7 +28,7 @@ class DataConfig(Checked):
     """Split to evaluate on. A folder may also call it validation or valid; without one of these, test is taken."""
     download: bool = False
     """Let `hfds:` and `torch:` fetch what is not there. Nothing is ever downloaded without it."""
-    orientation: Literal["upright", "stored"] = "upright"
+    orientation: Orientation = "upright"
     """upright: photos are turned as their EXIF orientation says, as people see them; stored: pixels as they lie in the
     file, as torchvision and timm read them and as published accuracies mean it."""
     background: Annotated[str, Text(empty=False)] = "white"

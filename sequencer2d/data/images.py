@@ -9,10 +9,12 @@ import importlib.util
 import io
 import os
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageColor, TiffImagePlugin
+
+from sequencer2d.choices import Orientation
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -65,7 +67,7 @@ class Decoding:
         background: color behind transparent pixels; None drops transparency, as torchvision and timm do.
     """
 
-    orientation: Literal["upright", "stored"] = "upright"
+    orientation: Orientation = "upright"
     background: tuple[int, int, int] | None = (255, 255, 255)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from sequencer2d.data.config import DataConfig, require_pairs
 from sequencer2d.errors import ConfigError
+from sequencer2d.precisions import Precision
 from sequencer2d.ranges import Checked, Range, Text
 
 _GRAPH_MODES = ("reduce-overhead", "max-autotune")
@@ -167,7 +168,7 @@ class TrainConfig(Checked):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Arithmetic of the forward pass; parameters are fp32. fp16, the paper's, needs a GPU and uses a gradient scaler,
     which leaves out steps that overflow; bf16 has fp32's range and needs none."""
     task: Annotated[str, Text(empty=False)] = "classification"

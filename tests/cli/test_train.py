@@ -181,7 +181,9 @@ def test_the_fields_are_listed_with_what_they_take(command: Callable[..., Outcom
     lines = command("train", "--fields").out.splitlines()
     at = lines.index("run.epochs = 300")
     assert lines[at + 1].strip() == "an integer, at least 1 and at most 1,000,000 epochs"
+    assert lines[at + 2].strip() == "Epochs of the run, warm-up and cool-down included."
     listed = json.loads(command("train", "--fields", "--json").out)
     assert listed["run.compile"]["default"] is False
     assert "reduce-overhead" in listed["run.compile"]["takes"]
+    assert listed["run.compile"]["about"].startswith("torch.compile: false, true, or its mode.")
     assert len(listed) > 70

@@ -4,6 +4,7 @@ import pytest
 
 from sequencer2d.errors import ConfigError
 from sequencer2d.training.config import TrainConfig
+from sequencer2d.training.field_help import field_texts
 from sequencer2d.training.fields import describe, differences, from_dict, paths, to_dict, with_overrides
 
 
@@ -135,3 +136,31 @@ def test_describe_shows_every_field():
 
 def test_differences():
     assert differences(TrainConfig(), with_overrides(TrainConfig(), {"optimizer.lr": 1.0})) == ("optimizer.lr",)
+
+
+@dataclass(frozen=True)
+class Told:
+    plain: int = 1
+    told: int = 2
+    """Two
+    lines."""
+
+
+@dataclass(frozen=True)
+class Section:
+    inner: Told = Told()
+    """Of the section, not of a field."""
+    last: float = 0.5
+    """The last."""
+
+
+def test_the_text_below_a_field_is_its_help():
+    assert field_texts(Section) == {"inner.plain": "", "inner.told": "Two lines.", "last": "The last."}
+    assert tuple(field_texts(TrainConfig)) == paths(TrainConfig())
+
+
+def test_a_section_that_is_no_dictionary_is_named():
+    with pytest.raises(ConfigError, match=r"^run: expected a dictionary, got 3$"):
+        from_dict(TrainConfig, {"run": 3})
+    with pytest.raises(ConfigError, match=r"^a configuration: expected a dictionary, got \[\]$"):
+        from_dict(TrainConfig, [])
