@@ -33,6 +33,7 @@ AS_SEQUENCER = (
     "test_model_forward_fx_torchscript",
 )
 """The tests that timm runs on its own Sequencers, apart from downloads."""
+SEQUENCERS = "*sequencer*"
 DOWNLOADS = ("test_model_load_pretrained", "test_model_features_pretrained")
 
 
@@ -76,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     if of_pytest:
         print("nothing is written: arguments of pytest may leave tests out")
         return 0
-    given = [*["--pretrained"] * arguments.pretrained, "--models", arguments.models]
+    chosen = ["--models", arguments.models] if arguments.models != SEQUENCERS else []
+    given = [*["--pretrained"] * arguments.pretrained, *chosen]
     command = command_line(SCRIPT, ["CHECKOUT", *given])
     path = write_result({**origin(NAME, SCRIPT, command), "rows": rows}, arguments.result)
     print(f"written to {path}")
@@ -128,7 +130,7 @@ def _check_version(checkout: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkout", type=Path, help="a checkout of timm at the installed version")
-    parser.add_argument("--models", default="*sequencer*", metavar="PATTERN", help="names; default: *sequencer*")
+    parser.add_argument("--models", default=SEQUENCERS, metavar="PATTERN", help=f"names; default: {SEQUENCERS}")
     parser.add_argument("--pretrained", action="store_true", help="run the tests that download weights, too")
     parser.add_argument("--result", type=Path, metavar="FILE", help=f"default: benchmarks/results/{NAME}.json")
     return parser
