@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sequencer2d.analysis.erf import measure, method_images, receptive_fields, theoretical_field
+from sequencer2d.analysis.erf import ReceptiveField, measure, method_images, receptive_fields, theoretical_field
 from sequencer2d.analysis.erf_methods import METHODS
 from sequencer2d.analysis.figures import receptive_field_grid
-from sequencer2d.analysis.layout import find_layout, find_layouts
+from sequencer2d.analysis.layout import Layout, find_layout, find_layouts
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.evaluation.pixels import normalized, read_images
@@ -263,3 +263,39 @@ def test_fields_say_by_which_method_they_are(tmp_path):
         receptive_field_grid(fields)
     with pytest.raises(ConfigError, match="no method 'grad'"):
         receptive_fields(subject, pixels(1, 64, 64), method="grad")
+
+
+def test_a_row_holds_percent_and_pixels() -> None:
+    y, x = np.mgrid[:8, :8] - 4
+    field = ReceptiveField(
+        "m", "b", METHODS["energy"], np.where((x == 0) | (y == 0), 3.0, 1.0), (4, 4, 5, 5), Layout("NHWC", 8, 8, 0), 2
+    )
+    row, shape = field.row(), field.shape
+    total = 15 * 3 + 49
+    assert row == {
+        "model": "m",
+        "block": "b",
+        "method": "energy",
+        "layout": "NHWC (probed)",
+        "row, %": pytest.approx(100 * 24 / total),
+        "column, %": pytest.approx(100 * 24 / total),
+        "cross, %": pytest.approx(100 * 45 / total),
+        "arms over rest": pytest.approx(3),
+        "50 % in a square of, px": shape.side_50,
+        "90 %, px": shape.side_90,
+        "cross?": "yes",
+    }
+    assert shape.side_50**2 == pytest.approx(15 + 2)  # 47 of 94: the 15 strongest hold 45, two more reach it
+    assert shape.area_50 == pytest.approx(17 / 64)
+    assert all(type(value) is float for value in vars(shape).values())
+
+
+def test_a_token_off_the_middle_has_its_own_row_and_column() -> None:
+    values = np.zeros((6, 8))
+    values[1:3, 5:7] = 1
+    values[1:3, 0] = 1
+    values[5, 5] = 2
+    shape = measure(values, (1, 5, 3, 7))
+    assert shape.row_share == pytest.approx(6 / 8)
+    assert shape.column_share == pytest.approx(6 / 8)
+    assert shape.cross_share == pytest.approx(1)
