@@ -17,6 +17,8 @@ def test_calibration_error_of_a_known_case() -> None:
     assert calibration_error(np.ones(5), np.ones(5, dtype=bool)) == 0
     edges, right = np.array([0.8, 1.0]), np.array([True, False])
     assert calibration_error(edges, right, bins=5) == pytest.approx(0.6), "an edge belongs to the bin below it"
+    together, hits = np.array([0.66, 0.61]), np.array([True, False])
+    assert calibration_error(together, hits) == pytest.approx(0.135), "of 15 bins, the tenth holds both"
 
 
 def test_order_of_images_changes_no_bit() -> None:
