@@ -47,7 +47,8 @@ class GlobalFilter(nn.Module):
         # cuFFT and MKL have no 16-bit transforms for most sizes, and sums over the grid need the precision.
         dtype = torch.promote_types(x_BHWC.dtype, torch.float32)
         spectrum = torch.fft.rfft2(x_BHWC.to(dtype), dim=(1, 2), norm="ortho")
-        spectrum = spectrum * torch.view_as_complex(self.complex_weight.to(dtype))
+        # Contiguous: a model in the memory format channels_last keeps this tensor of four axes in it, too.
+        spectrum = spectrum * torch.view_as_complex(self.complex_weight.to(dtype).contiguous())
         return torch.fft.irfft2(spectrum, s=self.grid, dim=(1, 2), norm="ortho").to(x_BHWC.dtype)
 
     def resample(self, grid: Grid) -> None:

@@ -115,6 +115,38 @@ def test_a_model_of_one_size_says_so(name: str) -> None:
 
 
 @every
+def test_the_memory_format_changes_no_number(name: str) -> None:
+    model, x = small_peer(name).double(), images(name).double()
+    expected = model(x)
+    expected.square().sum().backward()
+    other = small_peer(name).double().to(memory_format=torch.channels_last)
+    found = other(x.to(memory_format=torch.channels_last))
+    found.square().sum().backward()
+    torch.testing.assert_close(found, expected)
+    for (key, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
+        if one.requires_grad:
+            torch.testing.assert_close(one.grad, two.grad, msg=key)
+
+
+@every
+@pytest.mark.parametrize("of_weights", [False, True], ids=["autocast", "weights"])
+def test_sixteen_bits_come_close(name: str, of_weights: bool) -> None:
+    model, x = small_peer(name), images(name)
+    expected = model(x)
+    if of_weights:
+        found = model.bfloat16()(x.bfloat16())
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(x)
+    assert found.dtype == torch.bfloat16
+    budget = 8 * torch.finfo(torch.bfloat16).eps * expected.abs().max()  # a rounding for each step of a small model
+    assert (found.float() - expected).abs().max() < budget
+    found.float().square().sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.requires_grad]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+
+
+@every
 def test_images_of_one_channel(name: str) -> None:
     model = small_peer(name, in_chans=1)
     assert model(images(name, channels=1)).shape == (2, 5)
