@@ -30,9 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
-        artefacts = export(arguments.checkpoint, Path(folder))
-        rows = [accuracy(name, path, arguments) for name, path in artefacts.items()]
-        for row, rates in zip(rows, time_all(list(artefacts.values())), strict=True):
+        artifacts = export(arguments.checkpoint, Path(folder))
+        rows = [accuracy(name, path, arguments) for name, path in artifacts.items()]
+        for row, rates in zip(rows, time_all(list(artifacts.values())), strict=True):
             row.update(rates)
     for row in rows:
         row["top1_change_points"] = row["top1_percent"] - rows[0]["top1_percent"]
@@ -60,7 +60,7 @@ def export(checkpoint: str, folder: Path) -> dict[str, Path]:
 
 
 def accuracy(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The row of one artefact: top-1 over the whole split."""
+    """The row of one artifact: top-1 over the whole split."""
     from sequencer2d.data.config import DataConfig
     from sequencer2d.data.loader import build_loader
     from sequencer2d.evaluation.loop import evaluate
@@ -82,17 +82,17 @@ def accuracy(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, 
 
 
 def time_all(paths: list[Path]) -> list[dict[str, float]]:
-    """Milliseconds of one batch, of each artefact and batch size: the fastest of rounds taken in turns."""
+    """Milliseconds of one batch, of each artifact and batch size: the fastest of rounds taken in turns."""
     from sequencer2d.export import load_artifact
 
-    artefacts = [load_artifact(path) for path in paths]
-    size = artefacts[0].pretrained_cfg["input_size"]
-    found: list[dict[str, float]] = [{} for _ in artefacts]
+    artifacts = [load_artifact(path) for path in paths]
+    size = artifacts[0].pretrained_cfg["input_size"]
+    found: list[dict[str, float]] = [{} for _ in artifacts]
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for batch in BATCHES:
         images = torch.randn(batch, *size, generator=torch.Generator().manual_seed(0))
         for _ in range(ROUNDS):
-            for row, artifact in zip(found, artefacts, strict=True):
+            for row, artifact in zip(found, artifacts, strict=True):
                 artifact(images)
                 start = clock()
                 artifact(images)
