@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,8 @@ import pytest
 from sequencer2d.training.checkpoint import list_checkpoints
 from sequencer2d.training.fields import to_dict
 from sequencer2d.training.loop import train
-from tests.training.conftest import logged
+from tests.training.conftest import configuration, logged
+from tests.training.kills import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 FIELDS = {"run__epochs": 1, "run__checkpoint_interval_steps": 3, "data__erasing": 0.5}
@@ -31,23 +31,27 @@ def nothing_left_running(tmp_path):
                 os.kill(int(process.name), signal.SIGKILL)
 
 
-def test_kill_9_in_mid_epoch_then_resume(tiny, tmp_path):
-    whole = tiny("whole", **FIELDS)
-    train(whole)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The log of a run that nobody stops. It depends neither on workers nor on how often a run is saved."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(configuration(folder, {path.replace("__", "."): value for path, value in FIELDS.items()}))
+    return logged(folder)
+
+
+def test_kill_9_in_mid_epoch_then_resume(tiny, tmp_path, whole):
     process = start(tiny("parts", **FIELDS), tmp_path, slow=0.3)
     wait_for(lambda: len(logged_if_any(tmp_path / "parts")) >= 5, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
     assert 5 <= len(logged(tmp_path / "parts")) < 10, "killed in mid-epoch"
     assert train(tiny("parts", run__resume=True, **FIELDS))["steps"] == 10
-    assert logged(tmp_path / "parts") == logged(whole.run.output)
+    assert logged(tmp_path / "parts") == whole
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_first_and_the_run_can_go_on(tiny, tmp_path, number):
+def test_a_signal_saves_first_and_the_run_can_go_on(tiny, tmp_path, whole, number):
     fields = {**FIELDS, "run__checkpoint_interval_steps": None, "data__workers": 1}
-    whole = tiny("whole", **fields)
-    train(whole)
     process = start(tiny("parts", **fields), tmp_path, slow=0.3)
     wait_for(lambda: len(logged_if_any(tmp_path / "parts")) >= 4, process)
     process.send_signal(number)
@@ -58,11 +62,11 @@ def test_a_signal_saves_first_and_the_run_can_go_on(tiny, tmp_path, number):
     assert [path.name for path in list_checkpoints(tmp_path / "parts")] == [f"step-{step:08d}.pt"]
     assert step < 10, "stopped in mid-epoch"
     train(tiny("parts", run__resume=True, **fields))
-    assert logged(tmp_path / "parts") == logged(whole.run.output)
+    assert logged(tmp_path / "parts") == whole
 
 
 def test_two_processes_killed_then_terminated_resume_with_the_same_losses(tiny, tmp_path):
-    whole = start(tiny("whole", **FIELDS), tmp_path, processes=2)
+    whole = start(tiny("whole", **FIELDS), tmp_path, forks=2)
     killed = start(tiny("parts", **FIELDS), tmp_path, slow=0.3, processes=2)
     wait_for(lambda: len(logged_if_any(tmp_path / "parts")) >= 4, killed)
     os.kill(children(killed.pid)[1], signal.SIGKILL)
@@ -78,7 +82,7 @@ def test_two_processes_killed_then_terminated_resume_with_the_same_losses(tiny, 
     assert list_checkpoints(tmp_path / "parts")[-1].name == f"step-{step:08d}.pt"
     assert step < 10, "stopped in mid-epoch"
 
-    resumed = start(tiny("parts", run__resume=True, **FIELDS), tmp_path, processes=2)
+    resumed = start(tiny("parts", run__resume=True, **FIELDS), tmp_path, forks=2)
     for process in (whole, resumed):
         assert process.wait(120) == 0, process.stderr_text()
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
@@ -96,8 +100,8 @@ class Child(subprocess.Popen):
         return self.error_file.read_text()
 
 
-def start(config, folder: Path, *, slow: float = 0.0, processes: int = 1) -> Child:
-    """The run as a process of its own, under torchrun if there are several."""
+def start(config, folder: Path, *, slow: float = 0.0, processes: int = 1, forks: int = 1) -> Child:
+    """The run as a process of its own; `processes` under torchrun, or `forks`, which start faster, without it."""
     path = folder / f"{Path(config.run.output).name}-{time.monotonic_ns()}.json"
     path.write_text(json.dumps(to_dict(config)))
     launcher = [sys.executable]
@@ -111,6 +115,7 @@ def start(config, folder: Path, *, slow: float = 0.0, processes: int = 1) -> Chi
             str(free_port()),
         ]
     command = [*launcher, "-m", "tests.training.run_from_json", str(path), "--slow", str(slow)]
+    command += ["--fork", str(forks)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     return Child(command, folder, environment)
 
@@ -130,9 +135,3 @@ def logged_if_any(folder: Path) -> list[str]:
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -4,19 +4,18 @@ Two forked processes share a batch as `ResumableSampler` hands it out, with and 
 gradients, and how often they were exchanged, to FOLDER; the first also writes those of the whole batch alone.
 """
 
-import os
 import sys
-import traceback
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from sequencer2d.environment import launch
 from sequencer2d.training.assemble import build_model, build_step, resolve
 from sequencer2d.training.distributed import Processes
 from tests.training.conftest import configuration
-from tests.training.kills import free_port
+from tests.training.run_from_json import forked
 
 BATCH = 48
 ACCUMULATIONS = (1, 3)
@@ -52,10 +51,10 @@ def gradients(here: Processes, accumulation: int) -> dict[str, object]:
     return {"gradients": flat, "exchanges": exchanges[0]}
 
 
-def run(folder: Path, rank: int, port: int) -> None:
+def run(folder: Path) -> int:
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    rank = launch().rank
+    dist.init_process_group("gloo")
     cpu = torch.device("cpu")
     here = Processes(rank=rank, local_rank=rank, world_size=2, device=cpu)
     for accumulation in ACCUMULATIONS:
@@ -65,25 +64,8 @@ def run(folder: Path, rank: int, port: int) -> None:
         alone = Processes(rank=0, local_rank=0, world_size=1, device=cpu)
         for accumulation in ACCUMULATIONS:
             torch.save(gradients(alone, accumulation), folder / f"alone-{accumulation}.pt")
-
-
-def main() -> int:
-    folder, port = Path(sys.argv[1]), free_port()
-    children = []
-    for rank in range(2):
-        pid = os.fork()
-        if not pid:
-            code = 1
-            try:
-                run(folder, rank, port)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(pid)
-    return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0 for pid in children)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(forked(2, lambda: run(Path(sys.argv[1]))))
