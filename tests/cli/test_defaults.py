@@ -72,6 +72,8 @@ def test_devices_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(DeviceError, match="expected auto, cpu, cuda or cuda:INDEX"):
             common.resolve_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert common.resolve_device("cuda") == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert common.resolve_device("auto") == torch.device("cuda")
     assert common.resolve_device("cuda:1") == torch.device("cuda:1")

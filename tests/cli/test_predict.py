@@ -52,6 +52,14 @@ def test_a_broken_image_is_reported_and_the_others_predicted(
     assert "a.png" in outcome.err
 
 
+def test_nothing_but_broken_images_is_a_mistake(mistake: Callable[..., str], tiny: Path, images: Path) -> None:
+    (images / "a.png").write_bytes(b"no image")
+    (images / "b.jpg").write_bytes(b"no image")
+    assert "no image could be read; " in (one := mistake("predict", tiny, images / "a.png"))
+    assert "more)" not in one
+    assert "(and 1 more)" in mistake("predict", tiny, images / "a.png", images / "b.jpg")
+
+
 def test_predictions_do_not_depend_on_the_batch_size(tiny: Path, images: Path) -> None:
     model = load_model(tiny)
     config = DataConfig(**input_fields(model))
