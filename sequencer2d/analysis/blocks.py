@@ -61,8 +61,8 @@ def spread_blocks(model: nn.Module, count: int = 4) -> tuple[str, ...]:
     last = tuple(stages.values())
     if 2 <= len(last) <= count:
         return last
-    picked = [round((i + 1) * len(names) / count) - 1 for i in range(min(count, len(names)))]
-    return tuple(names[i] for i in sorted({max(p, 0) for p in picked}))
+    count = min(count, len(names))
+    return tuple(names[round((index + 1) * len(names) / count) - 1] for index in range(count))
 
 
 def block_output(model: nn.Module, x: Tensor, name: str) -> Tensor:

@@ -2,10 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sequencer2d.cli.export import _default_output, _plain, _print_table
+from sequencer2d.export.exporting import Exported
+from sequencer2d.export.verify import Difference
 from tests.cli.conftest import Outcome
 
 
@@ -76,3 +80,25 @@ def test_artifacts_run_on_the_cpu_in_their_own_precision(
     assert "runs on the CPU" in mistake("predict", tmp_path / "model.onnx", images, "--device", "cuda")
     assert "exported in" in mistake("predict", tmp_path / "model.onnx", images, "--precision", "bf16")
     assert "no artifact at" in mistake("predict", tmp_path / "model.onnx", images)
+
+
+def test_without_an_output_the_file_is_beside_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").write_bytes(b"")
+    for checkpoint in (tmp_path, tmp_path / "m.safetensors"):
+        assert _default_output(str(checkpoint), "sequencer2d_n", "onnx") == tmp_path / "sequencer2d_n.onnx"
+        assert _default_output(str(checkpoint), "sequencer2d_n", "aoti") == tmp_path / "sequencer2d_n-aoti.pt2"
+    assert _default_output("hf-hub:owner/name", "sequencer2d_n", "openvino") == Path("sequencer2d_n.xml")
+    assert _default_output("hf-hub:owner/name", "sequencer2d_n", "torch") == Path("sequencer2d_n.pt2")
+
+
+def test_the_table_says_when_no_real_image_was_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    differences = [Difference("random", (16, 24), 3, 1.5e-6)]
+    exported = Exported(Path("m.onnx"), "onnx", "fp32", tuple(differences), 1e-4, 4, 57, 2.4, 1.25)
+    _print_table(exported)
+    out = capsys.readouterr().out
+    assert "random  3      16×24         1.5e-06" in out
+    assert "m.onnx: 1.2 MiB, 4 recurrent nodes of 57, 2 s" in out
+    assert "compared on random images only" in out
+    _print_table(replace(exported, differences=(Difference("images", (16, 24), 2, 0.0), *differences)))
+    assert "random images only" not in capsys.readouterr().out
+    assert _plain(exported)["path"] == "m.onnx"
