@@ -163,7 +163,7 @@ def resolutions() -> Any:
 
 def corruptions(clean: float = 0.125) -> list[CorruptionResult]:
     """One model under two corruptions at three severities."""
-    error = np.asarray([[0.2, 0.54, 0.9], [0.1, 0.56, 0.7]])
+    error = np.asarray([[0.2, 0.54, 0.9], [0.1, 0.555, 0.7]])
     return [
         CorruptionResult(
             "m", ("fog", "jpeg_compression"), (1, 3, 5), error, error / 2, error / 4, clean, 0.75, 0.05, 11

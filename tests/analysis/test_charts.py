@@ -40,13 +40,13 @@ def test_resolution_is_in_percent_of_images_and_of_the_native_size() -> None:
 def test_errors_under_corruption_are_in_percent_and_dark_cells_have_light_numbers() -> None:
     figure = corruption_chart(drawn.corruptions())
     axis, bar = figure.axes
-    expected = [[12.5, 20, 54, 90], [12.5, 10, 56, 70]]
+    expected = [[12.5, 20, 54, 90], [12.5, 10, 55.5, 70]]
     np.testing.assert_allclose(axis.images[0].get_array(), expected)
     assert [text.get_text() for text in axis.texts] == [f"{value:.0f}" for row in expected for value in row]
     assert [text.get_color() for text in axis.texts if text.get_text() in ("54", "56")] == ["k", "w"]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["clean", "1", "3", "5"]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["fog", "jpeg compression"]
-    assert axis.get_title() == "m\nmean error 50.0 %"
+    assert axis.get_title() == "m\nmean error 49.9 %"
     assert bar.get_ylabel() == "top-1 error, %"
     assert axis.images[0].get_clim() == (0, 100)
 
@@ -54,9 +54,9 @@ def test_errors_under_corruption_are_in_percent_and_dark_cells_have_light_number
 def test_calibration_shows_accuracy_confidence_and_their_distance_in_percent() -> None:
     left, right = calibration_chart(drawn.corruptions()).axes
     found = lines(left)
-    np.testing.assert_allclose(found["m: accuracy"], [87.5, 85, 45, 20])
-    np.testing.assert_allclose(found["m: confidence"], [75, 7.5, 27.5, 40])
-    np.testing.assert_allclose(lines(right)["m"], [5, 3.75, 13.75, 20])
+    np.testing.assert_allclose(found["m: accuracy"], [87.5, 85, 45.25, 20])
+    np.testing.assert_allclose(found["m: confidence"], [75, 7.5, 27.375, 40])
+    np.testing.assert_allclose(lines(right)["m"], [5, 3.75, 13.6875, 20])
     assert list(left.lines[0].get_xdata()) == [0, 1, 3, 5]
 
 
