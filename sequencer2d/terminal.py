@@ -95,6 +95,10 @@ def _console_class() -> type[Console]:
     from rich.segment import Segment
 
     class PrintableConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would end the process with code 1. The command line has a code for it.
+            raise
+
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for segment in super().render(renderable, options):
                 # rich's own cursor movements are control segments; its colors are styles, not text.

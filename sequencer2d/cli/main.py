@@ -6,6 +6,7 @@ torch is loaded when a verb runs, so that `--help` answers at once.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -22,10 +23,12 @@ EXIT_USER = 2
 EXIT_NUMERICAL = 3
 EXIT_INTERRUPTED = 75
 EXIT_KEYBOARD = 130
+EXIT_BROKEN_PIPE = 141
 
 EXIT_CODES = """\
 exit codes: 0 done; 2 a mistake that the message says how to put right; 3 the training loss was not finite;
-75 stopped by a signal after saving (go on with: sequencer2d train --resume); 130 stopped by Ctrl-C"""
+75 stopped by a signal after saving (go on with: sequencer2d train --resume); 130 stopped by Ctrl-C;
+141 the program that read the output has ended"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal.install_log_handler(first=is_first_process())
     try:
         arguments = parse(argv)
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
     except SystemExit as done:  # argparse, after --help and --version
         return int(done.code or 0)
     except UserError as error:
@@ -59,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_INTERRUPTED)
     except KeyboardInterrupt:
         return _fail("stopped", EXIT_KEYBOARD)
+    except BrokenPipeError:
+        if not _discard_unread_output():
+            raise
+        return EXIT_BROKEN_PIPE
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -91,3 +100,15 @@ def _fail(reason: BaseException | str, code: int) -> int:
     message = " ".join(str(reason).split())
     terminal.write(terminal.printable(f"sequencer2d: {message}"), error=True)
     return code
+
+
+def _discard_unread_output() -> bool:
+    """Whether standard output is a pipe that nobody reads any more, as after `| head`. Drops what is left for it."""
+    output = sys.stdout.fileno()
+    try:
+        os.write(output, b"\n")
+    except BrokenPipeError:
+        # Python flushes again when it exits, and would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+        return True
+    return False

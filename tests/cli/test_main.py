@@ -1,5 +1,6 @@
 """The frame of the command line: help without torch, fields anywhere, exit codes."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,29 @@ def test_errors_become_a_line_and_an_exit_code(
     outcome = command("models", code=code)
     assert outcome.err.count("\n") == 1
     assert outcome.err.startswith("sequencer2d: ")
+
+
+@pytest.mark.parametrize(
+    "verb", [["models", "--json"], ["models"], ["train", "--list"], ["train", "digits", "--dry-run"]]
+)
+def test_a_reader_that_has_gone_ends_the_command_without_a_word(verb: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ran = subprocess.run([sys.executable, "-m", "sequencer2d", *verb], stdout=write, stderr=subprocess.PIPE)
+    finally:
+        os.close(write)
+    assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+def test_a_broken_pipe_that_is_not_the_output_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise BrokenPipeError("a worker has gone")
+
+    monkeypatch.setattr(main_module.models, "run", fail)
+    monkeypatch.setattr(main_module, "_discard_unread_output", lambda: False)
+    with pytest.raises(BrokenPipeError, match="worker"):
+        main_module.main(["models"])
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
