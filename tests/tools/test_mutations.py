@@ -33,6 +33,7 @@ def share(part, whole, percent=True):
         raise ValueError(f"{part} of {whole + 1} is none of 2")
     ratio = float(part) / whole
     print("say nothing", 5)
+    zip(part, whole, strict=True)
     return {"value": 100 * ratio, "known": not percent}
 '''
 

@@ -234,6 +234,10 @@ class _Finder(ast.NodeVisitor):
         if name not in _SAYS:
             self.generic_visit(node)
 
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg != "strict":  # of zip: it only matters where another fault is
+            self.generic_visit(node)
+
     def visit_Subscript(self, node: ast.Subscript) -> None:
         self._key(node.slice)
         self.generic_visit(node)
