@@ -10,20 +10,14 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sequencer2d.errors import ImplementationError
 from sequencer2d.ops import targets
-
-_RULED_OUT: dict[Hashable, str] = {}
-
-
-class CompileError(ImplementationError):
-    """The installed Triton does not compile a kernel for a device."""
+from sequencer2d.ops.compile_errors import first_line, triton_version
 
 
 def interpreting() -> bool:
@@ -69,39 +63,6 @@ def approximates_tanh(tensor: Tensor) -> bool:
 def current(tensor: Tensor) -> torch.cuda.device:
     """A context in which the tensor's device is the current one, on which Triton launches. No effect on a CPU."""
     return torch.cuda.device(tensor.device.index if tensor.is_cuda else -1)
-
-
-def ruled_out(*problem: Hashable) -> str | None:
-    """Why the kernels did not compile for a problem that was run; None if they did or were not tried."""
-    return _RULED_OUT.get(problem)
-
-
-def rule_out(*problem: Hashable, error: Exception, instead: str) -> None:
-    """Remember that kernels do not compile for a problem, and warn once."""
-    if problem not in _RULED_OUT:
-        _RULED_OUT[problem] = reason = f"its kernels do not compile with Triton {triton_version()}: {first_line(error)}"
-        names = " ".join(str(part) for part in problem)
-        warnings.warn(f"{names}: {reason}; {instead}", RuntimeWarning, stacklevel=2)
-
-
-def compile_error(error: Exception, *problem: Hashable) -> CompileError:
-    """The error to raise where a kernel does not compile for a problem, from Triton's error."""
-    return CompileError(f"{' '.join(str(part) for part in problem)}: {first_line(error)}")
-
-
-def triton_version() -> str:
-    import triton
-
-    return str(triton.__version__)
-
-
-def first_line(error: Exception) -> str:
-    """The line of a compiler's error that says what is wrong: the last line with text of the first cause."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip(" ^\t")]
-    return f"{type(cause).__name__}: {lines[-1] if lines else ''}"[:300]
 
 
 def _import(family: str) -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
 from sequencer2d.ops import (
+    compile_errors,
     devices,
     registration,  # noqa: F401  (registers the operators)
 )
@@ -42,7 +43,7 @@ def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | No
     if len(scans) > MAX_SCANS or x.ndim - 2 > MAX_AXES:
         return f"{len(scans)} scans of {x.ndim - 2} axes are more than {MAX_SCANS} scans of {MAX_AXES} axes"
     # The symbols of a compiler cannot be keys.
-    return None if torch.compiler.is_compiling() else devices.ruled_out(cell, hidden, dtype, x.device)
+    return None if torch.compiler.is_compiling() else compile_errors.ruled_out(cell, hidden, dtype, x.device)
 
 
 def rnn2d_fused(x: Tensor, weights: Weights, *, scans: Sequence[int], cell: str, recompute: bool) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sequencer2d.ops import devices, targets
+from sequencer2d.ops import compile_errors, devices, targets
 
 _PROBLEM = "products of small batches,"
 
@@ -20,13 +20,13 @@ def is_small_batch(stream: Tensor, x: Tensor) -> bool:
         and x.dtype in (torch.float16, torch.bfloat16)
         and x.shape[-1] % 16 == 0
         and stream.numel() <= targets.max_small_batch(stream.device.type, stream.device.index)
-        and (torch.compiler.is_compiling() or devices.ruled_out(_PROBLEM, x.dtype, x.device) is None)
+        and (torch.compiler.is_compiling() or compile_errors.ruled_out(_PROBLEM, x.dtype, x.device) is None)
     )
 
 
 def rule_out(x: Tensor, error: Exception) -> None:
     """Use the vendor's products from now on, because the kernels do not compile."""
-    devices.rule_out(_PROBLEM, x.dtype, x.device, error=error, instead="PyTorch's own products run")
+    compile_errors.rule_out(_PROBLEM, x.dtype, x.device, error=error, instead="PyTorch's own products run")
 
 
 def normed_linear_pays(x: Tensor) -> bool:

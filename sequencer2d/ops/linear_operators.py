@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sequencer2d.ops import devices, linear_kernels
+from sequencer2d.ops import compile_errors, linear_kernels
 from sequencer2d.ops.custom_operator import Operator
 
 
@@ -31,7 +31,7 @@ def normed_linear(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: f
     if linear_kernels.normed_linear_pays(x) and weight.dtype == x.dtype:
         try:
             return linear_kernels.normed_linear(x, shift, weight, bias, eps, gelu)
-        except devices.CompileError as error:
+        except compile_errors.CompileError as error:
             linear_kernels.rule_out(x, error)
     y = F.linear(F.layer_norm(x - shift, shift.shape, eps=eps), weight, bias)
     return F.gelu(y, approximate="tanh") if gelu else y
@@ -47,7 +47,7 @@ def add_linear_(total: Tensor, x: Tensor, weight: Tensor) -> None:
         try:
             linear_kernels.add_linear(total, x, weight)
             return
-        except devices.CompileError as error:
+        except compile_errors.CompileError as error:
             linear_kernels.rule_out(x, error)
     total.view(-1, total.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
 

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from sequencer2d.ops import devices, targets, tuning
+from sequencer2d.ops import compile_errors, devices, targets, tuning
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.precision import float32_product_precision
 
@@ -61,8 +61,10 @@ def scan(
                     early_start=weight_is_final and devices.starts_early(gates.device),
                     activations=activations,
                 )
-            except devices.CompileError as error:
-                devices.rule_out(*_registers_key(gates, weight_hh), error=error, instead="W_hh goes to shared memory")
+            except compile_errors.CompileError as error:
+                compile_errors.rule_out(
+                    *_registers_key(gates, weight_hh), error=error, instead="W_hh goes to shared memory"
+                )
         from sequencer2d.ops.kernels import triton_launch
 
         out, cells = triton_launch.launch_forward(
@@ -97,7 +99,7 @@ def runs_in_registers(gates: Tensor, weight_hh: Tensor, cell: str, save_activati
         return False
     if save_activations and hidden < launches.min_hidden_to_save_activations:
         return False
-    return devices.ruled_out(*_registers_key(gates, weight_hh)) is None
+    return compile_errors.ruled_out(*_registers_key(gates, weight_hh)) is None
 
 
 def _registers_key(gates: Tensor, weight_hh: Tensor) -> tuple[Hashable, ...]:

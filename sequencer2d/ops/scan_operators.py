@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sequencer2d.ops import devices, reference, scan_kernels, targets
+from sequencer2d.ops import compile_errors, devices, reference, scan_kernels, targets
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.custom_operator import Operator
 from sequencer2d.ops.vendor_operators import vjp
@@ -97,9 +97,9 @@ def _kernels_or_reference(
     if target is not None and (gates.is_cuda or devices.interpreting()):
         try:
             return kernels(*arguments)
-        except devices.CompileError as error:
+        except compile_errors.CompileError as error:
             problem = (cell, weight_hh.shape[-1], gates.dtype, gates.device)
-            devices.rule_out(*problem, error=error, instead="PyTorch's own functions run")
+            compile_errors.rule_out(*problem, error=error, instead="PyTorch's own functions run")
     return by_reference(*arguments)
 
 

@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.errors import OutOfResources
 
-from sequencer2d.ops import CELLS, devices, linear_kernels, scan_kernels, tuning
+from sequencer2d.ops import CELLS, compile_errors, devices, linear_kernels, scan_kernels, tuning
 from sequencer2d.ops.kernels import launching, triton_launch
 
 SCANS = (0, 1, 2, 3)
@@ -162,7 +162,7 @@ def compile_all(order: dict[str, Any]) -> dict[str, Any]:
                     binaries = {name: sorted(hashes) for name, hashes in compiler.binaries.items()}
                     results.append({"refused": compiler.refused, "spills": compiler.spills, "binaries": binaries})
                 except Exception as error:
-                    results.append({"error": devices.first_line(error)})
+                    results.append({"error": compile_errors.first_line(error)})
     return {"triton": triton.__version__, "problems": problems, "results": results}
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.ops import choose_implementation, devices, fused, rnn2d, scan_kernels, targets
+from sequencer2d.ops import choose_implementation, compile_errors, devices, fused, rnn2d, scan_kernels, targets
 from tests.ops.problems import NAMES, make_problem, relative_errors
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
@@ -17,7 +17,7 @@ def forgetful(monkeypatch):
     """Nothing is ruled out before a test, or by it."""
     from sequencer2d.ops.kernels import launching
 
-    monkeypatch.setattr(devices, "_RULED_OUT", {})
+    monkeypatch.setattr(compile_errors, "_RULED_OUT", {})
     monkeypatch.setattr(launching, "_REFUSED", set())
 
 
@@ -110,7 +110,7 @@ def test_a_launch_that_does_not_compile_gives_way_to_the_next(monkeypatch):
         first_that_fits(("a",), (8, 2, 1), start)
     first_that_fits(("a",), (8, 2, 1), start)
     assert tried == [8, 2, 2]
-    with pytest.raises(devices.CompileError, match="chained boolean"):
+    with pytest.raises(compile_errors.CompileError, match="chained boolean"):
         first_that_fits(("a",), (9,), start)
 
 

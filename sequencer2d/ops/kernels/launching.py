@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
 
-from sequencer2d.ops import devices
+from sequencer2d.ops import compile_errors
 
 Candidate = TypeVar("Candidate")
 
@@ -52,8 +52,8 @@ def first_that_fits(key: tuple[Any, ...], candidates: Sequence[Candidate], start
                 if not is_compile_error(error):
                     raise
                 if last:
-                    raise devices.compile_error(error, *key) from error
-                devices.rule_out(*key, candidate, error=error, instead="the next launch of the table runs")
+                    raise compile_errors.compile_error(error, *key) from error
+                compile_errors.rule_out(*key, candidate, error=error, instead="the next launch of the table runs")
             else:
                 return
             _REFUSED.add((*key, candidate))
@@ -67,7 +67,7 @@ def compiling(*problem: Any) -> Iterator[None]:
     except Exception as error:
         if not is_compile_error(error):
             raise
-        raise devices.compile_error(error, *problem) from error
+        raise compile_errors.compile_error(error, *problem) from error
 
 
 def is_compile_error(error: Exception) -> bool:
