@@ -75,7 +75,7 @@ def find_split(root: Path, split: str) -> Path:
                 logger.warning("%s has no folder %s: its test images are taken", root, split)
             return root / name
     present = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    holds = f"it holds {shorten(present)}; name one, or '' if these are the classes" if present else "it is empty"
+    holds = f"it holds {shorten(present)}; name one, or '' to take {root} itself" if present else "it is empty"
     raise DataError(f"{root} has no folder for the split {split!r} (looked for {', '.join(candidates)}); {holds}")
 
 

@@ -46,6 +46,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What puts an image upright, by the value of its EXIF orientation."""
+_TURNS_OF_90_DEGREES = (5, 6, 7, 8)
 
 _UNSIGNED = 1
 _INVERTED, _YCBCR, _SEPARATE_PLANES = 0, 6, 2
@@ -98,6 +99,18 @@ def decode(file: str | os.PathLike[str] | bytes | IO[bytes], decoding: Decoding 
         raise BrokenImageError(_why_unidentified(file)) from error
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, IndexError, …
         raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+
+
+def size_of(file: str | os.PathLike[str], decoding: Decoding = UPRIGHT) -> tuple[int, int]:
+    """(width, height) of what `decode` returns, from the file's header alone. Raises `BrokenImageError`."""
+    try:
+        with Image.open(file, formats=_decoders()) as image:
+            if image.format != "TIFF":  # Pillow turns those itself, and some releases only while they load them
+                turned = decoding.orientation == "upright" and _orientation(image) in _TURNS_OF_90_DEGREES
+                return image.size[::-1] if turned else image.size
+    except Exception as error:  # as in `decode`
+        raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+    return decode(file, decoding).size
 
 
 def to_rgb(image: Image.Image, decoding: Decoding = UPRIGHT) -> Image.Image:
