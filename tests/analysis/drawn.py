@@ -28,6 +28,8 @@ from sequencer2d.analysis.figures import (
 from sequencer2d.analysis.hidden_states import HiddenStates
 from sequencer2d.analysis.layout import Layout
 from sequencer2d.analysis.memory import BINS, MemoryReach, Reach
+from sequencer2d.analysis.paper_figures import Point, accuracy_figure, resolution_figure
+from sequencer2d.benchmark.published import Published
 from sequencer2d.evaluation.attacks import AttackResult
 from sequencer2d.evaluation.mce import CorruptionResult
 from sequencer2d.evaluation.resolution import ResolutionResult
@@ -46,7 +48,8 @@ def contents(figure: Any) -> dict[str, Any]:
 
 
 def _axis(axis: Any) -> dict[str, Any]:
-    titles = (axis.title, axis.xaxis.label, axis.yaxis.label)
+    titles = (axis.title, axis._left_title, axis.xaxis.label, axis.yaxis.label)
+    log = "log" in (axis.get_xscale(), axis.get_yscale())
     held = {
         "titles": [[text.get_text(), text.get_fontsize()] for text in titles if text.get_text()],
         "limits": [
@@ -64,12 +67,38 @@ def _axis(axis: Any) -> dict[str, Any]:
         ],
         "maps": [_map(image) for image in axis.images],
         "texts": [
-            [*np.round(text.get_position(), 4).tolist(), text.get_text(), text.get_color()] for text in axis.texts
+            [*np.round(text.get_position(), 4).tolist(), text.get_text(), text.get_color(), *_font(text)]
+            for text in axis.texts
         ],
-        "legend": [text.get_text() for text in axis.get_legend().get_texts()] if axis.get_legend() else [],
+        "legend": _legend(axis) if axis.get_legend() else [],
+        "scales": [axis.get_xscale(), axis.get_yscale(), axis.get_yticks().tolist()] if log else [],
+        "margins": [] if axis.margins() == (0.05, 0.05) else list(axis.margins()),
+        "grid": [line.get_alpha() for line in (*axis.get_xgridlines()[:1], *axis.get_ygridlines()[:1]) if _is_on(line)],
         "shown": axis.axison,
     }
     return {name: value for name, value in held.items() if value not in ([], True)}
+
+
+def _is_on(line: Any) -> bool:
+    return bool(line.get_visible())
+
+
+def _font(text: Any) -> list[Any]:
+    """Size, weight and layer of a text, and the width of its halo."""
+    return [
+        text.get_fontsize(),
+        text.get_fontweight(),
+        text.get_zorder(),
+        *(e._gc["linewidth"] for e in text.get_path_effects()),
+    ]
+
+
+def _legend(axis: Any) -> list[Any]:
+    """The names in a legend, its columns with the space between them, and where it is anchored in the axis."""
+    legend = axis.get_legend()
+    anchor = legend.get_bbox_to_anchor().transformed(axis.transAxes.inverted())
+    names = [text.get_text() for text in legend.get_texts()]
+    return [*names, legend._ncols, legend.columnspacing, [round(anchor.x0, 3), round(anchor.y0, 3)]]
 
 
 def _ticks(axis: Any) -> list[Any]:
@@ -86,7 +115,8 @@ def _ticks(axis: Any) -> list[Any]:
 def _line(line: Any) -> dict[str, Any]:
     data = [np.round(np.asarray(values, dtype=float), 4).tolist() for values in (line.get_xdata(), line.get_ydata())]
     looks = [line.get_color(), line.get_linestyle(), line.get_linewidth(), line.get_marker(), line.get_markersize()]
-    return {"x": data[0], "y": data[1], "looks": [*looks, line.get_markerfacecolor()]}
+    edge = [line.get_markeredgecolor(), line.get_markeredgewidth(), line.get_zorder()]
+    return {"x": data[0], "y": data[1], "looks": [*looks, line.get_markerfacecolor(), *edge]}
 
 
 def _map(image: Any) -> dict[str, Any]:
@@ -179,6 +209,29 @@ def attacks() -> Any:
     )
 
 
+def figure_1() -> Any:
+    """Two Sequencers, one model of each other family, and two that were measured, one of them of an unknown family."""
+    families = ("Trans.", "CNN", "GMLP", "LMLP", "FFT")
+    points = [Point(family, 40, 60 + 4 * n, family, family, "paper") for n, family in enumerate(families)]
+    points += [Point("L", 50, 90, "Seq.", "Sequencer2D", "paper"), Point("S", 10, 88, "Seq.", "Sequencer2D", "paper")]
+    points += [Point("mine", 20, 64, "Seq.", "", "measured"), Point("other", 20, 70, "?", "", "measured")]
+    return accuracy_figure(points)
+
+
+def figure_3(*, accuracy: bool = True) -> Any:
+    """Memory and rates of two models, one of which the paper published; with accuracies or without."""
+    result = ResolutionResult("m", 32, np.asarray([16, 32]), np.asarray([0.25, 0.5]), 9)
+    published = {"m": [Published("M", "M", "m", "Seq.", 32, 1, 1, (3, 900), (50, 60), 80)]}
+    return resolution_figure(
+        [result] if accuracy else [],
+        {"m": [(32, 10), (64, 40)]} if accuracy else {},
+        {"m": [(32, 2000), (64, 100)], "n": [(32, 1000)]},
+        about="a GPU",
+        batch=16,
+        published=published if accuracy else None,
+    )
+
+
 FIGURES: dict[str, Callable[[], Any]] = {
     "receptive fields": receptive_fields,
     "hidden states": lambda: hidden_state_figure(states(), count=3),
@@ -191,6 +244,9 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "corruptions without clean": lambda: corruption_chart(corruptions(float("nan"))),
     "calibration": lambda: calibration_chart(corruptions()),
     "attacks": attacks,
+    "figure 1": figure_1,
+    "figure 3": figure_3,
+    "figure 3 without accuracy": lambda: figure_3(accuracy=False),
 }
 
 if __name__ == "__main__":

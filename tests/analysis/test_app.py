@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import http.client
 import importlib.util
 import io
@@ -17,12 +18,17 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from sequencer2d.analysis import app
 from sequencer2d.analysis.app import LARGEST_UPLOAD_MIB, look
 from sequencer2d.analysis.page_guard import OwnPageOnly
+from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ConfigError, InputError
+from sequencer2d.evaluation.pixels import normalized
 from sequencer2d.models import save_weights
 from tests.analysis.test_hidden_states import image, subject
 
@@ -53,6 +59,28 @@ def test_what_the_page_shows():
         look(subject(), Image.fromarray(image(0, 2, 30)), "stages.0.blocks.0")
     with pytest.raises(ConfigError, match="no block 'stage9'"):
         look(subject(), Image.fromarray(image()), "stage9")
+
+
+def test_the_page_shows_the_five_best_classes():
+    seven = dataclasses.replace(subject(num_classes=7), class_names=tuple("abcdefg"))
+    torch.nn.init.normal_(seven.model.head.fc.weight)
+    photo = Image.fromarray(image())
+    classes, *_ = look(seven, photo, "stages.0.blocks.0")
+    pixels = np.asarray(eval_transform(seven.data)(photo))
+    with torch.no_grad():
+        probabilities = seven.model(normalized(pixels[None], seven)).softmax(dim=-1)[0]
+    expected = sorted(zip(probabilities.tolist(), "abcdefg", strict=True), reverse=True)[:5]
+    assert list(classes) == [name for _, name in expected]
+    assert list(classes.values()) == pytest.approx([value for value, _ in expected], abs=1e-4)
+
+
+def test_pictures_of_the_page_have_110_pixels_an_inch():
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3, 2))
+    figure.add_axes([0, 0, 1, 1]).set(xticks=[], yticks=[])
+    around = 2 * 0.1  # inches, which matplotlib adds
+    assert app._picture(figure).size == pytest.approx((110 * (3 + around), 110 * (2 + around)), abs=2)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed (extra app)")
@@ -154,6 +182,12 @@ def form(content):
     return {"data": body, "Content_Type": "multipart/form-data; boundary=x"}
 
 
+def described(config):
+    """The properties of the page's parts by their names, as the server tells them to a browser."""
+    parts = (part["props"] for part in config["components"])
+    return {part["elem_id"]: part for part in parts if part.get("elem_id")}
+
+
 def upload(address, content, **headers):
     fields = form(content)
     return ask(
@@ -165,6 +199,13 @@ def test_the_page_keeps_uploads_to_itself(tmp_path):
     with served(tmp_path) as (address, folder):
         assert ask(address, "/")[0] == 200
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        parts = described(json.loads(ask(address, "/config")[1]))
+        assert set(parts) == {"image", "block", "prediction", "field", "shape", "states"}
+        names = [name for name, _ in parts["block"]["choices"]]
+        assert names == ["stages.0.blocks.0", "stages.0.blocks.1", "stages.1.blocks.0"]
+        assert parts["block"]["value"] == names[0]
+        assert parts["prediction"]["num_top_classes"] == 5
+        assert parts["image"].get("image_mode") is None
         Image.fromarray(image()).save(buffer := io.BytesIO(), "PNG")
         status, answer = upload(address, buffer.getvalue(), Origin=address)
         assert status == 200

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from sequencer2d.analysis.paper_figures import accuracy_figure, accuracy_points, references, resolution_figure
+from sequencer2d.analysis.paper_figures import (
+    Point,
+    _name_points,
+    accuracy_figure,
+    accuracy_points,
+    references,
+    resolution_figure,
+)
 from sequencer2d.benchmark.contenders import build, parse_contender
 from sequencer2d.benchmark.cost import count_parameters
 from sequencer2d.benchmark.table1 import Accuracy
@@ -45,6 +52,33 @@ def test_names_in_figure_1_cover_neither_each_other_nor_a_point():
     assert not pairs
     points = axis.transData.transform([(point.parameters, point.top1) for point in accuracy_points()])
     assert not [box for box in boxes for x, y in points if box.contains(x, y)]
+
+
+def test_a_name_in_figure_1_takes_the_first_free_place():
+    """On an axis whose unit is a point of print. A letter is 3.9 points wide and a line 7 high; boxes may touch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 4), dpi=144)
+    axis = figure.add_axes([0, 0, 1, 1])
+    axis.set(xlim=(0, 288), ylim=(0, 288))
+    crowded = [Point("cnn", 100, 100, "CNN", "CNN", "") for _ in range(5)]
+    crowded += [Point("seq", 100, 100, "Seq.", "Seq.", ""), Point("own", 100, 100, "CNN", "", "")]
+    blocked, blocking = Point("blocked", 200, 200, "CNN", "CNN", ""), Point("b", 207, 206, "CNN", "CNN", "")
+    _name_points(figure, axis, [*crowded, blocked, blocking])
+    left = -4 - 3 * 3.9
+    found = [(text.get_text(), *(round(float(value), 6) for value in text.xyann)) for text in axis.texts]
+    assert found == [
+        ("own", 4, 3),
+        ("seq", left, 3),
+        ("cnn", 4, -9),
+        ("cnn", left, -9),
+        ("cnn", 4, 10),
+        ("cnn", left, -16),
+        ("cnn", 4, 3),  # none is free
+        ("blocked", -4 - 7 * 3.9, 3),  # another point lies in the first place
+        ("b", 4, 3),
+    ]
+    assert [text.xy for text in axis.texts[-2:]] == [(200, 200), (207, 206)]
 
 
 def test_without_parameters_in_the_file_the_model_of_that_name_is_counted():

@@ -1,16 +1,22 @@
 """The formats' table, what a graph's nodes count as, and what an artifact says of itself."""
 
 import json
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 import sequencer2d
-from sequencer2d.errors import ConfigError, ExportError
+from sequencer2d.errors import CheckpointError, ConfigError, ExportError
 from sequencer2d.export import export_model, exporting, formats, load_artifact, metadata, timing
 from sequencer2d.export.exporting import as_ours
+from sequencer2d.export.mixers import OnnxLayer
+from sequencer2d.input_spec import IMAGENET_MEAN
 from sequencer2d.models.sequencer2d import Sequencer2D
+from sequencer2d.nn.rnn2d import RNN2D
 from tests.export.conftest import NAMES, small
 
 
@@ -117,3 +123,61 @@ def test_images_per_second_are_those_of_the_batch(artifacts: dict[str, Path], mo
     row = timing.time_artifact(artifact, 4, (16, 20))
     assert (row["images_per_s"], row["latency_ms"], row["spread_percent"]) == (80, 40, 2.5)
     assert (row["precision"], row["path"]) == ("fp32", str(artifact.path))
+
+
+def test_an_export_says_what_it_wrote_and_how_long_that_took(tmp_path: Path) -> None:
+    """By default real photographs are compared too; they have three channels, and a model of one sees random images."""
+    started = time.perf_counter()
+    exported = export_model(small(), tmp_path / "model.pt2", "torch", sizes=[(16, 16)])
+    passed = time.perf_counter() - started
+    assert 0.9 * passed < exported.seconds <= passed
+    assert (exported.path, exported.format, exported.precision) == (tmp_path / "model.pt2", "torch", "fp32")
+    assert (exported.limit, exported.recurrent_nodes) == (1e-4, 2)
+    assert exported.nodes > 10 * exported.recurrent_nodes
+    found = [(each.source, each.batch) for each in exported.differences]
+    assert found == [("random", 1), ("random", 3), ("images", 2)]
+    gray = export_model(small(in_chans=1), tmp_path / "gray.pt2", "torch", sizes=[(16, 16)])
+    assert [(each.source, each.batch) for each in gray.differences] == [("random", 1), ("random", 3)]
+    assert load_artifact(gray.path, trust=True)(torch.zeros(2, 1, 16, 16)).shape == (2, len(NAMES))
+
+
+def test_a_package_in_bf16_is_given_bf16_and_gives_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model in bf16 stands for its compiled code, whose making takes a minute."""
+    meta, path, model = metadata.describe(small(), "aoti", "bf16"), tmp_path / "model.pt2", small().bfloat16()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data/aotinductor/model/x_metadata.json", json.dumps(metadata.to_strings(meta)))
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", {str(path): model}.__getitem__)
+    artifact, images = load_artifact(path, trust=True), torch.randn(2, 3, 16, 20)
+    found = artifact(images.double())
+    assert (artifact.kind, artifact.precision, found.dtype) == ("aoti", "bf16", torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(found, model(images.bfloat16()).float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("axes, directions", [("both", 2), ("vertical", 2), ("both", 1)])
+def test_a_layer_of_onnx_has_the_shape_of_its_directions_side_by_side(axes: str, directions: int) -> None:
+    """(T, N, C) to (T, N, S·D). Torch knows the shape alone."""
+    mixer = RNN2D(8, 6, axes=axes, bidirectional=directions == 2)
+    layer = OnnxLayer(mixer, range(directions)).to("meta")
+    assert layer(torch.empty(5, 7, 8, device="meta")).shape == (5, 7, directions * 6)
+
+
+@pytest.mark.parametrize("text", [None, "", b"", 5, ["{}"]])
+def test_a_file_without_a_description_does_not_describe_itself(text: object) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.onnx does not describe itself"):
+        metadata.from_string(text, "model.onnx", "onnx")
+
+
+def test_a_model_of_timms_keeps_what_its_configuration_says_of_images() -> None:
+    theirs = timm.create_model("sequencer2d_s", num_classes=2)
+    stated = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "interpolation": "bilinear", "crop_pct": 0.5}
+    theirs.pretrained_cfg = {**stated, "input_size": (3, 64, 96), "crop_mode": None, "label_names": ["a", "b"]}
+    ours = as_ours(theirs)
+    assert {name: ours.pretrained_cfg[name] for name in stated} == stated
+    assert ours.pretrained_cfg["input_size"] == (3, 64, 96)
+    assert ours.pretrained_cfg["crop_mode"] == "center"
+    assert ours.pretrained_cfg["label_names"] == ["a", "b"]
+    assert (ours.config.num_classes, ours.config.in_chans, ours.training) == (2, 3, False)
+    assert not any(parameter.requires_grad for parameter in ours.parameters())
+    theirs.pretrained_cfg["mean"] = (0.5,)  # of another number of channels
+    assert as_ours(theirs).pretrained_cfg["mean"] == IMAGENET_MEAN
