@@ -18,17 +18,21 @@ if TYPE_CHECKING:
     from sequencer2d.models.loading import load_weights
     from sequencer2d.models.names import from_authors, to_authors
     from sequencer2d.models.optimizing import optimize
+    from sequencer2d.models.pyramid import FeaturePyramid, feature_pyramid
+    from sequencer2d.models.restriding import restride
     from sequencer2d.models.saving import save_weights
     from sequencer2d.models.sequencer2d import Sequencer2D
     from sequencer2d.models.timm_registry import register_timm
     from sequencer2d.models.variants import list_models, model_config
 
 __all__ = [
+    "FeaturePyramid",
     "ModelConfig",
     "Sequencer2D",
     "Sequencer2DFeatures",
     "create_model",
     "describe_model",
+    "feature_pyramid",
     "from_authors",
     "fuse",
     "list_models",
@@ -38,6 +42,7 @@ __all__ = [
     "optimize",
     "read_checkpoint",
     "register_timm",
+    "restride",
     "save_weights",
     "to_authors",
 ]
@@ -45,11 +50,13 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "FeaturePyramid": "pyramid",
         "ModelConfig": "config",
         "Sequencer2D": "sequencer2d",
         "Sequencer2DFeatures": "features",
         "create_model": "factory",
         "describe_model": "describing",
+        "feature_pyramid": "pyramid",
         "from_authors": "names",
         "fuse": "fusing",
         "list_models": "variants",
@@ -59,6 +66,7 @@ __getattr__, __dir__ = lazy_names(
         "optimize": "optimizing",
         "read_checkpoint": "checkpoints",
         "register_timm": "timm_registry",
+        "restride": "restriding",
         "save_weights": "saving",
         "to_authors": "names",
     },

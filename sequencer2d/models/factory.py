@@ -11,6 +11,7 @@ from sequencer2d.models.checkpoints import read_checkpoint
 from sequencer2d.models.features import Sequencer2DFeatures
 from sequencer2d.models.loading import load_weights, restore
 from sequencer2d.models.peers import create_peer, is_peer, load_peer, peer_features
+from sequencer2d.models.pyramid import FeaturePyramid, check_pyramid, feature_pyramid
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.variants import HUB_WEIGHTS, VARIANTS, model_config
 from sequencer2d.peers import PEERS
@@ -27,8 +28,10 @@ def create_model(
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
     output_fmt: str = "NCHW",
+    pyramid: Sequence[float] | None = None,
+    pyramid_dim: int | None = None,
     **overrides: Any,
-) -> "Sequencer2D | Sequencer2DFeatures | nn.Module":
+) -> "Sequencer2D | Sequencer2DFeatures | FeaturePyramid | nn.Module":
     """Create a model by the name of its variant.
 
     Args:
@@ -39,14 +42,17 @@ def create_model(
         in_chans: channels of the images. Weights for 3 channels are adapted.
         drop_path_rate: stochastic depth of the last block.
         features_only: return a `Sequencer2DFeatures`, whose output is the list of the stages' maps.
-        out_indices: the stages of those maps; None for all.
+        out_indices: the stages of those maps, or levels of the pyramid; None for all.
         output_fmt: layout of those maps, "NCHW" or "NHWC".
+        pyramid: strides, in pixels, of the maps that a decoder expects, such as (4, 8, 16, 32): return a
+            `FeaturePyramid` over the stages instead, NCHW (`feature_pyramid`). It needs `features_only`.
+        pyramid_dim: channels of all its maps; None keeps those of the stages.
         **overrides: any other field of `ModelConfig`, such as `patch_sizes=(2, 2, 1, 1)` for 32² images; of a peer's
             configuration, or arguments of timm's.
 
     Returns:
-        A `Sequencer2D`, or with `features_only` a `Sequencer2DFeatures`, in training mode on the CPU. A peer is a
-        `Peer` or timm's class, its extractor of features timm's.
+        A `Sequencer2D`, or with `features_only` a `Sequencer2DFeatures` or `FeaturePyramid`, in training mode on the
+        CPU. A peer is a `Peer` or timm's class, its extractor of features timm's.
 
     Raises:
         ConfigError: an unknown name or override, or a value that does not fit.
@@ -54,6 +60,7 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise ConfigError("out_indices chooses feature maps: it needs features_only=True")
+    check_pyramid(features_only, pyramid, pyramid_dim, output_fmt)
     if pretrained and checkpoint is not None:
         raise ConfigError(f"pretrained=True and checkpoint={checkpoint!r} were both given: choose one")
     if is_peer(name):
@@ -62,6 +69,8 @@ def create_model(
             peer = create_peer(name, pretrained=pretrained, **options)
         else:
             peer = load_peer(name, checkpoint, **options)
+        if pyramid is not None:
+            return feature_pyramid(peer, pyramid, pyramid_dim, out_indices)
         return peer_features(peer, out_indices, output_fmt) if features_only else peer
     if name not in VARIANTS:
         raise ConfigError(f"no model {name!r}; {did_you_mean(name, (*VARIANTS, *PEERS))}")
@@ -70,6 +79,8 @@ def create_model(
     model = Sequencer2D(config, name)
     if source is not None:
         load_weights(model, source)
+    if pyramid is not None:
+        return feature_pyramid(model, pyramid, pyramid_dim, out_indices)
     return Sequencer2DFeatures(model, out_indices, output_fmt) if features_only else model
 
 

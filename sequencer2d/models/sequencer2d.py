@@ -38,6 +38,14 @@ def data_config(config: ModelConfig, variant: str) -> dict[str, Any]:
     return cfg
 
 
+def describe_stages(config: ModelConfig) -> list[dict[str, Any]]:
+    """Per stage its channels, pixels per token, module and number, in the terms of timm's `feature_info`."""
+    return [
+        {"num_chs": dim, "reduction": reduction, "module": f"stages.{i}", "index": i}
+        for i, (dim, reduction) in enumerate(zip(config.dims, config.reductions, strict=True))
+    ]
+
+
 class Stage(nn.Module):
     """A downsampling convolution (none in the first stage) and a sequence of blocks, NHWC → NHWC."""
 
@@ -153,10 +161,7 @@ class Sequencer2D(HubMixin, Backbone):
         self.global_pool = config.global_pool
         self.num_features = self.head_hidden_size = config.dims[-1]
         self.output_fmt, self.feature_dim = "NHWC", -1
-        self.feature_info = [
-            {"num_chs": dim, "reduction": reduction, "module": f"stages.{i}", "index": i}
-            for i, (dim, reduction) in enumerate(zip(config.dims, config.reductions, strict=True))
-        ]
+        self.feature_info = describe_stages(config)
         self.pretrained_cfg = data_config(config, variant)
 
         self.stem = PatchEmbed(

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
 from sequencer2d.models.config import ModelConfig
 from sequencer2d.models.fit import fit_positions
 from sequencer2d.models.names import StateDict, from_authors, is_authors, strip_wrappers
+from sequencer2d.models.pyramid import STRIDES, check_pyramid, feature_pyramid
+from sequencer2d.models.restriding import restride, stem_for
 from sequencer2d.models.sequencer2d import Sequencer2D, data_config
 from sequencer2d.models.variants import HUB_WEIGHTS, TIMM_PREFIX, VARIANTS, model_config
 from sequencer2d.models.weight_files import HOLDS_OBJECTS
@@ -21,6 +24,8 @@ from sequencer2d.peers import PEERS, build_peer
 from sequencer2d.peers.base import Peer, peer_data_config
 from sequencer2d.peers.config import PeerConfig, count_maps
 
+PYRAMID = "_pyramid"
+"""After a Sequencer's name: its strides are those that decoders expect, without further options."""
 default_cfgs: dict[str, Any] = {}
 """Descriptions of weights by registered name. timm looks for them under this name in the module that registers."""
 
@@ -31,6 +36,10 @@ def register_timm(prefix: str = TIMM_PREFIX) -> list[str]:
     timm has models named sequencer2d_s, _m and _l of its own; the prefix keeps them as they are. Calling it again
     changes nothing. Published weights go by timm's tags: `s2d_sequencer2d_s.in1k`.
 
+    Every Sequencer also has a name for libraries that know a backbone by its name alone: with `features_only=True`
+    `s2d_sequencer2d_s_pyramid` returns maps of strides 4, 8, 16 and 32 (`feature_pyramid`), otherwise it is the
+    classifier whose stem has the stride that this pyramid needs (`restride`).
+
     Returns:
         The registered names.
 
@@ -39,13 +48,15 @@ def register_timm(prefix: str = TIMM_PREFIX) -> list[str]:
     """
     import timm.models
 
-    names = {f"{prefix}{name}": name for name in (*VARIANTS, *PEERS)}
+    names: dict[str, tuple[str, Sequence[float] | None]]
+    names = {f"{prefix}{name}": (name, None) for name in (*VARIANTS, *PEERS)}
+    names |= {f"{prefix}{name}{PYRAMID}": (name, STRIDES) for name in VARIANTS}
     if "." in prefix:
         raise ConfigError(f"prefix={prefix!r}: timm takes what follows a dot as the name of weights; leave it out")
-    for registered, name in names.items():
+    for registered, (name, strides) in names.items():
         if not timm.models.is_model(registered):
             default_cfgs.update(timm.models.generate_default_cfgs(_weights(registered, name)))
-            timm.models.register_model(_entrypoint(registered, name))
+            timm.models.register_model(_entrypoint(registered, name, strides))
         elif timm.models.model_entrypoint(registered).__module__ != __name__:
             raise ConfigError(f"prefix={prefix!r}: timm has a model {registered!r} already; choose another prefix")
     return list(names)
@@ -66,9 +77,15 @@ def _data_config(config: ModelConfig | PeerConfig, name: str) -> dict[str, Any]:
     return data_config(config, name) if isinstance(config, ModelConfig) else peer_data_config(config, name)
 
 
-def _entrypoint(registered: str, name: str) -> Any:
-    def create(pretrained: bool = False, **options: Any) -> Any:
-        return _create(registered, name, pretrained, **options)
+def _entrypoint(registered: str, name: str, strides: Sequence[float] | None) -> Any:
+    def create(pretrained: bool = False, features_only: bool = False, **options: Any) -> Any:
+        if strides is None or (features_only and options.get("pyramid") is not None):
+            return _create(registered, name, pretrained, features_only=features_only, **options)
+        if features_only:
+            return _create(registered, name, pretrained, features_only=True, **(options | {"pyramid": strides}))
+        model = _create(registered, name, pretrained, **options)
+        restride(model, stem_for(model.config, [Fraction(stride) for stride in strides]))
+        return model
 
     create.__name__ = create.__qualname__ = registered
     create.__doc__ = f"{name} of the package sequencer2d."
@@ -84,6 +101,9 @@ def _create(
     features_only: bool = False,
     out_indices: Any = None,
     output_fmt: str = "NCHW",
+    pyramid: Sequence[float] | None = None,
+    pyramid_dim: int | None = None,
+    output_stride: int | None = None,
     **options: Any,
 ) -> Any:
     """What timm's factory calls: timm finds, loads and adapts the weights and wraps the model for features."""
@@ -91,7 +111,10 @@ def _create(
 
     cfg = resolve_pretrained_cfg(registered, pretrained_cfg, pretrained_cfg_overlay)
     options.setdefault("img_size", tuple(cfg.input_size[-2:]))
-    if features_only:
+    check_pyramid(features_only, pyramid, pyramid_dim, output_fmt)
+    if output_stride is not None and pyramid is None:
+        raise ConfigError(f"output_stride limits a pyramid's strides: create {registered} with pyramid={STRIDES}")
+    if features_only and pyramid is None:
         depths = options.get("depths", _row(name).depths)
         stages = tuple(range(count_maps(depths) if name in PEERS else len(depths)))
         getter = options.setdefault("feature_cls", "getter") == "getter"
@@ -101,7 +124,7 @@ def _create(
             "flatten_sequential": True,
             **({"output_fmt": output_fmt} if getter else {}),
         }
-    elif out_indices is not None:
+    elif out_indices is not None and not features_only:
         raise ConfigError("out_indices chooses feature maps: it needs features_only=True")
     try:
         model = build_model_with_cfg(
@@ -119,6 +142,8 @@ def _create(
         raise CheckpointError(f"the weights for {registered} are not read: their file {HOLDS_OBJECTS}") from None
     if isinstance(model, Sequencer2D | Peer):
         model.pretrained_cfg = _describe_input(model)
+    if pyramid is not None:
+        return feature_pyramid(model, pyramid, pyramid_dim, out_indices, output_stride)
     return model
 
 

@@ -43,8 +43,8 @@ def fit_to_stride(x_BCHW: Tensor, stride: int, pad: str) -> Tensor:
     return pad_to_multiple(x_BCHW, stride) if pad == "zeros" else x_BCHW
 
 
-def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
-    """Zero-pad (B, C, H, W) at the bottom and the right until H and W are multiples of `multiple` pixels.
+def pad_to_multiple(x_BCHW: Tensor, multiple: int, value: float = 0.0) -> Tensor:
+    """Pad (B, C, H, W) at the bottom and the right with `value` until H and W are multiples of `multiple` pixels.
 
     Images are normalized before they reach the model, so zero is the mean color. A size that fits is left alone.
     """
@@ -55,7 +55,7 @@ def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
     # An exported program pads always: to ask whether it must would tie it to the sizes that answer alike.
     if not is_recorded() and bottom == 0 and right == 0:
         return x_BCHW
-    return F.pad(x_BCHW, (0, right, 0, bottom))
+    return F.pad(x_BCHW, (0, right, 0, bottom), value=value)
 
 
 def resample_grid(embedding_1HWC: Tensor, height: int, width: int, *, mode: str = "bicubic") -> Tensor:

@@ -1,6 +1,7 @@
 """timm's factory and our models: the whole of what timm's users do with a registered model."""
 
 import copy
+import itertools
 import json
 import traceback
 from pathlib import Path
@@ -39,7 +40,8 @@ def create(**options: Any) -> Any:
 def test_timm_creates_ours_by_prefixed_names_and_keeps_its_own():
     own = timm.models.model_entrypoint("sequencer2d_s")
     names = register_timm()
-    assert names == [f"s2d_{name}" for name in (*list_models(), *list_peers())]
+    pyramids = [f"{name}_pyramid" for name in list_models()]
+    assert names == [f"s2d_{name}" for name in (*list_models(), *list_peers(), *pyramids)]
     assert set(timm.list_models("s2d_*")) == set(names)
     model = timm.create_model(NAME, num_classes=3, drop_path_rate=0.1)
     assert isinstance(model, Sequencer2D)
@@ -61,9 +63,10 @@ def test_a_prefix_that_cannot_be(prefix, complaint):
 
 
 def test_published_weights_go_by_timms_tags():
-    assert set(timm.list_pretrained("s2d_*")) == {f"s2d_sequencer2d_{size}.in1k" for size in "sml"}
-    for size in "sml":
-        ours = timm.get_pretrained_cfg(f"s2d_sequencer2d_{size}.in1k")
+    tagged = [f"sequencer2d_{size}{form}.in1k" for size in "sml" for form in ("", "_pyramid")]
+    assert set(timm.list_pretrained("s2d_*")) == {f"s2d_{name}" for name in tagged}
+    for size, form in itertools.product("sml", ("", "_pyramid")):
+        ours = timm.get_pretrained_cfg(f"s2d_sequencer2d_{size}{form}.in1k")
         theirs = timm.get_pretrained_cfg(f"sequencer2d_{size}.in1k")
         for field in (
             "hf_hub_id",
