@@ -63,9 +63,8 @@ def test_errors_become_a_line_and_an_exit_code(
     assert outcome.err.startswith("sequencer2d: ")
 
 
-@pytest.mark.parametrize(
-    "verb", [["models", "--json"], ["models"], ["train", "--list"], ["train", "digits", "--dry-run"]]
-)
+# One prints by itself, the other through rich.
+@pytest.mark.parametrize("verb", [["train", "--list", "--json"], ["train", "--list"]])
 def test_a_reader_that_has_gone_ends_the_command_without_a_word(verb: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
