@@ -15,11 +15,15 @@ class Column(NamedTuple):
 
 
 class View(NamedTuple):
-    """A table that shows part of a result file: the file's name, the columns, and what makes rows of the file's."""
+    """A table that shows part of a result file: the file's name, the columns, and what makes rows of the file's.
+
+    `script` writes the file, given with its arguments; by default it is named like the file.
+    """
 
     result: str
     columns: tuple[Column, ...]
     rows: Callable[[list[Row]], list[Row]]
+    script: str | None = None
 
 
 def fixed(digits: int) -> Callable[[float], str]:

@@ -22,6 +22,7 @@ from benchmarks.efficiency.ratios import RATIO_TABLES
 from benchmarks.efficiency.tables import EFFICIENCY_TABLES
 from benchmarks.export.tables import EXPORT_TABLES
 from benchmarks.kernels.tables import KERNEL_TABLES
+from benchmarks.tiny_imagenet.tables import TINY_IMAGENET_TABLES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "docs/*.md")
@@ -44,6 +45,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     ),
     **KERNEL_TABLES,
     **ANALYSIS_TABLES,
+    **TINY_IMAGENET_TABLES,
     "cycle_shift": CYCLE_SHIFT_COLUMNS,
     "pad": (
         Column("size_pixels", "side, pixels"),
@@ -111,7 +113,8 @@ def _section(name: str, results: Mapping[str, dict[str, Any]]) -> str:
     if not isinstance(view, View):
         view = View(name, view, list)
     if view.result not in results:
-        return f"Not yet measured: `python -m benchmarks.{view.result.split('-')[0]}` writes this table's numbers.\n"
+        script = view.script or f"benchmarks.{view.result.split('-')[0]}"
+        return f"Not yet measured: `python -m {script}` writes this table's numbers.\n"
     result = results[view.result]
     return table(view.columns, view.rows(result["rows"])) + "\n" + _source(view.result, result)
 

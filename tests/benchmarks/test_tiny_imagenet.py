@@ -1,12 +1,21 @@
 """The Tiny-ImageNet benchmark trains a plan's models, keeps finished rows and goes on with the others."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks import tiny_imagenet
+from benchmarks.tiny_imagenet.comparisons import AS_T
+from benchmarks.tiny_imagenet.running import main
+from benchmarks.tiny_imagenet.runs import PLANS, configuration, run_name
+from sequencer2d.benchmark.cost import count_macs
+from sequencer2d.cli.main import EXIT_INTERRUPTED
 from sequencer2d.models import Sequencer2D, create_model
+from sequencer2d.training.loop import train
 from tests.data.images import make_folder
 
 SMALL = (
@@ -39,37 +48,123 @@ def arguments(tmp_path: Path) -> list[str]:
 
 def test_models_become_rows_in_the_plans_order_and_are_not_trained_again(arguments, tmp_path, capsys):
     result = tmp_path / "result.json"
-    assert tiny_imagenet.main([*arguments, "--models", "add", "vertical", "--per-gpu", "2"]) == 0
+    assert main([*arguments, "--models", "add", "vertical", "--per-gpu", "2"]) == 0
     rows = json.loads(result.read_text(encoding="utf-8"))["rows"]
     assert [(row["model"], row["seed"], row["epochs"]) for row in rows] == [("vertical", 0, 1), ("add", 0, 1)]
     assert [point[0] for point in rows[0]["curve"]] == [1]
     assert rows[0]["curve"][-1][2] == rows[0]["top1_percent"]
     before = result.read_bytes()
     capsys.readouterr()
-    assert tiny_imagenet.main([*arguments, "--models", "add"]) == 0
+    assert main([*arguments, "--models", "add"]) == 0
     assert (result.read_bytes(), capsys.readouterr().out) == (before, "")
 
 
 def test_a_run_that_fails_is_named_and_the_time_limit_leaves_runs_out(arguments, capsys):
-    assert tiny_imagenet.main([*arguments, "data.batch_size=64", "--models", "add"]) == 1
-    assert "add seed 0: ended with code 1" in capsys.readouterr().out
-    assert tiny_imagenet.main([*arguments, "--models", "add", "--time-limit", "10"]) == 0
-    assert "not started, the time limit had passed: add seed 0" in capsys.readouterr().out
+    assert main([*arguments, "data.batch_size=64", "--models", "add"]) == 1
+    assert "add seed 0: failed: ended with code 1" in capsys.readouterr().out
+    assert main([*arguments, "--models", "add", "--time-limit", "10"]) == EXIT_INTERRUPTED
+    assert "add seed 0: not started, the time limit had passed" in capsys.readouterr().out
+
+
+def wait_for(path: Path, pattern: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not list(path.glob(pattern)):
+        assert time.monotonic() < end, f"no {pattern} in {path}"
+        time.sleep(0.05)
+
+
+def test_a_signal_stops_all_runs_saved_and_the_same_command_goes_on_without_a_seam(arguments, tmp_path, capsys):
+    fields = ["run.epochs=3", "data.batch_size=2", "run.checkpoint_interval_steps=1"]
+    arguments = [arguments[0], *SMALL, *fields, *arguments[1 + len(SMALL) :], "--models", "add"]
+    command = [sys.executable, "-m", "benchmarks.tiny_imagenet", *arguments]
+    run = tmp_path / "runs" / run_name("ablations", "add", 0)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as scheduler:
+        wait_for(run / "checkpoints", "step-*.pt")
+        scheduler.send_signal(signal.SIGTERM)
+        output, _ = scheduler.communicate(timeout=60)
+    assert scheduler.returncode == EXIT_INTERRUPTED
+    assert "add seed 0: stopped at step " in output
+    assert not (tmp_path / "result.json").exists()
+    before = (run / "log.jsonl").read_text(encoding="utf-8")
+    assert main(arguments) == 0
+    assert (run / "log.jsonl").read_text(encoding="utf-8").startswith(before)
+    row = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["rows"][0]
+    assert [point[0] for point in row["curve"]] == [1, 2, 3]
+    states = json.loads((tmp_path / "runs" / "ablations-states.json").read_text(encoding="utf-8"))
+    assert states == {"add seed 0": "finished"}
+
+    # The scheduler was killed after a run's end and before its row: the row is made without training again.
+    (tmp_path / "result.json").unlink()
+    checkpoints = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert main(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == checkpoints
+    again = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["rows"][0]
+    assert again["curve"] == row["curve"]
+
+    # It is not made of a run of another configuration.
+    (tmp_path / "result.json").unlink()
+    capsys.readouterr()
+    assert main([arguments[0], "optimizer.lr=0.5", *arguments[1:]]) == 1
+    assert "add seed 0: failed: the run in" in capsys.readouterr().out
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_fine_tuning_starts_from_the_finished_run_at_a_larger_size_and_states_its_gain(arguments, tmp_path, capsys):
+    name, rest = "sequencer2d_n", arguments[1 + len(SMALL) :]
+    larger = [*SMALL, "data.image_size=28"]
+    assert main(["fine_tune", *larger, *rest, "--models", name]) == 1
+    assert "holds no finished run; train that first" in capsys.readouterr().out
+    for plan, fields in (("ablations", list(SMALL)), ("fine_tune", larger)):
+        train(configuration(plan, name, 0, data=tmp_path / "data", runs=tmp_path / "runs", fields=fields))
+    assert main(["fine_tune", *larger, *rest, "--models", name]) == 0
+    row = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["rows"][0]
+    assert row["image_size"] == 28
+    assert row["gain_points"] == row["top1_percent"] - row["start_top1_percent"]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_line_of_a_plan_is_a_configuration_whose_model_can_be_built(plan, tmp_path):
+    """Without weights; lines that share their model with another plan are built there."""
+    from sequencer2d.training.assemble import check_parts
+
+    for model, line in PLANS[plan].models.items():
+        config = configuration(plan, model, 0, data=tmp_path, runs=tmp_path, fields=["model.num_classes=200"])
+        start = None if line.start is None else tmp_path / run_name(*line.start.split("/"), 0)
+        assert config.model.checkpoint == (None if start is None else str(start))
+        if line.start is None and plan != "ablations":
+            check_parts(config)
+
+
+def test_models_that_are_compared_cost_the_same(tmp_path):
+    """Within 15 % of ours; in table 1, peers among each other, of which ours has twice the cost as in the paper."""
+    macs = {}
+    for plan in ("small", "table1", "better"):
+        for model in PLANS[plan].models:
+            config = configuration(plan, model, 0, data=tmp_path, runs=tmp_path, fields=[])
+            built = create_model(
+                config.model.name, num_classes=200, img_size=config.data.size, **config.model.overrides
+            )
+            macs[plan, model] = count_macs(built, config.data.size)
+    for model in PLANS["small"].models:
+        ours = macs["small", "sequencer2d_t" if model in AS_T else "sequencer2d_n"]
+        assert macs["small", model] == pytest.approx(ours, rel=0.15), model
+    peers = [value for (plan, model), value in macs.items() if plan == "table1" and model != "sequencer2d_s"]
+    assert max(peers) < 1.35 * min(peers)
+    assert macs["table1", "sequencer2d_s"] < 2 * 1.1 * sorted(peers)[len(peers) // 2]
+    assert macs["better", "pyramid"] == pytest.approx(macs["better", "sequencer2d_n"], rel=0.05)
 
 
 def test_a_model_that_the_plan_lacks_is_refused(arguments, capsys):
     with pytest.raises(SystemExit):
-        tiny_imagenet.main([*arguments, "--models", "ad"])
+        main([*arguments, "--models", "ad"])
     assert "no model 'ad' in the plan ablations" in capsys.readouterr().err
 
 
 def test_ablations_have_the_paper_models_relations(tmp_path):
     """Parameters of the variants relate to each other as those of S do in the paper's table 2."""
     parameters = {}
-    for model in tiny_imagenet.ABLATIONS:
-        config = tiny_imagenet.configuration(
-            "ablations", model, 0, data=tmp_path, output=tmp_path / "run", fields=["model.num_classes=200"]
-        )
+    for model in PLANS["ablations"].models:
+        config = configuration("ablations", model, 0, data=tmp_path, runs=tmp_path, fields=["model.num_classes=200"])
         built = create_model(config.model.name, num_classes=200, img_size=(64, 64), **config.model.overrides)
         assert isinstance(built, Sequencer2D)
         parameters[model] = sum(parameter.numel() for parameter in built.parameters())

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import timm
 
-from benchmarks import tiny_imagenet
 from benchmarks.efficiency import running as efficiency
+from benchmarks.tiny_imagenet import resolution
+from benchmarks.tiny_imagenet import running as tiny_imagenet
 from sequencer2d import create_model, recipes
 from sequencer2d.benchmark.cost import count_macs
 from sequencer2d.cli.main import main, parse
@@ -23,7 +24,8 @@ SPANS = re.findall(r"`([^`]+)`", DOCUMENT)
 COMMANDS = list(dict.fromkeys(span for span in SPANS if re.match(r"(sequencer2d|torchrun|python -m) ", span)))
 BENCHMARKS: dict[str, Callable[[list[str]], Any]] = {
     "benchmarks.efficiency": efficiency.parse,
-    "benchmarks.tiny_imagenet": lambda arguments: tiny_imagenet._parser().parse_args(arguments),
+    "benchmarks.tiny_imagenet": lambda arguments: tiny_imagenet.parser().parse_args(arguments),
+    "benchmarks.tiny_imagenet.resolution": lambda arguments: resolution.parser().parse_args(arguments),
 }
 DRY = {"train": ["--dry-run"], "bench": ["--dry-run", "--device", "cpu"]}
 """Options under which a verb resolves everything and does nothing."""

@@ -1,0 +1,79 @@
+"""Rows of `benchmarks/results/tiny-imagenet-PLAN.json`: one for each finished run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import origin, write_result
+from benchmarks.tiny_imagenet.runs import PLANS, RECIPE, start_of
+
+SCRIPT = "benchmarks.tiny_imagenet"
+ROUNDED = "rounded.json"
+"""File of a run's folder: at which steps the optimizer's state was rounded when the run moved."""
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a result file; none if it is not there."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return rows
+
+
+def make_row(plan: str, model: str, seed: int, run: Path, command: str) -> dict[str, Any]:
+    """The row of a finished run, with its curve: one list [epoch, training loss, top-1 or null] an epoch."""
+    summary = read_summary(run)
+    lines = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    source = origin(plan, SCRIPT, command)
+    line = PLANS[plan].models[model]
+    row = {
+        "model": model,
+        "paper": line.row,
+        "seed": seed,
+        "parameters": summary["parameters"],
+        "macs": _macs(summary),
+        "image_size": summary["config"]["data"]["image_size"],
+        "top1_percent": summary["final"]["top1"],
+        "top5_percent": summary["final"]["top5"],
+        "seconds": summary["duration_s"],
+        "expected_minutes": line.minutes,
+        "images_per_second": summary["images_per_s"],
+        "epochs": summary["epochs"],
+        "command": command,
+        "date": source["date"],
+        "device": source["device"]["name"],
+        "versions": source["versions"],
+        "commit": source["commit"],
+        "curve": [[line["epoch"], round(line["train_loss"], 4), line.get("top1")] for line in epochs],
+    }
+    start = start_of(plan, model, seed, run.parent)
+    if start is not None and not line.data:
+        row["start_top1_percent"] = read_summary(start)["final"]["top1"]
+        row["gain_points"] = row["top1_percent"] - row["start_top1_percent"]
+    if (run / ROUNDED).exists():
+        row["rounded_at_steps"] = json.loads((run / ROUNDED).read_text(encoding="utf-8"))["steps"]
+    return row
+
+
+def merge_row(path: Path, plan: str, row: dict[str, Any], command: str) -> None:
+    """Add a row to a result file, or replace the one of the same model and seed."""
+    others = [other for other in read_rows(path) if (other["model"], other["seed"]) != (row["model"], row["seed"])]
+    order = {model: index for index, model in enumerate(PLANS[plan].models)}
+    rows = sorted([*others, row], key=lambda entry: (order.get(entry["model"], len(order)), entry["seed"]))
+    write_result({**origin(f"tiny-imagenet-{plan}", SCRIPT, command), "recipe": RECIPE, "rows": rows}, path)
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """What a finished run wrote at its end."""
+    summary: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
+def _macs(summary: dict[str, Any]) -> int:
+    """Multiply-accumulates of a run's model on one image."""
+    from sequencer2d.benchmark.cost import count_macs
+    from sequencer2d.models import create_model
+
+    spec, size = summary["config"]["model"], summary["config"]["data"]["image_size"]
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in spec["overrides"].items()}
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    return count_macs(create_model(spec["name"], num_classes=spec["num_classes"], img_size=sides, **options), sides)

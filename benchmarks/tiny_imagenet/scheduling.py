@@ -1,0 +1,185 @@
+"""Run what is not finished, some processes on each GPU at a time, and stop all of them in time.
+
+A process that is told to stop saves first. Nothing is lost however the scheduler ends: a run goes on from its last
+checkpoint, and a run that finished without its row gets it when the command is repeated.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.tiny_imagenet.rows import SCRIPT, make_row, merge_row, read_rows
+from benchmarks.tiny_imagenet.runs import PLANS, configuration, done_steps, is_finished, run_name, start_of
+from sequencer2d.cli.main import EXIT_INTERRUPTED
+from sequencer2d.errors import UserError
+from sequencer2d.files import write_json
+from sequencer2d.training.signals import StopSignals
+
+_STOPPED = (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)
+"""Exit codes of a run that goes on when it is started again."""
+
+
+class Job(NamedTuple):
+    """One run."""
+
+    model: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.model} seed {self.seed}"
+
+
+class Scheduler:
+    """The runs of one call.
+
+    Args:
+        options: of the command line, see `running.parser`.
+        result: file of the rows.
+        signals: SIGTERM and Ctrl-C; either stops all runs.
+    """
+
+    def __init__(self, options: argparse.Namespace, result: Path, signals: StopSignals) -> None:
+        self._options, self._result, self._signals = options, result, signals
+        self._end = None if options.time_limit is None else time.monotonic() + options.time_limit
+        done = {(row["model"], row["seed"]) for row in read_rows(result)}
+        wanted = [Job(model, seed) for seed in options.seeds for model in options.models or PLANS[options.plan].models]
+        self._waiting = [job for job in wanted if job not in done]
+        self._slots = [gpu for _ in range(options.per_gpu) for gpu in range(options.gpus)]
+        self._running: dict[subprocess.Popen[bytes], tuple[Job, int]] = {}
+        self._told: float | None = None
+        self._states: dict[str, str] = {}
+        self._failed = False
+
+    def run(self) -> int:
+        """Run until all is finished or the time is over: 0, EXIT_INTERRUPTED if runs are left, or 1 if one failed."""
+        self._collect_finished()
+        while self._waiting or self._running:
+            stopping = self._signals.received is not None or self._left() <= self._options.grace
+            if stopping:
+                self._stop()
+            else:
+                self._fill_slots()
+            if not self._reap() and not self._running and (stopping or not self._may_start()):
+                break
+            time.sleep(0.1)
+        for job in self._waiting:
+            self._note(job, "not started, the time limit had passed")
+        if self._failed:
+            return 1
+        finished = all(state == "finished" for state in self._states.values())
+        return 0 if finished else EXIT_INTERRUPTED
+
+    def _left(self) -> float:
+        return float("inf") if self._end is None else self._end - time.monotonic()
+
+    def _may_start(self) -> bool:
+        return bool(self._waiting) and self._left() > max(self._options.shortest, self._options.grace)
+
+    def _folder(self, job: Job) -> Path:
+        folder: Path = self._options.runs / run_name(self._options.plan, job.model, job.seed)
+        return folder
+
+    def _collect_finished(self) -> None:
+        """Make the rows of runs that finished in an earlier call, which ended before it wrote them."""
+        for job in [job for job in self._waiting if is_finished(self._folder(job))]:
+            self._waiting.remove(job)
+            try:
+                self._check_same(job)
+            except UserError as error:
+                self._failed = True
+                self._note(job, f"failed: {error}")
+            else:
+                self._add_row(job)
+
+    def _check_same(self, job: Job) -> None:
+        from sequencer2d.training.assemble import resolve
+        from sequencer2d.training.resume import check_same_config
+        from sequencer2d.training.runfiles import read_config
+
+        options, folder = self._options, self._folder(job)
+        config = configuration(
+            options.plan, job.model, job.seed, data=options.data, runs=options.runs, fields=options.fields
+        )
+        check_same_config(folder, resolve(config, read_config(folder).model.num_classes or 1))
+
+    def _fill_slots(self) -> None:
+        while self._slots and self._may_start():
+            job = self._waiting.pop(0)
+            start = start_of(self._options.plan, job.model, job.seed, self._options.runs)
+            if start is not None and not is_finished(start):
+                self._failed = True
+                self._note(job, f"failed: it starts from {start}, which holds no finished run; train that first")
+                continue
+            gpu = self._slots.pop(0)
+            self._running[self._start(job, gpu)] = (job, gpu)
+
+    def _start(self, job: Job, gpu: int) -> "subprocess.Popen[bytes]":
+        options, folder = self._options, self._folder(job)
+        command = [sys.executable, "-m", SCRIPT, options.plan, "--child", "--models", job.model]
+        command += ["--seeds", str(job.seed), "--data", str(options.data), "--runs", str(options.runs)]
+        if self._end is not None:  # the limit holds even if this process is killed
+            command += ["--time-limit", f"{self._left():.0f}"]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": str(gpu), "OMP_NUM_THREADS": "4"}
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._note(job, f"on GPU {gpu} …")
+        with Path(f"{folder}.out").open("ab") as output, Path(f"{folder}.err").open("ab") as errors:
+            # In a session of its own, so that a signal to this process's group reaches it once, from here.
+            return subprocess.Popen(
+                [*command, *options.fields], env=environment, stdout=output, stderr=errors, start_new_session=True
+            )
+
+    def _stop(self) -> None:
+        """Tell all runs to save and stop; end those that still run after the grace."""
+        now = time.monotonic()
+        if self._told is None:
+            self._told = now
+            self._signal(signal.SIGTERM)
+        elif now - self._told > self._options.grace:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    def _reap(self) -> bool:
+        """Take note of the runs that ended; whether there were any."""
+        ended = [process for process in self._running if process.poll() is not None]
+        for process in ended:
+            job, gpu = self._running.pop(process)
+            self._slots.append(gpu)
+            if process.returncode == 0:
+                self._add_row(job)
+            elif process.returncode in _STOPPED:
+                self._note(job, f"stopped at step {done_steps(self._folder(job))}; repeat the command to go on")
+            else:
+                self._failed = True
+                self._note(job, f"failed: ended with code {process.returncode}, see {self._folder(job)}.err")
+        return bool(ended)
+
+    def _add_row(self, job: Job) -> None:
+        options = self._options
+        row = make_row(options.plan, job.model, job.seed, self._folder(job), options.command)
+        merge_row(self._result, options.plan, row, options.command)
+        print(f"{job}: {row['top1_percent']:.2f} % in {row['seconds']:.0f} s", flush=True)
+        self._note(job, "finished", say=False)
+
+    def _note(self, job: Job, state: str, *, say: bool = True) -> None:
+        """Say how a run stands, and keep it in `PLAN-states.json` beside the runs."""
+        if say:
+            print(f"{job}: {state}", flush=True)
+        self._states[str(job)] = state
+        self._options.runs.mkdir(parents=True, exist_ok=True)
+        write_json(self._options.runs / f"{self._options.plan}-states.json", self._states)
+
+
+def schedule(options: argparse.Namespace, result: Path) -> int:
+    """Run the plan of `options`; see `Scheduler.run`."""
+    with StopSignals() as signals:
+        return Scheduler(options, result, signals).run()

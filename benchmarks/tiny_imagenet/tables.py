@@ -1,0 +1,91 @@
+"""Tables of `benchmarks/results/tiny-imagenet-*.json`: one line a model, mean and spread over its seeds."""
+
+import statistics
+from collections.abc import Iterable
+
+from benchmarks.columns import Column, Row, View, fixed, millions
+
+PLANS_WITH_GAIN = ("fine_tune",)
+
+
+def by_model(rows: list[Row]) -> list[Row]:
+    """One row a model, in the file's order: mean accuracy with its standard deviation, and what all seeds took."""
+    return [_merged(list(group)) for group in _groups(rows)]
+
+
+def mean_and_spread(values: list[float]) -> str:
+    """ "41.20 ± 0.35": the mean and the sample's standard deviation; the mean alone of a single value."""
+    mean = f"{statistics.fmean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def resolution_rows(rows: list[Row]) -> list[Row]:
+    """One row a run of the sweep over sizes: top-1 at the smallest, the native and the largest size."""
+    found = []
+    for row in rows:
+        points = dict(zip(row["sizes"], row["top1_percent"], strict=True))
+        name = f"{row['model']} ({row['plan']})"
+        ends = {"smallest": min(points), "largest": max(points)}
+        written = {key: f"{points[size]:.2f} ({size}²)" for key, size in (*ends.items(), ("at_native", row["native"]))}
+        found.append({"model": name, "seed": row["seed"], **written})
+    return found
+
+
+def _groups(rows: list[Row]) -> Iterable[list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["model"], []).append(row)
+    return groups.values()
+
+
+def _merged(group: list[Row]) -> Row:
+    merged = {
+        **group[0],
+        "seeds": len(group),
+        "top1": mean_and_spread([row["top1_percent"] for row in group]),
+        "top5": mean_and_spread([row["top5_percent"] for row in group]),
+        "gpu_minutes": sum(row["seconds"] for row in group) / 60 / len(group),
+        "rate": statistics.fmean(row["images_per_second"] for row in group),
+    }
+    if all("gain_points" in row for row in group):
+        merged["gain"] = mean_and_spread([row["gain_points"] for row in group])
+    return merged
+
+
+_COLUMNS = (
+    Column("model", "model"),
+    Column("paper", "the paper's table: row"),
+    Column("parameters", "parameters", millions),
+    Column("macs", "GMACs", lambda value: f"{value / 1e9:.2f}"),
+    Column("image_size", "side, pixels"),
+    Column("seeds", "seeds"),
+    Column("top1", "top-1, %"),
+    Column("gpu_minutes", "GPU minutes a run", fixed(1)),
+    Column("expected_minutes", "expected", fixed(1)),
+    Column("rate", "images/s", fixed(0)),
+)
+_GAIN = (*_COLUMNS[:7], Column("gain", "gain, points"), *_COLUMNS[7:])
+
+TINY_IMAGENET_TABLES = {
+    **{
+        f"tiny-imagenet-{plan}": View(
+            f"tiny-imagenet-{plan}",
+            _GAIN if plan in PLANS_WITH_GAIN else _COLUMNS,
+            by_model,
+            f"benchmarks.tiny_imagenet {plan}",
+        )
+        for plan in ("ablations", "table1", "small", "better", "fine_tune", "transfer")
+    },
+    "tiny-imagenet-resolution": View(
+        "tiny-imagenet-resolution",
+        (
+            Column("model", "model (plan)"),
+            Column("seed", "seed"),
+            Column("smallest", "top-1 at half the size, %"),
+            Column("at_native", "at the size of training, %"),
+            Column("largest", "at double the size, %"),
+        ),
+        resolution_rows,
+        "benchmarks.tiny_imagenet.resolution",
+    ),
+}
