@@ -94,11 +94,17 @@ def _font(text: Any) -> list[Any]:
 
 
 def _legend(axis: Any) -> list[Any]:
-    """The names in a legend, its columns with the space between them, and where it is anchored in the axis."""
+    """The names in a legend, its columns with the space between them, its frame, and its anchor in the axis."""
     legend = axis.get_legend()
     anchor = legend.get_bbox_to_anchor().transformed(axis.transAxes.inverted())
     names = [text.get_text() for text in legend.get_texts()]
-    return [*names, legend._ncols, legend.columnspacing, [round(anchor.x0, 3), round(anchor.y0, 3)]]
+    return [
+        *names,
+        legend._ncols,
+        legend.columnspacing,
+        legend.get_frame_on(),
+        [round(anchor.x0, 3), round(anchor.y0, 3)],
+    ]
 
 
 def _ticks(axis: Any) -> list[Any]:
