@@ -39,6 +39,12 @@ def test_of_a_few_stages_the_last_block_of_each_is_taken() -> None:
     assert spread_blocks(stages(1, 1, 1, 1), 4) == tuple(f"stages.{number}.blocks.0" for number in range(4))
 
 
+def test_two_stages_are_the_fewest_and_the_number_itself_is_not_too_many() -> None:
+    assert spread_blocks(stages(3, 2)) == ("stages.0.blocks.2", "stages.1.blocks.1")
+    assert spread_blocks(stages(3, 2), 2) == ("stages.0.blocks.2", "stages.1.blocks.1")
+    assert spread_blocks(stages(6, 1), 2) == ("stages.0.blocks.5", "stages.1.blocks.0")
+
+
 def test_of_one_stage_or_many_blocks_spread_over_the_depth_are_taken() -> None:
     assert spread_blocks(stages(8)) == tuple(f"stages.0.blocks.{number}" for number in (1, 3, 5, 7))
     assert spread_blocks(stages(2)) == ("stages.0.blocks.0", "stages.0.blocks.1")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sequencer2d.analysis.hidden_states import check_channels, hidden_states, most_active, running_states
-from sequencer2d.analysis.memory import forget_gates, memory_reach
+from sequencer2d.analysis.memory import _add, forget_gates, memory_reach
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError
 from sequencer2d.evaluation.pixels import normalized
@@ -66,6 +66,32 @@ def test_the_animation_runs_each_scan_its_way():
     assert known[3, :, -1].all()
     assert known.sum() == 4 * 6
     np.testing.assert_array_equal(last, states.states)
+
+
+@pytest.mark.parametrize(("axes", "size", "frames"), [
+    ("both", (24, 40), 10), ("both", (40, 24), 10), ("flatten", (24, 40), 6), ("flatten", (40, 24), 10),
+])  # fmt: skip
+def test_the_animation_ends_when_the_longest_scan_does(axes, size, frames):
+    """On 6 rows and 10 columns of tokens or the reverse. A flattened sequence shows a row at a time."""
+    options = {"fusion": "none", "hidden_dims": (8, 8)} if axes == "flatten" else {}
+    states = hidden_states(subject(axes=axes, **options), image(0, *size), "stages.0.blocks.0")
+    found = list(running_states(states))
+    assert len(found) == frames
+    assert [bool(np.isnan(frame).any()) for frame in found] == [True] * (frames - 1) + [False]
+
+
+def test_the_memory_of_a_mixer_in_bf16_is_summed_in_fp32():
+    sums = {}
+    mixer = RNN2D(8, 4).eval()
+    tokens = torch.randn(2, 3, 5, 8)
+    _add(sums, "b", mixer, tokens, 24)
+    _add(sums, "rounded", mixer.bfloat16(), tokens.bfloat16(), 24)
+    assert [sums["b", scan].tokens for scan in mixer.scans] == [3, 3, 5, 5]
+    assert {total.stride for total in sums.values()} == {8}
+    assert {total.count for total in sums.values()} == {2 * 3 * 5}
+    for scan in mixer.scans:
+        torch.testing.assert_close(sums["rounded", scan].log_gate, sums["b", scan].log_gate, rtol=0.02, atol=0)
+        assert sums["rounded", scan].histogram.sum() == 2 * 3 * 5 * 4
 
 
 def test_channels_are_ranked_by_how_much_they_vary_and_checked():

@@ -42,11 +42,14 @@ def test_artifacts_compute_what_the_model_does(
 @pytest.mark.parametrize(
     "variant", ["sequencer2d_s_gru", "sequencer2d_s_rnn", "sequencer2d_s_unidirectional", "vsequencer_pe_s"]
 )
-def test_every_cell_and_axis_becomes_nodes_of_onnx(variant: str, tmp_path: Path) -> None:
+def test_every_cell_and_axis_becomes_nodes_of_onnx(
+    variant: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     exported = export_model(small(variant), tmp_path / "model.onnx", "onnx", images=[])
     assert max(row.relative for row in exported.differences) <= 1e-4
     assert {row.size for row in exported.differences} == {(16, 16), (28, 28), (20, 22)}
     assert 1 <= exported.recurrent_nodes <= 2 * 2
+    assert capfd.readouterr() == ("", ""), "exporters keep their passes to themselves"
 
 
 @pytest.mark.parametrize("format", ["torch", "onnx"])
@@ -78,6 +81,14 @@ def test_programs_for_cpp_are_like_the_model_and_not_unrolled(variant: str, pad:
     for batch, height, width in SIZES if pad == "crop" else PADDED:
         images = torch.randn(batch, 3, height, width)
         torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_onednns_function_is_told_the_cell_and_nothing_but_inference() -> None:
+    """Of PyTorch's LSTM: no packed sequences, mode 2, one layer, biases; its own loops over directions stay off."""
+    program = trace(small(), "aoti", in_chans=3, size=(12, 16))
+    calls = [node.args for node in program.graph.nodes if "mkldnn_rnn_layer" in str(node.target)]
+    assert [arguments[7] for arguments in calls] == [False, True] * 4
+    assert [list(arguments[8:]) for arguments in calls] == [[[], 2, 4, 1, True, False, False, False]] * 8
 
 
 def test_onednn_takes_sequences_that_lie_in_memory_out_of_order() -> None:

@@ -37,11 +37,6 @@ def test_recurrences_are_counted_by_their_names_in_each_graph(name: str) -> None
     assert formats.recurrent_nodes({name: 3, "MatMul": 5, "aten.lstm_like": 7}) == 3
 
 
-def test_exporters_keep_their_passes_to_themselves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    export_model(small(), tmp_path / "model.onnx", "onnx", images=[], sizes=[(16, 16)], batches=[1])
-    assert capfd.readouterr() == ("", "")
-
-
 def test_onnx_is_written_in_opset_18(artifacts: dict[str, Path]) -> None:
     import onnx
 
