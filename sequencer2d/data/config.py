@@ -93,6 +93,15 @@ class DataConfig(Checked):
     """Images of one step that share one draw of mixup or cutmix, whatever the number of processes. The paper's runs of
     S drew once in each of 8 processes of 256 images."""
 
+    scale_jitter: Annotated[tuple[float, float], Range(above=0, at_most=100)] = (0.5, 2.0)
+    """task=segmentation: factor on an image that just covers `image_size`, before it is cropped: least, most."""
+    class_limit: Annotated[float, Range(above=0, at_most=1)] = 0.75
+    """task=segmentation: share of a crop that one class takes, at most; 10 crops are tried. 1: the first is taken."""
+    ignored_labels: Annotated[tuple[int, ...], Range(at_least=0, at_most=65535)] = (255,)
+    """task=segmentation: values in a folder's masks that are not scored. Known data sets have their own."""
+    reduce_zero: bool = False
+    """task=segmentation: 0 in a folder's masks is not scored, and value k is class k - 1 (ADE20K)."""
+
     eval_interpolation: Interpolation = "bicubic"
     """Resampling in evaluation."""
     eval_crop: CropMode = "center"
@@ -108,7 +117,7 @@ class DataConfig(Checked):
             raise ConfigError(
                 f"data.background must be a color such as white or #808080, or none, got {self.background[:50]!r}"
             ) from None
-        for name in ("crop_scale", "crop_ratio"):
+        for name in ("crop_scale", "crop_ratio", "scale_jitter"):
             least, most = getattr(self, name)
             if least > most:
                 raise ConfigError(f"data.{name} must be the least and the most, in this order, got {least:g}, {most:g}")

@@ -128,6 +128,9 @@ class SemanticFPN(nn.Module):
 class Segmenter(nn.Module):
     """Images (B, C, H, W) → logits (B, classes, H, W): a backbone and a decoder.
 
+    The decoder's logits are resized to the image. They lie exactly above it where H and W are multiples of the coarsest
+    stride; elsewhere, backbones cut off or pad the rest of the image, which shifts the logits by a few pixels.
+
     Args:
         backbone: images → list of NCHW maps, with timm's `feature_info`; `create_model(name, features_only=True)`.
         num_classes: channels of the logits.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sequencer2d.errors import ConfigError, did_you_mean
+from sequencer2d.recipes.camvid import camvid
 from sequencer2d.recipes.cifar import cifar10
 from sequencer2d.recipes.digits import digits
 from sequencer2d.recipes.finetune import finetune_392_l
@@ -35,6 +36,7 @@ _RECIPES: tuple[Callable[[], "TrainConfig"], ...] = (
     imagenet_m,
     imagenet_l,
     finetune_392_l,
+    camvid,
     *TRANSFER,
 )
 

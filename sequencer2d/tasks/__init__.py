@@ -2,11 +2,12 @@
 
 from sequencer2d.errors import ConfigError, did_you_mean
 from sequencer2d.tasks.classification import CLASSIFICATION
+from sequencer2d.tasks.segmentation import SEGMENTATION
 from sequencer2d.tasks.task import Task
 
-__all__ = ["CLASSIFICATION", "TASKS", "Task", "get"]
+__all__ = ["CLASSIFICATION", "SEGMENTATION", "TASKS", "Task", "get"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION,)}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION)}
 
 
 def get(name: str) -> Task:

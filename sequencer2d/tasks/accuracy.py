@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sequencer2d.errors import DataError
 from sequencer2d.tasks.finite import refuse_broken
+from sequencer2d.tasks.task import percentages
 
 CALIBRATION_BINS = 15
 
@@ -53,8 +54,7 @@ class ClassificationResult:
 
     def class_rows(self) -> list[tuple[str, str]]:
         """(name, top-1 accuracy) of each class."""
-        named = zip(self.class_names, self.per_class, strict=True)
-        return [(name, "no images" if accuracy is None else f"{accuracy:.2f} %") for name, accuracy in named]
+        return percentages(self.class_names, self.per_class, "no images")
 
 
 @dataclass(frozen=True)

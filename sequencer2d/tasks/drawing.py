@@ -9,8 +9,14 @@ _LEAST_WIDTH = 200
 """Pixels: a smaller image is enlarged by a whole number, so that there is room for text."""
 
 
-def with_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:
-    """A copy of an RGB image with lines of text below it. Letters that the font lacks become boxes."""
+def with_caption(image: Image.Image, lines: Sequence[str], colors: Sequence[tuple[int, int, int]] = ()) -> Image.Image:
+    """A copy of an RGB image with lines of text below it. Letters that the font lacks become boxes.
+
+    Args:
+        image: it is enlarged where there is no room for text.
+        lines: of text.
+        colors: of a square before each line; none: no squares.
+    """
     times = max(1, -(-_LEAST_WIDTH // image.width))
     image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
     size = max(12, image.width // 30)
@@ -24,5 +30,9 @@ def with_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:
     picture.paste(image)
     pen = ImageDraw.Draw(picture)
     for number, line in enumerate(lines):
-        pen.text((size // 2, image.height + size // 4 + number * spacing), line, fill=_INK, font=font)
+        left, top = size // 2, image.height + size // 4 + number * spacing
+        if colors:
+            pen.rectangle((left, top, left + size, top + size), fill=colors[number])
+            left += 2 * size
+        pen.text((left, top), line, fill=_INK, font=font)
     return picture

@@ -13,6 +13,7 @@ from torch import Tensor
 from sequencer2d.data.labels import IGNORED
 from sequencer2d.errors import DataError
 from sequencer2d.tasks.finite import refuse_broken
+from sequencer2d.tasks.task import percentages
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class SegmentationResult:
 
     def class_rows(self) -> list[tuple[str, str]]:
         """(name, intersection over union) of each class."""
-        named = zip(self.class_names, self.per_class, strict=True)
-        return [(name, "none" if iou is None else f"{iou:.2f} %") for name, iou in named]
+        return percentages(self.class_names, self.per_class, "none")
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,11 @@ class Result(Protocol):
         ...
 
 
+def percentages(names: Sequence[str], values: Sequence[float | None], without: str) -> list[tuple[str, str]]:
+    """(name, percentage) of each class, for `Result.class_rows`; `without` stands for a class that has none."""
+    return [(name, without if value is None else f"{value:.2f} %") for name, value in zip(names, values, strict=True)]
+
+
 class Meter(Protocol):
     """Collects what one process's batches contribute to a result; the parts of all processes make the result."""
 

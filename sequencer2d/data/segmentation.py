@@ -1,0 +1,163 @@
+"""Images with masks for training: how a split is opened, how both are transformed together, how batches are made."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import ColorJitter
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.joined import JoinedSource
+from sequencer2d.data.labels import IGNORED, LabelRules
+from sequencer2d.data.mask_folders import CLASSES, MASK_SETS, MaskFolder, read_class_names
+from sequencer2d.data.samples import Samples
+from sequencer2d.data.sources import Source
+from sequencer2d.data.transforms import eval_transform
+from sequencer2d.errors import ConfigError, DataError
+
+_TRIES = 10
+"""Crops that are drawn for `class_limit`, at most, as in mmsegmentation."""
+
+
+def open_masks(config: DataConfig, split: str) -> Source:
+    """The split of a folder of images and masks.
+
+    `data.source` is `folder` with `data.root`, the path of such a folder, or a name in `MASK_SETS` with `data.root`.
+    A folder holds the names of its classes in `classes.txt`. Splits joined by "+" are read as one.
+
+    Raises:
+        DataError: what `MaskFolder` and `read_class_names` refuse, or no folder.
+        ConfigError: label rules for a data set that has its own.
+    """
+    if "+" in split:
+        return JoinedSource([open_masks(config, part) for part in split.split("+")])
+    known = MASK_SETS.get(config.source)
+    root = config.root if known or config.source == "folder" else config.source
+    if not root:
+        raise DataError("no folder of images and masks given; set data.root")
+    if not Path(root).is_dir():
+        raise DataError(
+            f"no folder {root}; data.source for task=segmentation is folder, a path, or one of {', '.join(MASK_SETS)}, "
+            "and data.root the folder"
+        )
+    if known is None:
+        names = read_class_names(Path(root, CLASSES))
+        rules = LabelRules(len(names), config.ignored_labels, config.reduce_zero)
+        return MaskFolder(root, split, names, rules, config.decoding)
+    if config.reduce_zero or config.ignored_labels != DataConfig.ignored_labels:
+        raise ConfigError(
+            f"{config.source} has its own label rules: leave out data.ignored_labels and data.reduce_zero"
+        )
+    return MaskFolder(root, split, known.class_names, known.rules, config.decoding)
+
+
+class JitterCropFlip:
+    """Training: scale jitter, a crop in which no class takes too much, horizontal flip, changes of color.
+
+    The image is resized so that it just covers `image_size`, times a factor from `scale_jitter`. Where the result is
+    smaller than the crop, it is padded on the right and below: the image with the mean color, the mask with `IGNORED`.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+        jitter = config.color_jitter
+        self.colors = ColorJitter(jitter, jitter, jitter) if jitter else None
+        self.ground = tuple(round(255 * value) for value in config.mean)
+
+    def __call__(self, image: Image.Image, mask: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = self._scaled(image, mask)
+        box = self._box(mask)
+        image, mask = _cut(image, box, self.ground), _cut(mask, box, IGNORED)
+        if random.random() < self.config.hflip:
+            image, mask = (picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in (image, mask))
+        return np.asarray(self.colors(image) if self.colors else image), np.asarray(mask)
+
+    def _scaled(self, image: Image.Image, mask: Image.Image) -> tuple[Image.Image, Image.Image]:
+        height, width = self.config.size
+        factor = random.uniform(*self.config.scale_jitter) * max(height / image.height, width / image.width)
+        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+        name = self.config.interpolation
+        name = random.choice(("bilinear", "bicubic")) if name == "random" else name
+        return image.resize(size, Image.Resampling[name.upper()]), mask.resize(size, Image.Resampling.NEAREST)
+
+    def _box(self, mask: Image.Image) -> tuple[int, int, int, int]:
+        height, width = self.config.size
+        for _ in range(_TRIES):
+            left, top = random.randint(0, max(0, mask.width - width)), random.randint(0, max(0, mask.height - height))
+            box = (left, top, left + width, top + height)
+            if self.config.class_limit == 1 or _most_frequent(_cut(mask, box, IGNORED)) < self.config.class_limit:
+                break
+        return box
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"JitterCropFlip(size={c.size}, scale={c.scale_jitter}, class_limit={c.class_limit}, hflip={c.hflip}, "
+            f"interpolation={c.interpolation}, color_jitter={c.color_jitter})"
+        )
+
+
+class WholeImage:
+    """Evaluation and prediction: the whole image and its mask, resized to `image_size`."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.size, self.transform = config.size, eval_transform(config)
+
+    def __call__(self, image: Image.Image, mask: Image.Image | None) -> tuple[np.ndarray, np.ndarray | None]:
+        pixels = self.transform(image)
+        return pixels, None if mask is None else np.asarray(mask.resize(self.size[::-1], Image.Resampling.NEAREST))
+
+    def __repr__(self) -> str:
+        return repr(self.transform)
+
+
+def train_pairs(config: DataConfig) -> JitterCropFlip:
+    """The transform of training. Raises `ConfigError` for augmentations that a mask cannot follow."""
+    _refuse(
+        ("data.auto_augment", config.auto_augment, "data.auto_augment="),
+        ("data.crop=pad", config.crop == "pad", "data.crop=random-resized"),
+        ("data.erasing", config.erasing > 0, "data.erasing=0"),
+    )
+    return JitterCropFlip(config)
+
+
+def eval_pairs(config: DataConfig) -> WholeImage:
+    """The transform of evaluation. Raises `ConfigError` unless the whole image is kept."""
+    _refuse(
+        (f"data.eval_crop={config.eval_crop}", config.eval_crop != "squash", "data.eval_crop=squash"),
+        (f"data.crop_pct={config.crop_pct:g}", config.crop_pct != 1, "data.crop_pct=1"),
+    )
+    return WholeImage(config)
+
+
+def stack_pairs(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
+    """Stack images, uint8 (B, H, W, 3), and labels, int64 (B, H, W)."""
+    images, masks = zip(*samples, strict=True)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)).long()
+
+
+IMAGES_AND_MASKS = Samples(open=open_masks, train_transform=train_pairs, eval_transform=eval_pairs, collate=stack_pairs)
+"""Images of one size, each with the class of every pixel."""
+
+
+def _refuse(*rules: tuple[str, object, str]) -> None:
+    for name, wrong, instead in rules:
+        if wrong:
+            raise ConfigError(f"{name} does not fit task=segmentation, whose masks must follow: set {instead}")
+
+
+def _cut(picture: Image.Image, box: tuple[int, int, int, int], ground: int | tuple[int, ...]) -> Image.Image:
+    """The part in a box, with `ground` where the box leaves the picture on the right and below."""
+    cut = Image.new(picture.mode, (box[2] - box[0], box[3] - box[1]), ground)
+    cut.paste(picture.crop((box[0], box[1], min(box[2], picture.width), min(box[3], picture.height))))
+    return cut
+
+
+def _most_frequent(mask: Image.Image) -> float:
+    """The largest share of one class in the pixels that are not ignored; 1 if all are."""
+    counts = np.bincount(np.asarray(mask).ravel(), minlength=IGNORED + 1)[:IGNORED]
+    return counts.max() / counts.sum() if counts.any() else 1.0

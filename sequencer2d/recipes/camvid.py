@@ -1,0 +1,39 @@
+"""Segmentation of road scenes: CamVid."""
+
+from sequencer2d.data.config import DataConfig
+from sequencer2d.recipes.parts import per_step_cosine
+from sequencer2d.training.config import ModelSpec, OptimizerConfig, RunConfig, TrainConfig
+
+
+def camvid() -> TrainConfig:
+    """Sequencer2D-S with Semantic FPN on CamVid, 11 classes, 100 epochs at 364 × 476, from scratch.
+
+    The images have 360 × 480 pixels. They are resized to the nearest multiples of the model's stride, 14, and mIoU is
+    measured in that size. PVT's optimizer for Semantic FPN, its scale jitter, class limit and flip, under a cosine.
+    `model.pretrained=true` starts from the published ImageNet-1K weights instead.
+
+    Command: sequencer2d train camvid data.root=/data/camvid
+    Hardware: one GPU. Expected: not yet run. Seeds: none yet.
+    """
+    return TrainConfig(
+        task="segmentation",
+        model=ModelSpec(name="sequencer2d_s", drop_path_rate=0.1),
+        data=DataConfig(
+            source="camvid",
+            image_size=(364, 476),
+            batch_size=16,
+            interpolation="bilinear",
+            auto_augment="",
+            color_jitter=0.4,
+            erasing=0.0,
+            mixup=0.0,
+            cutmix=0.0,
+            eval_interpolation="bilinear",
+            eval_crop="squash",
+            crop_pct=1.0,
+        ),
+        optimizer=OptimizerConfig(lr=2e-4, lr_reference_batch=None, weight_decay=1e-4),
+        schedule=per_step_cosine(warmup=2, cooldown=0, min_lr=1e-6),
+        precision="bf16",
+        run=RunConfig(output="runs/camvid", epochs=100, log_interval=22, eval_interval=5),
+    )

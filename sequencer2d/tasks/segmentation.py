@@ -1,0 +1,132 @@
+"""Segmentation: the class of every pixel."""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from sequencer2d.data.labels import IGNORED
+from sequencer2d.data.segmentation import IMAGES_AND_MASKS
+from sequencer2d.dense import Segmenter
+from sequencer2d.tasks.drawing import with_caption
+from sequencer2d.tasks.finite import refuse_broken
+from sequencer2d.tasks.overlap import OverlapMeter
+from sequencer2d.tasks.task import Forward, Metric, Task
+
+_OVERLAY = 0.55
+"""Opacity of the classes' colors over an image."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The class of each pixel of an image; a `Finding`."""
+
+    labels: np.ndarray
+    """uint8 (H, W), in the size of the file's image."""
+    names: tuple[str, ...]
+    """Name of every class."""
+    most: int
+    """Classes in a table or a legend, at most."""
+
+    def shares(self) -> list[tuple[int, float]]:
+        """(class, share of the image) of the classes that were found, the largest first."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.names))
+        order = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
+        return [(k, int(counts[k]) / self.labels.size) for k in order[: self.most]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: the share of each class, without the pixels."""
+        return {"shares": {self.names[k]: share for k, share in self.shares()}}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and share of each class."""
+        return [(self.names[k], f"{share:7.2%}") for k, share in self.shares()]
+
+    def draw(self, image: Image.Image) -> Image.Image:
+        """The image under the classes' colors, with a legend below it."""
+        colors = np.array([color_of(k) for k in range(len(self.names))], np.uint8)
+        over = Image.blend(image, Image.fromarray(colors[self.labels]), _OVERLAY)
+        shares = self.shares()
+        lines = [f"{share:.1%}  {self.names[k]}" for k, share in shares]
+        return with_caption(over, lines, [color_of(k) for k, _ in shares])
+
+
+def color_of(number: int) -> tuple[int, int, int]:
+    """A color for a class: hues by the golden ratio, so that classes of close numbers look different."""
+    hue = (number * 0.618034) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.55)[number % 2], (0.95, 0.75)[number // 2 % 2])
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def pixel_cross_entropy(forward: Forward, images: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Cross entropy in nats, computed in float32: the sum over pixels that are not ignored, divided by all pixels.
+
+    This is mmsegmentation's mean. It is 0, not NaN, where all pixels are ignored.
+
+    Args:
+        forward: images (B, 3, H, W) → logits (B, classes, H, W).
+        images: normalized.
+        targets: int64 (B, H, W) labels.
+        label_smoothing: share of the target that is spread over all classes, 0 to <1.
+    """
+    total = F.cross_entropy(
+        forward(images).float(), targets, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
+    )
+    return total / targets.numel()
+
+
+def segments(
+    logits: Tensor, sizes: Sequence[tuple[int, int]], class_names: Sequence[str], top_k: int
+) -> list[Segments]:
+    """The class of each pixel of each image, from logits that are resized to the file's image.
+
+    Args:
+        logits: (B, classes, H, W).
+        sizes: (height, width) of the files' images.
+        class_names: name of each output.
+        top_k: classes in a table or a legend, at most.
+
+    Raises:
+        NumericalError: logits that are not finite.
+    """
+    refuse_broken(int((~logits.isfinite()).flatten(1).any(1).sum()), len(logits))
+    return [
+        Segments(_best(one.float(), size).cpu().numpy(), tuple(class_names), top_k)
+        for one, size in zip(logits, sizes, strict=True)
+    ]
+
+
+def _best(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (height, width): the class of the highest logit (classes, H, W) after resizing.
+
+    It goes class by class: all classes of a photo at once would fill gigabytes.
+    """
+    resized = (F.interpolate(one[None, None], size, mode="bilinear")[0, 0] for one in logits)
+    highest = next(resized)
+    labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
+    for number, one in enumerate(resized, start=1):
+        labels[one > highest] = number
+        highest = torch.maximum(one, highest)
+    return labels
+
+
+SEGMENTATION = Task(
+    name="segmentation",
+    samples=IMAGES_AND_MASKS,
+    build=lambda create, outputs: Segmenter(create(features_only=True), outputs),
+    loss=pixel_cross_entropy,
+    loss_name="cross entropy",
+    meter=OverlapMeter,
+    metrics=(
+        Metric("miou", field="mean_iou", label="mIoU", unit="%"),
+        Metric("pixel_accuracy", field="pixel_accuracy", label="pixel accuracy", unit="%", brief=False),
+    ),
+    decode=segments,
+    columns=("class", "area"),
+)

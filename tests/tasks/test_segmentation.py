@@ -1,0 +1,162 @@
+"""The task segmentation goes through the real training, resuming, evaluation, prediction and command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from sequencer2d import recipes
+from sequencer2d.cli.main import main
+from sequencer2d.errors import DataError, Interrupted, NumericalError
+from sequencer2d.tasks.segmentation import Segments, color_of, pixel_cross_entropy, segments
+from sequencer2d.training.config import TrainConfig
+from sequencer2d.training.fields import with_overrides
+from sequencer2d.training.loop import train
+from tests.training.conftest import TINY, equal, logged
+
+SIZE = (24, 32)
+MODEL = {"depths": (1, 1), "dims": (16, 16), "hidden_dims": (4, 4), "patch_sizes": (4, 2)}
+
+
+@pytest.fixture(scope="module")
+def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures in CamVid's layout: sky above, road below, a car on it, a void rim."""
+    root = tmp_path_factory.mktemp("camvid")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 6)):
+        for kind in ("images", "masks"):
+            (root / kind / split).mkdir(parents=True)
+        for number in range(count):
+            labels = np.full(SIZE, 3, np.uint8)
+            labels[: generator.integers(8, 14)] = 0
+            left = generator.integers(2, 20)
+            labels[14:20, left : left + 10] = 8
+            colors = np.array([[90, 160, 250]] + [[120, 110, 110]] * 7 + [[230, 30, 30]], np.uint8)
+            pixels = colors[labels] + generator.integers(0, 6, (*SIZE, 3)).astype(np.uint8)
+            labels[:, 0] = 11
+            Image.fromarray(pixels).save(root / "images" / split / f"{number}.webp", lossless=True)
+            Image.fromarray(labels).save(root / "masks" / split / f"{number}.png")
+    return root
+
+
+def configuration(root: Path, output: Path, **fields: Any) -> TrainConfig:
+    """The recipe, with a tiny model for a few steps on a CPU."""
+    changes = {
+        **{path: value for path, value in TINY.items() if path.startswith(("run.", "model."))},
+        "model.overrides": MODEL,
+        "data.root": str(root),
+        "data.image_size": SIZE,
+        "data.batch_size": 4,
+        "data.workers": 0,
+        "optimizer.lr": 3e-3,
+        "schedule.warmup_epochs": 0,
+        "precision": "fp32",
+        "run.output": str(output),
+        "run.epochs": 8,
+        "run.eval_interval": 1,
+    }
+    return with_overrides(recipes.get("camvid"), {**changes, **{k.replace("__", "."): v for k, v in fields.items()}})
+
+
+@pytest.fixture(scope="module")
+def run(camvid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("segmentation") / "run"
+    train(configuration(camvid, folder))
+    return folder
+
+
+def test_the_recipe_learns_on_tiny_data(run: Path) -> None:
+    epochs = [entry for entry in logged(run) if entry["kind"] == "epoch"]
+    assert epochs[-1]["train_loss"] < 0.5 * epochs[0]["train_loss"]
+    best = json.loads((run / "summary.json").read_text())["best"]
+    assert best["miou"] == max(entry["miou"] for entry in epochs) > 50
+    assert best["pixel_accuracy"] > 80
+
+
+def test_a_resumed_run_is_that_of_an_uninterrupted_one(camvid: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(configuration(camvid, tmp_path / "parts", run__max_steps=13))
+    train(configuration(camvid, tmp_path / "parts", run__resume=True, data__workers=1))
+    assert logged(tmp_path / "parts") == logged(run)
+    whole, parts = (torch.load(folder / "checkpoints/last.pt") for folder in (run, tmp_path / "parts"))
+    assert equal(whole["model"], parts["model"])
+
+
+def test_the_command_line_evaluates_as_in_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = json.loads((run / "summary.json").read_text())["best"]
+    assert main(["eval", str(run), "--json", "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mean_iou"] == pytest.approx(best["miou"], rel=1e-6)
+    assert found["per_class"][0] > 50
+    assert main(["eval", str(run), "--per-class", "--device", "cpu"]) == 0
+    table = capsys.readouterr().out
+    assert "mIoU" in table
+    assert ["Tree", "none"] in [line.split() for line in table.splitlines()]
+
+
+def test_the_command_line_predicts_and_draws(
+    run: Path, camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.open(camvid / "images/val/0.webp").resize((320, 240)).save(photo)
+    command = ["predict", str(run), str(photo), "--device", "cpu", "--pictures", str(tmp_path / "drawn")]
+    assert main(command) == 0
+    assert "Sky" in capsys.readouterr().out
+    (picture,) = (tmp_path / "drawn").iterdir()
+    with Image.open(picture) as drawn:
+        assert drawn.width == 320
+        assert drawn.height > 240
+        sky = np.asarray(drawn.convert("RGB"))[5, 160].astype(int)
+    expected = 0.45 * np.array([92, 162, 252]) + 0.55 * np.array(color_of(0))
+    assert np.abs(sky - expected).max() < 8
+
+
+def test_a_wrong_mask_ends_the_run_before_its_first_step(camvid: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for path in camvid.rglob("*.*"):
+        target = root / path.relative_to(camvid)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    Image.new("L", SIZE[::-1], 12).save(root / "masks/val/3.png")
+    with pytest.raises(DataError, match=r"3\.png holds the value 12; expected 11 classes"):
+        train(configuration(root, tmp_path / "run"))
+
+
+def test_the_loss_is_the_sum_over_labeled_pixels_divided_by_all() -> None:
+    logits = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    targets = torch.randint(3, (2, 4, 5))
+    targets[0, :2] = 255
+    rows = -logits.log_softmax(1).gather(1, targets.clamp(max=2)[:, None])[:, 0]
+    expected = rows[targets != 255].sum() / targets.numel()
+    found = pixel_cross_entropy(lambda images: logits, torch.zeros(2, 3, 4, 5), targets, 0.0)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert pixel_cross_entropy(lambda images: logits, torch.zeros(2, 3, 4, 5), torch.full_like(targets, 255), 0.1) == 0
+
+
+def test_labels_in_the_files_size_are_those_of_resized_logits() -> None:
+    logits = torch.randn(2, 5, 6, 7)
+    found = segments(logits, [(13, 20), (6, 7)], "abcde", 3)
+    for one, finding, size in zip(logits, found, [(13, 20), (6, 7)], strict=True):
+        expected = F.interpolate(one[None], size, mode="bilinear")[0].argmax(0)
+        np.testing.assert_array_equal(finding.labels, expected)
+    assert len(found[0].rows()) == 3
+    logits[1, 0, 0, 0] = float("nan")
+    with pytest.raises(NumericalError, match="1 of 2"):
+        segments(logits, [(6, 7)] * 2, "abcde", 3)
+
+
+def test_a_finding_lists_the_largest_classes_first() -> None:
+    found = Segments(np.array([[2, 2, 0, 2]], np.uint8), ("road", "car", "sky"), 5)
+    assert found.to_dict() == {"shares": {"sky": 0.75, "road": 0.25}}
+    assert found.rows() == [("sky", " 75.00%"), ("road", " 25.00%")]
+
+
+def test_colors_of_classes_differ() -> None:
+    colors = np.array([color_of(k) for k in range(20)])
+    distances = np.abs(colors[:, None] - colors[None]).sum(-1) + 999 * np.eye(20)
+    assert distances.min() > 30
