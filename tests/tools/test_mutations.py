@@ -96,6 +96,8 @@ def test_tests_are_found_by_line_then_by_function_then_by_file() -> None:
     assert found.tests(here, "g", "y = 3 * 1") == ["two"]
     assert found.tests(here, "", "LIMIT = 7") == ["one", "two"]
     assert found.tests(here, "h", "z = 1") == []
+    assert found.tests("sequencer2d/names.py", "", '"f": "a",') == ["one", "two"]  # a file without functions
+    assert found.tests("sequencer2d/nn/names.py", "", '"f": "a",') == []
 
 
 def test_new_measurements_replace_those_of_the_same_file_of_tests() -> None:

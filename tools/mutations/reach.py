@@ -1,7 +1,8 @@
 """Which tests reach which line: measured once under coverage, kept in `.mutations/map.json`.
 
 A line is known by its function and its text, so that the map stays useful while lines move. A line that was edited
-since is looked up by its function, and one at the level of a module by its file.
+since is looked up by its function, and one at the level of a module by its file, or by its folder if that has no
+functions.
 """
 
 import ast
@@ -34,18 +35,22 @@ class Reach:
     lines: dict[str, list[str]] = field(default_factory=dict)
 
     def tests(self, path: str, function: str, text: str) -> list[str]:
-        """The tests that run a line; without a match those that run its function, or else anything in its file."""
+        """The tests that run a line; without a match those that run its function, or else anything in its file.
+
+        No test runs a line of a file without functions, such as a table of names: any test of its folder may read it.
+        """
         exact = self.lines.get(line_key(path, function, text), []) if function else []
         if exact:
             return exact
-        found: set[str] = set()
+        found, beside = set[str](), set[str]()
+        folder = path.rpartition("/")[0] + "/"
         for key, tests in self.lines.items():
             where, inside, _ = key.split("\n")
             if where == path and (not function or inside == function):
                 found.update(tests)
-        if function and not found:
-            return []
-        return sorted(found)
+            elif where.startswith(folder):
+                beside.update(tests)
+        return sorted(found if function else found or beside)
 
     def replace(self, other: "Reach") -> None:
         """Take the measurements of the other's test files in place of these."""
