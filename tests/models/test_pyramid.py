@@ -11,7 +11,7 @@ from torch import nn
 from torch.export import Dim
 from torch.nn import functional as F
 
-from sequencer2d import create_model, fuse
+from sequencer2d import create_model, fuse, optimize
 from sequencer2d.dense import Segmenter
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.models import FeaturePyramid, feature_pyramid, register_timm, restride, save_weights
@@ -159,6 +159,18 @@ def test_fused_mixers_of_timm_give_the_same_maps() -> None:
     for found, taken in zip(made(x), expected, strict=True):
         torch.testing.assert_close(found, taken)
     assert fuse(pyramid()) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace", "ignore::torch.jit.TracerWarning")
+def test_it_is_compiled_without_a_graph_break_optimized_and_traced() -> None:
+    made, x, other = pyramid(dim=8).eval(), torch.randn(1, 3, 37, 50), torch.randn(2, 3, 48, 65)
+    with torch.no_grad():
+        traced = torch.jit.trace(made, x, check_trace=False)
+        forms = (torch.compile(made, fullgraph=True, backend="eager"), optimize(made, compile=False), traced)
+        for form in forms:
+            for images in (x, other):
+                for found, expected in zip(form(images), made(images), strict=True):
+                    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_every_parameter_and_checkpointing_keeps_them() -> None:
