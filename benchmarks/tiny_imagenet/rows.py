@@ -40,8 +40,8 @@ def make_row(plan: str, model: str, seed: int, run: Path, command: str) -> dict[
         "epochs": summary["epochs"],
         "command": command,
         "date": source["date"],
-        "device": source["device"]["name"],
-        "versions": source["versions"],
+        "device": summary["device"],
+        "versions": {**source["versions"], **summary["versions"]},
         "commit": source["commit"],
         "curve": [[line["epoch"], round(line["train_loss"], 4), line.get("top1")] for line in epochs],
     }
@@ -55,11 +55,17 @@ def make_row(plan: str, model: str, seed: int, run: Path, command: str) -> dict[
 
 
 def merge_row(path: Path, plan: str, row: dict[str, Any], command: str) -> None:
-    """Add a row to a result file, or replace the one of the same model and seed."""
+    """Add a row to a result file, or replace the one of the same model and seed.
+
+    The file names the device that trained, also where the row is made on another machine.
+    """
     others = [other for other in read_rows(path) if (other["model"], other["seed"]) != (row["model"], row["seed"])]
     order = {model: index for index, model in enumerate(PLANS[plan].models)}
     rows = sorted([*others, row], key=lambda entry: (order.get(entry["model"], len(order)), entry["seed"]))
-    write_result({**origin(f"tiny-imagenet-{plan}", SCRIPT, command), "recipe": RECIPE, "rows": rows}, path)
+    source = {**origin(f"tiny-imagenet-{plan}", SCRIPT, command), "versions": row["versions"]}
+    if not row["device"].startswith("cpu"):
+        source["device"] = {"kind": "cuda", "name": row["device"], "count": 1}
+    write_result({**source, "recipe": RECIPE, "rows": rows}, path)
 
 
 def read_summary(run: Path) -> dict[str, Any]:

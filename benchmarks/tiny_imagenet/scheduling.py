@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 from benchmarks.tiny_imagenet.rows import SCRIPT, make_row, merge_row, read_rows
@@ -19,10 +21,9 @@ from benchmarks.tiny_imagenet.runs import PLANS, configuration, done_steps, is_f
 from sequencer2d.cli.main import EXIT_INTERRUPTED
 from sequencer2d.errors import UserError
 from sequencer2d.files import write_json
-from sequencer2d.training.signals import StopSignals
 
-_STOPPED = (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)
-"""Exit codes of a run that goes on when it is started again."""
+_TOLD = (-signal.SIGTERM, -signal.SIGKILL)
+"""Exit codes of a run that was told to stop before it could save, or that did not stop within the grace."""
 
 
 class Job(NamedTuple):
@@ -41,10 +42,10 @@ class Scheduler:
     Args:
         options: of the command line, see `running.parser`.
         result: file of the rows.
-        signals: SIGTERM and Ctrl-C; either stops all runs.
+        signals: those received so far; any stops all runs.
     """
 
-    def __init__(self, options: argparse.Namespace, result: Path, signals: StopSignals) -> None:
+    def __init__(self, options: argparse.Namespace, result: Path, signals: list[int]) -> None:
         self._options, self._result, self._signals = options, result, signals
         self._end = None if options.time_limit is None else time.monotonic() + options.time_limit
         done = {(row["model"], row["seed"]) for row in read_rows(result)}
@@ -60,7 +61,7 @@ class Scheduler:
         """Run until all is finished or the time is over: 0, EXIT_INTERRUPTED if runs are left, or 1 if one failed."""
         self._collect_finished()
         while self._waiting or self._running:
-            stopping = self._signals.received is not None or self._left() <= self._options.grace
+            stopping = bool(self._signals) or self._left() <= self._options.grace
             if stopping:
                 self._stop()
             else:
@@ -156,7 +157,7 @@ class Scheduler:
             self._slots.append(gpu)
             if process.returncode == 0:
                 self._add_row(job)
-            elif process.returncode in _STOPPED:
+            elif process.returncode == EXIT_INTERRUPTED or (self._told is not None and process.returncode in _TOLD):
                 self._note(job, f"stopped at step {done_steps(self._folder(job))}; repeat the command to go on")
             else:
                 self._failed = True
@@ -181,5 +182,25 @@ class Scheduler:
 
 def schedule(options: argparse.Namespace, result: Path) -> int:
     """Run the plan of `options`; see `Scheduler.run`."""
-    with StopSignals() as signals:
+    with stop_signals() as signals:
         return Scheduler(options, result, signals).run()
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C are added to a list.
+
+    Further ones do no more: `timeout` sends its signal twice, to the process and to its group, and the runs end within
+    the grace in any case.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -81,6 +81,8 @@ def test_a_signal_stops_all_runs_saved_and_the_same_command_goes_on_without_a_se
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as scheduler:
         wait_for(run / "checkpoints", "step-*.pt")
         scheduler.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        scheduler.send_signal(signal.SIGTERM)  # `timeout` sends its signal twice
         output, _ = scheduler.communicate(timeout=60)
     assert scheduler.returncode == EXIT_INTERRUPTED
     assert "add seed 0: stopped at step " in output

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.tiny_imagenet import plots, resolution
+from benchmarks.tiny_imagenet.rows import merge_row
 from benchmarks.tiny_imagenet.tables import by_model, mean_and_spread
 from sequencer2d.training.loop import train
 from tests.benchmarks.test_tiny_imagenet import SMALL, configuration
@@ -51,6 +52,16 @@ def test_tables_in_documents_say_what_writes_them_and_show_the_rows():
     sweep = {**source, "rows": [SWEEP]}
     text = tables.render(document.format("tiny-imagenet-resolution"), {"tiny-imagenet-resolution": sweep})
     assert "| vit (small) | 0 | 9.00 (32²) | 35.00 (64²) | 12.00 (128²) |" in text
+
+
+def test_a_result_file_names_the_gpu_that_trained_wherever_its_rows_are_made(tmp_path):
+    path = tmp_path / "result.json"
+    made = {"device": "A GPU", "versions": {"torch": "2.99"}}
+    for seed, top1 in ((1, 41.0), (0, 40.0), (1, 42.0)):
+        merge_row(path, "small", row("sequencer2d_n", seed, top1, **made), "command")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert (result["device"], result["versions"]) == ({"kind": "cuda", "name": "A GPU", "count": 1}, {"torch": "2.99"})
+    assert [(entry["seed"], entry["top1_percent"]) for entry in result["rows"]] == [(0, 40.0), (1, 42.0)]
 
 
 def test_pictures_are_drawn_of_what_was_measured(tmp_path, capsys):
