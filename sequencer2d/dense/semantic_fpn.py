@@ -128,8 +128,8 @@ class SemanticFPN(nn.Module):
 class Segmenter(nn.Module):
     """Images (B, C, H, W) → logits (B, classes, H, W): a backbone and a decoder.
 
-    The decoder's logits are resized to the image. They lie exactly above it where H and W are multiples of the coarsest
-    stride; elsewhere, backbones cut off or pad the rest of the image, which shifts the logits by a few pixels.
+    Images are padded with 0, the mean color, on the right and below until the coarsest stride divides them, so that the
+    maps of all levels lie exactly above each other. The logits are resized to the padded images and cut back.
 
     Args:
         backbone: images → list of NCHW maps, with timm's `feature_info`; `create_model(name, features_only=True)`.
@@ -141,9 +141,12 @@ class Segmenter(nn.Module):
         self.backbone = backbone
         info = backbone.feature_info
         self.decoder = SemanticFPN(info.channels(), info.reduction(), num_classes)
+        self.divisor = math.ceil(max(info.reduction()))
 
     def forward(self, images: Tensor) -> Tensor:
-        return _resize(self.decoder(self.backbone(images)), images.shape[-2:])
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
+        return _resize(self.decoder(self.backbone(padded)), padded.shape[-2:])[..., :height, :width]
 
 
 def _level(in_channels: int, channels: int, doublings: int) -> nn.Sequential:

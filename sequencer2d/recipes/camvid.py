@@ -6,11 +6,10 @@ from sequencer2d.training.config import ModelSpec, OptimizerConfig, RunConfig, T
 
 
 def camvid() -> TrainConfig:
-    """Sequencer2D-S with Semantic FPN on CamVid, 11 classes, 100 epochs at 364 × 476, from scratch.
+    """Sequencer2D-S with Semantic FPN on CamVid, 11 classes, 100 epochs at 360 × 480, from scratch.
 
-    The images have 360 × 480 pixels. They are resized to the nearest multiples of the model's stride, 14, and mIoU is
-    measured in that size. PVT's optimizer for Semantic FPN, its scale jitter, class limit and flip, under a cosine.
-    `model.pretrained=true` starts from the published ImageNet-1K weights instead.
+    This is the size of the images, in which mIoU is measured. PVT's optimizer for Semantic FPN, its scale jitter, class
+    limit and flip, under a cosine. `model.pretrained=true` starts from the published ImageNet-1K weights instead.
 
     Command: sequencer2d train camvid data.root=/data/camvid
     Hardware: one GPU. Expected: not yet run. Seeds: none yet.
@@ -20,7 +19,7 @@ def camvid() -> TrainConfig:
         model=ModelSpec(name="sequencer2d_s", drop_path_rate=0.1),
         data=DataConfig(
             source="camvid",
-            image_size=(364, 476),
+            image_size=(360, 480),
             batch_size=16,
             interpolation="bilinear",
             auto_augment="",

@@ -1,7 +1,7 @@
 """Segmentation: the class of every pixel."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sequencer2d.data.labels import IGNORED
 from sequencer2d.data.segmentation import IMAGES_AND_MASKS
@@ -19,6 +19,8 @@ from sequencer2d.tasks.finite import refuse_broken
 from sequencer2d.tasks.overlap import OverlapMeter
 from sequencer2d.tasks.task import Forward, Metric, Task
 
+STRIDES = (4, 8, 16, 32)
+"""Of the maps that PVT's decoder is configured for."""
 _OVERLAY = 0.55
 """Opacity of the classes' colors over an image."""
 
@@ -62,6 +64,16 @@ def color_of(number: int) -> tuple[int, int, int]:
     hue = (number * 0.618034) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.55)[number % 2], (0.95, 0.75)[number // 2 % 2])
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def segmenter(create: Callable[..., nn.Module], outputs: int) -> Segmenter:
+    """Semantic FPN on maps of strides 4 to 32: the backbone's own where it has them, otherwise those of a pyramid."""
+    with torch.device("meta"):
+        backbone: Any = create(features_only=True, pretrained=False, checkpoint=None)
+    own = list(backbone.feature_info.reduction())
+    if set(STRIDES) <= set(own):
+        return Segmenter(create(features_only=True, out_indices=[own.index(stride) for stride in STRIDES]), outputs)
+    return Segmenter(create(features_only=True, pyramid=STRIDES), outputs)
 
 
 def pixel_cross_entropy(forward: Forward, images: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -119,7 +131,7 @@ def _best(logits: Tensor, size: tuple[int, int]) -> Tensor:
 SEGMENTATION = Task(
     name="segmentation",
     samples=IMAGES_AND_MASKS,
-    build=lambda create, outputs: Segmenter(create(features_only=True), outputs),
+    build=segmenter,
     loss=pixel_cross_entropy,
     loss_name="cross entropy",
     meter=OverlapMeter,

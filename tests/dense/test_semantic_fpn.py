@@ -102,6 +102,13 @@ def test_a_segmenter_gives_logits_in_the_images_size_and_all_parameters_learn(si
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+def test_images_are_padded_to_the_coarsest_stride_and_the_logits_cut_back() -> None:
+    torch.manual_seed(0)
+    model = Segmenter(create_model("sequencer2d_n", features_only=True, pyramid=STRIDES, **SIZES), 5).eval()
+    images = torch.randn(1, 3, 40, 50)
+    assert torch.equal(model(images), model(F.pad(images, (0, 14, 0, 24)))[..., :40, :50])
+
+
 def test_a_segmenter_stands_on_a_backbone_of_timms() -> None:
     backbone = create_model("timm:resnet18", features_only=True, out_indices=(1, 2, 3, 4))
     model = Segmenter(backbone, CLASSES)

@@ -1,5 +1,6 @@
 """The task segmentation goes through the real training, resuming, evaluation, prediction and command line."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sequencer2d import recipes
+from sequencer2d import create_model, recipes
 from sequencer2d.cli.main import main
 from sequencer2d.errors import DataError, Interrupted, NumericalError
-from sequencer2d.tasks.segmentation import Segments, color_of, pixel_cross_entropy, segments
+from sequencer2d.tasks.segmentation import Segments, color_of, pixel_cross_entropy, segmenter, segments
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import with_overrides
 from sequencer2d.training.loop import train
@@ -154,6 +155,28 @@ def test_a_finding_lists_the_largest_classes_first() -> None:
     found = Segments(np.array([[2, 2, 0, 2]], np.uint8), ("road", "car", "sky"), 5)
     assert found.to_dict() == {"shares": {"sky": 0.75, "road": 0.25}}
     assert found.rows() == [("sky", " 75.00%"), ("road", " 25.00%")]
+
+
+@pytest.mark.parametrize(("size", "millions"), [("s", 32), ("m", 42), ("l", 58)])
+def test_parameters_with_the_pyramid_are_those_of_table_3(size: str, millions: int) -> None:
+    with torch.device("meta"):
+        model = segmenter(functools.partial(create_model, f"sequencer2d_{size}"), 150)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6) == millions
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("sequencer2d_s", [192, 192, 384, 384]),
+        ("timm:resnet18", [64, 128, 256, 512]),
+        ("pvt_tiny", [64, 128, 320, 512]),
+    ],
+)
+def test_the_decoder_stands_on_maps_of_strides_4_to_32(name: str, channels: list[int]) -> None:
+    with torch.device("meta"):
+        model = segmenter(functools.partial(create_model, name, drop_path_rate=0.1), 150)
+    assert model.backbone.feature_info.reduction() == [4, 8, 16, 32]
+    assert model.backbone.feature_info.channels() == channels
 
 
 def test_colors_of_classes_differ() -> None:
