@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.tiny_imagenet.rows import ROUNDED
+from benchmarks.tiny_imagenet.rows import COMMITS, ROUNDED
 from benchmarks.tiny_imagenet.runs import done_steps, is_finished
 from sequencer2d.errors import UserError
 from sequencer2d.files import atomic_write, read_json, write_json
@@ -116,7 +116,7 @@ def unpack(bundle: Path, runs: Path) -> list[str]:
 
 def _contents(run: Path, moments: torch.dtype) -> dict[str, bytes]:
     """The files of a run's folder that travel. The configuration comes last: with it the folder holds a run."""
-    names = [name for name in ("log.jsonl", ROUNDED, "summary.json") if (run / name).is_file()]
+    names = [name for name in ("log.jsonl", ROUNDED, COMMITS, "summary.json") if (run / name).is_file()]
     contents = {name: (run / name).read_bytes() for name in names}
     if is_finished(run):
         contents[_BEST] = _rounded_weights(run / _BEST)

@@ -6,10 +6,23 @@ from typing import Any
 
 from benchmarks.record import origin, write_result
 from benchmarks.tiny_imagenet.runs import PLANS, RECIPE, start_of
+from sequencer2d.benchmark import provenance
+from sequencer2d.files import read_json, write_json
 
 SCRIPT = "benchmarks.tiny_imagenet"
 ROUNDED = "rounded.json"
 """File of a run's folder: at which steps the optimizer's state was rounded when the run moved."""
+
+COMMITS = "commits.json"
+"""File of a run's folder: the commits whose code trained it, one for each change between its calls."""
+
+
+def note_commit(run: Path) -> None:
+    """Write down in a run's folder which code trains it from now on."""
+    commits, now = _commits(run), provenance.commit()
+    if commits[-1:] != [now]:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / COMMITS, [*commits, now])
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -42,7 +55,7 @@ def make_row(plan: str, model: str, seed: int, run: Path, command: str) -> dict[
         "date": source["date"],
         "device": summary["device"],
         "versions": {**source["versions"], **summary["versions"]},
-        "commit": source["commit"],
+        "commit": ", ".join(_commits(run)) or source["commit"],
         "curve": [[line["epoch"], round(line["train_loss"], 4), line.get("top1")] for line in epochs],
     }
     start = start_of(plan, model, seed, run.parent)
@@ -57,12 +70,14 @@ def make_row(plan: str, model: str, seed: int, run: Path, command: str) -> dict[
 def merge_row(path: Path, plan: str, row: dict[str, Any], command: str) -> None:
     """Add a row to a result file, or replace the one of the same model and seed.
 
-    The file names the device that trained, also where the row is made on another machine.
+    The file names the device that trained, also where the row is made on another machine, and the commits of all rows.
     """
     others = [other for other in read_rows(path) if (other["model"], other["seed"]) != (row["model"], row["seed"])]
     order = {model: index for index, model in enumerate(PLANS[plan].models)}
     rows = sorted([*others, row], key=lambda entry: (order.get(entry["model"], len(order)), entry["seed"]))
-    source = {**origin(f"tiny-imagenet-{plan}", SCRIPT, command), "versions": row["versions"]}
+    commits = dict.fromkeys(commit for entry in rows for commit in entry["commit"].split(", "))
+    told = {"versions": row["versions"], "commit": ", ".join(commits)}
+    source = {**origin(f"tiny-imagenet-{plan}", SCRIPT, command), **told}
     if not row["device"].startswith("cpu"):
         source["device"] = {"kind": "cuda", "name": row["device"], "count": 1}
     write_result({**source, "recipe": RECIPE, "rows": rows}, path)
@@ -72,6 +87,12 @@ def read_summary(run: Path) -> dict[str, Any]:
     """What a finished run wrote at its end."""
     summary: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     return summary
+
+
+def _commits(run: Path) -> list[str]:
+    path = run / COMMITS
+    commits: list[str] = read_json(path) if path.is_file() else []
+    return commits
 
 
 def _macs(summary: dict[str, Any]) -> int:

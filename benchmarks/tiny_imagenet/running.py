@@ -6,8 +6,8 @@ from pathlib import Path
 
 import benchmarks.tiny_imagenet
 from benchmarks.record import RESULTS, command_line
-from benchmarks.tiny_imagenet.rows import SCRIPT
-from benchmarks.tiny_imagenet.runs import PLANS, configuration
+from benchmarks.tiny_imagenet.rows import SCRIPT, note_commit
+from benchmarks.tiny_imagenet.runs import PLANS, configuration, run_name
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,6 +36,7 @@ def train_one(options: argparse.Namespace) -> int:
 
     fields = [*options.fields, f"run.time_limit_s={options.time_limit}"] if options.time_limit else options.fields
     model, seed = options.models[0], options.seeds[0]
+    note_commit(options.runs / run_name(options.plan, model, seed))
     try:
         train(configuration(options.plan, model, seed, data=options.data, runs=options.runs, fields=fields))
     except Interrupted as stopped:

@@ -7,8 +7,9 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.tiny_imagenet import plots, resolution
-from benchmarks.tiny_imagenet.rows import merge_row
+from benchmarks.tiny_imagenet.rows import COMMITS, merge_row, note_commit
 from benchmarks.tiny_imagenet.tables import by_model, mean_and_spread
+from sequencer2d.benchmark import provenance
 from sequencer2d.training.loop import train
 from tests.benchmarks.test_tiny_imagenet import SMALL, configuration
 from tests.data.images import make_folder
@@ -57,11 +58,19 @@ def test_tables_in_documents_say_what_writes_them_and_show_the_rows():
 def test_a_result_file_names_the_gpu_that_trained_wherever_its_rows_are_made(tmp_path):
     path = tmp_path / "result.json"
     made = {"device": "A GPU", "versions": {"torch": "2.99"}}
-    for seed, top1 in ((1, 41.0), (0, 40.0), (1, 42.0)):
-        merge_row(path, "small", row("sequencer2d_n", seed, top1, **made), "command")
+    for seed, top1, commit in ((1, 41.0, "ccccccc"), (0, 40.0, "aaaaaaa, bbbbbbb"), (1, 42.0, "bbbbbbb")):
+        merge_row(path, "small", row("sequencer2d_n", seed, top1, commit=commit, **made), "command")
     result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["commit"] == "aaaaaaa, bbbbbbb"
     assert (result["device"], result["versions"]) == ({"kind": "cuda", "name": "A GPU", "count": 1}, {"torch": "2.99"})
     assert [(entry["seed"], entry["top1_percent"]) for entry in result["rows"]] == [(0, 40.0), (1, 42.0)]
+
+
+def test_a_run_knows_every_commit_that_trained_it(tmp_path, monkeypatch):
+    for commit in ("aaaaaaa", "aaaaaaa", "bbbbbbb"):
+        monkeypatch.setattr(provenance, "commit", lambda commit=commit: commit)
+        note_commit(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / COMMITS).read_text(encoding="utf-8")) == ["aaaaaaa", "bbbbbbb"]
 
 
 def test_pictures_are_drawn_of_what_was_measured(tmp_path, capsys):
