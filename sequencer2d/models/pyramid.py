@@ -15,6 +15,7 @@ from sequencer2d.models.restriding import restride, stem_for
 from sequencer2d.models.sequencer2d import Backbone, Sequencer2D
 from sequencer2d.nn.embed import pad_to_multiple
 from sequencer2d.nn.maps import take_indices
+from sequencer2d.nn.pretrained import PretrainedConfigured
 from sequencer2d.nn.pyramid import PyramidLevel, doublings
 
 STRIDES = (4, 8, 16, 32)
@@ -74,7 +75,7 @@ def choose_sources(stages: Iterable[Mapping[str, Any]], strides: Sequence[Fracti
     )
 
 
-class FeaturePyramid(nn.Module):
+class FeaturePyramid(PretrainedConfigured, nn.Module):
     """Images (B, C, H, W) → a list of maps (B, C', ⌈H/stride⌉, ⌈W/stride⌉), finest first, NCHW and contiguous.
 
     The image may have any size: at the bottom and the right it is filled up with zeros, the mean color, until the
@@ -129,7 +130,7 @@ class FeaturePyramid(nn.Module):
         )
         described: Any = backbone
         self.in_chans: int = described.in_chans
-        self.pretrained_cfg: dict[str, Any] = described.pretrained_cfg
+        self.pretrained_cfg = described.pretrained_cfg
         self.output_fmt = "NCHW"
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
@@ -142,15 +143,6 @@ class FeaturePyramid(nn.Module):
             for i, source in enumerate(self.sources)
             if i in self.out_indices
         ]
-
-    @property
-    def default_cfg(self) -> dict[str, Any]:
-        """`pretrained_cfg` under its older name in timm."""
-        return self.pretrained_cfg
-
-    @default_cfg.setter
-    def default_cfg(self, cfg: dict[str, Any]) -> None:
-        self.pretrained_cfg = cfg
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block of the backbone in backward instead of keeping its activations."""

@@ -19,6 +19,7 @@ from sequencer2d.nn.blocks import NORM_EPS, ClassifierHead, SequencerBlock
 from sequencer2d.nn.embed import Downsample, PatchEmbed, PositionEmbedding
 from sequencer2d.nn.init import init_classifier, init_weights
 from sequencer2d.nn.maps import check_layout, take_indices, to_layout
+from sequencer2d.nn.pretrained import PretrainedConfigured
 from sequencer2d.nn.rnn2d import RNN2D
 
 
@@ -86,24 +87,14 @@ class Stage(nn.Module):
         return x_BHWC
 
 
-class Backbone(nn.Module):
+class Backbone(PretrainedConfigured, nn.Module):
     """What a model and a feature extractor share: `config`, `variant`, and the parts up to the last stage that runs."""
 
     config: ModelConfig
     variant: str
-    pretrained_cfg: dict[str, Any]
     stem: nn.Module
     pos_embed: nn.Module
     stages: nn.Sequential
-
-    @property
-    def default_cfg(self) -> dict[str, Any]:
-        """`pretrained_cfg` under its older name in timm."""
-        return self.pretrained_cfg
-
-    @default_cfg.setter
-    def default_cfg(self, cfg: dict[str, Any]) -> None:
-        self.pretrained_cfg = cfg
 
     def run_stages(self, x_BCHW: Tensor) -> Iterator[Tensor]:
         """Images (B, in_chans, H, W) → the output of each stage, (B, H', W', C), computed as it is asked for."""

@@ -15,6 +15,7 @@ from sequencer2d.errors import InputError
 from sequencer2d.input_spec import InputSpec
 from sequencer2d.nn.embed import resample_grid
 from sequencer2d.nn.maps import check_layout, take_indices, to_layout
+from sequencer2d.nn.pretrained import PretrainedConfigured
 from sequencer2d.peers.config import PeerConfig
 
 INIT_STD = 0.02
@@ -34,7 +35,7 @@ def peer_data_config(config: PeerConfig, variant: str) -> dict[str, Any]:
     }
 
 
-class Peer(nn.Module):
+class Peer(PretrainedConfigured, nn.Module):
     """A model of one of the paper's competitors.
 
     A family builds its parts between `super().__init__` and `_finish`, and implements `run_stages`, `_keep_stages` and
@@ -246,15 +247,6 @@ class Peer(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return the regular expressions by which timm groups parameters by depth (layer-wise learning rates)."""
         return {"stem": self.stem, "blocks": [*self.layers, (r"^norm|^cls_token", LAST)]}
-
-    @property
-    def default_cfg(self) -> dict[str, Any]:
-        """`pretrained_cfg` under its older name in timm."""
-        return self.pretrained_cfg
-
-    @default_cfg.setter
-    def default_cfg(self, cfg: dict[str, Any]) -> None:
-        self.pretrained_cfg = cfg
 
 
 def check_size(x_BCHW: Tensor, size: tuple[int, int], remedy: str) -> None:
