@@ -70,6 +70,7 @@ def test_attacks_equal_those_of_the_reference_library(preset):
 
 def test_the_papers_attack_is_the_default(colours):
     """ε 1/255, 5 steps of 0.5/255 from a random start, on every image."""
+    assert PRESETS["radii"] == AttackSettings((1 / 255, 4 / 255, 8 / 255), steps=10, step_size=None, random_start=True)
     paper = PRESETS["paper"]
     assert (paper.epsilons, paper.steps, paper.step_size, paper.random_start) == ((1 / 255,), 5, 0.5 / 255, True)
     result = attack_accuracy(colours_subject(), colours)

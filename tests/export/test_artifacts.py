@@ -28,6 +28,7 @@ def test_an_artifact_describes_itself(model: Sequencer2D, artifacts: dict[str, P
     artifact = load_artifact(artifacts[format], trust=True)
     assert (artifact.kind, artifact.precision) == (format, "fp32")
     assert (artifact.num_classes, artifact.in_chans) == (len(NAMES), 3)
+    assert artifact.pretrained_cfg["num_classes"] == len(NAMES)
     assert artifact.pretrained_cfg["label_names"] == list(NAMES)
     for key in ("input_size", "mean", "std", "interpolation", "crop_pct"):
         assert artifact.pretrained_cfg[key] == model.pretrained_cfg[key]

@@ -66,3 +66,7 @@ def test_position_embedding_follows_another_grid():
     assert finer.shape == (1, 8, 16, 1)
     inner = finer[0, 3, 4:-4, 0]
     torch.testing.assert_close(inner.diff(), torch.full((7,), 1 / 14), atol=2e-2, rtol=0)
+
+
+def test_a_position_embedding_says_its_grid_and_width():
+    assert repr(PositionEmbedding(3, 5, 8)) == "PositionEmbedding(height=3, width=5, dim=8)"

@@ -42,6 +42,8 @@ def test_few_classes_and_empty_classes() -> None:
     )
     result = summarize(outcomes, ("a", "b", "c"))
     assert (result.top1, result.top5, result.per_class) == (50.0, 100.0, (100.0, None, 0.0))
+    numbers = (result.top1, result.top5, *result.per_class)
+    assert {type(number) for number in numbers} == {float, type(None)}, "plain numbers, which JSON takes"
     assert math.isnan(result.cross_entropy)
     assert result.to_dict()["cross_entropy"] is None
     with pytest.raises(DataError, match="no images"):
