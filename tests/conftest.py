@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
@@ -15,12 +16,9 @@ if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
     # On a CPU the kernels run in Triton's interpreter. It is chosen while they are imported, and any test may be the
     # first to import Triton; tests/ops alone runs them.
     os.environ["TRITON_INTERPRET"] = "1"
-    importlib.import_module("sequencer2d.ops.kernels.triton_backward")
-    importlib.import_module("sequencer2d.ops.kernels.triton_forward")
-    with contextlib.suppress(ImportError):  # Gluon, which Triton has from 3.6 on
-        importlib.import_module("sequencer2d.ops.kernels.gluon_backward")
-        importlib.import_module("sequencer2d.ops.kernels.gluon_forward")
-        importlib.import_module("sequencer2d.ops.kernels.triton_linear")
+    for path in sorted(Path(__file__).parents[1].glob("sequencer2d/ops/kernels/[a-z]*.py")):
+        with contextlib.suppress(ImportError):  # an older Triton lacks Gluon, or names that the fused products need
+            importlib.import_module(f"sequencer2d.ops.kernels.{path.stem}")
     del os.environ["TRITON_INTERPRET"]
 # The tests are small: more threads only wait for each other, and pytest-xdist starts one process a core.
 torch.set_num_threads(1)
