@@ -74,6 +74,8 @@ def pack(
     """
     if bundle.exists() and any(bundle.iterdir()):
         raise UserError(f"{bundle} is not empty; give a new folder")
+    if not runs.is_dir():
+        raise UserError(f"no folder {runs}; name the folder of the runs with --runs")
     found = names or sorted(path.name for path in runs.iterdir() if (path / CONFIG).is_file())
     for name in found:
         if not (runs / name / CONFIG).is_file():

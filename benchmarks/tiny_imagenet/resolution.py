@@ -30,7 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     command, end = command_line(SCRIPT, argv), time.monotonic() + (options.time_limit or float("inf"))
     rows = read_rows(options.result)
     done = {(row["plan"], row["model"], row["seed"]) for row in rows}
-    for plan, model, seed, run in finished_runs(options.runs, options.plans, options.seeds):
+    finished = finished_runs(options.runs, options.plans, options.seeds)
+    if not finished:
+        print(f"error: {options.runs} holds no finished run of {', '.join(options.plans)}", file=sys.stderr)
+        return 1
+    for plan, model, seed, run in finished:
         if (plan, model, seed) in done:
             continue
         if time.monotonic() >= end:

@@ -18,6 +18,13 @@ KEY = ("model", "implementation", "form", "mode", "dtype", "batch", "size", "sou
 WORKLOAD = ("mode", "dtype", "batch", "size")
 SAME_DEVICE = ("kind", "name", "threads", "cuda", "cudnn")
 
+# What every reader of a row may rely on.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("model", "library", "family", "implementation", "form", "mode", "dtype", "date"), str),
+    **dict.fromkeys(("batch", "size"), int),
+    **dict.fromkeys(("images_per_s", "peak_memory_mib"), (int, float, type(None))),
+}
+
 Row = dict[str, Any]
 Key = tuple[Any, ...]
 
@@ -99,7 +106,13 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"{path} is no readable JSON ({error}); remove it or name another file") from None
     if not isinstance(content, dict) or not {"device", "versions", "rows"} <= content.keys():
         raise ConfigError(f"{path} is no result of `sequencer2d bench`: it lacks device, versions or rows")
+    if not isinstance(content["rows"], list) or not all(_is_row(row) for row in content["rows"]):
+        raise ConfigError(f"{path} is no result of `sequencer2d bench`: its rows lack fields or hold other types")
     return content
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in _TYPES.items())
 
 
 def merge(results: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:

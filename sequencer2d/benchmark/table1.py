@@ -72,12 +72,21 @@ def _empty() -> Row:
     }
 
 
+_WANTED = "give what `sequencer2d eval MODEL --json` wrote"
+
+
 def _read_accuracy(path: str | os.PathLike[str]) -> Accuracy:
     try:
         content = read_json(path)
-        parameters = content.get("parameters")
-        return Accuracy(str(content["model"]), max(content["image_size"]), float(content["top1"]), parameters)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} is no output of `sequencer2d eval MODEL --json` ({error!r})") from None
+    except ValueError:
+        raise ConfigError(f"{path} is no readable JSON; {_WANTED}") from None
+    match content:
+        case {"model": str(model), "image_size": [int(height), int(width)], "top1": float() | int() as top1}:
+            parameters = content.get("parameters")
+            if parameters is None or isinstance(parameters, int):
+                return Accuracy(model, max(height, width), float(top1), parameters)
+    raise ConfigError(
+        f"{path} does not hold a model, a size of images, a top-1 accuracy and a count of parameters; {_WANTED}"
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.tiny_imagenet import moving
+from benchmarks.tiny_imagenet import moving, resolution
 from benchmarks.tiny_imagenet.rows import make_row
 from benchmarks.tiny_imagenet.runs import configuration
 from sequencer2d.errors import Interrupted
@@ -98,3 +98,13 @@ def test_a_damaged_bundle_is_refused_whole(stopped, tmp_path, capsys):
     assert "is missing or damaged; copy the bundle again" in capsys.readouterr().err
     assert not there.exists()
     assert json.loads(Path(bundle, moving.MANIFEST).read_text(encoding="utf-8"))["parts"]
+
+
+def test_a_folder_of_runs_that_does_not_exist_is_named(tmp_path, capsys):
+    assert moving.main(["pack", str(tmp_path / "bundle"), "--runs", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere; name the folder of the runs with --runs" in capsys.readouterr().err
+
+
+def test_a_sweep_without_finished_runs_says_so(tmp_path, capsys):
+    assert resolution.main(["--data", str(tmp_path), "--runs", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere holds no finished run" in capsys.readouterr().err

@@ -85,3 +85,28 @@ def test_a_result_without_the_batch_is_a_mistake(
     bench = ("--device", "cpu", "--models", SMALL, "--batch", "1", "--size", "8", "--seconds", "0.01", "--output", path)
     command("bench", *bench)
     assert "no rate in inference with 16 images" in mistake("analyze", "figure3", "--speed", path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "[1",
+        '{"top1": 3}',
+        '{"model": "m", "image_size": [], "top1": 3}',
+        '{"model": "m", "image_size": [8, 8], "top1": null}',
+        '{"model": "m", "image_size": [8, 8], "top1": 3, "parameters": "1"}',
+    ],
+)
+def test_a_file_that_eval_did_not_write_is_a_mistake(mistake: Callable[..., str], tmp_path: Path, content: str) -> None:
+    (tmp_path / "s.json").write_text(content, encoding="utf-8")
+    assert "give what `sequencer2d eval MODEL --json` wrote" in mistake(
+        "analyze", "figure1", "--accuracy", tmp_path / "s.json", "--output", tmp_path / "out"
+    )
+
+
+@pytest.mark.parametrize("rows", ["1", "[1]", '[{"size": "x"}]', '{"size": 8}'])
+def test_a_file_that_bench_did_not_write_is_a_mistake(mistake: Callable[..., str], tmp_path: Path, rows: str) -> None:
+    (tmp_path / "speed.json").write_text(f'{{"device": {{}}, "versions": {{}}, "rows": {rows}}}', encoding="utf-8")
+    said = mistake("analyze", "figure3", "--speed", tmp_path / "speed.json")
+    assert "its rows lack fields or hold other types" in said
