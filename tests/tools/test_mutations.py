@@ -37,6 +37,21 @@ def share(part, whole, percent=True):
     return {"value": 100 * ratio, "known": not percent}
 '''
 
+TESTS = """
+from sequencer2d.nn.a import f, g
+
+
+def test_f(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f(2) == 6
+    g()
+
+
+def test_fails(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f(2) == 7 * g()
+"""
+
 
 def changes(tmp_path: Path, source: str) -> dict[str, set[str]]:
     (tmp_path / "a.py").write_text(source, encoding="utf-8")
@@ -120,6 +135,22 @@ def test_the_mirrored_folder_and_fast_tests_come_first_within_the_budget(tmp_pat
     assert choose(found, "sequencer2d/nn/a.py", site, 2) == ["tests/nn/test_a.py::fast", "tests/cli/test_b.py::fast"]
 
 
+def test_fast_tests_of_the_folder_run_for_lines_that_others_reach(tmp_path: Path) -> None:
+    """A function with a cache runs for the first test that calls it, and a later test may be the one that notices."""
+    (tmp_path / "a.py").write_text("def f():\n    return 1\n", encoding="utf-8")
+    (site,) = find_sites(tmp_path / "a.py")
+    seconds = {
+        "tests/nn/test_a.py::first": 1.0, "tests/nn/test_b.py::fast": 0.1, "tests/nn/test_b.py::slow": 0.5,
+        "tests/cli/test_b.py::fast": 0.1, "tests/test_top.py::fast": 0.1,
+    }  # fmt: skip
+    key = reach.line_key("sequencer2d/nn/a.py", "f", "return 1")
+    found = reach.Reach(seconds, {key: ["tests/nn/test_a.py::first"]})
+    names = list(seconds)
+    assert trial.choose_tests(found, "sequencer2d/nn/a.py", site, 20) == names[:2]
+    assert trial.choose_tests(found, "sequencer2d/nn/deep/a.py", site, 20) == names[1:2]
+    assert trial.choose_tests(found, "sequencer2d/a.py", site, 20) == names[4:]
+
+
 def test_the_seed_alone_decides_what_is_drawn() -> None:
     first = draw(["export", "nn"], 5, 1)
     assert [folder for folder, _, _ in first] == ["export"] * 5 + ["nn"] * 5
@@ -152,21 +183,25 @@ def test_the_share_leaves_equivalent_changes_out(tmp_path: Path) -> None:
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
-    """A checkout with one function, a test that checks one of its two numbers, and the map of that test."""
+    """A checkout with one function, a test that checks one of its two numbers, and the map of that test.
+
+    Of two more tests on the map one fails without any change, and one is gone.
+    """
     root = tmp_path / "toy"
+    tests = [f"tests/nn/test_a.py::test_{name}" for name in ("f", "fails", "gone")]
     texts = {
         "pyproject.toml": '[tool.pytest.ini_options]\npythonpath = ["."]\n',
         "sequencer2d/__init__.py": "",
         "sequencer2d/nn/__init__.py": "",
         "sequencer2d/nn/a.py": "def f(x):\n    return 3 * x\n\n\ndef g():\n    return 5\n",
-        "tests/nn/test_a.py": "from sequencer2d.nn.a import f, g\n\n\ndef test_f():\n    assert f(2) == 6\n    g()\n",
+        "tests/nn/test_a.py": TESTS,
     }
     for name, text in texts.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     keys = [reach.line_key("sequencer2d/nn/a.py", *names) for names in (("f", "return 3 * x"), ("g", "return 5"))]
-    data = {"tests": ["tests/nn/test_a.py::test_f"], "seconds": {"0": 0.1}, "lines": {key: [0] for key in keys}}
+    data = {"tests": tests, "seconds": dict.fromkeys("012", 0.1), "lines": {key: [0, 1, 2] for key in keys}}
     (root / ".mutations").mkdir()
     (root / ".mutations" / "map.json").write_text(json.dumps(data), encoding="utf-8")
     return root
@@ -183,5 +218,7 @@ def test_a_run_notices_what_the_tests_check_and_leaves_the_checkout_alone(toy: P
     rows = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["rows"]
     assert {row["text"]: row["outcome"] for row in rows} == {"return 3 * x": NOTICED, "return 5": SURVIVED}
     assert "nn              1 of    2  50 %" in result.stdout
+    assert "test_fails fails without any change" in result.stderr
+    assert "test_gone is gone" in result.stderr
     assert (toy / "sequencer2d" / "nn" / "a.py").read_bytes() == before
     assert not list(tmp_path.glob("sequencer2d-mutations-*"))

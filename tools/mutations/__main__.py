@@ -98,8 +98,7 @@ def try_all(drawn: list[Drawn], known: set[tuple[str, ...]], budget: float, dead
     trial.load_libraries()
     measured, copy, results = reach.load(), Copy(), []
     try:
-        chosen = (trial.choose_tests(measured, name, site, budget) for _, name, site in drawn)
-        trial.drop_failing(copy, sorted({test for tests in chosen for test in tests}), measured)
+        trial.drop_missing(copy, measured)
         for folder, name, site in drawn:
             if time.monotonic() > deadline:
                 print("mutations: out of time", file=sys.stderr)

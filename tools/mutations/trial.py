@@ -21,8 +21,10 @@ NOTICED, SURVIVED, UNREACHED, EQUIVALENT = "noticed", "survived", "unreached", "
 FAILED, MISUSED = (1, 2, 3), 4
 """pytest's exit codes: failed tests, an interruption (such as an import that fails) and an internal error; and a wrong
 call, which is a test that does not exist or a conftest.py that fails."""
-PASSED = "passed.txt"
-"""The file in the copy that names the tests that pass without any change."""
+REPORT = "tests.txt"
+"""The file in the copy in which a child names the tests that it found, or the test that failed."""
+FAST = 0.3
+"""Seconds that a fast test takes at most."""
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "PIL.Image", "pytest", "matplotlib.pyplot", "rich")
 
 
@@ -55,72 +57,84 @@ def load_libraries() -> None:
 
 
 def choose_tests(reach: Reach, path: str, site: Site, budget: float) -> list[str]:
-    """The tests to run for a change: those of the mirrored folder first, fast ones first, `budget` seconds in all."""
-    mirrored = "tests/" + str(Path(path).relative_to("sequencer2d").parent)
+    """The tests to run for a change, `budget` seconds in all, fast ones first.
 
-    def order(test: str) -> tuple[bool, float]:
-        return not test.startswith(mirrored), reach.seconds[test]
+    The tests that reach the line and mirror its folder come first, then all fast tests of that folder, then those that
+    reach the line from elsewhere. Fast tests are added because a function with a cache runs for the first test that
+    calls it and for no other.
+    """
+    folder = Path(path).relative_to("sequencer2d").parts[:-1]
+    mirrored = f"tests/{folder[0]}/" if folder else "tests/test_"
+    reaching = set(reach.tests(path, site.function, site.text))
+    fast = {test for test, seconds in reach.seconds.items() if test.startswith(mirrored) and seconds <= FAST}
+
+    def order(test: str) -> tuple[int, float, str]:
+        rank = 0 if test in reaching and test.startswith(mirrored) else 1 if test in fast else 2
+        return rank, reach.seconds[test], test
 
     chosen, total = [], 0.0
-    for test in sorted(reach.tests(path, site.function, site.text), key=order):
+    for test in sorted(reaching | fast, key=order):
         if total + reach.seconds[test] <= budget or not chosen:
             chosen.append(test)
             total += reach.seconds[test]
     return chosen
 
 
-def drop_failing(copy: Copy, tests: list[str], reach: Reach) -> None:
-    """Forget tests that fail, or are gone, without any change: what they say about a change would mean nothing."""
-    there = [test for test in tests if _is_defined(copy.folder, test)]
-    report = copy.folder / PASSED
-    if there:
-        run_tests(copy.folder, there, limit=60 + 5 * sum(reach.seconds[test] for test in there), stop_early=False)
-    passed = set(report.read_text(encoding="utf-8").splitlines()) if report.exists() else set()
-    for test in set(tests) - passed:
-        print(f"mutations: left out, as it fails or is gone without any change: {test}", file=sys.stderr)
+def drop_missing(copy: Copy, reach: Reach) -> None:
+    """Forget tests that are gone since they were measured: pytest refuses to run with a name that it does not know."""
+    files = sorted({test.partition("::")[0] for test in reach.seconds})
+    there = [file for file in files if (copy.folder / file).is_file()]
+    _, found = run_tests(copy.folder, there, limit=300, collect=True)
+    forget(reach, set(reach.seconds) - set(found), "is gone since the map was measured")
+
+
+def forget(reach: Reach, tests: set[str], reason: str) -> None:
+    """Take tests off the map."""
+    for test in sorted(tests):
+        print(f"mutations: left out: {test} {reason}", file=sys.stderr)
         del reach.seconds[test]
-    reach.lines = {key: [test for test in names if test in reach.seconds] for key, names in reach.lines.items()}
-
-
-def _is_defined(folder: Path, test: str) -> bool:
-    """Whether a test's file still holds a function of its name."""
-    file, _, name = test.partition("::")
-    function = name.split("::")[-1].split("[")[0]
-    return (folder / file).is_file() and f"def {function}(" in (folder / file).read_text(encoding="utf-8")
-
-
-class _Passed:
-    """Writes the tests that passed."""
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.when == "call" and report.outcome == "passed":
-            with Path(PASSED).open("a", encoding="utf-8") as file:
-                file.write(report.nodeid + "\n")
+    if tests:
+        reach.lines = {key: [test for test in names if test in reach.seconds] for key, names in reach.lines.items()}
 
 
 def attempt(copy: Copy, path: str, site: Site, reach: Reach, budget: float) -> Trial:
-    """Make one change in the copy, run its tests, and undo it."""
-    tests = choose_tests(reach, path, site, budget)
-    if not tests:
-        return Trial(path, site, UNREACHED)
-    source, limit = (copy.folder / path).read_bytes(), 60 + 5 * sum(reach.seconds[test] for test in tests)
-    copy.write(path, site.apply(source))
-    started = time.monotonic()
-    try:
-        code = run_tests(copy.folder, tests, limit)
-    finally:
-        copy.write(path, source)
-    outcome = NOTICED if code in (*FAILED, MISUSED) else SURVIVED
-    return Trial(path, site, outcome, len(tests), time.monotonic() - started)
+    """Make one change in the copy, run its tests, and undo it.
+
+    A test that also fails without the change says nothing about it. It is taken off the map and the change tried again.
+    """
+    source, started = (copy.folder / path).read_bytes(), time.monotonic()
+    while tests := choose_tests(reach, path, site, budget):
+        copy.write(path, site.apply(source))
+        try:
+            code, failed = run_tests(copy.folder, tests, 60 + 5 * sum(reach.seconds[test] for test in tests))
+        finally:
+            copy.write(path, source)
+        unsound = {test for test in failed if run_tests(copy.folder, [test], 60 + 5 * reach.seconds[test])[0]}
+        if not unsound:
+            outcome = NOTICED if code in (*FAILED, MISUSED) else SURVIVED
+            return Trial(path, site, outcome, len(tests), time.monotonic() - started)
+        forget(reach, unsound, "fails without any change")
+    return Trial(path, site, UNREACHED)
 
 
-def run_tests(folder: Path, tests: list[str], limit: float, *, stop_early: bool = True) -> int:
-    """Run tests in a forked process, by default until one fails; pytest's exit code, or 2 after `limit` seconds."""
+def run_tests(folder: Path, tests: list[str], limit: float, *, collect: bool = False) -> tuple[int, list[str]]:
+    """Run tests in a forked process until one fails, or find them alone with `collect`.
+
+    Returns:
+        pytest's exit code, or 2 after `limit` seconds; and the test that failed, if one did, or the tests found.
+    """
+    report = folder / REPORT
+    report.unlink(missing_ok=True)
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        os._exit(_run_in_child(folder, tests, stop_early))
-    deadline = time.monotonic() + limit
+        os._exit(_run_in_child(folder, tests, report, collect))
+    code = _wait(child, time.monotonic() + limit)
+    return code, report.read_text(encoding="utf-8").splitlines() if report.exists() else []
+
+
+def _wait(child: int, deadline: float) -> int:
+    """The exit code of a child, which is killed at the deadline with all that it started."""
     while time.monotonic() < deadline:
         finished, status = os.waitpid(child, os.WNOHANG)
         if finished:
@@ -131,7 +145,22 @@ def run_tests(folder: Path, tests: list[str], limit: float, *, stop_early: bool 
     return 2
 
 
-def _run_in_child(folder: Path, tests: list[str], stop_early: bool) -> int:
+class _Reporter:
+    """Writes the names of tests to a file, whose path is absolute: a test may change the current folder."""
+
+    def __init__(self, path: Path, collect: bool) -> None:
+        self.path, self.collect = path, collect
+
+    def pytest_collection_finish(self, session: Any) -> None:
+        if self.collect:
+            self.path.write_text("\n".join(item.nodeid for item in session.items), encoding="utf-8")
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.outcome == "failed":
+            self.path.write_text(report.nodeid, encoding="utf-8")
+
+
+def _run_in_child(folder: Path, tests: list[str], report: Path, collect: bool) -> int:
     """What the forked process does: pytest, silently, in the copy; returns its exit code."""
     os.setpgid(0, 0)
     os.chdir(folder)
@@ -147,7 +176,7 @@ def _run_in_child(folder: Path, tests: list[str], stop_early: bool) -> int:
     try:
         # Plugins that the parent has loaded cannot be rewritten any more; warnings are errors.
         already_loaded = "ignore::pytest.PytestAssertRewriteWarning"
-        options = ["-q", "-p", "no:cacheprovider", "-W", already_loaded, *(["-x"] if stop_early else [])]
-        return int(pytest.main([*options, *tests], plugins=[] if stop_early else [_Passed()]))
+        options = ["-q", "-x", "-p", "no:cacheprovider", "-W", already_loaded, *(["--collect-only"] if collect else [])]
+        return int(pytest.main([*options, *tests], plugins=[_Reporter(report, collect)]))
     except BaseException:
         return 3
