@@ -112,6 +112,17 @@ def positive(text: str) -> int:
     return value
 
 
+def share(text: str) -> float:
+    """An argument that is a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
 def writable_path(text: str) -> Path:
     """An argument that is a path to write to; `~` is the home folder, and an empty path is a mistake."""
     if not text.strip():

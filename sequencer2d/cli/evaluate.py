@@ -20,6 +20,7 @@ from sequencer2d.cli.common import (
     remark,
     resolve_device,
 )
+from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
 from sequencer2d.errors import ConfigError, RunError
 from sequencer2d.precisions import autocast_dtype
 from sequencer2d.terminal import printable
@@ -46,12 +47,15 @@ examples:
 Any field of the data configuration is set by its path, for example data.crop_pct=1.0 data.workers=4."""
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: TaskVerb = EVERY_TASK) -> None:
     parser = verbs.add_parser(
         "eval",
-        help="measure a model on a data set",
-        description="Top-1 and top-5 accuracy (%), cross entropy (nats), calibration error (%), accuracy per class.",
-        epilog=EPILOG,
+        **row.describe(
+            "eval",
+            "measure a model on a data set",
+            "Top-1 and top-5 accuracy (%), cross entropy (nats), calibration error (%), accuracy per class.",
+            EPILOG,
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_checkpoint(parser, peers=True)
@@ -66,10 +70,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--split", metavar="NAME", help="split to evaluate on (default: val, or the run's own)")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images per step over all processes")
     parser.add_argument("--image-size", type=positive, metavar="PIXELS", help="side of the square input")
-    parser.add_argument("--per-class", action="store_true", help="print the accuracy of every class as well")
+    parser.add_argument("--per-class", action="store_true", help="print the number of every class as well")
     add_device(parser, precision_of_run=True)
     add_json(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, row=row)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     device = resolve_device(arguments.device)
     subject = load_subject(arguments.checkpoint, variant=arguments.model, download=arguments.download)
+    arguments.row.check(subject.task.name, arguments.checkpoint)
     config = data_config(arguments, subject.input_fields)
     model: Any = subject.adapted(config.image_size).model
     precision, arithmetic = choose_precision(arguments, device)

@@ -14,6 +14,7 @@ from typing import NoReturn
 from sequencer2d import __version__, terminal
 from sequencer2d.cli import analyze, bench, demo, evaluate, export, models, predict, train
 from sequencer2d.cli.common import FIELD
+from sequencer2d.cli.verbs import TASK_VERBS, add_task_verb
 from sequencer2d.environment import is_first_process
 from sequencer2d.errors import ConfigError, Interrupted, NumericalError, UserError
 
@@ -93,6 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in VERBS:
         verb.add_parser(verbs)
+    for row in TASK_VERBS:
+        add_task_verb(verbs, row, (train.add_parser, evaluate.add_parser, predict.add_parser))
     return parser
 
 

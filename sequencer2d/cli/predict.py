@@ -21,14 +21,17 @@ from sequencer2d.cli.common import (
     progress_bar,
     remark,
     resolve_device,
+    share,
     writable_path,
 )
+from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
 from sequencer2d.errors import ConfigError, DeviceError, InputError
 from sequencer2d.precisions import autocast_dtype
 from sequencer2d.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     import torch
 
@@ -46,17 +49,31 @@ examples:
 An image that cannot be read is reported and does not stop the others."""
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: TaskVerb = EVERY_TASK) -> None:
     parser = verbs.add_parser(
         "predict",
-        help="name what images show",
-        description="Print the most probable classes of images, with probabilities, as a table or as JSON.",
-        epilog=EPILOG,
+        **row.describe(
+            "predict",
+            "name what images show",
+            "Print the most probable classes of images, with probabilities, as a table or as JSON.",
+            EPILOG,
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_checkpoint(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
-    parser.add_argument("--top", type=positive, default=5, metavar="N", help="classes per image (default: 5)")
+    parser.add_argument(
+        "--top",
+        type=positive,
+        metavar="N",
+        help="classes or objects per image, at most (default: the task's; 5 for classification)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=share,
+        metavar="SHARE",
+        help="least probability, share of the image or score, 0 to 1 (default: the task's; 0 for classification)",
+    )
     parser.add_argument(
         "--image-size",
         type=positive,
@@ -69,19 +86,22 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--pictures", type=writable_path, metavar="FOLDER", help="draw what was found in each image, as PNG files there"
     )
+    for output in row.outputs:
+        parser.add_argument(f"--{output.writer}", type=writable_path, metavar=output.metavar, help=output.help)
     add_decoding(parser)
     add_device(parser)
     add_trust(parser)
     add_json(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, row=row)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.data.finding import find_images
-    from sequencer2d.evaluation.predict import class_names_of, picture_of, predict
+    from sequencer2d.evaluation.predict import picture_of, predict
 
     paths = find_images(arguments.images)
     subject, device = _load(arguments)
+    arguments.row.check(subject.task.name, arguments.checkpoint)
     chosen = decoding_fields(arguments) | ({"image_size": arguments.image_size} if arguments.image_size else {})
     config = dataclasses.replace(subject.data, **chosen)
     predictions = predict(
@@ -89,19 +109,24 @@ def run(arguments: argparse.Namespace) -> int:
         paths,
         config,
         subject.task,
-        class_names=class_names_of(subject.model),
+        class_names=class_names(subject),
         device=device,
         amp_dtype=autocast_dtype(arguments.precision),
         top_k=arguments.top,
+        threshold=arguments.threshold,
         batch_size=arguments.batch_size,
     )
     done = []
-    writing = _writing(arguments.pictures) if arguments.pictures else contextlib.nullcontext()
-    with progress_bar("images") as bar, writing:
+    with progress_bar("images") as bar, contextlib.ExitStack() as writing:
+        if arguments.pictures:
+            writing.enter_context(_writing(arguments.pictures))
+        writers = _writers(arguments, subject, writing)
         for number, prediction in enumerate(bar.track(predictions, total=len(paths), description="predict")):
             if arguments.pictures and prediction.found is not None:
                 name = f"{number:0{len(str(len(paths)))}d}-{Path(prediction.path).stem}.png"
                 picture_of(prediction, config).save(arguments.pictures / name)
+            for write in writers if prediction.found is not None else ():
+                write(prediction.path, prediction.found)
             done.append(prediction)
     if arguments.json:
         terminal.write_json([prediction.to_dict() for prediction in done])
@@ -118,6 +143,24 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}; give another folder") from error
+
+
+def _writers(
+    arguments: argparse.Namespace, subject: Subject, opened: contextlib.ExitStack
+) -> list[Callable[[str, Any], None]]:
+    """What writes the files that the task's own flags ask for; `opened` closes them."""
+    asked = [(output.writer, getattr(arguments, output.writer)) for output in arguments.row.outputs]
+    names = class_names(subject)
+    return [
+        opened.enter_context(subject.task.writers[writer](path, names)) for writer, path in asked if path is not None
+    ]
+
+
+def class_names(subject: Subject) -> tuple[str, ...]:
+    """The names of the model's outputs."""
+    from sequencer2d.evaluation.predict import class_names_of
+
+    return class_names_of(subject.model)
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Subject, torch.device]:

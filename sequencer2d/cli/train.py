@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
 from sequencer2d.cli.common import FIELD, console, field_values, remark
+from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
 from sequencer2d.environment import launch
 from sequencer2d.errors import ConfigError
 
@@ -33,12 +34,15 @@ OWN_FOLDER = "\0"
 """What `--resume` alone stands for: no path can be this, and an empty one is a mistake."""
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: TaskVerb = EVERY_TASK) -> None:
     parser = verbs.add_parser(
         "train",
-        help="train a model by a recipe",
-        description="Train a model by a recipe. The run's folder gets checkpoints, logs, curves and a summary.",
-        epilog=EPILOG,
+        **row.describe(
+            "train",
+            "train a model by a recipe",
+            "Train a model by a recipe. The run's folder gets checkpoints, logs, curves and a summary.",
+            EPILOG,
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="name of a recipe; see --list")
@@ -59,17 +63,18 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         dest="list_fields",
         help="list the fields: default, range and unit, purpose",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, row=row)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
-        return _list_recipes(arguments.json)
+        return _list_recipes(arguments.json, arguments.row)
     if arguments.list_fields:
         return _list_fields(arguments.json)
     from sequencer2d.training.config import validate
 
     config = resolve(arguments.recipe, arguments.fields, arguments.resume)
+    arguments.row.check(config.task, arguments.recipe or "the run")
     validate(config, launch().world_size)
     if arguments.dry_run:
         from sequencer2d.training.assemble import check_parts
@@ -157,10 +162,11 @@ def _list_fields(as_json: bool) -> int:
     return 0
 
 
-def _list_recipes(as_json: bool) -> int:
+def _list_recipes(as_json: bool, row: TaskVerb) -> int:
     from sequencer2d import recipes
 
-    rows = {name: recipes.summary(name) for name in recipes.names()}
+    wanted = [name for name in recipes.names() if row.task in (None, recipes.get(name).task)]
+    rows = {name: recipes.summary(name) for name in wanted}
     if as_json:
         terminal.write_json(rows)
         return 0

@@ -43,8 +43,8 @@ def build_described(checkpoint: Checkpoint, task: Task) -> nn.Module:
     """
     path, meta = str(checkpoint.path), checkpoint.meta
     check_description(meta, path, required=DESCRIBED)
-    build = functools.partial(task.build, _creator(meta, path), meta["num_classes"])
     try:
+        build = functools.partial(task.builder(str(meta.get("decoder", ""))), _creator(meta, path), meta["num_classes"])
         # Without memory first: only a model that the tensors fit is built.
         with torch.device("meta"):
             outline = build()

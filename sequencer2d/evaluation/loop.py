@@ -61,7 +61,8 @@ def evaluate(
 
     with eval_mode(model), torch.inference_mode(), _progress(progress, len(loader)) as advance:
         for images, targets in loader:
-            meter.add(task.infer(forward, loader.normalize(images, device=device)), map_tensors(to_device, targets))
+            targets = map_tensors(to_device, targets)
+            meter.add(task.infer(forward, loader.normalize(images, device=device), targets), targets)
             advance()
     gathered = _gather((meter.state(), sorted(loader.broken)))
     broken = {name for _, names in gathered for name in names}

@@ -40,7 +40,8 @@ def predict(
     class_names: Sequence[str],
     device: torch.device | str = "cpu",
     amp_dtype: torch.dtype | None = None,
-    top_k: int = 5,
+    top_k: int | None = None,
+    threshold: float | None = None,
     batch_size: int = 32,
 ) -> Iterator[Prediction]:
     """Predict image files, in their order; one that cannot be read gives its error and does not stop the others.
@@ -53,7 +54,8 @@ def predict(
         class_names: name of each output of the model.
         device: where the model runs.
         amp_dtype: autocast to this dtype; none: the model's own.
-        top_k: classes or objects per image, at most.
+        top_k: classes or objects per image, at most; none: the task's own number.
+        threshold: least probability, share or score of what is found, 0 to 1; none: the task's own.
         batch_size: images in one forward pass, at most; images of different sizes take different passes.
 
     Raises:
@@ -62,6 +64,8 @@ def predict(
     device = torch.device(device)
     model = model.to(device).eval()
     transform = task.samples.eval_transform(config)
+    most = task.top_k if top_k is None else top_k
+    least = task.threshold if threshold is None else threshold
 
     def forward(*arguments: Any) -> Any:
         with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
@@ -70,8 +74,9 @@ def predict(
     @torch.inference_mode()
     def find(images: Sequence[Readable]) -> list[Any]:
         pixels = torch.from_numpy(np.stack([image.pixels for image in images])).permute(0, 3, 1, 2)
-        outputs = task.infer(forward, normalize(pixels, config.mean, config.std, device=device))
-        return task.decode(outputs, [image.size for image in images], class_names, top_k)
+        outputs = task.infer(forward, normalize(pixels, config.mean, config.std, device=device), None)
+        found = task.decode(outputs, [image.size for image in images], class_names, most)
+        return [finding.above(least) for finding in found] if least else found
 
     def read(path: str) -> Readable | str:
         try:

@@ -39,6 +39,10 @@ class Guesses:
         """Name and probability of each class."""
         return [(guess.name, f"{guess.probability:7.2%}") for guess in self.guesses]
 
+    def above(self, threshold: float) -> "Guesses":
+        """The classes of at least this probability."""
+        return Guesses(tuple(guess for guess in self.guesses if guess.probability >= threshold))
+
     def draw(self, image: Image.Image) -> Image.Image:
         """The image with a line for each class below it."""
         return with_caption(image, [f"{guess.probability:.1%}  {guess.name}" for guess in self.guesses])

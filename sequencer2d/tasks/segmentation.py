@@ -2,7 +2,7 @@
 
 import colorsys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,19 @@ class Segments:
     """Name of every class."""
     most: int
     """Classes in a table or a legend, at most."""
+    least: float = 0.0
+    """Share of the image that a class in a table or a legend has, at least."""
 
     def shares(self) -> list[tuple[int, float]]:
         """(class, share of the image) of the classes that were found, the largest first."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.names))
         order = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
-        return [(k, int(counts[k]) / self.labels.size) for k in order[: self.most]]
+        shares = [(k, int(counts[k]) / self.labels.size) for k in order[: self.most]]
+        return [(k, share) for k, share in shares if share >= self.least]
+
+    def above(self, threshold: float) -> "Segments":
+        """The same, with the classes of at least this share of the image in its table and legend."""
+        return replace(self, least=threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the share of each class, without the pixels."""

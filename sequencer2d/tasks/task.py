@@ -5,8 +5,10 @@ others call. CONTRIBUTING.md shows how to add one.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sequencer2d.data.samples import Samples
+from sequencer2d.errors import ConfigError, did_you_mean
 
 Forward = Callable[..., Any]
 """The model as it is called: distributed, and under autocast if the run is in 16 bits."""
@@ -120,8 +123,18 @@ class Finding(Protocol):
         """A picture of it: the RGB image, upright and in its own size, with what was found drawn over or below it."""
         ...
 
+    def above(self, threshold: float) -> "Finding":
+        """The part of it whose probability, share of the image or score is at least `threshold`, 0 to 1."""
+        ...
 
-def call(forward: Forward, images: Tensor) -> Any:
+
+Writer = Callable[[Path, Sequence[str]], AbstractContextManager[Callable[[str, Any], None]]]
+"""(file or folder, class names) → a block with a function to call with the path and the `Finding` of each image."""
+Build = Callable[[Callable[..., nn.Module], int], nn.Module]
+"""(create, outputs) → the model; see `Task.build`."""
+
+
+def call(forward: Forward, images: Tensor, targets: Any) -> Any:
     """The model's outputs for whole images, in one forward pass."""
     return forward(images)
 
@@ -149,7 +162,13 @@ class Task:
         decode: (outputs, sizes, class names, top k) → a `Finding` for each image. The sizes are (height, width) of the
             files' images, to which masks and boxes are scaled; top k is the number of classes or objects, at most.
         columns: of a table of findings, after the image's name.
-        infer: (forward, images) → outputs, in evaluation and prediction; sliding windows for instance.
+        infer: (forward, images, targets) → outputs, in evaluation and prediction; sliding windows for instance. The
+            targets of an evaluation may say how large each image of a batch is; in prediction, whose images of a batch
+            are of one size, they are None.
+        decoders: other models than `build`'s, by the name that `model.decoder` gives.
+        top_k: classes or objects that a prediction shows of an image, where the user names no number.
+        threshold: least probability, share or score of what is shown, where the user names none.
+        writers: files of predictions, by the name of a flag of the task's verb (`cli.verbs.Output`).
     """
 
     name: str
@@ -160,8 +179,21 @@ class Task:
     metrics: tuple[Metric, ...]
     decode: Callable[[Any, Sequence[tuple[int, int]], Sequence[str], int], list[Any]]
     columns: tuple[str, ...]
-    build: Callable[[Callable[..., nn.Module], int], nn.Module] = classifier
-    infer: Callable[[Forward, Tensor], Any] = call
+    build: Build = classifier
+    infer: Callable[[Forward, Tensor, Any], Any] = call
+    decoders: Mapping[str, Build] = field(default_factory=dict)
+    top_k: int = 5
+    threshold: float = 0.0
+    writers: Mapping[str, Writer] = field(default_factory=dict)
+
+    def builder(self, decoder: str) -> Build:
+        """What builds the model with the decoder of a name; "" is the task's own. Raises `ConfigError`."""
+        if not decoder:
+            return self.build
+        if decoder not in self.decoders:
+            known = did_you_mean(decoder, self.decoders) if self.decoders else "leave it empty"
+            raise ConfigError(f"model.decoder={decoder[:50]!r} is none of task={self.name}; {known}")
+        return self.decoders[decoder]
 
     @property
     def decides(self) -> Metric:

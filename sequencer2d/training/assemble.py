@@ -110,7 +110,7 @@ def build_model(config: TrainConfig, device: torch.device, *, first_weights: boo
         drop_path_rate=spec.drop_path_rate,
         **_model_options(config),
     )
-    return tasks.get(config.task).build(create, spec.num_classes).to(device)
+    return tasks.get(config.task).builder(spec.decoder)(create, spec.num_classes).to(device)
 
 
 def _model_options(config: TrainConfig) -> dict[str, Any]:
@@ -164,6 +164,8 @@ def checkpoint_meta(config: TrainConfig, model: nn.Module, class_names: tuple[st
         }
     if config.task != tasks.CLASSIFICATION.name:
         said["task"] = config.task
+    if spec.decoder:
+        said["decoder"] = spec.decoder
     return said | {"input": data.input_spec.to_description()["input"]}
 
 

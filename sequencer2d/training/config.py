@@ -37,6 +37,8 @@ class ModelSpec(Checked):
     """Start from the published weights of this model."""
     checkpoint: Annotated[str | None, Text(empty=False, path=True)] = None
     """Start from these weights: file, run folder or hub id. A different number of classes starts a new head."""
+    decoder: str = ""
+    """What a dense task puts on the model, such as fcos for detection; empty: the task's first choice."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Fields of the model's own configuration, e.g. {"patch_sizes": (1, 2, 1, 1)}."""
 

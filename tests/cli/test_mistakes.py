@@ -163,3 +163,8 @@ def test_an_output_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HOME", str(tmp_path))
     assert parse(["demo", "--output=~/a"]).output == tmp_path / "a"
     assert parse(["analyze", "report", "m.pt", "--data", "digits", "--output=~/r.html"]).output == tmp_path / "r.html"
+
+
+def test_a_verb_of_one_task_refuses_the_others(mistake: Mistake, here: Path, tiny: Path, images: Path) -> None:
+    assert "digits is for task=classification, not for segment" in mistake("segment", "train", "digits")
+    assert "is for task=classification" in mistake("segment", "predict", str(tiny), str(images))

@@ -12,8 +12,8 @@ from sequencer2d.cli.main import build_parser
 
 NUMBERS = {
     "models --size": 224,
-    "predict --top": 5,
     "predict --batch-size": 32,
+    "segment predict --batch-size": 32,
     "analyze memory --limit": 50,
     "analyze cka --limit": 500,
     "analyze cka --batch-size": 32,
@@ -32,6 +32,8 @@ NUMBERS = {
 REQUIRED = {
     "eval": ["checkpoint"],
     "predict": ["checkpoint", "images"],
+    "segment eval": ["checkpoint"],
+    "segment predict": ["checkpoint", "images"],
     "export": ["checkpoint", "--format"],
     "analyze erf": ["--images"],
     "analyze hidden-states": ["model", "--image"],
@@ -61,7 +63,7 @@ def parsers(
     yield verb, parser, text
 
 
-VERBS = [entry for entry in parsers(build_parser()) if entry[0] not in ("", "analyze")]
+VERBS = [entry for entry in parsers(build_parser()) if entry[0] not in ("", "analyze", "segment")]
 
 
 def options() -> Iterator[tuple[str, argparse.Action]]:

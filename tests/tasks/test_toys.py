@@ -105,7 +105,7 @@ def test_parts_of_a_toys_data_make_the_result_of_the_whole(task: Task) -> None:
         meter = task.meter(loader.class_names, None)
         with torch.inference_mode():
             for images, targets in loader:
-                meter.add(task.infer(model, loader.normalize(images)), targets)
+                meter.add(task.infer(model, loader.normalize(images), targets), targets)
         states.append(meter.state())
     assert task.meter(loader.class_names, None).result(states, 0) == whole
 

@@ -135,7 +135,7 @@ def model_loss(forward: Forward, images: Tensor, targets: Any, label_smoothing: 
     return torch.stack(list(forward(images, targets).values())).sum()
 
 
-def mirrored_too(forward: Forward, images: Tensor) -> Tensor:
+def mirrored_too(forward: Forward, images: Tensor, _: Any) -> Tensor:
     return (forward(images).float() + forward(images.flip(-1)).float().flip(-1)) / 2
 
 

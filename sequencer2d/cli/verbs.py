@@ -1,0 +1,96 @@
+"""Verbs that train, evaluate and predict: `sequencer2d train` for any task, `sequencer2d segment train` for one.
+
+A task's verb is a row of `TASK_VERBS`. It holds words for its help and what its `predict` writes beside a table; the
+code is that of `train`, `eval` and `predict`, and what a task does stands in its row in `sequencer2d.tasks`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sequencer2d.errors import ConfigError
+
+AddParser = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A flag of a task's `predict` that writes what was found, by the writer of the same name in `Task.writers`."""
+
+    writer: str
+    """`coco` is the flag `--coco`."""
+    metavar: str
+    """FILE or FOLDER."""
+    help: str
+
+
+@dataclass(frozen=True)
+class TaskVerb:
+    """One row: the words of a task on the command line."""
+
+    name: str = ""
+    """The verb; empty for `train`, `eval` and `predict` themselves, which take every task."""
+    task: str | None = None
+    """Its row in `tasks.TASKS`; none: every task."""
+    summary: str = ""
+    """Help beside the verb."""
+    helps: Mapping[str, str] = field(default_factory=dict)
+    """Help beside each of its verbs; `train`, `eval` and `predict` have their own where none is given."""
+    examples: Mapping[str, str] = field(default_factory=dict)
+    """Examples below the help of each of its verbs, without the indent."""
+    outputs: tuple[Output, ...] = ()
+
+    def describe(self, verb: str, summary: str, description: str, epilog: str) -> dict[str, Any]:
+        """Arguments of a parser: the row's words for `verb`, or those that are given where the row has none."""
+        if not self.name:
+            return {"help": summary, "description": description, "epilog": epilog}
+        summary = self.helps.get(verb, summary)
+        text = summary[:1].upper() + summary[1:] + "."
+        lines = "\n".join(f"  sequencer2d {self.name} {line}" for line in self.examples[verb].splitlines())
+        notes = epilog.partition("\n\n")[2]  # what stands below the examples holds for every task
+        return {
+            "help": summary,
+            "description": text,
+            "epilog": f"examples:\n{lines}" + (f"\n\n{notes}" if notes else ""),
+        }
+
+    def check(self, task: str, what: str) -> None:
+        """Raise `ConfigError` unless `what`, a run or a recipe, is of the verb's task."""
+        if self.task not in (None, task):
+            other = next((row.name for row in TASK_VERBS if row.task == task), "")
+            instead = f"sequencer2d {other} " if other else "sequencer2d "
+            raise ConfigError(
+                f"{what} is for task={task}, not for {self.name}, which has task={self.task}; "
+                f"use {instead}train, eval or predict"
+            )
+
+
+EVERY_TASK = TaskVerb()
+TASK_VERBS: tuple[TaskVerb, ...] = (
+    TaskVerb(
+        name="segment",
+        task="segmentation",
+        summary="train, evaluate and use models that name the class of every pixel",
+        helps={
+            "train": "train a segmentation model by a recipe",
+            "eval": "measure mIoU and pixel accuracy on a data set",
+            "predict": "color the classes in photos",
+        },
+        examples={
+            "train": "train --list\ntrain camvid data.root=/data/camvid",
+            "eval": "eval runs/camvid --per-class",
+            "predict": "predict runs/camvid photo.jpg --pictures drawn/",
+        },
+    ),
+)
+
+
+def add_task_verb(verbs: argparse._SubParsersAction[Any], row: TaskVerb, parts: tuple[AddParser, ...]) -> None:
+    """Add a task's verb with its own `train`, `eval` and `predict`, which `parts` add."""
+    parser = verbs.add_parser(row.name, help=row.summary, description=row.summary[:1].upper() + row.summary[1:] + ".")
+    below = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for part in parts:
+        part(below, row)
