@@ -85,6 +85,22 @@ TASK_VERBS: tuple[TaskVerb, ...] = (
             "predict": "predict runs/camvid photo.jpg --pictures drawn/",
         },
     ),
+    TaskVerb(
+        name="detect",
+        task="detection",
+        summary="train, evaluate and use models that find objects",
+        helps={
+            "train": "train a detector by a recipe",
+            "eval": "measure COCO's average precision on a data set",
+            "predict": "draw boxes around the objects in photos",
+        },
+        examples={
+            "train": "train --list\ntrain bccd data.root=/data/bccd\ntrain coco_retinanet_s data.root=/data/coco",
+            "eval": "eval runs/bccd --split test --per-class",
+            "predict": "predict runs/bccd photo.jpg --pictures drawn/\npredict runs/bccd photos/ --coco boxes.json",
+        },
+        outputs=(Output("coco", "FILE", "write the boxes as a data set in COCO's format, with scores"),),
+    ),
 )
 
 

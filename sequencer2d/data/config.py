@@ -34,7 +34,7 @@ class DataConfig(Checked):
     background: Annotated[str, Text(empty=False)] = "white"
     """Color behind transparent pixels, a CSS name or #rrggbb; `none` drops transparency, as torchvision and timm do."""
     image_size: Annotated[int | tuple[int, int], Range(at_least=1, at_most=8192, unit="pixels")] = 224
-    """Pixels of a side, or (height, width)."""
+    """Pixels of a side, or (height, width). task=detection: the shorter and the longer side, at most, in any order."""
     mean: Annotated[tuple[float, float, float], Range(at_least=-100, at_most=100)] = IMAGENET_MEAN
     """Mean of the red, green and blue channels, which run from 0 to 1."""
     std: Annotated[tuple[float, float, float], Range(above=0, at_most=100)] = IMAGENET_STD
@@ -93,6 +93,8 @@ class DataConfig(Checked):
     """Images of one step that share one draw of mixup or cutmix, whatever the number of processes. The paper's runs of
     S drew once in each of 8 processes of 256 images."""
 
+    short_sides: Annotated[tuple[int, ...], Range(at_least=1, at_most=8192, unit="pixels")] = ()
+    """task=detection: shorter sides of training images, of which each draws one; empty: that of `image_size`."""
     scale_jitter: Annotated[tuple[float, float], Range(above=0, at_most=100)] = (0.5, 2.0)
     """task=segmentation: factor on an image that just covers `image_size`, before it is cropped: least, most."""
     class_limit: Annotated[float, Range(above=0, at_most=1)] = 0.75

@@ -101,7 +101,8 @@ def build_loader(
         ConfigError: an augmentation that does not exist.
     """
     split = split if split is not None else (config.train_split if train else config.val_split)
-    source = samples.open(config, split)
+    opened = (samples.open_training or samples.open) if train else samples.open
+    source = opened(config, split)
     if config.cache:
         source = CachedSource(source)
     sampler = build_sampler(config, source, train=train, rank=rank, world_size=world_size, seed=seed)

@@ -32,6 +32,7 @@ class Samples:
         train_transform: configuration → random transform of training, which draws from the global generators of
             `random`, numpy and torch. Raises `ConfigError` for an augmentation that the targets cannot follow.
         eval_transform: configuration → fixed transform of evaluation and prediction.
+        open_training: the same for a training split; None: `open`.
         collate: transformed samples, at least one → (uint8 (B, H, W, 3), targets of the batch).
     """
 
@@ -39,6 +40,7 @@ class Samples:
     train_transform: Callable[[DataConfig], SampleTransform]
     eval_transform: Callable[[DataConfig], SampleTransform]
     collate: Callable[[Sequence[tuple[np.ndarray, Any]]], tuple[Tensor, Any]]
+    open_training: Callable[[DataConfig, str], Source] | None = None
 
 
 class ImageOnly:

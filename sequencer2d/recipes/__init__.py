@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sequencer2d.errors import ConfigError, did_you_mean
 from sequencer2d.recipes.camvid import camvid
 from sequencer2d.recipes.cifar import cifar10
+from sequencer2d.recipes.detection import bccd, coco_retinanet_s, coco_retinanet_s_3x
 from sequencer2d.recipes.digits import digits
 from sequencer2d.recipes.finetune import finetune_392_l
 from sequencer2d.recipes.imagenet import imagenet_l, imagenet_m, imagenet_s
@@ -37,6 +38,9 @@ _RECIPES: tuple[Callable[[], "TrainConfig"], ...] = (
     imagenet_l,
     finetune_392_l,
     camvid,
+    bccd,
+    coco_retinanet_s,
+    coco_retinanet_s_3x,
     *TRANSFER,
 )
 

@@ -2,12 +2,13 @@
 
 from sequencer2d.errors import ConfigError, did_you_mean
 from sequencer2d.tasks.classification import CLASSIFICATION
+from sequencer2d.tasks.detection import DETECTION
 from sequencer2d.tasks.segmentation import SEGMENTATION
 from sequencer2d.tasks.task import Task
 
-__all__ = ["CLASSIFICATION", "SEGMENTATION", "TASKS", "Task", "get"]
+__all__ = ["CLASSIFICATION", "DETECTION", "SEGMENTATION", "TASKS", "Task", "get"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION)}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION, DETECTION)}
 
 
 def get(name: str) -> Task:

@@ -80,12 +80,15 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
 
     With t in epochs: warm-up rises linearly from `warmup_lr` at t = 0 to the peak at t = `warmup_epochs`; then
     min_lr + (peak − min_lr) · (1 + cos(π t / cosine_epochs)) / 2, where t is not shifted by the warm-up; then `min_lr`.
+    With `milestones` the rate is peak · 0.1^(milestones that t has reached) instead of the cosine.
     This is timm's CosineLRScheduler as the paper's runs use it (`update="epoch"`: t is the epoch's number).
     """
     schedule, peak, epochs = config.schedule, config.peak_lr, config.cosine_epochs
     t = step / steps_per_epoch if schedule.update == "step" else float(step // steps_per_epoch)
     if t < schedule.warmup_epochs:
         return schedule.warmup_lr + (peak - schedule.warmup_lr) * t / schedule.warmup_epochs
+    if t < epochs and schedule.milestones:
+        return float(peak * 0.1 ** sum(t >= milestone for milestone in schedule.milestones))
     if t < epochs:
         return schedule.min_lr + 0.5 * (peak - schedule.min_lr) * (1 + math.cos(math.pi * t / epochs))
     return schedule.min_lr

@@ -14,6 +14,7 @@ NUMBERS = {
     "models --size": 224,
     "predict --batch-size": 32,
     "segment predict --batch-size": 32,
+    "detect predict --batch-size": 32,
     "analyze memory --limit": 50,
     "analyze cka --limit": 500,
     "analyze cka --batch-size": 32,
@@ -32,6 +33,8 @@ NUMBERS = {
 REQUIRED = {
     "eval": ["checkpoint"],
     "predict": ["checkpoint", "images"],
+    "detect eval": ["checkpoint"],
+    "detect predict": ["checkpoint", "images"],
     "segment eval": ["checkpoint"],
     "segment predict": ["checkpoint", "images"],
     "export": ["checkpoint", "--format"],
@@ -63,7 +66,7 @@ def parsers(
     yield verb, parser, text
 
 
-VERBS = [entry for entry in parsers(build_parser()) if entry[0] not in ("", "analyze", "segment")]
+VERBS = [entry for entry in parsers(build_parser()) if entry[0] not in ("", "analyze", "detect", "segment")]
 
 
 def options() -> Iterator[tuple[str, argparse.Action]]:

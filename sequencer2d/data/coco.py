@@ -1,0 +1,219 @@
+"""Images with boxes in COCO's format: a JSON file of annotations for each split, and a folder of images."""
+
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from PIL import Image
+
+from sequencer2d.data.finding import LeftOut
+from sequencer2d.data.image_files import ImageFiles
+from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode, size_of
+from sequencer2d.data.sources import SPLIT_ALIASES, require_readable, shorten
+from sequencer2d.errors import DataError
+
+LAYOUTS = (
+    ("annotations/instances_{split}2017.json", "{split}2017"),
+    ("annotations/instances_{split}.json", "{split}"),
+    ("annotations/{split}.json", "{split}"),
+    ("{split}/_annotations.coco.json", "{split}"),
+)
+"""Where the annotations and the images of a split are looked for, in this order: COCO's own layout first."""
+
+Boxes = dict[str, Any]
+"""The target of an image: float32 (N, 4) `boxes` (left, top, right, bottom in pixels of the file), int64 (N,)
+`labels`, bool (N,) `crowd`, float32 (N,) `area` in pixels, and the image's number `id`."""
+
+
+class CocoBoxes(ImageFiles):
+    """Images with boxes. A sample is (RGB image, `Boxes`).
+
+    Classes are the file's categories in the order of their numbers, which may have gaps. What is left out is counted in
+    one warning: boxes outside of their image or without area, and for training crowd boxes and images without boxes.
+
+    Args:
+        root: the folder of the data set, in one of `LAYOUTS`.
+        split: its name, or one of its aliases (`SPLIT_ALIASES`).
+        train: leave out crowd boxes and images without boxes. In evaluation crowds are regions that count for nothing.
+        decoding: how image files become pixels.
+        max_missing: images whose file may be missing, at most; they are left out.
+
+    Raises:
+        DataError: no such files, a damaged file of annotations, an image of another size than it says, a category or an
+            image that it does not list, a number that stands twice, or nothing left.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str,
+        *,
+        train: bool = False,
+        decoding: Decoding = UPRIGHT,
+        max_missing: int = 0,
+    ) -> None:
+        self.annotations, folder = find_layout(Path(root), split)
+        content = _read(self.annotations)
+        self.categories = _categories(content["categories"], self.annotations)
+        rows = _by_number(content["images"], "images", ("file_name", "width", "height"), self.annotations)
+        left_out = LeftOut()
+        missing = {str(folder / str(row["file_name"])): "no such file" for row in rows.values()
+                   if not (folder / str(row["file_name"])).is_file()}  # fmt: skip
+        require_readable(missing, len(rows), max_missing)
+        for name in missing:
+            left_out.add("images without a file", Path(name).name)
+        boxes = _boxes(content["annotations"], rows, list(self.categories), self.annotations, left_out, train)
+        chosen = []
+        for number, row in rows.items():
+            if str(folder / str(row["file_name"])) in missing:
+                continue
+            if train and not boxes[number]:
+                left_out.add("images without boxes", str(row["file_name"]))
+                continue
+            chosen.append(number)
+        left_out.report(self.annotations)
+        if not chosen or not any(boxes[number] for number in chosen):
+            raise DataError(
+                f"{self.annotations} has no image with a box{f'; left out: {left_out}' if left_out else ''}"
+            )
+        files = [str(rows[number]["file_name"]) for number in chosen]
+        names = list(self.categories.values())
+        super().__init__(folder, files, np.zeros(len(files), np.int64), names, decoding)
+        self._targets_of = [_target(number, boxes[number]) for number in chosen]
+        self._sizes = [(rows[number]["width"], rows[number]["height"]) for number in chosen]
+        self._check_sizes()
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, Boxes]:  # type: ignore[override]
+        return decode(self.describe(index), self.decoding), self._targets_of[index]
+
+    def size_of(self, index: int) -> tuple[int, int]:  # type: ignore[override]
+        """Bytes of the image's file, -1 if there is none, and a checksum of its boxes."""
+        target = self._targets_of[index]
+        return super().size_of(index), crc32(target["boxes"].tobytes() + target["labels"].tobytes())
+
+    def _check_sizes(self) -> None:
+        with ThreadPoolExecutor() as threads:
+            found = list(threads.map(self._size, range(len(self))))
+        wrong = [i for i, size in enumerate(found) if size not in (None, self._sizes[i])]
+        if wrong:
+            i, more = wrong[0], f" ({len(wrong) - 1} more images differ)" if len(wrong) > 1 else ""
+            (width, height), size = self._sizes[i], found[i]
+            assert size is not None
+            raise DataError(
+                f"{self.describe(i)} has {size[0]}×{size[1]} pixels, but its annotations say {width}×{height}{more}: "
+                "correct it, or set data.orientation=stored if boxes were drawn on photos that were not turned"
+            )
+
+    def _size(self, index: int) -> tuple[int, int] | None:
+        try:
+            return size_of(self.describe(index), self.decoding)
+        except BrokenImageError:  # the loader skips and counts it
+            return None
+
+
+def find_layout(root: Path, split: str) -> tuple[Path, Path]:
+    """The file of annotations and the folder of images of a split. Raises `DataError`, which lists where it looked."""
+    tried = []
+    for name in SPLIT_ALIASES.get(split, (split,)):
+        for annotations, images in LAYOUTS:
+            file, folder = root / annotations.format(split=name), root / images.format(split=name)
+            if file.is_file():
+                if folder.is_dir():
+                    return file, folder
+                raise DataError(f"{file} is there, but the folder of its images, {folder}, is missing")
+            tried.append(annotations.format(split=name))
+    raise DataError(f"no annotations of the split {split} in {root}; looked for {', '.join(tried[: len(LAYOUTS)])}")
+
+
+def _read(path: Path) -> dict[str, list[Any]]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}); export the annotations again") from error
+    keys = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
+        raise DataError(f"{path} is not in COCO's format: expected lists of {', '.join(keys)}")
+    return content
+
+
+def _categories(rows: list[Any], path: Path) -> dict[int, str]:
+    """The names of the categories by their numbers, ascending."""
+    found = {number: str(row["name"]) for number, row in _by_number(rows, "categories", ("name",), path).items()}
+    twice = [name for name, count in Counter(found.values()).items() if count > 1]
+    if twice or not found:
+        said = f"names the categories {shorten(twice)} twice" if twice else "has no categories"
+        raise DataError(f"{path} {said}; give each class one category")
+    return dict(sorted(found.items()))
+
+
+def _by_number(rows: list[Any], what: str, keys: Sequence[str], path: Path) -> dict[int, Mapping[str, Any]]:
+    found: dict[int, Mapping[str, Any]] = {}
+    for row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("id"), int) or any(key not in row for key in keys):
+            raise DataError(f"{path}: an entry of {what} lacks id, {', '.join(keys)}: {str(row)[:80]}")
+        if row["id"] in found:
+            raise DataError(f"{path}: the number {row['id']} stands twice in {what}; number them anew")
+        found[row["id"]] = row
+    return found
+
+
+def _boxes(
+    annotations: list[Any],
+    images: Mapping[int, Mapping[str, Any]],
+    categories: list[int],
+    path: Path,
+    left_out: LeftOut,
+    train: bool,
+) -> defaultdict[int, list[tuple[Any, ...]]]:
+    """The boxes that count of each image: (left, top, right, bottom, class, crowd, area)."""
+    place = {number: index for index, number in enumerate(categories)}
+    for key, known in (("category_id", place), ("image_id", images)):
+        strange = sorted({str(row.get(key) if isinstance(row, dict) else row) for row in annotations
+                          if not isinstance(row, dict) or row.get(key) not in known})  # fmt: skip
+        if strange:
+            what = "categories" if key == "category_id" else "images"
+            raise DataError(f"{path}: annotations name the {what} {shorten(strange, 5)}, which it does not list")
+    boxes: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    for row in annotations:
+        image = images[row["image_id"]]
+        left, top, width, height = _numbers(row, path)
+        right, bottom = left + width, top + height
+        inside = min(right, image["width"]) > max(left, 0) and min(bottom, image["height"]) > max(top, 0)
+        crowd = bool(row.get("iscrowd", 0))
+        if width <= 0 or height <= 0:
+            left_out.add("boxes without area", str(row.get("id")))
+        elif not inside:
+            left_out.add("boxes outside of their image", str(row.get("id")))
+        elif crowd and train:
+            left_out.add("crowd boxes", str(row.get("id")))
+        else:
+            area = float(row.get("area", width * height))
+            boxes[row["image_id"]].append((left, top, right, bottom, place[row["category_id"]], crowd, area))
+    return boxes
+
+
+def _numbers(row: Mapping[str, Any], path: Path) -> list[float]:
+    box = row.get("bbox")
+    plain = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
+    if not plain or not all(math.isfinite(side) for side in box or ()):
+        raise DataError(
+            f"{path}: annotation {row.get('id')} has bbox={str(box)[:60]}; expected left, top, width, height"
+        )
+    return list(box or ())
+
+
+def _target(number: int, rows: list[tuple[Any, ...]]) -> Boxes:
+    return {
+        "id": number,
+        "boxes": np.array([row[:4] for row in rows], np.float32).reshape(-1, 4),
+        "labels": np.array([row[4] for row in rows], np.int64),
+        "crowd": np.array([row[5] for row in rows], bool),
+        "area": np.array([row[6] for row in rows], np.float32),
+    }

@@ -1,0 +1,200 @@
+"""Detection: a box around each object, with its class."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+
+from sequencer2d.data.detection import IMAGES_AND_BOXES
+from sequencer2d.dense import Detector, fcos, retinanet
+from sequencer2d.tasks.average_precision import PrecisionMeter, as_bbox, in_file
+from sequencer2d.tasks.finite import refuse_broken
+from sequencer2d.tasks.segmentation import color_of
+from sequencer2d.tasks.task import Forward, Metric, Task
+
+STRIDES = (8, 16, 32)
+"""Of the maps below the pyramid, as in mmdetection's RetinaNet."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects in an image, the surest first; a `Finding`."""
+
+    size: tuple[int, int]
+    """(height, width) of the file's image."""
+    boxes: np.ndarray
+    """float32 (N, 4): left, top, right, bottom, in pixels of the file's image."""
+    scores: np.ndarray
+    """float32 (N,), 0 to 1."""
+    labels: np.ndarray
+    """int64 (N,) numbers of classes."""
+    names: tuple[str, ...]
+    """Name of every class."""
+
+    def above(self, threshold: float) -> "Objects":
+        """The objects of at least this score."""
+        kept = self.scores >= threshold
+        return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; boxes are left, top, width, height, as in COCO's format."""
+        return {
+            "objects": [
+                {"name": self.names[k], "index": int(k), "score": float(score), "box": as_bbox(box)}
+                for box, score, k in zip(self.boxes, self.scores, self.labels, strict=True)
+            ]
+        }
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, score and box of each object."""
+        return [
+            (self.names[k], f"{score:7.2%}", " ".join(f"{side:.0f}" for side in as_bbox(box)))
+            for box, score, k in zip(self.boxes, self.scores, self.labels, strict=True)
+        ]
+
+    def draw(self, image: Image.Image) -> Image.Image:
+        """The image with a colored box for each object, its class and score; names lie above all boxes."""
+        sharp = 2  # drawn larger and reduced, so that corners are smooth
+        picture = image.convert("RGBA")
+        line = max(2, round(min(picture.size) / 220)) * sharp
+        font = ImageFont.load_default(max(11, min(picture.size) // 36) * sharp)
+        overlay = Image.new("RGBA", (picture.width * sharp, picture.height * sharp), (255, 255, 255, 0))
+        pen = ImageDraw.Draw(overlay)
+        surest_last = list(zip(self.boxes * sharp, self.scores, self.labels, strict=True))[::-1]
+        for box, _, k in surest_last:
+            _frame(pen, [float(side) for side in box], color_of(int(k)), line)
+        for box, score, k in surest_last:
+            _tag(pen, font, (float(box[0]), float(box[1])), f"{self.names[k]} {score:.0%}", color_of(int(k)), line)
+        reduced = overlay.resize(picture.size, Image.Resampling.BOX)
+        return Image.alpha_composite(picture, reduced).convert("RGB")
+
+
+def detector(make: Callable[[Any, int], Detector]) -> Callable[[Callable[..., nn.Module], int], Detector]:
+    """What builds a detector on maps of strides 8, 16 and 32: the backbone's own, or those of a pyramid."""
+
+    def build(create: Callable[..., nn.Module], outputs: int) -> Detector:
+        with torch.device("meta"):
+            backbone: Any = create(features_only=True, pretrained=False, checkpoint=None)
+        own = list(backbone.feature_info.reduction())
+        if set(STRIDES) <= set(own):
+            return make(create(features_only=True, out_indices=[own.index(stride) for stride in STRIDES]), outputs)
+        return make(create(features_only=True, pyramid=STRIDES), outputs)
+
+    return build
+
+
+def sum_of_losses(forward: Forward, images: Tensor, targets: Any, label_smoothing: float) -> Tensor:
+    """The sum of the detector's losses, computed in float32.
+
+    Args:
+        forward: (images, targets) → dictionary of losses.
+        images: normalized (B, 3, H, W).
+        targets: of `data.detection`.
+        label_smoothing: is not used; focal loss has its own balance.
+    """
+    losses = list(forward(images, targets).values())
+    return torch.stack([loss.float() for loss in losses]).sum()
+
+
+def objects(
+    outputs: list[dict[str, Tensor]], sizes: Sequence[tuple[int, int]], class_names: Sequence[str], top_k: int
+) -> list[Objects]:
+    """The objects of each image.
+
+    Args:
+        outputs: of `dense.Detector`, the surest first.
+        sizes: (height, width) of the files' images, to which boxes are scaled.
+        class_names: name of each output.
+        top_k: objects per image, at most.
+
+    Raises:
+        NumericalError: outputs of the detector's head that are not finite.
+    """
+    refuse_broken(sum(not bool(one["finite"]) for one in outputs), len(outputs))
+    return [
+        Objects(
+            size=size,
+            boxes=in_file(one, size)[:top_k],
+            scores=one["scores"].float().cpu().numpy()[:top_k],
+            labels=one["labels"].cpu().numpy()[:top_k],
+            names=tuple(class_names),
+        )
+        for one, size in zip(outputs, sizes, strict=True)
+    ]
+
+
+def with_targets(forward: Forward, images: Tensor, targets: Any) -> Any:
+    """The boxes in images, whose sizes in the batch the targets say."""
+    return forward(images, targets)
+
+
+@contextlib.contextmanager
+def coco_file(path: Path, class_names: Sequence[str]) -> Iterator[Callable[[str, Objects], None]]:
+    """Write predictions as a data set in COCO's format, each annotation with its `score`: to look at or to correct."""
+    content: dict[str, Any] = {"images": [], "annotations": []}
+    content["categories"] = [{"id": k + 1, "name": name} for k, name in enumerate(class_names)]
+
+    def add(image: str, found: Objects) -> None:
+        number = len(content["images"]) + 1
+        height, width = found.size
+        content["images"].append({"id": number, "file_name": image, "height": height, "width": width})
+        for box, score, k in zip(found.boxes, found.scores, found.labels, strict=True):
+            bbox = as_bbox(box)
+            content["annotations"].append(
+                {"id": len(content["annotations"]) + 1, "image_id": number, "category_id": int(k) + 1, "bbox": bbox,
+                 "area": bbox[2] * bbox[3], "iscrowd": 0, "score": float(score)}
+            )  # fmt: skip
+
+    yield add
+    path.write_text(json.dumps(content))
+
+
+def _frame(pen: ImageDraw.ImageDraw, box: list[float], color: tuple[int, int, int], line: int) -> None:
+    left, top = box[0], box[1]
+    right, bottom = max(box[2], left + 2 * line), max(box[3], top + 2 * line)
+    if min(right - left, bottom - top) > 6 * line:
+        pen.rounded_rectangle((left, top, right, bottom), 2 * line, outline=(*color, 255), width=line)
+    else:
+        pen.rectangle((left, top, right, bottom), outline=(*color, 255), width=line)
+
+
+def _tag(
+    pen: ImageDraw.ImageDraw, font: Any, corner: tuple[float, float], text: str, color: tuple[int, int, int], line: int
+) -> None:
+    """A label above the corner of a box, or inside of it where there is no room above."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    width, height = right - left + 3 * line, bottom - top + 2 * line
+    x = min(max(0, corner[0]), max(0, pen.im.size[0] - width))
+    y = corner[1] - height + line if corner[1] >= height else max(0, corner[1])
+    is_dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 150
+    pen.rectangle((x, y, x + width, y + height), fill=(*color, 235))
+    pen.text((x + 1.5 * line - left, y + line - top), text, fill="white" if is_dark else "black", font=font)
+
+
+DETECTION = Task(
+    name="detection",
+    samples=IMAGES_AND_BOXES,
+    build=detector(retinanet),
+    decoders={"retinanet": detector(retinanet), "fcos": detector(fcos)},
+    loss=sum_of_losses,
+    loss_name="loss",
+    infer=with_targets,
+    meter=PrecisionMeter,
+    metrics=(
+        Metric("ap", field="ap", label="AP", unit="%"),
+        Metric("ap50", field="ap50", label="AP50", unit="%"),
+        Metric("ap75", field="ap75", label="AP75", unit="%", brief=False),
+    ),
+    decode=objects,
+    columns=("class", "score", "left top width height"),
+    top_k=100,
+    threshold=0.5,
+    writers={"coco": coco_file},
+)

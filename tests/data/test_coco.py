@@ -1,0 +1,133 @@
+"""The reader of COCO's format: what it gives, what it leaves out and counts, what it refuses."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sequencer2d.data.coco import CocoBoxes
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.detection import FitToSides, pad_and_list
+from sequencer2d.errors import DataError
+
+CATEGORIES = [{"id": 90, "name": "cell"}, {"id": 3, "name": "disc"}]
+
+
+def box(number, image, category, bbox, **more):
+    return {"id": number, "image_id": image, "category_id": category, "bbox": bbox, **more}
+
+
+GOOD = [box(1, 7, 90, [2, 4, 10, 6]), box(2, 7, 3, [15, 1, 10, 8], iscrowd=1), box(3, 9, 3, [0, 0, 30, 20], area=7)]
+
+
+def data_set(root: Path, annotations=GOOD, images=(7, 9, 11), categories=CATEGORIES, split="val", **changes) -> Path:
+    """A data set in COCO's own layout, of 20 × 30 pixels."""
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    folder = root / f"{split}2017"
+    folder.mkdir(exist_ok=True)
+    for number in images:
+        Image.new("RGB", (30, 20), (number, 0, 0)).save(folder / f"{number:012d}.jpg")
+    rows = [{"id": n, "file_name": f"{n:012d}.jpg", "width": 30, "height": 20} for n in images]
+    content = {"images": rows, "annotations": annotations, "categories": categories, **changes}
+    (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+    return root
+
+
+def test_categories_are_classes_in_the_order_of_their_numbers(tmp_path):
+    source = CocoBoxes(data_set(tmp_path), "val")
+    assert source.class_names == ("disc", "cell")
+    assert len(source) == 3
+    image, target = source[0]
+    assert image.size == (30, 20)
+    assert target["id"] == 7
+    assert target["boxes"].tolist() == [[2, 4, 12, 10], [15, 1, 25, 9]]
+    assert (target["labels"].tolist(), target["crowd"].tolist()) == ([1, 0], [False, True])
+    assert target["area"].tolist() == [60, 80]
+    assert source[1][1]["area"].tolist() == [7]
+    assert source[2][1]["boxes"].shape == (0, 4), "evaluation keeps images without boxes"
+
+
+def test_training_leaves_out_crowds_and_images_without_boxes_and_counts_them(tmp_path, caplog):
+    odd = [box(4, 9, 3, [5, 5, 0, 3]), box(5, 9, 3, [40, 5, 3, 3]), box(6, 9, 3, [5, 5, 2, -3])]
+    with caplog.at_level(logging.WARNING):
+        source = CocoBoxes(data_set(tmp_path, [*GOOD, *odd]), "val", train=True)
+    assert [source[i][1]["id"] for i in range(len(source))] == [7, 9]
+    assert source[0][1]["labels"].tolist() == [1]
+    assert len(source[1][1]["boxes"]) == 1
+    for said in ("2 boxes without area (4, 6)", "1 boxes outside of their image (5)", "1 crowd boxes (2)",
+                 "1 images without boxes (000000000011.jpg)"):  # fmt: skip
+        assert said in caplog.text
+
+
+@pytest.mark.parametrize("layout", [("annotations/{}.json", "{}"), ("{}/_annotations.coco.json", "{}")])
+def test_other_layouts_and_a_single_class(tmp_path, layout):
+    data_set(tmp_path, GOOD[:1], categories=CATEGORIES[:1])
+    annotations, folder = (tmp_path / part.format("valid") for part in layout)
+    (tmp_path / "val2017").rename(folder)
+    (tmp_path / "annotations" / "instances_val2017.json").rename(annotations)
+    source = CocoBoxes(tmp_path, "val")
+    assert source.class_names == ("cell",)
+    assert len(source) == 3
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"annotations": [box(1, 7, 5, [1, 1, 2, 2])]}, "annotations name the categories 5, which it does not list"),
+        ({"annotations": [box(1, 8, 3, [1, 1, 2, 2])]}, "annotations name the images 8, which it does not list"),
+        ({"annotations": [box(1, 7, 3, [1, 1, 2])]}, "annotation 1 has bbox=[1, 1, 2]; expected left, top, width"),
+        ({"annotations": [box(1, 7, 3, [1, 1, float("nan"), 1])]}, "annotation 1 has bbox"),
+        ({"annotations": []}, "has no image with a box"),
+        ({"categories": []}, "has no categories"),
+        ({"categories": [*CATEGORIES, {"id": 4, "name": "cell"}]}, "names the categories cell twice"),
+        ({"categories": [*CATEGORIES, {"id": 3, "name": "rod"}]}, "the number 3 stands twice in categories"),
+        ({"images": [{"id": 7}]}, "an entry of images lacks id, file_name, width, height"),
+        ({"images": None}, "is not in COCO's format"),
+    ],
+)
+def test_what_does_not_fit_is_one_error_before_the_first_step(tmp_path, changes, says):
+    root = data_set(tmp_path)
+    file = root / "annotations" / "instances_val2017.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(DataError) as error:
+        CocoBoxes(root, "val")
+    assert says in str(error.value)
+
+
+def test_missing_files_are_counted_up_to_a_limit(tmp_path, caplog):
+    root = data_set(tmp_path)
+    (root / "val2017" / "000000000009.jpg").unlink()
+    with pytest.raises(DataError, match="1 images cannot be read"):
+        CocoBoxes(root, "val")
+    with caplog.at_level(logging.WARNING):
+        assert len(CocoBoxes(root, "val", max_missing=1)) == 2
+    assert "1 images without a file (000000000009.jpg)" in caplog.text
+    with pytest.raises(DataError, match=r"looked for annotations/instances_train2017.json"):
+        CocoBoxes(root, "train")
+
+
+def test_an_image_of_another_size_than_its_annotations_say(tmp_path):
+    root = data_set(tmp_path)
+    Image.new("RGB", (20, 30)).save(root / "val2017" / "000000000009.jpg")
+    with pytest.raises(DataError, match="has 20×30 pixels, but its annotations say 30×20"):
+        CocoBoxes(root, "val")
+
+
+def test_boxes_follow_their_image(tmp_path):
+    config = DataConfig(image_size=(40, 45), hflip=1.0, auto_augment="", eval_interpolation="bilinear")
+    image, target = CocoBoxes(data_set(tmp_path), "val")[0]
+    target["boxes"][1] = [-4, 1, 25, 9]
+    pixels, moved = FitToSides(config, train=False)(image, target)
+    assert pixels.shape == (30, 45, 3), "the longer side is the tighter one: 1.5 times as large"
+    assert np.allclose(moved["boxes"], target["boxes"] * 1.5)
+    assert np.allclose(moved["file_boxes"], target["boxes"])
+    pixels, moved = FitToSides(config, train=True)(image, target)
+    assert np.allclose(moved["boxes"], [[27, 6, 42, 15], [7.5, 1.5, 45, 13.5]]), "mirrored, and cut at the border"
+    small = DataConfig(image_size=(40, 600), short_sides=(10,), auto_augment="")
+    assert FitToSides(small, train=True)(image, target)[0].shape == (10, 15, 3)
+    images, listed = pad_and_list([FitToSides(c, train=False)(image, target) for c in (config, small)])
+    assert images.shape == (2, 40, 60, 3)
+    assert [t["size"].tolist() for t in listed] == [[30, 45], [40, 60]]

@@ -1,0 +1,90 @@
+"""Detectors on the feature maps of a backbone: torchvision's parameters, exact strides, and what padding may not do."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection import fcos_resnet50_fpn, retinanet_resnet50_fpn
+
+from sequencer2d import create_model
+from sequencer2d.dense import fcos, retinanet
+from sequencer2d.errors import ConfigError
+
+TARGET = {"boxes": torch.tensor([[4.0, 4.0, 40.0, 50.0]]), "labels": torch.tensor([1]), "size": torch.tensor([64, 96])}
+
+
+def tiny(**options):
+    return create_model(
+        "sequencer2d_n", features_only=True, depths=(1, 1), dims=(8, 16), hidden_dims=(2, 4), patch_sizes=(7, 2),
+        **{"pyramid": (8, 16, 32), **options},
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("make, theirs", [(retinanet, retinanet_resnet50_fpn), (fcos, fcos_resnet50_fpn)])
+def test_heads_have_the_parameters_of_torchvisions(make, theirs):
+    reference = theirs(weights=None, weights_backbone=None)
+    assert parameters(make(tiny(), 91).model.head) == parameters(reference.head)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "timm:convnext_atto", "timm:poolformer_s12"])
+@pytest.mark.parametrize("make", [retinanet, fcos])
+def test_peers_train_a_step(make, name):
+    body = create_model(name, features_only=True, out_indices=(-3, -2, -1))
+    model = make(body, 3)
+    losses = model(torch.randn(2, 3, 64, 96), [TARGET, TARGET])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad is not None for p in model.model.head.parameters())
+
+
+@pytest.mark.parametrize("strides, divisible", [((8, 16, 32), 32), ((7, 14, 28), 28)])
+def test_anchors_stand_at_the_strides_of_the_maps(strides, divisible):
+    model = retinanet(tiny(pyramid=strides), 3)
+    assert model.model.transform.size_divisible == divisible
+    seen = []
+    model.model.anchor_generator.register_forward_hook(lambda _, __, out: seen.append(out[0]))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        model.eval()(torch.zeros(1, 3, 200, 264))
+    centers = (seen[0][:, :2] + seen[0][:, 2:]) / 2
+    assert seen[0].dtype == torch.float32, "16 bits would round positions"
+    side = 4 * strides[0]
+    assert torch.allclose((seen[0][1, 2:] - seen[0][1, :2]).max() * 0 + side, torch.tensor(float(side)))
+    expected = {float(stride * k) for stride in (*strides, 2 * strides[-1], 4 * strides[-1]) for k in range(64)}
+    assert {round(x, 3) for x in centers[:, 0].unique().tolist()} <= {round(x, 3) for x in expected} | {
+        round(x + d, 3) for x in expected for d in (-0.5, 0.5)
+    }
+
+
+def test_what_lies_beside_an_image_in_its_batch_changes_nothing():
+    model = retinanet(tiny(), 3, score_thresh=0.0).eval()
+    small, batch = torch.randn(1, 3, 64, 96), torch.full((1, 3, 96, 128), 5.0)
+    batch[:, :, :64, :96] = small
+    with torch.inference_mode():
+        alone = model(small)[0]
+        padded = model(batch, [TARGET])[0]
+    assert padded["size"].tolist() == [64, 96]
+    assert torch.equal(alone["boxes"], padded["boxes"])
+    assert len(alone["boxes"]) == 100
+    assert bool(alone["finite"])
+
+
+def test_outputs_that_are_not_finite_are_told(seeded):
+    model = retinanet(tiny(), 3).eval()
+    with torch.inference_mode():
+        found = model(torch.stack([torch.zeros(3, 64, 64), torch.full((3, 64, 64), torch.nan)]))
+    assert [bool(one["finite"]) for one in found] == [True, False]
+
+
+def test_mistakes():
+    with pytest.raises(ConfigError, match="strides double"):
+        retinanet(tiny(pyramid=(8, 32)), 3)
+    with pytest.raises(ConfigError, match="needs targets"):
+        retinanet(tiny(), 3)(torch.zeros(1, 3, 64, 64))

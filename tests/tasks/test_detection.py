@@ -1,0 +1,164 @@
+"""The task detection: AP against a count by hand and pycocotools, a run on a tiny data set, boxes drawn and written."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sequencer2d import tasks
+from sequencer2d.cli.main import main
+from sequencer2d.errors import DataError, NumericalError
+from sequencer2d.tasks.average_precision import Compared, PrecisionMeter, as_coco, average_precision
+from sequencer2d.tasks.detection import Objects, coco_file, objects
+from tests.data.test_coco import data_set
+
+CORNERS = np.array([[0, 0, 40, 40], [50, 50, 90, 90]], np.float32)
+
+
+def compared(number, found, scores, labels, true=CORNERS, true_labels=(0, 1), crowd=None):
+    area = (true[:, 2] - true[:, 0]) * (true[:, 3] - true[:, 1])
+    crowd = np.zeros(len(true), bool) if crowd is None else np.array(crowd)
+    return Compared(number, (100, 100), np.array(found, np.float32).reshape(-1, 4), np.array(scores, np.float32),
+                    np.array(labels, np.int64), true, np.array(true_labels), crowd, area, True)  # fmt: skip
+
+
+def test_average_precision_by_hand():
+    pytest.importorskip("faster_coco_eval")
+    hit, wide = [0, 0, 40, 40], [0, 0, 40, 50]  # IoU 1, and 0.8: a hit at the thresholds 0.50 to 0.80, 7 of 10
+    stats, per_class = average_precision([compared(1, [hit, wide], [0.9, 0.8], [0, 1])], 2)
+    assert per_class == [pytest.approx(100), pytest.approx(0)]
+    assert stats[0] == pytest.approx(50)
+    # The box (0, 0, 40, 50) against (0, 0, 40, 40).
+    stats, per_class = average_precision([compared(1, [wide], [0.9], [0], CORNERS[:1], (0,))], 2)
+    assert per_class == [pytest.approx(70), None]
+    assert stats[:3] == pytest.approx([70, 100, 100])
+    # A surer miss in front of the hit: precision 1/2 at every recall.
+    stats, _ = average_precision([compared(1, [[60, 0, 90, 20], hit], [0.9, 0.8], [0, 0], CORNERS[:1], (0,))], 1)
+    assert stats[0] == pytest.approx(50)
+    # A crowd takes what lies in it and is not to be found.
+    stats, _ = average_precision(
+        [compared(1, [hit, [50, 50, 90, 90]], [0.8, 0.9], [0, 0], true_labels=(0, 0), crowd=[0, 1])], 1
+    )
+    assert stats[0] == pytest.approx(100)
+
+
+def test_average_precision_is_the_references():
+    pytest.importorskip("faster_coco_eval")
+    pycocotools = pytest.importorskip("pycocotools.coco")
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(0)
+    images = []
+    for number in range(40):
+        corner = rng.uniform(0, 300, (12, 2))
+        true = np.concatenate([corner, corner + rng.uniform(4, 160, (12, 2))], 1).astype(np.float32)
+        found = (np.repeat(true, 3, 0) + rng.normal(0, 6, (36, 4))).astype(np.float32)
+        labels = rng.integers(0, 4, 12)
+        said = np.where(rng.random(36) < 0.8, np.repeat(labels, 3), 0)
+        images.append(compared(number, found, rng.random(36).round(2), said, true, labels, rng.random(12) < 0.1))
+    truth, results = as_coco(images, 4)
+    reference = pycocotools.COCO()
+    reference.dataset = truth
+    reference.createIndex()
+    theirs = COCOeval(reference, reference.loadRes(results), "bbox")
+    theirs.evaluate(), theirs.accumulate(), theirs.summarize()
+    stats, _ = average_precision(images, 4)
+    assert stats == pytest.approx([100 * value for value in theirs.stats[:6]], abs=1e-9)
+
+
+def output(boxes=CORNERS, finite=True):
+    return {"boxes": torch.tensor(boxes) / 2, "scores": torch.tensor([0.9, 0.3])[: len(boxes)],
+            "finite": torch.tensor(finite),
+            "labels": torch.tensor([1, 0])[: len(boxes)], "size": torch.tensor([50, 50])}  # fmt: skip
+
+
+def target(number):
+    return {"id": torch.tensor(number), "file_size": torch.tensor([100, 100]), "file_boxes": torch.tensor(CORNERS),
+            "labels": torch.tensor([0, 1]),
+            "crowd": torch.zeros(2, dtype=torch.bool), "area": torch.full((2,), 1600.0)}  # fmt: skip
+
+
+def test_the_meter_does_not_depend_on_processes_and_follows_the_models_classes():
+    pytest.importorskip("faster_coco_eval")
+    whole, *parts = (PrecisionMeter(("b", "a"), np.array([1, 0])) for _ in range(3))
+    for number in range(4):
+        whole.add([output()], [target(number)])
+        parts[number % 2].add([output()], [target(number)])
+    result = whole.result([whole.state()], 0)
+    assert result == parts[0].result([part.state() for part in parts], 0)
+    assert result.ap == pytest.approx(100)
+    assert result.count == 4
+    assert result.class_rows()[0] == ("b", "100.00 %")
+    whole.add([output(finite=False)], [target(9)])
+    with pytest.raises(NumericalError):
+        whole.result([whole.state()], 0)
+    with pytest.raises(DataError, match="no images"):
+        parts[0].result([], 0)
+    nothing = PrecisionMeter(("a", "b"))
+    nothing.add([output(boxes=CORNERS[:0])], [target(1)])
+    assert nothing.result([nothing.state()], 0).ap == 0
+
+
+def test_objects_are_in_pixels_of_the_file_and_drawn_there(tmp_path):
+    (found,) = objects([output()], [(100, 200)], ("cell", "disc"), 5)
+    assert found.to_dict()["objects"][0] == {
+        "name": "disc",
+        "index": 1,
+        "score": pytest.approx(0.9),
+        "box": [0, 0, 80, 40],
+    }
+    sure = found.above(0.5)
+    assert sure.rows() == [("disc", " 90.00%", "0 0 80 40")]
+    drawn = np.asarray(sure.draw(Image.new("RGB", (200, 100), "white")))
+    changed = (drawn != 255).any(-1)
+    assert drawn.shape == (100, 200, 3)
+    assert changed[:41, :81].any()
+    assert not changed[45:, 90:].any()
+    assert changed[20, 79:82].any(), "the right side of the box"
+    with coco_file(tmp_path / "boxes.json", ("cell", "disc")) as write:
+        write("a.jpg", found)
+        write("b.jpg", Objects((5, 5), CORNERS[:0], CORNERS[:0, 0], np.zeros(0, np.int64), ("cell", "disc")))
+    content = json.loads((tmp_path / "boxes.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["a.jpg", "b.jpg"]
+    assert content["annotations"][1]["category_id"] == 1
+    assert content["annotations"][1]["bbox"] == [100, 50, 80, 40]
+
+
+@pytest.mark.parametrize("decoder", ["retinanet", "fcos"])
+def test_a_run_in_cocos_layout_is_trained_resumed_evaluated_and_predicts(tmp_path, capsys, decoder):
+    pytest.importorskip("faster_coco_eval")
+    for split in ("train", "val"):
+        data_set(tmp_path / "data", images=(7, 9, 11), split=split)
+    run, out = tmp_path / "run", tmp_path / "out"
+    fields = [
+        f"data.root={tmp_path / 'data'}", f"run.output={run}", f"model.decoder={decoder}", "model.name=sequencer2d_n",
+        "model.overrides.depths=1,1", "model.overrides.dims=8,16", "model.overrides.hidden_dims=2,4",
+        "model.overrides.patch_sizes=7,2", "data.image_size=40,60", "data.short_sides=32,40", "data.batch_size=2",
+        "model.pretrained=false", "data.workers=0", "precision=fp32", "run.device=cpu", "run.epochs=2",
+        "schedule.milestones=1", "schedule.warmup_epochs=0.5", "run.progress=none", "run.tensorboard=false",
+    ]  # fmt: skip
+    assert main(["detect", "train", "coco_retinanet_s", *fields, "run.max_steps=1"]) == 75
+    assert main(["detect", "train", "--resume", str(run)]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert {"ap", "ap50", "ap75"} <= summary["final"].keys()
+    capsys.readouterr()
+    assert main(["detect", "eval", str(run), "--json", "--device", "cpu", "data.workers=0"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["count"] == 3
+    assert measured["ap"] == pytest.approx(summary["best"]["ap"] if summary["best"] else 0)
+    photo = str(tmp_path / "data" / "val2017" / "000000000007.jpg")
+    arguments = ["--threshold", "0", "--coco", str(tmp_path / "found.json"), "--pictures", str(out), "--device", "cpu"]
+    assert main(["detect", "predict", str(run), photo, *arguments]) == 0
+    assert json.loads((tmp_path / "found.json").read_text())["categories"][0]["name"] == "disc"
+    with Image.open(next(out.iterdir())) as drawn:
+        assert drawn.size == (30, 20)
+    assert main(["segment", "eval", str(run)]) == 2
+    assert "is for task=detection, not for segment" in capsys.readouterr().err
+
+
+def test_the_task_is_a_row():
+    row = tasks.get("detection")
+    assert row.decides.key == "ap"
+    assert set(row.decoders) == {"retinanet", "fcos"}
