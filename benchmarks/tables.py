@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.tables import ANALYSIS_TABLES
+from benchmarks.bccd import BCCD_COLUMNS
 from benchmarks.columns import Column, View, fixed, millions, minutes
 from benchmarks.cycle_shift import CYCLE_SHIFT_COLUMNS
 from benchmarks.efficiency.ratios import RATIO_TABLES
@@ -46,6 +47,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **KERNEL_TABLES,
     **ANALYSIS_TABLES,
     **TINY_IMAGENET_TABLES,
+    "bccd": BCCD_COLUMNS,
     "cycle_shift": CYCLE_SHIFT_COLUMNS,
     "pad": (
         Column("size_pixels", "side, pixels"),
