@@ -34,10 +34,18 @@ def test_heads_have_the_parameters_of_torchvisions(make, theirs):
     assert parameters(make(tiny(), 91).model.head) == parameters(reference.head)
 
 
-@pytest.mark.parametrize("name", ["timm:resnet18", "timm:convnext_atto", "timm:poolformer_s12"])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("timm:resnet18", {}),
+        ("timm:convnext_atto", {}),
+        ("timm:poolformer_s12", {}),
+        ("timm:swin_tiny_patch4_window7_224", {"dynamic_img_size": True, "depths": (1, 1, 1, 1)}),
+    ],
+)
 @pytest.mark.parametrize("make", [retinanet, fcos])
-def test_peers_train_a_step(make, name):
-    body = create_model(name, features_only=True, out_indices=(-3, -2, -1))
+def test_peers_train_a_step(make, name, options):
+    body = create_model(name, features_only=True, out_indices=(-3, -2, -1), **options)
     model = make(body, 3)
     losses = model(torch.randn(2, 3, 64, 96), [TARGET, TARGET])
     sum(losses.values()).backward()
