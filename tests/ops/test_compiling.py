@@ -75,6 +75,25 @@ def compile_kernels(capability, shared, cases, path=None, **options):
     return json.loads(done.stdout)
 
 
+def repeated_launches(path=None):
+    """The answer of `repeat_launches`; path: of another Triton, to be taken before the installed one."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    if path is not None:
+        environment["PYTHONPATH"] = os.pathsep.join([str(path), *filter(None, [environment.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "tests.ops.repeat_launches"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def check_repeated(answer, kernels):
+    """Each kernel was launched through its handle as it was through Triton."""
+    assert [first[0] for first, _ in answer["kernels"]] == kernels
+    for first, second in answer["kernels"]:
+        assert first == second
+        assert "tensor 2" in first[3]
+
+
 def check(answer, cases, gpu):
     """Every kernel of every case compiled; on the GPU that the table of launches is for, its first launch fits."""
     results = dict(zip(cases, answer["results"], strict=True))

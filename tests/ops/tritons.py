@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.ops.test_compiling import GPUS, check, compile_kernels
+from tests.ops.test_compiling import GPUS, check, check_repeated, compile_kernels, repeated_launches
+from tests.ops.test_prepared import KERNELS
 
 # By PyTorch 2.7, 2.8, 2.9, 2.10 and 2.11, 2.12 and 2.13, 2.14, 2.15: the kernels that each can have.
 FAMILIES = {
@@ -52,6 +53,13 @@ def problems(version: str) -> list[str]:
             missing["kernels"] = str(error)
         found += [f"{gpu}, {what}: {why}" for what, why in missing.items()]
         print(f"Triton {version}, {gpu}: {time.monotonic() - started:.0f} s", *found[-len(missing) or len(found) :])
+    try:
+        families = {"shared": KERNELS[:3], "registers": KERNELS[3:5], "products": KERNELS[5:]}
+        names = [name for family, kernels in families.items() if family in FAMILIES[version] for name in kernels]
+        check_repeated(repeated_launches(install(version)), names)
+    except AssertionError as error:
+        found.append(f"launches through handles: {error}")
+        print(f"Triton {version}:", found[-1])
     return found
 
 

@@ -5,7 +5,8 @@ import triton
 from torch import Tensor
 from triton.experimental.gluon import language as gl
 
-from sequencer2d.ops.kernels import gluon_backward, gluon_forward, launching
+from sequencer2d.ops.kernels import gluon_backward, gluon_forward, launching, prepared
+from sequencer2d.ops.kernels.prepared import Handle
 from sequencer2d.ops.kernels.triton_launch import grid_arguments, pack_scans
 from sequencer2d.ops.launches import RegisterLaunch
 from sequencer2d.ops.tuning import most_rows, programs
@@ -44,13 +45,20 @@ def launch_forward(
     cells = torch.empty_like(out) if save else gates.new_empty(0)
     if activations is None:
         activations = torch.empty_like(gates) if save else gates.new_empty(0)
+    tensors = (gates, weight_hh, out, cells, activations)
+    same = (
+        "registers forward", gates.shape, gates.dtype, gates.device, hidden, scans, save, launches, approximate_tanh,
+        early_start,
+    )  # fmt: skip
+    if prepared.repeat(same, *tensors):
+        return out, cells, activations
     longest = most_rows(gates, scans)
 
-    def start(launch: RegisterLaunch) -> None:
+    def start(launch: RegisterLaunch) -> Handle | None:
         units = 8 * launch.warps
-        launching.run_kernel(
+        return launching.run_kernel(
             gluon_forward.forward_kernel, (programs(launch, longest, len(scans), gates.device), len(scans)),
-            gates, weight_hh, out, cells, activations, *grid_arguments(gates),
+            *tensors, *grid_arguments(gates),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
             R=launch.rows, SAVE=save, APPROX_TANH=approximate_tanh, EARLY_START=early_start, STAGES=launch.stages,
             READ=read_layout(launch.warps, launch.rows), COPY=copy_layout(launch.warps, 4 * units),
@@ -59,7 +67,7 @@ def launch_forward(
         )  # fmt: skip
 
     key = ("register-resident forward", hidden, len(scans), save, gates.dtype, gates.device)
-    launching.first_that_fits(key, launches, start)
+    prepared.keep(same, launching.first_that_fits(key, launches, start))
     return out, cells, activations
 
 
@@ -77,13 +85,20 @@ def launch_backward(
     """Run the backward kernel: the gradient of the gates, (B, *grid, S*G*D). It may go where the activations are."""
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(activations) if grad_gates is None else grad_gates
+    tensors = (grad_out, activations, weight_hh, cells, grad_gates)
+    same = (
+        "registers backward", activations.shape, activations.dtype, activations.device, hidden, scans, launches,
+        approximate_tanh,
+    )  # fmt: skip
+    if prepared.repeat(same, *tensors):
+        return grad_gates
     longest = most_rows(activations, scans)
 
-    def start(launch: RegisterLaunch) -> None:
+    def start(launch: RegisterLaunch) -> Handle | None:
         units = 8 * launch.warps
-        launching.run_kernel(
+        return launching.run_kernel(
             gluon_backward.backward_kernel, (programs(launch, longest, len(scans), activations.device), len(scans)),
-            grad_out, activations, weight_hh, cells, grad_gates, *grid_arguments(activations),
+            *tensors, *grid_arguments(activations),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
             R=launch.rows, APPROX_TANH=approximate_tanh, STAGES=launch.stages,
             COPY=copy_layout(launch.warps, 4 * units), COPY_UNITS=copy_layout(launch.warps, units),
@@ -91,7 +106,7 @@ def launch_backward(
         )  # fmt: skip
 
     key = ("register-resident backward", hidden, len(scans), activations.dtype, activations.device)
-    launching.first_that_fits(key, launches, start)
+    prepared.keep(same, launching.first_that_fits(key, launches, start))
     return grad_gates
 
 

@@ -10,22 +10,29 @@ from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
 
 from sequencer2d.ops import compile_errors
+from sequencer2d.ops.kernels.prepared import Handle, make_handle
 
 Candidate = TypeVar("Candidate")
 
 _REFUSED: set[tuple[Any, ...]] = set()
 
 
-def run_kernel(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-    """Launch a kernel. With fake tensors it is only compiled."""
+def run_kernel(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> Handle | None:
+    """Launch a kernel. With fake tensors it is only compiled.
+
+    Returns a handle that repeats the launch with other tensors; None in the interpreter and for fake tensors.
+    """
     options["enable_fp_fusion"] = True  # Triton's default until 3.10. From 3.9 on it warns where the option is missing.
     if isinstance(arguments[0], FakeTensor):
         kernel.warmup(*(a.dtype if isinstance(a, Tensor) else a for a in arguments), grid=grid, **options)
-    else:
-        kernel[grid](*arguments, **options)
+        return None
+    compiled = kernel[grid](*arguments, **options)
+    return make_handle(kernel, compiled, grid, arguments, options)
 
 
-def first_that_fits(key: tuple[Any, ...], candidates: Sequence[Candidate], start: Callable[[Candidate], None]) -> None:
+def first_that_fits(
+    key: tuple[Any, ...], candidates: Sequence[Candidate], start: Callable[[Candidate], Handle | None]
+) -> Handle | None:
     """Start a kernel with the first of `candidates` that compiles and that the device has room for.
 
     How much shared memory and how many registers a kernel takes is known only after it is compiled. A candidate that
@@ -36,6 +43,9 @@ def first_that_fits(key: tuple[Any, ...], candidates: Sequence[Candidate], start
         candidates: launch configurations, best first.
         start: launches the kernel with a candidate.
 
+    Returns:
+        What `start` returned for the candidate that ran.
+
     Raises:
         CompileError: the last candidate does not compile.
         OutOfResources: the device has no room for the last candidate.
@@ -44,7 +54,7 @@ def first_that_fits(key: tuple[Any, ...], candidates: Sequence[Candidate], start
         last = candidate is candidates[-1]
         if last or (*key, candidate) not in _REFUSED:
             try:
-                start(candidate)
+                return start(candidate)
             except OutOfResources:
                 if last:
                     raise
@@ -54,9 +64,8 @@ def first_that_fits(key: tuple[Any, ...], candidates: Sequence[Candidate], start
                 if last:
                     raise compile_errors.compile_error(error, *key) from error
                 compile_errors.rule_out(*key, candidate, error=error, instead="the next launch of the table runs")
-            else:
-                return
             _REFUSED.add((*key, candidate))
+    return None
 
 
 @contextlib.contextmanager

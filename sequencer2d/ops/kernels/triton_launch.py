@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sequencer2d.ops import targets
 from sequencer2d.ops.cells import CELLS
-from sequencer2d.ops.kernels import launching, triton_backward, triton_common, triton_forward
+from sequencer2d.ops.kernels import launching, prepared, triton_backward, triton_common, triton_forward
+from sequencer2d.ops.kernels.prepared import Handle
 from sequencer2d.ops.launches import SharedLaunch
 from sequencer2d.ops.scans import Scan
 from sequencer2d.ops.tuning import most_rows, multiprocessors
@@ -33,12 +34,19 @@ def launch_forward(
     hidden = weight_hh.shape[-1]
     out = gates.new_empty(*gates.shape[:-1], len(scans) * hidden)
     cells = torch.empty_like(out) if save_cells else gates.new_empty(0)
+    tensors = (gates, weight_hh, inner_bias_operand(inner_bias, weight_hh, cell), out, cells)
+    same = (
+        "shared forward", gates.shape, gates.dtype, gates.device, hidden, scans, cell, save_cells, launches,
+        approximate_tanh, precision,
+    )  # fmt: skip
+    if prepared.repeat(same, *tensors):
+        return out, cells
     longest = most_rows(gates, scans)
 
-    def start(launch: SharedLaunch) -> None:
-        launching.run_kernel(
+    def start(launch: SharedLaunch) -> Handle | None:
+        return launching.run_kernel(
             triton_forward.forward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
-            gates, weight_hh, inner_bias_operand(inner_bias, weight_hh, cell), out, cells, *grid_arguments(gates),
+            *tensors, *grid_arguments(gates),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             R=launch.rows, CELL_FORWARD=device_function(cell, "forward"), G=CELLS[cell].gates,
             HAS_INNER_GATE=CELLS[cell].inner_gate is not None, SAVE=save_cells, APPROX_TANH=approximate_tanh,
@@ -47,7 +55,7 @@ def launch_forward(
         )  # fmt: skip
 
     key = ("forward", hidden, len(scans), cell, save_cells, gates.dtype, gates.device)
-    launching.first_that_fits(key, launches, start)
+    prepared.keep(same, launching.first_that_fits(key, launches, start))
     return out, cells
 
 
@@ -72,14 +80,23 @@ def launch_backward(
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(gates)
     grad_recurrent = grad_gates if CELLS[cell].inner_gate is None else torch.empty_like(gates)
+    tensors = (
+        grad_out, gates, weight_hh, inner_bias_operand(inner_bias, weight_hh, cell), out,
+        cells if CELLS[cell].has_c else out, grad_gates, grad_recurrent,
+    )  # fmt: skip
+    same = (
+        "shared backward", gates.shape, gates.dtype, gates.device, hidden, scans, cell, launches, approximate_tanh,
+        precision,
+    )  # fmt: skip
+    if prepared.repeat(same, *tensors):
+        return grad_gates, grad_recurrent
     longest = most_rows(gates, scans)
 
-    def start(launch: SharedLaunch) -> None:
+    def start(launch: SharedLaunch) -> Handle | None:
         inputs = launch.product_inputs or launch.chunk
-        launching.run_kernel(
+        return launching.run_kernel(
             triton_backward.backward_kernel, (triton.cdiv(longest, launch.rows), len(scans)),
-            grad_out, gates, weight_hh, inner_bias_operand(inner_bias, weight_hh, cell), out,
-            cells if CELLS[cell].has_c else out, grad_gates, grad_recurrent, 1.0, *grid_arguments(gates),
+            *tensors, 1.0, *grid_arguments(gates),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=launch.chunk, NC=triton.cdiv(hidden, launch.chunk),
             KC=inputs, NK=triton.cdiv(hidden, inputs), R=launch.rows,
             CELL_BACKWARD=device_function(cell, "backward"), G=CELLS[cell].gates,
@@ -88,7 +105,8 @@ def launch_backward(
             MATMULS_FIRST=launch.matmuls_first, num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 
-    launching.first_that_fits(("backward", hidden, len(scans), cell, gates.dtype, gates.device), launches, start)
+    key = ("backward", hidden, len(scans), cell, gates.dtype, gates.device)
+    prepared.keep(same, launching.first_that_fits(key, launches, start))
     return grad_gates, grad_recurrent
 
 
@@ -96,27 +114,39 @@ def launch_weight_gradient(
     grad_recurrent: Tensor, out: Tensor, *, scans: tuple[int, ...], hidden: int, cell: str, precision: str
 ) -> tuple[Tensor, Tensor]:
     """The gradients of W_hh, fp32 (S, G*D, D), and of a bias inside the recurrent product, fp32 (S, G*D)."""
-    tokens, gates = math.prod(out.shape[:-1]), CELLS[cell].gates
-    table = targets.of(out.device).launches
-    row_tiles = triton.cdiv(gates * hidden, table.weight_rows)
-    splits = max(table.weight_programs_per_sm * multiprocessors(out.device) // (len(scans) * row_tiles), 1)
-    per_program = max(triton.cdiv(triton.cdiv(tokens, splits), table.weight_tokens), 1) * table.weight_tokens
-    programs = triton.cdiv(tokens, per_program)
+    gates = CELLS[cell].gates
+    tiling = _weight_tiling(math.prod(out.shape[:-1]), len(scans), gates * hidden, out.device)
+    programs, per_program, row_tiles = tiling
     partial = out.new_empty(programs, len(scans), gates * hidden, hidden, dtype=torch.float32)
     partial_bias = out.new_empty(programs, len(scans), gates * hidden, dtype=torch.float32)
-    grid = (programs, len(scans), row_tiles)
+    tensors = (grad_recurrent, out, partial, partial_bias)
+    same = ("weight", out.shape, out.dtype, out.device, hidden, scans, gates, tiling, precision)
+    if prepared.repeat(same, *tensors):
+        return partial.sum(0), partial_bias.sum(0)
+    table = targets.of(out.device).launches
     chunk = 16 if hidden <= 16 or 32 < hidden <= 48 else 32
 
-    def start(stages: int) -> None:
-        launching.run_kernel(
-            triton_backward.weight_gradient_kernel, grid,
-            grad_recurrent, out, partial, partial_bias, per_program, *grid_arguments(out),
+    def start(stages: int) -> Handle | None:
+        return launching.run_kernel(
+            triton_backward.weight_gradient_kernel, (programs, len(scans), row_tiles),
+            *tensors, per_program, *grid_arguments(out),
             SCANS=pack_scans(scans), S=len(scans), D=hidden, DC=chunk, NC=triton.cdiv(hidden, chunk), G=gates,
             ROWS=table.weight_rows, TOKENS=table.weight_tokens, PRECISION=precision, num_warps=4, num_stages=stages,
         )  # fmt: skip
 
-    launching.first_that_fits(("weight", hidden, len(scans), cell, out.dtype, out.device), (3, 2, 1), start)
+    key = ("weight", hidden, len(scans), cell, out.dtype, out.device)
+    prepared.keep(same, launching.first_that_fits(key, (3, 2, 1), start))
     return partial.sum(0), partial_bias.sum(0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _weight_tiling(tokens: int, scans: int, rows: int, device: torch.device) -> tuple[int, int, int]:
+    """How the weight gradient is cut: programs along the tokens, the tokens of each, and tiles along the rows."""
+    table = targets.of(device).launches
+    row_tiles = triton.cdiv(rows, table.weight_rows)
+    splits = max(table.weight_programs_per_sm * multiprocessors(device) // (scans * row_tiles), 1)
+    per_program = max(triton.cdiv(triton.cdiv(tokens, splits), table.weight_tokens), 1) * table.weight_tokens
+    return triton.cdiv(tokens, per_program), per_program, row_tiles
 
 
 def device_function(cell: str, direction: str) -> Any:

@@ -6,7 +6,7 @@ import triton
 from torch import Tensor
 
 from sequencer2d.ops import targets
-from sequencer2d.ops.kernels import launching, triton_linear
+from sequencer2d.ops.kernels import launching, prepared, triton_linear
 
 
 def launch_normed_linear(
@@ -26,14 +26,17 @@ def launch_normed_linear(
     rows, chunk = x.numel() // inputs, _chunk(inputs)
     tile_rows = targets.of(x.device).launches.linear_rows
     columns, warps = (128, 4) if inputs <= 192 else (64, 8)
-    if out.numel():
+    tensors = (x, shift, weight, bias, out)
+    same = ("normed linear", rows, inputs, outputs, eps, x.dtype, x.device, gelu, approximate_tanh, early_start)
+    if out.numel() and not prepared.repeat(same, *tensors):
         with launching.compiling("normed linear", inputs, x.dtype):
-            launching.run_kernel(
+            handle = launching.run_kernel(
                 triton_linear.normed_linear_kernel, (triton.cdiv(outputs, columns), triton.cdiv(rows, tile_rows)),
-                x, shift, weight, bias, out, rows, outputs, eps,
+                *tensors, rows, outputs, eps,
                 K=inputs, KC=chunk, NK=inputs // chunk, R=tile_rows, T=columns, GELU=gelu,
                 APPROX_TANH=approximate_tanh, EARLY_START=early_start, num_warps=warps, **_start_options(early_start),
             )  # fmt: skip
+        prepared.keep(same, handle)
     return out
 
 
@@ -43,15 +46,18 @@ def launch_add_linear(total: Tensor, x: Tensor, weight: Tensor, *, early_start: 
     rows, chunk = x.numel() // inputs, _chunk(inputs)
     table = targets.of(x.device).launches
     grid = (triton.cdiv(outputs, table.add_columns), triton.cdiv(rows, table.linear_rows))
-    if total.numel():
+    tensors = (total, x, weight)
+    same = ("added linear", rows, inputs, outputs, x.dtype, x.device, early_start)
+    if total.numel() and not prepared.repeat(same, *tensors):
         with launching.compiling("added linear", inputs, x.dtype):
-            launching.run_kernel(
-                triton_linear.add_linear_kernel, grid, total, x, weight, rows, outputs,
+            handle = launching.run_kernel(
+                triton_linear.add_linear_kernel, grid, *tensors, rows, outputs,
                 K=inputs, KC=chunk, NK=inputs // chunk, R=table.linear_rows, T=table.add_columns,
                 STAGES=table.add_stages, EARLY_START=early_start,
                 CACHE_LINES=triton.next_power_of_2(triton.cdiv(inputs, 64)), num_warps=4,
                 **_start_options(early_start),
             )  # fmt: skip
+        prepared.keep(same, handle)
 
 
 def _chunk(inputs: int) -> int:

@@ -1,0 +1,105 @@
+"""Launches through handles. What Triton's Python works out for every launch is kept from the first one of its kind.
+
+A launch through `kernel[grid](...)` binds some thirty arguments, describes each of them, and looks the binary up by a
+string of all options. That takes longer than the kernel itself for a small batch. A handle holds the binary, its grid
+and all arguments but the tensors, and takes the tensors' addresses.
+"""
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+# Each shape of tokens needs a few. When there are more, the oldest is dropped and prepared anew should it come again.
+MAX_HANDLES = 2048
+# Binaries are made for addresses that are multiples of so many bytes, if those of the first launch were.
+_ALIGNMENT = 16
+
+_HANDLES: dict[Hashable, "Handle"] = {}
+_LOCK = threading.Lock()
+
+
+class Handle:
+    """One kernel's binary on one device with everything that a launch needs but the tensors.
+
+    Args:
+        start: what takes the tensors' addresses, `rest` and the stream.
+        rest: the arguments after the tensors, constants included.
+        device: the index of the GPU.
+    """
+
+    __slots__ = ("_device", "_rest", "_start")
+
+    def __init__(self, start: Callable[..., Any], rest: tuple[Any, ...], device: int) -> None:
+        self._start, self._rest, self._device = start, rest, device
+
+    def launch(self, addresses: list[int]) -> None:
+        """Launch on the current stream of the device, which must be the current one."""
+        self._start(*addresses, *self._rest, stream=torch._C._cuda_getCurrentRawStream(self._device))
+
+
+def make_handle(kernel: Any, compiled: Any, grid: tuple[int, ...], arguments: Any, options: Any) -> Handle | None:
+    """The handle for repeating a launch; None if it can only be repeated as it was done.
+
+    That is so in the interpreter, and for tensors at addresses that the next ones need not have.
+
+    Args:
+        kernel: Triton's or Gluon's function.
+        compiled: what the launch returned, the binary.
+        grid: of the launch.
+        arguments: those given by position: tensors first.
+        options: those given by name: constants, and options of the launch.
+    """
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    names = getattr(kernel, "arg_names", None)
+    if names is None or not hasattr(compiled, "packed_metadata") or not tensors or isinstance(tensors[0], FakeTensor):
+        return None
+    if addresses_of(tensors) is None:
+        return None
+    values = [*arguments, *(options[name] for name in names[len(arguments) :])]
+    start = compiled[(*grid, 1, 1)[:3]]
+    return Handle(start, tuple(values[len(tensors) :]), tensors[0].device.index)
+
+
+def repeat(key: Hashable, *tensors: Tensor) -> bool:
+    """Launch again what was kept under a key, with other tensors. Returns whether that could be done.
+
+    Args:
+        key: everything that the launch depends on but the tensors' addresses: the kernel, shapes, dtypes, the device,
+            constants.
+        tensors: the tensors of the launch in the kernel's order.
+    """
+    handle = _HANDLES.get(key)
+    if handle is None:
+        return False
+    addresses = addresses_of(tensors)
+    if addresses is None:
+        return False
+    handle.launch(addresses)
+    return True
+
+
+def keep(key: Hashable, handle: Handle | None) -> None:
+    """Keep a handle for `repeat`."""
+    if handle is None:
+        return
+    with _LOCK:
+        while len(_HANDLES) >= MAX_HANDLES:
+            del _HANDLES[next(iter(_HANDLES))]
+        _HANDLES[key] = handle
+
+
+def addresses_of(tensors: Any) -> list[int] | None:
+    """Where the tensors lie; None if one of them is not aligned as the binaries of handles expect, or is fake."""
+    addresses = []
+    bits = 0
+    for tensor in tensors:
+        if isinstance(tensor, FakeTensor):
+            return None
+        address = tensor.data_ptr()
+        bits |= address
+        addresses.append(address)
+    return None if bits % _ALIGNMENT else addresses

@@ -1,0 +1,120 @@
+"""Launches kernels twice on a GPU that is not there, through Triton and through a handle, and says what reached it.
+
+    python -m tests.ops.repeat_launches
+
+A program of its own, because Triton decides while kernels are imported whether they are compiled or interpreted, and
+because it runs with other Tritons, too. The answer is a JSON object: "triton", its version, and "kernels", for each the
+two launches as [function, grid, stream, arguments], in which tensors have the numbers of their first occurrence.
+"""
+
+import json
+import sys
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+import triton
+
+from sequencer2d.ops.kernels import launching, prepared, triton_launch
+from sequencer2d.ops.launches import RegisterLaunch, SharedLaunch
+from tests.ops.compile_kernels import OfflineDriver
+
+SCANS, TOKENS, HIDDEN, STREAM = (0, 1, 2, 3), (2, 3, 5), 16, 7
+LAUNCHED: list[tuple[Any, ...]] = []
+
+
+class Launcher:
+    """Stands for the function that Triton compiles to start a binary."""
+
+    def __init__(self, src: Any, metadata: Any) -> None:
+        self.name = metadata.name
+
+    def __call__(self, x: int, y: int, z: int, stream: int, function: int, *rest: Any) -> None:
+        # packed metadata, launch metadata and two hooks come before the kernel's arguments
+        LAUNCHED.append((self.name, [x, y, z], stream, rest[4:]))
+
+
+class Driver(OfflineDriver):
+    """A driver that loads binaries and notes what is launched."""
+
+    launcher_cls = Launcher
+    utils = SimpleNamespace(
+        get_device_properties=lambda device: {"max_shared_mem": 232448},
+        # module, function, registers, spills and, from Triton 3.4 on, the most threads
+        load_binary=lambda *_: (1, 2, 32, 0, 1024)[: 4 if triton.__version__ < "3.4" else 5],
+        unload_module=lambda module: None,
+    )
+
+    def get_current_stream(self, device: int) -> int:
+        return STREAM
+
+
+def run_all() -> None:
+    """Launch each kernel once, with tensors of its own."""
+    gates = torch.zeros(*TOKENS, 4 * 4 * HIDDEN, dtype=torch.float16)
+    weight = torch.zeros(4, 4 * HIDDEN, HIDDEN, dtype=torch.float16)
+    both = {"scans": SCANS, "launches": (SharedLaunch(16, 16, 1),), "approximate_tanh": False}
+    exact = {"cell": "lstm", "precision": "tf32x3"}
+    out, cells = triton_launch.launch_forward(gates, weight, None, save_cells=True, **both, **exact)
+    triton_launch.launch_backward(out, gates, weight, None, out, cells, **both, **exact)
+    triton_launch.launch_weight_gradient(gates, out, scans=SCANS, hidden=HIDDEN, **exact)
+    try:
+        from sequencer2d.ops.kernels import gluon_launch
+    except (ImportError, AttributeError):
+        pass  # a Triton without it
+    else:
+        both["launches"] = (RegisterLaunch(16, 2, 2, 1),)
+        out, cells, activations = gluon_launch.launch_forward(gates, weight, save=True, **both)
+        gluon_launch.launch_backward(out, activations, weight, cells, **both)
+    try:
+        from sequencer2d.ops.kernels import triton_linear_launch
+    except (ImportError, AttributeError):
+        return
+    x, vector = torch.zeros(16, 16, dtype=torch.float16), torch.zeros(16, dtype=torch.float16)
+    triton_linear_launch.launch_normed_linear(
+        x, vector, x, vector, 1e-6, gelu=True, approximate_tanh=False, early_start=True
+    )
+    triton_linear_launch.launch_add_linear(x, x.clone(), x.clone(), early_start=True)
+
+
+def described(argument: Any, addresses: dict[int, int]) -> Any:
+    """An argument so that it can be compared: which tensor of the launch it is, or its text."""
+    address = argument.data_ptr() if isinstance(argument, torch.Tensor) else argument
+    if isinstance(address, int) and address > 1 << 31:
+        return f"tensor {addresses.setdefault(address, len(addresses))}"
+    return repr(argument)
+
+
+def launches(plain: bool) -> list[list[Any]]:
+    """What `run_all` launches. plain: nothing is repeated."""
+    LAUNCHED.clear()
+    calls: list[str] = []
+    run = launching.run_kernel
+
+    def noted(kernel: Any, *arguments: Any, **options: Any) -> Any:
+        calls.append(kernel.fn.__name__)
+        return run(kernel, *arguments, **options)
+
+    with mock.patch.object(launching, "run_kernel", noted):
+        run_all()
+    assert bool(calls) == plain, calls
+    found = []
+    for name, grid, stream, arguments in LAUNCHED:
+        addresses: dict[int, int] = {}
+        found.append([name, grid, stream, [described(argument, addresses) for argument in arguments]])
+    return found
+
+
+def main() -> None:
+    triton.runtime.driver.set_active(Driver(90))
+    with mock.patch.object(torch._C, "_cuda_getCurrentRawStream", create=True, return_value=STREAM):
+        first = launches(plain=True)
+        second = launches(plain=False)
+        prepared._HANDLES.clear()
+        launches(plain=True)  # nothing is kept: launched through Triton again
+    json.dump({"triton": triton.__version__, "kernels": list(zip(first, second, strict=True))}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
