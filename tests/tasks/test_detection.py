@@ -9,7 +9,9 @@ from PIL import Image
 
 from sequencer2d import tasks
 from sequencer2d.cli.main import main
-from sequencer2d.errors import DataError, NumericalError
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.detection import open_boxes
+from sequencer2d.errors import DataError, NumericalError, UserError
 from sequencer2d.tasks.average_precision import Compared, PrecisionMeter, as_coco, average_precision
 from sequencer2d.tasks.detection import Objects, coco_file, objects
 from tests.data.test_coco import data_set
@@ -143,6 +145,9 @@ def test_a_run_in_cocos_layout_is_trained_resumed_evaluated_and_predicts(tmp_pat
     assert main(["detect", "train", "--resume", str(run)]) == 0
     summary = json.loads((run / "summary.json").read_text())
     assert {"ap", "ap50", "ap75"} <= summary["final"].keys()
+    whole = tmp_path / "whole"
+    assert main(["detect", "train", "coco_retinanet_s", *fields, f"run.output={whole}"]) == 0
+    assert json.loads((whole / "summary.json").read_text())["final"] == summary["final"], "resuming is exact"
     capsys.readouterr()
     assert main(["detect", "eval", str(run), "--json", "--device", "cpu", "data.workers=0"]) == 0
     measured = json.loads(capsys.readouterr().out)
@@ -156,6 +161,12 @@ def test_a_run_in_cocos_layout_is_trained_resumed_evaluated_and_predicts(tmp_pat
         assert drawn.size == (30, 20)
     assert main(["segment", "eval", str(run)]) == 2
     assert "is for task=detection, not for segment" in capsys.readouterr().err
+
+
+def test_a_missing_evaluator_is_said_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'sequencer2d\[detection\]'"):
+        open_boxes(DataConfig(root=str(tmp_path)), "val")
 
 
 def test_the_task_is_a_row():

@@ -1,5 +1,6 @@
 import copy
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from timm.scheduler import CosineLRScheduler
 
 from sequencer2d import create_model, recipes
 from sequencer2d.errors import ConfigError
-from sequencer2d.training.config import OptimizerConfig, TrainConfig
+from sequencer2d.training.config import OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig, validate
 from sequencer2d.training.fields import with_overrides
 from sequencer2d.training.optim import WeightAverage, build_optimizer, learning_rate, parameter_groups
 
@@ -119,3 +120,15 @@ def test_optimizer_follows_the_configuration():
     optimizer.step()
     torch.testing.assert_close(model.weight, before.weight * (1 - 0.5 * 0.1) - 0.5, atol=1e-6, rtol=0)
     torch.testing.assert_close(model.bias, before.bias - 0.5, atol=1e-6, rtol=0)
+
+
+def test_milestones_take_the_place_of_the_cosine():
+    config = TrainConfig(
+        optimizer=OptimizerConfig(lr=1e-4, lr_reference_batch=None),
+        schedule=ScheduleConfig(warmup_epochs=0.5, warmup_lr=0.0, milestones=(8, 11), update="step"),
+        run=RunConfig(epochs=12),
+    )
+    rates = [learning_rate(config, step, 10) for step in (0, 4, 5, 79, 80, 109, 110, 119)]
+    assert rates == pytest.approx([0, 8e-5, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
+    with pytest.raises(ConfigError, match="must ascend"):
+        validate(replace(config, schedule=replace(config.schedule, milestones=(11, 8))))
