@@ -1,12 +1,12 @@
 """Images with boxes in COCO's format: a JSON file of annotations for each split, and a folder of images."""
 
 import json
-import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 from zlib import crc32
 
@@ -27,6 +27,53 @@ LAYOUTS = (
 )
 """Where the annotations and the images of a split are looked for, in this order: COCO's own layout first."""
 
+
+@dataclass(frozen=True)
+class Kind:
+    """What a value in a file of annotations may be: a test, and words for what it expects."""
+
+    fits: Callable[[Any], bool]
+    words: str
+
+
+_MOST_PIXELS = 2**31
+"""No side and no coordinate is larger."""
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _real(value: Any) -> bool:
+    return type(value) in (int, float) and -_MOST_PIXELS <= value <= _MOST_PIXELS
+
+
+def _inside(value: Any) -> bool:
+    """Whether a text names a file in the folder of images or below."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    parts = PurePosixPath(value.replace("\\", "/"))
+    return not parts.is_absolute() and ".." not in parts.parts
+
+
+NUMBER = Kind(lambda value: _whole(value, -(2**63), 2**63 - 1), "a whole number")
+SIDE = Kind(lambda value: _whole(value, 1, _MOST_PIXELS), "a whole number of pixels")
+IMAGE = {"file_name": Kind(_inside, "the path of a file in the folder of images"), "width": SIDE, "height": SIDE}
+CATEGORY = {"name": Kind(lambda value: isinstance(value, str) and bool(value.strip()), "a name")}
+ANNOTATION = {
+    "image_id": NUMBER,
+    "category_id": NUMBER,
+    "bbox": Kind(
+        lambda value: isinstance(value, list) and len(value) == 4 and all(map(_real, value)),
+        "left, top, width, height in pixels",
+    ),
+}
+OPTIONAL = {
+    "iscrowd": Kind(lambda value: value in (0, 1) and isinstance(value, int), "0 or 1"),
+    "area": Kind(lambda value: type(value) in (int, float) and 0 <= value <= _MOST_PIXELS**2, "an area in pixels"),
+}
+NOT_GIVEN = {"iscrowd": 0, "area": 0}
+
 Boxes = dict[str, Any]
 """The target of an image: float32 (N, 4) `boxes` (left, top, right, bottom in pixels of the file), int64 (N,)
 `labels`, bool (N,) `crowd`, float32 (N,) `area` in pixels, and the image's number `id`."""
@@ -46,8 +93,9 @@ class CocoBoxes(ImageFiles):
         max_missing: images whose file may be missing, at most; they are left out.
 
     Raises:
-        DataError: no such files, a damaged file of annotations, an image of another size than it says, a category or an
-            image that it does not list, a number that stands twice, or nothing left.
+        DataError: no such files, a damaged file of annotations, a value of the wrong type, an image outside of the
+            folder or of another size than stated, a category or an image that is not listed, a number that stands
+            twice, or nothing left.
     """
 
     def __init__(
@@ -62,20 +110,20 @@ class CocoBoxes(ImageFiles):
         self.annotations, folder = find_layout(Path(root), split)
         content = _read(self.annotations)
         self.categories = _categories(content["categories"], self.annotations)
-        rows = _by_number(content["images"], "images", ("file_name", "width", "height"), self.annotations)
+        rows = _by_number(content["images"], "images", IMAGE, self.annotations)
         left_out = LeftOut()
-        missing = {str(folder / str(row["file_name"])): "no such file" for row in rows.values()
-                   if not (folder / str(row["file_name"])).is_file()}  # fmt: skip
+        missing = {str(folder / row["file_name"]): "no such file" for row in rows.values()
+                   if not (folder / row["file_name"]).is_file()}  # fmt: skip
         require_readable(missing, len(rows), max_missing)
         for name in missing:
             left_out.add("images without a file", Path(name).name)
         boxes = _boxes(content["annotations"], rows, list(self.categories), self.annotations, left_out, train)
         chosen = []
         for number, row in rows.items():
-            if str(folder / str(row["file_name"])) in missing:
+            if str(folder / row["file_name"]) in missing:
                 continue
             if train and not boxes[number]:
-                left_out.add("images without boxes", str(row["file_name"]))
+                left_out.add("images without boxes", row["file_name"])
                 continue
             chosen.append(number)
         left_out.report(self.annotations)
@@ -83,7 +131,7 @@ class CocoBoxes(ImageFiles):
             raise DataError(
                 f"{self.annotations} has no image with a box{f'; left out: {left_out}' if left_out else ''}"
             )
-        files = [str(rows[number]["file_name"]) for number in chosen]
+        files = [rows[number]["file_name"] for number in chosen]
         names = list(self.categories.values())
         super().__init__(folder, files, np.zeros(len(files), np.int64), names, decoding)
         self._targets_of = [_target(number, boxes[number]) for number in chosen]
@@ -134,7 +182,9 @@ def find_layout(root: Path, split: str) -> tuple[Path, Path]:
 
 def _read(path: Path) -> dict[str, list[Any]]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())  # may be larger than what `files.read_json` reads
+    except RecursionError:
+        raise DataError(f"{path} is nested too deep to be annotations in COCO's format") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}); export the annotations again") from error
     keys = ("images", "annotations", "categories")
@@ -145,7 +195,7 @@ def _read(path: Path) -> dict[str, list[Any]]:
 
 def _categories(rows: list[Any], path: Path) -> dict[int, str]:
     """The names of the categories by their numbers, ascending."""
-    found = {number: str(row["name"]) for number, row in _by_number(rows, "categories", ("name",), path).items()}
+    found = {number: row["name"] for number, row in _by_number(rows, "categories", CATEGORY, path).items()}
     twice = [name for name, count in Counter(found.values()).items() if count > 1]
     if twice or not found:
         said = f"names the categories {shorten(twice)} twice" if twice else "has no categories"
@@ -153,15 +203,27 @@ def _categories(rows: list[Any], path: Path) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def _by_number(rows: list[Any], what: str, keys: Sequence[str], path: Path) -> dict[int, Mapping[str, Any]]:
+def _by_number(rows: list[Any], what: str, keys: Mapping[str, Kind], path: Path) -> dict[int, Mapping[str, Any]]:
+    """The entries of a list by their numbers. Raises `DataError` for what is missing, of another type, or twice."""
     found: dict[int, Mapping[str, Any]] = {}
     for row in rows:
-        if not isinstance(row, dict) or not isinstance(row.get("id"), int) or any(key not in row for key in keys):
-            raise DataError(f"{path}: an entry of {what} lacks id, {', '.join(keys)}: {str(row)[:80]}")
+        _check(row, {"id": NUMBER, **keys}, f"an entry of {what}", path)
         if row["id"] in found:
             raise DataError(f"{path}: the number {row['id']} stands twice in {what}; number them anew")
         found[row["id"]] = row
     return found
+
+
+def _check(row: Any, keys: Mapping[str, Kind], what: str, path: Path) -> None:
+    """Raise `DataError` unless an entry has every key, with a value of its kind."""
+    if not isinstance(row, dict):
+        raise DataError(f"{path}: {what} is no object: {str(row)[:80]}")
+    missing = [key for key in keys if key not in row]
+    if missing:
+        raise DataError(f"{path}: {what} lacks {', '.join(missing)}: {str(row)[:80]}")
+    for key, kind in keys.items():
+        if not kind.fits(row[key]):
+            raise DataError(f"{path}: {what} has {key}={repr(row[key])[:60]}; expected {kind.words}")
 
 
 def _boxes(
@@ -174,16 +236,19 @@ def _boxes(
 ) -> defaultdict[int, list[tuple[Any, ...]]]:
     """The boxes that count of each image: (left, top, right, bottom, class, crowd, area)."""
     place = {number: index for index, number in enumerate(categories)}
-    for key, known in (("category_id", place), ("image_id", images)):
-        strange = sorted({str(row.get(key) if isinstance(row, dict) else row) for row in annotations
-                          if not isinstance(row, dict) or row.get(key) not in known})  # fmt: skip
+    for row in annotations:
+        what = f"annotation {str(row.get('id'))[:40]}" if isinstance(row, dict) else "an annotation"
+        _check(row, ANNOTATION, what, path)
+        _check({**NOT_GIVEN, **row}, OPTIONAL, what, path)
+    for key, what, known in (("category_id", "categories", place), ("image_id", "images", images)):
+        strange = sorted({row[key] for row in annotations} - set(known))
         if strange:
-            what = "categories" if key == "category_id" else "images"
-            raise DataError(f"{path}: annotations name the {what} {shorten(strange, 5)}, which it does not list")
+            listed = shorten([str(number) for number in strange], 5)
+            raise DataError(f"{path}: annotations name the {what} {listed}, which it does not list")
     boxes: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for row in annotations:
         image = images[row["image_id"]]
-        left, top, width, height = _numbers(row, path)
+        left, top, width, height = row["bbox"]
         right, bottom = left + width, top + height
         inside = min(right, image["width"]) > max(left, 0) and min(bottom, image["height"]) > max(top, 0)
         crowd = bool(row.get("iscrowd", 0))
@@ -197,16 +262,6 @@ def _boxes(
             area = float(row.get("area", width * height))
             boxes[row["image_id"]].append((left, top, right, bottom, place[row["category_id"]], crowd, area))
     return boxes
-
-
-def _numbers(row: Mapping[str, Any], path: Path) -> list[float]:
-    box = row.get("bbox")
-    plain = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
-    if not plain or not all(math.isfinite(side) for side in box or ()):
-        raise DataError(
-            f"{path}: annotation {row.get('id')} has bbox={str(box)[:60]}; expected left, top, width, height"
-        )
-    return list(box or ())
 
 
 def _target(number: int, rows: list[tuple[Any, ...]]) -> Boxes:

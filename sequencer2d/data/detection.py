@@ -14,9 +14,9 @@ from torchvision.transforms import ColorJitter
 from sequencer2d.data.coco import Boxes, CocoBoxes
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.joined import JoinedSource
-from sequencer2d.data.samples import Samples
+from sequencer2d.data.samples import Samples, refuse
 from sequencer2d.data.sources import Source
-from sequencer2d.errors import ConfigError, DataError, UserError
+from sequencer2d.errors import DataError, UserError
 
 
 def open_boxes(config: DataConfig, split: str, *, train: bool = False) -> Source:
@@ -77,17 +77,24 @@ class FitToSides:
 
 def train_boxes(config: DataConfig) -> FitToSides:
     """The transform of training. Raises `ConfigError` for augmentations that boxes cannot follow."""
-    for name, wrong, instead in (
+    refuse(
+        "detection",
+        "whose boxes must follow",
         ("data.auto_augment", config.auto_augment, "data.auto_augment="),
+        ("data.crop=pad", config.crop == "pad", "data.crop=random-resized"),
         ("data.erasing", config.erasing > 0, "data.erasing=0"),
-    ):
-        if wrong:
-            raise ConfigError(f"{name} does not fit task=detection, whose boxes must follow: set {instead}")
+    )
     return FitToSides(config, train=True)
 
 
 def eval_boxes(config: DataConfig) -> FitToSides:
-    """The transform of evaluation and prediction."""
+    """The transform of evaluation and prediction. Raises `ConfigError` unless the whole image is kept."""
+    refuse(
+        "detection",
+        "which keeps the whole image",
+        (f"data.eval_crop={config.eval_crop}", config.eval_crop != "squash", "data.eval_crop=squash"),
+        (f"data.crop_pct={config.crop_pct:g}", config.crop_pct != 1, "data.crop_pct=1"),
+    )
     return FitToSides(config, train=False)
 
 

@@ -18,6 +18,7 @@ from sequencer2d.data.config import DataConfig
 from sequencer2d.data.opening import open_split
 from sequencer2d.data.sources import Source
 from sequencer2d.data.transforms import Transform, eval_transform, train_transform
+from sequencer2d.errors import ConfigError
 
 SampleTransform = Callable[[Image.Image, Any], tuple[np.ndarray, Any]]
 """(RGB image, target) → (uint8 (H, W, 3), target); the target is None for an image without one."""
@@ -41,6 +42,13 @@ class Samples:
     eval_transform: Callable[[DataConfig], SampleTransform]
     collate: Callable[[Sequence[tuple[np.ndarray, Any]]], tuple[Tensor, Any]]
     open_training: Callable[[DataConfig, str], Source] | None = None
+
+
+def refuse(task: str, reason: str, *rules: tuple[str, object, str]) -> None:
+    """Raise `ConfigError` for the first of `rules`, (field, whether it does not fit, remedy), that applies."""
+    for name, wrong, instead in rules:
+        if wrong:
+            raise ConfigError(f"{name} does not fit task={task}, {reason}: set {instead}")
 
 
 class ImageOnly:

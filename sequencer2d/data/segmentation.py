@@ -14,7 +14,7 @@ from sequencer2d.data.config import DataConfig
 from sequencer2d.data.joined import JoinedSource
 from sequencer2d.data.labels import IGNORED, LabelRules
 from sequencer2d.data.mask_folders import CLASSES, MASK_SETS, MaskFolder, read_class_names
-from sequencer2d.data.samples import Samples
+from sequencer2d.data.samples import Samples, refuse
 from sequencer2d.data.sources import Source
 from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ConfigError, DataError
@@ -117,7 +117,9 @@ class WholeImage:
 
 def train_pairs(config: DataConfig) -> JitterCropFlip:
     """The transform of training. Raises `ConfigError` for augmentations that a mask cannot follow."""
-    _refuse(
+    refuse(
+        "segmentation",
+        "whose masks must follow",
         ("data.auto_augment", config.auto_augment, "data.auto_augment="),
         ("data.crop=pad", config.crop == "pad", "data.crop=random-resized"),
         ("data.erasing", config.erasing > 0, "data.erasing=0"),
@@ -127,7 +129,9 @@ def train_pairs(config: DataConfig) -> JitterCropFlip:
 
 def eval_pairs(config: DataConfig) -> WholeImage:
     """The transform of evaluation. Raises `ConfigError` unless the whole image is kept."""
-    _refuse(
+    refuse(
+        "segmentation",
+        "whose masks must follow",
         (f"data.eval_crop={config.eval_crop}", config.eval_crop != "squash", "data.eval_crop=squash"),
         (f"data.crop_pct={config.crop_pct:g}", config.crop_pct != 1, "data.crop_pct=1"),
     )
@@ -142,12 +146,6 @@ def stack_pairs(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tenso
 
 IMAGES_AND_MASKS = Samples(open=open_masks, train_transform=train_pairs, eval_transform=eval_pairs, collate=stack_pairs)
 """Images of one size, each with the class of every pixel."""
-
-
-def _refuse(*rules: tuple[str, object, str]) -> None:
-    for name, wrong, instead in rules:
-        if wrong:
-            raise ConfigError(f"{name} does not fit task=segmentation, whose masks must follow: set {instead}")
 
 
 def _cut(picture: Image.Image, box: tuple[int, int, int, int], ground: int | tuple[int, ...]) -> Image.Image:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from sequencer2d.data.coco import CocoBoxes
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.detection import FitToSides, pad_and_list
-from sequencer2d.errors import DataError
+from sequencer2d.data.detection import FitToSides, eval_boxes, pad_and_list, train_boxes
+from sequencer2d.errors import ConfigError, DataError
 
 CATEGORIES = [{"id": 90, "name": "cell"}, {"id": 3, "name": "disc"}]
 
@@ -21,6 +21,9 @@ def box(number, image, category, bbox, **more):
 
 
 GOOD = [box(1, 7, 90, [2, 4, 10, 6]), box(2, 7, 3, [15, 1, 10, 8], iscrowd=1), box(3, 9, 3, [0, 0, 30, 20], area=7)]
+
+
+IMAGE = {"id": 7, "file_name": "000000000007.jpg", "width": 30, "height": 20}
 
 
 def data_set(root: Path, annotations=GOOD, images=(7, 9, 11), categories=CATEGORIES, split="val", **changes) -> Path:
@@ -80,11 +83,30 @@ def test_other_layouts_and_a_single_class(tmp_path, layout):
         ({"annotations": [box(1, 8, 3, [1, 1, 2, 2])]}, "annotations name the images 8, which it does not list"),
         ({"annotations": [box(1, 7, 3, [1, 1, 2])]}, "annotation 1 has bbox=[1, 1, 2]; expected left, top, width"),
         ({"annotations": [box(1, 7, 3, [1, 1, float("nan"), 1])]}, "annotation 1 has bbox"),
+        ({"annotations": [box(1, 7, 3, [1, 1, 10**400, 1])]}, "annotation 1 has bbox"),
+        ({"annotations": [box(1, 7, 3, [1, 1, True, 1])]}, "annotation 1 has bbox"),
+        ({"annotations": [box(1, 7, 3, [1, 1, 2, 2], iscrowd="0")]}, "annotation 1 has iscrowd='0'; expected 0 or 1"),
+        ({"annotations": [box(1, 7, 3, [1, 1, 2, 2], area="big")]}, "annotation 1 has area='big'; expected an area"),
+        ({"annotations": [box(1, 7, 3, [1, 1, 2, 2], area=None)]}, "annotation 1 has area=None"),
+        (
+            {"annotations": [box(1, 7, [3], [1, 1, 2, 2])]},
+            "annotation 1 has category_id=[3]; expected",
+        ),
+        ({"annotations": [box(1, "7", 3, [1, 1, 2, 2])]}, "annotation 1 has image_id='7'"),
+        ({"annotations": [{"id": 1}]}, "annotation 1 lacks image_id, category_id, bbox"),
+        ({"annotations": [3]}, "an annotation is no object: 3"),
+        ({"images": [IMAGE | {"width": "30"}]}, "an entry of images has width='30'; expected a whole number of pixels"),
+        ({"images": [IMAGE | {"height": 0}]}, "an entry of images has height=0"),
+        ({"images": [IMAGE | {"file_name": 7}]}, "an entry of images has file_name=7"),
+        ({"images": [IMAGE | {"file_name": "../a.jpg"}]}, "expected the path of a file in the folder of images"),
+        ({"images": [IMAGE | {"file_name": "/etc/a.jpg"}]}, "expected the path of a file in the folder of images"),
+        ({"images": [IMAGE | {"id": True}]}, "an entry of images has id=True"),
+        ({"categories": [{"id": 3, "name": ["cell"]}]}, "an entry of categories has name="),
         ({"annotations": []}, "has no image with a box"),
         ({"categories": []}, "has no categories"),
         ({"categories": [*CATEGORIES, {"id": 4, "name": "cell"}]}, "names the categories cell twice"),
         ({"categories": [*CATEGORIES, {"id": 3, "name": "rod"}]}, "the number 3 stands twice in categories"),
-        ({"images": [{"id": 7}]}, "an entry of images lacks id, file_name, width, height"),
+        ({"images": [{"id": 7}]}, "an entry of images lacks file_name, width, height"),
         ({"images": None}, "is not in COCO's format"),
     ],
 )
@@ -95,6 +117,26 @@ def test_what_does_not_fit_is_one_error_before_the_first_step(tmp_path, changes,
     with pytest.raises(DataError) as error:
         CocoBoxes(root, "val")
     assert says in str(error.value)
+
+
+def test_a_file_that_is_no_json_or_nested_too_deep_is_one_error(tmp_path):
+    file = data_set(tmp_path) / "annotations" / "instances_val2017.json"
+    for content in ("{", "[" * 200_000):
+        file.write_text(content)
+        with pytest.raises(DataError, match=r"JSON|nested too deep"):
+            CocoBoxes(tmp_path, "val")
+
+
+def test_what_detection_cannot_keep_is_refused():
+    whole = {"auto_augment": "", "erasing": 0.0, "eval_crop": "squash", "crop_pct": 1.0}
+    assert train_boxes(DataConfig(**whole)).train
+    assert not eval_boxes(DataConfig(**whole)).train
+    for make, changed in (
+        (train_boxes, {"auto_augment": "rand-m9-mstd0.5-inc1"}), (train_boxes, {"erasing": 0.25}),
+        (train_boxes, {"crop": "pad"}), (eval_boxes, {"eval_crop": "center"}), (eval_boxes, {"crop_pct": 0.9}),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"data.{next(iter(changed))}.* does not fit task=detection.*: set data."):
+            make(DataConfig(**{**whole, **changed}))
 
 
 def test_missing_files_are_counted_up_to_a_limit(tmp_path, caplog):
