@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,16 @@ from sequencer2d.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from typing import Any
 
     import torch
 
+    from sequencer2d.data.config import DataConfig
     from sequencer2d.evaluation.predict import Prediction
     from sequencer2d.evaluation.subject import Subject
+
+    Write = Callable[[Prediction], None]
 
 EPILOG = """\
 examples:
@@ -97,7 +102,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
 
 def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.data.finding import find_images
-    from sequencer2d.evaluation.predict import picture_of, predict
+    from sequencer2d.evaluation.predict import predict
 
     paths = find_images(arguments.images)
     subject, device = _load(arguments)
@@ -117,16 +122,12 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
     )
     done = []
-    with progress_bar("images") as bar, contextlib.ExitStack() as writing:
-        if arguments.pictures:
-            writing.enter_context(_writing(arguments.pictures))
-        writers = _writers(arguments, subject, writing)
-        for number, prediction in enumerate(bar.track(predictions, total=len(paths), description="predict")):
-            if arguments.pictures and prediction.found is not None:
-                name = f"{number:0{len(str(len(paths)))}d}-{Path(prediction.path).stem}.png"
-                picture_of(prediction, config).save(arguments.pictures / name)
-            for write in writers if prediction.found is not None else ():
-                write(prediction.path, prediction.found)
+    with progress_bar("images") as bar, contextlib.ExitStack() as opened:
+        outputs = _outputs(arguments, subject, config, len(paths))
+        writers = [opened.enter_context(_writing(path, block)) for path, block in outputs]
+        for prediction in bar.track(predictions, total=len(paths), description="predict"):
+            for write in writers:
+                write(prediction)
             done.append(prediction)
     if arguments.json:
         terminal.write_json([prediction.to_dict() for prediction in done])
@@ -135,25 +136,61 @@ def run(arguments: argparse.Namespace) -> int:
     return _report_broken(done)
 
 
+def _outputs(
+    arguments: argparse.Namespace, subject: Subject, config: DataConfig, count: int
+) -> Iterator[tuple[Path, AbstractContextManager[Write]]]:
+    """The folder or file of each output that was asked for, and what writes predictions there."""
+    if arguments.pictures:
+        yield arguments.pictures, _pictures(arguments.pictures, config, count)
+    names = class_names(subject)
+    for output in arguments.row.outputs:
+        path = getattr(arguments, output.writer)
+        if path is not None:
+            yield path, _findings(subject.task.writers[output.writer](path, names))
+
+
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Make the folder of the pictures; raise `InputError` where it cannot be written to."""
+def _writing(path: Path, block: AbstractContextManager[Write]) -> Iterator[Write]:
+    """A block's function, with an `InputError` that names `path` where that cannot be written to."""
+    with _writable(path), block as write:
+
+        def write_or_tell(prediction: Prediction) -> None:
+            with _writable(path):
+                write(prediction)
+
+        yield write_or_tell
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}; give another folder") from error
+        raise InputError(f"cannot write to {path}: {error.strerror or error}; give another path") from error
 
 
-def _writers(
-    arguments: argparse.Namespace, subject: Subject, opened: contextlib.ExitStack
-) -> list[Callable[[str, Any], None]]:
-    """What writes the files that the task's own flags ask for; `opened` closes them."""
-    asked = [(output.writer, getattr(arguments, output.writer)) for output in arguments.row.outputs]
-    names = class_names(subject)
-    return [
-        opened.enter_context(subject.task.writers[writer](path, names)) for writer, path in asked if path is not None
-    ]
+@contextlib.contextmanager
+def _pictures(folder: Path, config: DataConfig, count: int) -> Iterator[Write]:
+    """Make the folder, and draw what was found in each of `count` images as a PNG file there."""
+    from sequencer2d.evaluation.predict import picture_of
+
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = itertools.count()
+
+    def draw(prediction: Prediction) -> None:
+        number = next(numbers)
+        if prediction.found is not None:
+            name = f"{number:0{len(str(count))}d}-{Path(prediction.path).stem}.png"
+            picture_of(prediction, config).save(folder / name)
+
+    yield draw
+
+
+@contextlib.contextmanager
+def _findings(block: AbstractContextManager[Callable[[str, Any], None]]) -> Iterator[Write]:
+    """A task's writer, for the images that could be read."""
+    with block as add:
+        yield lambda prediction: None if prediction.found is None else add(prediction.path, prediction.found)
 
 
 def class_names(subject: Subject) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ class StridedAnchors(AnchorGenerator):
         return super().grid_anchors(grid_sizes, own)  # type: ignore[no-any-return]
 
 
-class AsTheyAre(GeneralizedRCNNTransform):
+class PadOnly(GeneralizedRCNNTransform):
     """torchvision's padding of a batch alone: our images come normalized and in their final size."""
 
     def __init__(self, size_divisible: int) -> None:
@@ -108,7 +108,7 @@ class Detector(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        model.transform = AsTheyAre(model.backbone.size_divisible)
+        model.transform = PadOnly(model.backbone.size_divisible)
         model.head.register_forward_hook(self._in_float32)
         self._finite: Tensor | None = None
 

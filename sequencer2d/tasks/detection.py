@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from sequencer2d.data.detection import IMAGES_AND_BOXES
 from sequencer2d.dense import Detector, fcos, retinanet
+from sequencer2d.files import atomic_write
 from sequencer2d.tasks.average_precision import PrecisionMeter, as_bbox, in_file
+from sequencer2d.tasks.backbone import backbone_of_strides
 from sequencer2d.tasks.finite import refuse_broken
 from sequencer2d.tasks.segmentation import color_of
 from sequencer2d.tasks.task import Forward, Metric, Task
@@ -25,7 +27,7 @@ STRIDES = (8, 16, 32)
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects in an image, the surest first; a `Finding`."""
+    """The objects in an image, the highest score first; a `Finding`."""
 
     size: tuple[int, int]
     """(height, width) of the file's image."""
@@ -67,25 +69,20 @@ class Objects:
         font = ImageFont.load_default(max(11, min(picture.size) // 36) * sharp)
         overlay = Image.new("RGBA", (picture.width * sharp, picture.height * sharp), (255, 255, 255, 0))
         pen = ImageDraw.Draw(overlay)
-        surest_last = list(zip(self.boxes * sharp, self.scores, self.labels, strict=True))[::-1]
-        for box, _, k in surest_last:
+        highest_last = list(zip(self.boxes * sharp, self.scores, self.labels, strict=True))[::-1]
+        for box, _, k in highest_last:
             _frame(pen, [float(side) for side in box], color_of(int(k)), line)
-        for box, score, k in surest_last:
+        for box, score, k in highest_last:
             _tag(pen, font, (float(box[0]), float(box[1])), f"{self.names[k]} {score:.0%}", color_of(int(k)), line)
         reduced = overlay.resize(picture.size, Image.Resampling.BOX)
         return Image.alpha_composite(picture, reduced).convert("RGB")
 
 
 def detector(make: Callable[[Any, int], Detector]) -> Callable[[Callable[..., nn.Module], int], Detector]:
-    """What builds a detector on maps of strides 8, 16 and 32: the backbone's own, or those of a pyramid."""
+    """What builds a detector on maps of strides 8, 16 and 32."""
 
     def build(create: Callable[..., nn.Module], outputs: int) -> Detector:
-        with torch.device("meta"):
-            backbone: Any = create(features_only=True, pretrained=False, checkpoint=None)
-        own = list(backbone.feature_info.reduction())
-        if set(STRIDES) <= set(own):
-            return make(create(features_only=True, out_indices=[own.index(stride) for stride in STRIDES]), outputs)
-        return make(create(features_only=True, pyramid=STRIDES), outputs)
+        return make(backbone_of_strides(create, STRIDES), outputs)
 
     return build
 
@@ -109,7 +106,7 @@ def objects(
     """The objects of each image.
 
     Args:
-        outputs: of `dense.Detector`, the surest first.
+        outputs: of `dense.Detector`, the highest score first.
         sizes: (height, width) of the files' images, to which boxes are scaled.
         class_names: name of each output.
         top_k: objects per image, at most.
@@ -137,7 +134,10 @@ def with_targets(forward: Forward, images: Tensor, targets: Any) -> Any:
 
 @contextlib.contextmanager
 def coco_file(path: Path, class_names: Sequence[str]) -> Iterator[Callable[[str, Objects], None]]:
-    """Write predictions as a data set in COCO's format, each annotation with its `score`: to look at or to correct."""
+    """Write predictions as a data set in COCO's format, each annotation with its `score`: to look at or to correct.
+
+    The file is written whole at the end, or not at all. Raises `OSError` at once where it cannot be written.
+    """
     content: dict[str, Any] = {"images": [], "annotations": []}
     content["categories"] = [{"id": k + 1, "name": name} for k, name in enumerate(class_names)]
 
@@ -152,8 +152,9 @@ def coco_file(path: Path, class_names: Sequence[str]) -> Iterator[Callable[[str,
                  "area": bbox[2] * bbox[3], "iscrowd": 0, "score": float(score)}
             )  # fmt: skip
 
-    yield add
-    path.write_text(json.dumps(content))
+    with atomic_write(path, "w") as file:
+        yield add
+        json.dump(content, file)
 
 
 def _frame(pen: ImageDraw.ImageDraw, box: list[float], color: tuple[int, int, int], line: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sequencer2d.data.labels import IGNORED
 from sequencer2d.data.segmentation import IMAGES_AND_MASKS
 from sequencer2d.dense import Segmenter
+from sequencer2d.tasks.backbone import backbone_of_strides
 from sequencer2d.tasks.drawing import with_caption
 from sequencer2d.tasks.finite import refuse_broken
 from sequencer2d.tasks.overlap import OverlapMeter
@@ -74,13 +75,8 @@ def color_of(number: int) -> tuple[int, int, int]:
 
 
 def segmenter(create: Callable[..., nn.Module], outputs: int) -> Segmenter:
-    """Semantic FPN on maps of strides 4 to 32: the backbone's own where it has them, otherwise those of a pyramid."""
-    with torch.device("meta"):
-        backbone: Any = create(features_only=True, pretrained=False, checkpoint=None)
-    own = list(backbone.feature_info.reduction())
-    if set(STRIDES) <= set(own):
-        return Segmenter(create(features_only=True, out_indices=[own.index(stride) for stride in STRIDES]), outputs)
-    return Segmenter(create(features_only=True, pyramid=STRIDES), outputs)
+    """Semantic FPN on maps of strides 4 to 32."""
+    return Segmenter(backbone_of_strides(create, STRIDES), outputs)
 
 
 def pixel_cross_entropy(forward: Forward, images: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:

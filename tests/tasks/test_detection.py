@@ -159,6 +159,10 @@ def test_a_run_in_cocos_layout_is_trained_resumed_evaluated_and_predicts(tmp_pat
     assert json.loads((tmp_path / "found.json").read_text())["categories"][0]["name"] == "disc"
     with Image.open(next(out.iterdir())) as drawn:
         assert drawn.size == (30, 20)
+    (tmp_path / "taken").mkdir()
+    for flag, path in (("--coco", tmp_path / "taken"), ("--pictures", tmp_path / "found.json")):
+        assert main(["detect", "predict", str(run), photo, flag, str(path), "--device", "cpu"]) == 2
+        assert f"cannot write to {path}" in capsys.readouterr().err
     assert main(["segment", "eval", str(run)]) == 2
     assert "is for task=detection, not for segment" in capsys.readouterr().err
 
