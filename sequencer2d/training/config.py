@@ -83,7 +83,7 @@ class ScheduleConfig(Checked):
     """The last epochs of the run, at `min_lr`; the cosine has the epochs before them."""
     min_lr: LearningRate = 1e-6
     """Learning rate at the end of the cosine (absolute)."""
-    milestones: tuple[float, ...] = ()
+    milestones: Annotated[tuple[float, ...], Range(above=0, at_most=1_000_000, unit="epochs")] = ()
     """Epochs after which the learning rate drops to a tenth, as for detection; it then stays, without a cosine."""
     update: Literal["step", "epoch"] = "epoch"
     """Change the learning rate at every step, or at the start of each epoch as the paper's runs."""
@@ -253,9 +253,11 @@ def _check_schedule(config: TrainConfig) -> None:
         f"schedule.warmup_epochs={warmup:g} is longer than the {epochs - cooldown} epochs before the cool-down "
         f"(run.epochs={epochs}, schedule.cooldown_epochs={cooldown}); shorten the warm-up, or train for longer",
     )
+    drops = schedule.milestones
     _require(
-        list(schedule.milestones) == sorted(schedule.milestones) and all(m > warmup for m in schedule.milestones),
-        f"schedule.milestones must ascend and follow the {warmup:g} epochs of warm-up, got {schedule.milestones}",
+        list(drops) == sorted(set(drops)) and all(warmup < drop < epochs - cooldown for drop in drops),
+        f"schedule.milestones={','.join(f'{drop:g}' for drop in drops)} must ascend and lie after the warm-up "
+        f"({warmup:g} epochs) and before the cool-down or the end (epoch {epochs - cooldown})",
     )
     for name, rate in (("min_lr", schedule.min_lr), ("warmup_lr", schedule.warmup_lr if warmup else 0.0)):
         _require(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sequencer2d import tasks
 from sequencer2d.cli import common
 from sequencer2d.cli.evaluate import data_config
 from sequencer2d.cli.main import parse
@@ -16,9 +17,12 @@ from tests.cli.conftest import save_tiny
 from tests.training.conftest import configuration
 
 
-def test_predict_names_five_classes_of_32_images_at_a_time() -> None:
+def test_predict_leaves_how_much_it_shows_to_the_task_and_takes_32_images_at_a_time() -> None:
     arguments = parse(["predict", "m", "photo.jpg"])
-    assert (arguments.top, arguments.batch_size, arguments.image_size) == (5, 32, None)
+    assert (arguments.top, arguments.threshold, arguments.batch_size, arguments.image_size) == (None, None, 32, None)
+    assert [(task.name, task.top_k, task.threshold) for task in tasks.TASKS.values()] == [
+        ("classification", 5, 0.0), ("segmentation", 5, 0.0), ("detection", 100, 0.5),
+    ]  # fmt: skip
     assert (arguments.device, arguments.precision, arguments.trust, arguments.json) == ("auto", "fp32", False, False)
     assert (arguments.orientation, arguments.background, arguments.pictures) == ("upright", "white", None)
     assert common.decoding_fields(arguments) == {"orientation": "upright", "background": "white"}

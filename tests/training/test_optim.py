@@ -130,5 +130,6 @@ def test_milestones_take_the_place_of_the_cosine():
     )
     rates = [learning_rate(config, step, 10) for step in (0, 4, 5, 79, 80, 109, 110, 119)]
     assert rates == pytest.approx([0, 8e-5, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
-    with pytest.raises(ConfigError, match="must ascend"):
-        validate(replace(config, schedule=replace(config.schedule, milestones=(11, 8))))
+    for wrong in ((11, 8), (8, 8), (0.5, 8), (8, 12)):  # descending, twice, during the warm-up, after the end
+        with pytest.raises(ConfigError, match=r"schedule\.milestones=.* must ascend"):
+            validate(replace(config, schedule=replace(config.schedule, milestones=wrong)))
