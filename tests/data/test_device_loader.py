@@ -133,6 +133,7 @@ def test_a_batch_takes_one_copy_to_the_device(folder):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 def test_the_processor_never_waits_for_the_device(folder):
     loader = build_device_loader(configuration(folder, workers=1), device=torch.device("cuda"))
     batches = iter(loader)

@@ -14,11 +14,12 @@ triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 @pytest.fixture
 def forgetful(monkeypatch):
-    """Nothing is ruled out before a test, or by it."""
-    from sequencer2d.ops.kernels import launching
+    """Nothing is ruled out, and no launch is kept, before a test or by it."""
+    from sequencer2d.ops.kernels import launching, prepared
 
     monkeypatch.setattr(compile_errors, "_RULED_OUT", {})
     monkeypatch.setattr(launching, "_REFUSED", set())
+    monkeypatch.setattr(prepared, "_HANDLES", {})
 
 
 def compilation_error():

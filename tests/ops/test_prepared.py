@@ -65,6 +65,13 @@ def test_tensors_at_other_addresses_than_the_binary_is_for_are_not_launched():
     assert a_handle(torch.zeros(4), torch.zeros(5)[1:])[0] is None
 
 
+def test_tensors_of_other_dtypes_than_the_binary_is_for_are_not_launched():
+    handle, compiled = a_handle(torch.zeros(4), torch.zeros(4))
+    prepared.keep("key", handle)
+    assert not prepared.repeat("key", torch.zeros(4), torch.zeros(4).half())
+    assert compiled.launched == []
+
+
 def test_what_the_interpreter_runs_has_no_handle():
     assert prepared.make_handle(Kernel, None, (3,), (torch.zeros(4), torch.zeros(4), 5), {"SIZE": 16}) is None
 

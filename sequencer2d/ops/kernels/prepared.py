@@ -27,14 +27,17 @@ class Handle:
 
     Args:
         start: what takes the tensors' addresses, `rest` and the stream.
+        dtypes: of the tensors, for which the binary was compiled.
         rest: the arguments after the tensors, constants included.
         device: the index of the GPU.
     """
 
-    __slots__ = ("_device", "_rest", "_start")
+    __slots__ = ("_device", "_rest", "_start", "dtypes")
 
-    def __init__(self, start: Callable[..., Any], rest: tuple[Any, ...], device: int) -> None:
-        self._start, self._rest, self._device = start, rest, device
+    def __init__(
+        self, start: Callable[..., Any], dtypes: list[torch.dtype], rest: tuple[Any, ...], device: int
+    ) -> None:
+        self._start, self.dtypes, self._rest, self._device = start, dtypes, rest, device
 
     def launch(self, addresses: list[int]) -> None:
         """Launch on the current stream of the device, which must be the current one."""
@@ -61,19 +64,20 @@ def make_handle(kernel: Any, compiled: Any, grid: tuple[int, ...], arguments: An
         return None
     values = [*arguments, *(options[name] for name in names[len(arguments) :])]
     start = compiled[(*grid, 1, 1)[:3]]
-    return Handle(start, tuple(values[len(tensors) :]), tensors[0].device.index)
+    dtypes = [tensor.dtype for tensor in tensors]
+    return Handle(start, dtypes, tuple(values[len(tensors) :]), tensors[0].device.index)
 
 
 def repeat(key: Hashable, *tensors: Tensor) -> bool:
     """Launch again what was kept under a key, with other tensors. Returns whether that could be done.
 
     Args:
-        key: everything that the launch depends on but the tensors' addresses: the kernel, shapes, dtypes, the device,
-            constants.
+        key: everything that the launch depends on but the tensors' addresses and dtypes: the kernel, shapes, the
+            device, constants.
         tensors: the tensors of the launch in the kernel's order.
     """
     handle = _HANDLES.get(key)
-    if handle is None:
+    if handle is None or handle.dtypes != [tensor.dtype for tensor in tensors]:
         return False
     addresses = addresses_of(tensors)
     if addresses is None:
