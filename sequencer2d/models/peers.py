@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
@@ -64,7 +65,7 @@ def create_peer(name: str, *, pretrained: bool = False, download: bool = True, *
     for dropped in ((), ("img_size",), ("drop_path_rate",), ("img_size", "drop_path_rate")):
         chosen = {key: value for key, value in options.items() if key not in dropped}
         try:
-            return timm.create_model(bare, pretrained=pretrained, **copy.deepcopy(chosen))
+            return _create_with_timm(bare, pretrained=pretrained, **copy.deepcopy(chosen))
         except TypeError as error:
             refused = error
         except (OSError, RuntimeError) as error:
@@ -75,6 +76,23 @@ def create_peer(name: str, *, pretrained: bool = False, download: bool = True, *
                 f"of weights ({name}=FILE) or random weights (random:{bare})"
             ) from error
     raise ConfigError(f"timm cannot create {bare} with {options}: {refused}")
+
+
+def _create_with_timm(name: str, **options: Any) -> nn.Module:
+    """timm's `create_model`, also under `torch.device("meta")`.
+
+    RegNet computes its widths with tensors of the default device, and `torch.unique` has no outline in PyTorch 2.11:
+    such a model is made on the CPU and its weights are dropped.
+    """
+    import timm
+
+    try:
+        return timm.create_model(name, **options)
+    except NotImplementedError:
+        if torch.get_default_device().type != "meta":
+            raise
+    with torch.device("cpu"):
+        return timm.create_model(name, **options).to("meta")
 
 
 def check_options(options: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def test_what_timm_saves_for_the_hub_is_read_by_timm_and_by_us(tmp_path: Path, s
         assert list(again.pretrained_cfg["label_names"]) == list("abcde")
 
 
-@pytest.mark.parametrize("registered", [True, False])
+@pytest.mark.parametrize("registered", [True, pytest.param(False, marks=with_model_args)])
 def test_transformers_reads_our_folders_and_we_read_its(tmp_path: Path, registered: bool) -> None:
     transformers = pytest.importorskip("transformers")
     if registered:

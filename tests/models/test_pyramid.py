@@ -19,6 +19,10 @@ from tests.models.small import SIZES, randomise, small_model
 
 STRIDES = (4, 8, 16, 32)
 NATIVE = (3.5, 7, 14, 28)
+of_timm_with_maps = pytest.mark.skipif(
+    not hasattr(timm.models.sequencer.Sequencer2d, "forward_intermediates"),
+    reason="this version of timm has no feature maps of its Sequencer",
+)
 
 
 def pyramid(strides: Any = STRIDES, dim: int | None = None, **options: Any) -> FeaturePyramid:
@@ -147,6 +151,7 @@ def test_an_exported_program_takes_any_size(strides: Any) -> None:
             torch.testing.assert_close(found, expected)
 
 
+@of_timm_with_maps
 def test_fused_mixers_of_timm_give_the_same_maps() -> None:
     sizes = {"layers": (1, 2, 1, 1), "embed_dims": (16, 32, 32, 32), "hidden_sizes": (4, 8, 8, 8)}
     made = create_model("timm:sequencer2d_s", features_only=True, pyramid=NATIVE, **sizes).eval()
@@ -227,9 +232,13 @@ def test_choices_that_do_not_exist(options: Any, complaint: str) -> None:
         create_model("sequencer2d_n", **({"features_only": True} | SIZES | options))
 
 
-def test_other_models_need_strides_that_fit() -> None:
+@of_timm_with_maps
+def test_timms_sequencer_needs_strides_that_fit() -> None:
     with pytest.raises(ConfigError, match="stride 7 of stage 0 are no power of two apart"):
         create_model("timm:sequencer2d_s", features_only=True, pyramid=STRIDES)
+
+
+def test_what_cannot_become_a_pyramid_is_refused() -> None:
     with pytest.raises(ConfigError, match="does not describe"):
         feature_pyramid(nn.Linear(2, 2))
     with pytest.raises(InputError, match="4 channels"):
