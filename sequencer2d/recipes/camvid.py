@@ -1,7 +1,6 @@
 """Segmentation of road scenes: CamVid."""
 
-from sequencer2d.data.config import DataConfig
-from sequencer2d.recipes.parts import per_step_cosine
+from sequencer2d.recipes.parts import per_step_cosine, whole_images
 from sequencer2d.training.config import ModelSpec, OptimizerConfig, RunConfig, TrainConfig
 
 
@@ -17,20 +16,7 @@ def camvid() -> TrainConfig:
     return TrainConfig(
         task="segmentation",
         model=ModelSpec(name="sequencer2d_s", drop_path_rate=0.1),
-        data=DataConfig(
-            source="camvid",
-            image_size=(360, 480),
-            batch_size=16,
-            interpolation="bilinear",
-            auto_augment="",
-            color_jitter=0.4,
-            erasing=0.0,
-            mixup=0.0,
-            cutmix=0.0,
-            eval_interpolation="bilinear",
-            eval_crop="squash",
-            crop_pct=1.0,
-        ),
+        data=whole_images(source="camvid", image_size=(360, 480), batch_size=16, color_jitter=0.4),
         optimizer=OptimizerConfig(lr=2e-4, lr_reference_batch=None, weight_decay=1e-4),
         schedule=per_step_cosine(warmup=2, cooldown=0, min_lr=1e-6),
         precision="bf16",

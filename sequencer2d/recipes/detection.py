@@ -1,10 +1,8 @@
 """Detection: COCO under the schedules of its detectors, and BCCD, blood cells."""
 
 import dataclasses
-from typing import Any
 
-from sequencer2d.data.config import DataConfig
-from sequencer2d.recipes.parts import per_step_cosine
+from sequencer2d.recipes.parts import per_step_cosine, whole_images
 from sequencer2d.training.config import ModelSpec, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
 
 
@@ -20,7 +18,7 @@ def coco_retinanet_s() -> TrainConfig:
     return TrainConfig(
         task="detection",
         model=ModelSpec(name="sequencer2d_s", drop_path_rate=0.1, pretrained=True),
-        data=_data(image_size=(800, 1333), batch_size=16),
+        data=whole_images(image_size=(800, 1333), batch_size=16),
         optimizer=OptimizerConfig(lr=1e-4, lr_reference_batch=None, weight_decay=1e-4),
         schedule=ScheduleConfig(
             warmup_epochs=500 / 7330, warmup_lr=1e-7, min_lr=1e-7, milestones=(8, 11), update="step"
@@ -54,24 +52,9 @@ def bccd() -> TrainConfig:
     return TrainConfig(
         task="detection",
         model=ModelSpec(name="sequencer2d_s", drop_path_rate=0.1),
-        data=_data(image_size=(384, 512), batch_size=16, short_sides=(288, 320, 352, 384), color_jitter=0.4),
+        data=whole_images(image_size=(384, 512), batch_size=16, short_sides=(288, 320, 352, 384), color_jitter=0.4),
         optimizer=OptimizerConfig(lr=3e-4, lr_reference_batch=None, weight_decay=0.05, clip_grad_norm=10.0),
         schedule=per_step_cosine(warmup=5, cooldown=0, min_lr=1e-6),
         precision="bf16",
         run=RunConfig(output="runs/bccd", epochs=100, log_interval=12, eval_interval=10),
-    )
-
-
-def _data(**fields: Any) -> DataConfig:
-    """Images with boxes: none of the augmentations that boxes cannot follow."""
-    return DataConfig(
-        interpolation="bilinear",
-        auto_augment="",
-        erasing=0.0,
-        mixup=0.0,
-        cutmix=0.0,
-        eval_interpolation="bilinear",
-        eval_crop="squash",
-        crop_pct=1.0,
-        **fields,
     )

@@ -1,6 +1,7 @@
 """What several recipes share."""
 
 import dataclasses
+from typing import Any
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.training.config import (
@@ -49,6 +50,24 @@ def papers(
         regularization=RegularizationConfig(label_smoothing=0.1),
         precision="bf16",
         run=RunConfig(output=f"runs/{name}", epochs=epochs, checkpoint_interval_s=checkpoint_interval_s),
+    )
+
+
+def whole_images(**fields: Any) -> DataConfig:
+    """Images for a dense task: whole in evaluation, without the augmentations that masks and boxes cannot follow.
+
+    `fields` are further fields of `DataConfig`.
+    """
+    return DataConfig(
+        interpolation="bilinear",
+        auto_augment="",
+        erasing=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+        eval_interpolation="bilinear",
+        eval_crop="squash",
+        crop_pct=1.0,
+        **fields,
     )
 
 
