@@ -111,7 +111,7 @@ def main() -> None:
     for mode, name in itertools.product(args.modes, args.models):
         for batch in args.batches or BATCHES[mode]:
             if time.monotonic() - started > args.time_limit:
-                print(f"left out for want of time: {name}, {mode}, {batch}")
+                print(f"out of time, not measured: {name}, {mode}, {batch}")
                 continue
             rows.append(measure(name, mode, batch, args.size, device, args.measure_s))
             shown = ("model", "mode", "batch", "images_per_s", "host_ms", "launches", "operators", "error")
