@@ -4,7 +4,7 @@
 
 A program of its own, because Triton decides while kernels are imported whether they are compiled or interpreted, and
 because it runs with other Tritons, too. The answer is a JSON object: "triton", its version, and "kernels", for each the
-two launches as [function, grid, stream, arguments], in which tensors have the numbers of their first occurrence.
+two launches as [function, grid, stream, arguments], in which a tensor has the place of its first occurrence.
 """
 
 import json
@@ -22,6 +22,8 @@ from tests.ops.compile_kernels import OfflineDriver
 
 SCANS, TOKENS, HIDDEN, STREAM = (0, 1, 2, 3), (2, 3, 5), 16, 7
 LAUNCHED: list[tuple[Any, ...]] = []
+TENSORS: list[int] = []
+"""How many tensors each launch of `run_all` begins with; a handle passes their addresses."""
 
 
 class Launcher:
@@ -78,17 +80,18 @@ def run_all() -> None:
     triton_linear_launch.launch_add_linear(x, x.clone(), x.clone(), early_start=True)
 
 
-def described(argument: Any, addresses: dict[int, int]) -> Any:
-    """An argument so that it can be compared: which tensor of the launch it is, or its text."""
-    address = argument.data_ptr() if isinstance(argument, torch.Tensor) else argument
-    if isinstance(address, int) and address > 1 << 31:
-        return f"tensor {addresses.setdefault(address, len(addresses))}"
-    return repr(argument)
+def described(arguments: tuple[Any, ...], tensors: int) -> list[str]:
+    """Texts of arguments. Each of the first `tensors` is named by the place where the same one stands first."""
+    first = arguments[:tensors]
+    places = [argument.data_ptr() if isinstance(argument, torch.Tensor) else argument for argument in first]
+    return [*(f"tensor {places.index(place)}" for place in places), *map(repr, arguments[tensors:])]
 
 
 def launches(plain: bool) -> list[list[Any]]:
-    """What `run_all` launches. plain: nothing is repeated."""
+    """What `run_all` launches. plain: nothing is repeated, and how many tensors each launch has is noted."""
     LAUNCHED.clear()
+    if plain:
+        TENSORS.clear()
     calls: list[str] = []
     run = launching.run_kernel
 
@@ -99,11 +102,12 @@ def launches(plain: bool) -> list[list[Any]]:
     with mock.patch.object(launching, "run_kernel", noted):
         run_all()
     assert bool(calls) == plain, calls
-    found = []
-    for name, grid, stream, arguments in LAUNCHED:
-        addresses: dict[int, int] = {}
-        found.append([name, grid, stream, [described(argument, addresses) for argument in arguments]])
-    return found
+    if plain:
+        TENSORS.extend(sum(isinstance(argument, torch.Tensor) for argument in launch[-1]) for launch in LAUNCHED)
+    return [
+        [name, grid, stream, described(arguments, tensors)]
+        for (name, grid, stream, arguments), tensors in zip(LAUNCHED, TENSORS, strict=True)
+    ]
 
 
 def main() -> None:

@@ -14,8 +14,15 @@ triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 @pytest.fixture
 def forgetful(monkeypatch):
-    """Nothing is ruled out, and no launch is kept, before a test or by it."""
+    """Nothing is ruled out, and no launch is kept, before a test or by it.
+
+    What a GPU's Triton can compile is asked first: the answer is kept for the process, and a test breaks kernels.
+    """
     from sequencer2d.ops.kernels import launching, prepared
+
+    if torch.cuda.is_available():
+        for family in ("shared", "registers", "products"):
+            assert devices.problem(family, "cuda", torch.cuda.current_device()) is None
 
     monkeypatch.setattr(compile_errors, "_RULED_OUT", {})
     monkeypatch.setattr(launching, "_REFUSED", set())
@@ -128,6 +135,8 @@ def test_errors_of_a_launch_are_not_taken_for_the_compilers():
 @pytest.fixture
 def gpu(monkeypatch):
     """A GPU as far as devices are asked, of which nothing is compiled."""
+    if torch.cuda.is_available():
+        torch.cuda.init()  # which would warn of the capability that a test gives it
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
