@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 # C0 and C1 controls, line separators, marks of direction, the byte order mark, and halves of surrogate pairs, as which
 # Python keeps bytes that are no UTF-8. Joiners stay: Persian, Hindi and emoji need them.
@@ -58,6 +59,14 @@ def console(*, error: bool = False, **options: Any) -> Console:
     """A console of rich's that escapes whatever is printed on it. Options as `rich.console.Console`."""
     made: Console = _console_class()(stderr=error, **options)
     return made
+
+
+def plain_table(*columns: str, **options: Any) -> Table:
+    """A table without lines or margins, with bold headings. Columns and options as `rich.table.Table`."""
+    from rich.table import Table
+
+    look: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold"}
+    return Table(*columns, **look, title_justify="left", title_style="bold", **options)
 
 
 EVERY_PROCESS = {"every_process": True}

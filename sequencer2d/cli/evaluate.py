@@ -23,7 +23,7 @@ from sequencer2d.cli.common import (
 from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
 from sequencer2d.errors import ConfigError, RunError
 from sequencer2d.precisions import autocast_dtype
-from sequencer2d.terminal import printable
+from sequencer2d.terminal import plain_table, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -216,10 +216,9 @@ def _print_result(result: Result, arguments: argparse.Namespace, about: dict[str
     if arguments.json:
         terminal.write_json({**about, **result.to_dict()})
         return
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = plain_table(show_header=False)
     table.add_row("images", f"{result.count:,}" + (f" ({result.broken} could not be read)" if result.broken else ""))
     for name, value in result.rows():
         table.add_row(name, value)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
 from sequencer2d.cli.common import add_checkpoint, add_json, console, writable_path
+from sequencer2d.terminal import plain_table
 
 if TYPE_CHECKING:
     from sequencer2d.export import Exported
@@ -94,9 +95,7 @@ def _plain(exported: Exported) -> dict[str, Any]:
 
 
 def _print_table(exported: Exported) -> None:
-    from rich.table import Table
-
-    table = Table("input", "batch", "size, pixels", "largest relative difference", box=None, pad_edge=False)
+    table = plain_table("input", "batch", "size, pixels", "largest relative difference")
     for row in exported.differences:
         table.add_row(row.source, str(row.batch), f"{row.size[0]}×{row.size[1]}", f"{row.relative:.1e}")
     console().print(table)

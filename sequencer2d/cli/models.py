@@ -8,6 +8,7 @@ from typing import Any
 from sequencer2d import terminal
 from sequencer2d.cli.common import add_json, console, positive
 from sequencer2d.errors import ConfigError
+from sequencer2d.terminal import plain_table
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -113,9 +114,7 @@ def _mixer(config: Any) -> str:
 
 
 def _print_table(rows: list[dict[str, Any]], macs: str, columns: tuple[str, ...]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = plain_table()
     table.add_column("model", no_wrap=True)
     table.add_column("parameters", justify="right")
     table.add_column(macs, justify="right")

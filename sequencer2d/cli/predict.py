@@ -28,7 +28,7 @@ from sequencer2d.cli.common import (
 from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
 from sequencer2d.errors import ConfigError, DeviceError, InputError
 from sequencer2d.precisions import autocast_dtype
-from sequencer2d.terminal import printable
+from sequencer2d.terminal import plain_table, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -216,10 +216,9 @@ def _load(arguments: argparse.Namespace) -> tuple[Subject, torch.device]:
 
 
 def _print_table(predictions: list[Prediction], columns: Sequence[str]) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("image", *columns, box=None, pad_edge=False, header_style="bold")
+    table = plain_table("image", *columns)
     for prediction in predictions:
         name = printable(prediction.path)
         for row in prediction.found.rows() if prediction.found else ():

@@ -12,6 +12,7 @@ from sequencer2d.cli.common import FIELD, console, field_values, remark
 from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
 from sequencer2d.environment import launch
 from sequencer2d.errors import ConfigError
+from sequencer2d.terminal import plain_table
 
 if TYPE_CHECKING:
     from sequencer2d.training.config import TrainConfig
@@ -170,9 +171,7 @@ def _list_recipes(as_json: bool, row: TaskVerb) -> int:
     if as_json:
         terminal.write_json(rows)
         return 0
-    from rich.table import Table
-
-    table = Table("recipe", "what it trains", box=None, pad_edge=False)
+    table = plain_table("recipe", "what it trains")
     for name, summary in rows.items():
         table.add_row(name, summary)
     console().print(table)

@@ -23,7 +23,7 @@ from sequencer2d.cli.common import (
     writable_path,
 )
 from sequencer2d.errors import ConfigError
-from sequencer2d.terminal import printable
+from sequencer2d.terminal import plain_table, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -238,9 +238,7 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool = False) -> None:
     if as_json:
         terminal.write_json(rows)
         return
-    from rich.table import Table
-
-    table = Table(*rows[0], box=None, pad_edge=False, header_style="bold")
+    table = plain_table(*rows[0])
     for row in rows:
         table.add_row(
             *(

@@ -8,6 +8,7 @@ from typing import Any
 
 from sequencer2d import terminal
 from sequencer2d.cli.common import console
+from sequencer2d.terminal import plain_table
 
 TEXT_COLUMNS = ("artifact", "format", "precision", "size, pixels")
 COLUMNS = ("artifact", "format", "precision", "batch", "size, pixels", "images/s", "latency, ms")
@@ -33,9 +34,7 @@ def time_artifacts(arguments: argparse.Namespace) -> int:
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
+    table = plain_table()
     for name in COLUMNS:
         table.add_column(name, justify="left" if name in TEXT_COLUMNS else "right")
     for row in rows:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sequencer2d import terminal
 from sequencer2d.cli.common import console, remark
 from sequencer2d.errors import ConfigError
+from sequencer2d.terminal import plain_table
 
 if TYPE_CHECKING:
     import torch
@@ -61,11 +62,9 @@ def shard_of(cases: list[Case], shard: tuple[int, int] | None) -> list[Case]:
 
 def list_plans() -> int:
     """Print the plans and what each answers."""
-    from rich.table import Table
-
     from sequencer2d.benchmark import PLANS
 
-    table = Table("plan", "what it answers", box=None, pad_edge=False)
+    table = plain_table("plan", "what it answers")
     for name, plan in PLANS.items():
         table.add_row(name, plan.question)
     console().print(table)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
 from sequencer2d.cli.common import console
+from sequencer2d.terminal import plain_table
 
 if TYPE_CHECKING:
     from sequencer2d.benchmark import Accuracy
@@ -76,11 +77,9 @@ def _by_workload(best: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _table(title: str, rows: list[dict[str, Any]], peer: str) -> Any:
-    from rich.table import Table
-
     from sequencer2d.benchmark import label
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = plain_table(title=title)
     for name in TITLES:
         text = name in ("model", "form")
         table.add_column(f"× {peer}" if name == "ratio" else name, justify="left" if text else "right", no_wrap=text)
@@ -101,9 +100,7 @@ def _table(title: str, rows: list[dict[str, Any]], peer: str) -> Any:
 
 def _table1(rows: list[dict[str, Any]]) -> Any:
     """As in the paper, training stands left of a slash and inference right of it."""
-    from rich.table import Table
-
-    table = Table(title="training/inference", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = plain_table(title="training/inference")
     for name in TABLE1_TITLES:
         table.add_column(name, justify="left" if name in ("model", "family") else "right")
     for row in rows:
