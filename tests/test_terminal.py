@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -128,3 +129,21 @@ def test_of_several_processes_the_first_says_what_all_would_say(first, capsys):
     logger.warning("the same everywhere")
     logger.warning("my own", extra=terminal.EVERY_PROCESS)
     assert capsys.readouterr().err.splitlines() == ["the same everywhere"] * first + ["my own"]
+
+
+def test_tables_have_one_look() -> None:
+    output = io.StringIO()
+    table = terminal.plain_table("name", "size", title="two models")
+    table.add_row("tiny", "7")
+    table.add_row("small", "128")
+    console(file=output, width=40, force_terminal=True, color_system="standard").print(table)
+    bold = re.findall(r"\x1b\[1m(.*?)\x1b\[0m", output.getvalue())
+    assert [text.strip() for text in bold if text.strip()] == ["two models", "name", "size"]
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[\d*m", "", output.getvalue()).splitlines()]
+    assert lines == ["two models", "name   size", "tiny   7", "small  128"]
+
+
+def test_no_other_module_gives_tables_a_look_of_its_own() -> None:
+    package = Path(terminal.__file__).parent
+    makers = [path for path in package.rglob("*.py") if "rich.table import" in path.read_text(encoding="utf-8")]
+    assert makers == [Path(terminal.__file__)]
