@@ -62,6 +62,9 @@ class DataConfig(Checked):
     """Black pixels on each side of the image for crop=pad."""
     interpolation: Literal["random", "nearest", "bilinear", "bicubic", "lanczos"] = "random"
     """Resampling in training; random draws bilinear or bicubic for each image."""
+    resampler: Literal["pillow", "torch"] = "pillow"
+    """What resizes the crop in training: Pillow, or torch, whose antialiased uint8 kernels take less time. Its values
+    are Pillow's within 2 of 255, but Pillow 13 resizes some tall crops in another order, which differs by more."""
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
     auto_augment: str = "rand-m9-mstd0.5-inc1"

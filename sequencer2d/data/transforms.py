@@ -9,9 +9,12 @@ import random
 from collections.abc import Callable
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, RandAugment
+from timm.data.transforms import RandomResizedCropAndInterpolation
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError
@@ -61,6 +64,36 @@ class PadCrop:
 
     def __repr__(self) -> str:
         return f"PadCrop(size={self.size}, padding={self.padding}, interpolation={self.interpolation})"
+
+
+class TorchResizedCrop:
+    """timm's random resized crop with the same draws, resized by torch's antialiased uint8 kernels, columns first.
+
+    Args:
+        crop: timm's step: size, share of the area, ratio of the sides, interpolation.
+
+    Raises:
+        ConfigError: the step resamples in another way than bilinear or bicubic.
+    """
+
+    def __init__(self, crop: RandomResizedCropAndInterpolation) -> None:
+        modes = crop.interpolation if isinstance(crop.interpolation, (tuple, list)) else (crop.interpolation,)
+        names = [mode.value for mode in modes]
+        if not {"bilinear", "bicubic"}.issuperset(names):
+            raise ConfigError("data.resampler=torch resamples bilinear or bicubic; set data.interpolation accordingly")
+        self.crop, self.modes = crop, names
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        top, left, height, width = self.crop.get_params(image, self.crop.scale, self.crop.ratio)
+        mode = random.choice(self.modes) if len(self.modes) > 1 else self.modes[0]
+        part = torch.from_numpy(np.array(image.crop((left, top, left + width, top + height))))
+        # A view in channels-last order: torch resizes that without sorting the colors apart.
+        batch = part.permute(2, 0, 1).unsqueeze(0)
+        resized = F.interpolate(batch, self.crop.size, mode=mode, antialias=True, align_corners=False)
+        return Image.fromarray(resized[0].permute(1, 2, 0).contiguous().numpy())
+
+    def __repr__(self) -> str:
+        return f"TorchResizedCrop({self.crop!r})"
 
 
 class CentralCrop:
@@ -127,8 +160,10 @@ def train_transform(config: DataConfig) -> Transform:
     """The random transform of training: crop, flip, policy or colour jitter.
 
     Raises:
-        ConfigError: `auto_augment` is not in timm's notation.
+        ConfigError: `auto_augment` is not in timm's notation, or `resampler` cannot do what the others ask for.
     """
+    if config.crop == "pad" and config.resampler != "pillow":
+        raise ConfigError("data.resampler=torch is for data.crop=random-resized; set data.resampler=pillow")
     try:
         steps = create_transform(
             config.size,
@@ -151,6 +186,8 @@ def train_transform(config: DataConfig) -> Transform:
     steps = _without_tensor(steps)
     if config.crop == "pad":
         steps[0] = PadCrop(config.size, config.crop_padding, config.interpolation)
+    elif config.resampler == "torch":
+        steps[0] = TorchResizedCrop(steps[0])
     for step in steps:
         if isinstance(step, RandAugment):
             _allow_black(step.ops)

@@ -235,6 +235,7 @@ def _check_task(config: TrainConfig) -> None:
     for name, wrong, instead in (
         ("mixup and cutmix", config.data.mixes, "data.mixup=0 data.cutmix=0"),
         ("data.batch_policy", config.data.batch_policy, "data.batch_policy="),
+        ("data.resampler=torch", config.data.resampler != "pillow", "data.resampler=pillow"),
         ("data.augment_on=device", config.data.augment_on == "device", "data.augment_on=workers"),
     ):
         _require(not wrong, f"{name} is for images of one class each, not for task={config.task}: set {instead}")

@@ -3,12 +3,20 @@ import resource
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import RandAugment, rand_augment_ops
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.transforms import PadCrop, _allow_black, _posterize, eval_transform, train_transform
+from sequencer2d.data.transforms import (
+    PadCrop,
+    TorchResizedCrop,
+    _allow_black,
+    _posterize,
+    eval_transform,
+    train_transform,
+)
 from sequencer2d.errors import ConfigError
 from sequencer2d.seeds import seed_image
 from tests.data.images import picture
@@ -163,3 +171,55 @@ def test_policies_posterize_so(increasing: str) -> None:
     ops = rand_augment_ops(magnitude=10 if increasing else 0, prob=1.0, transforms=[f"Posterize{increasing}"])
     _allow_black(ops)
     assert not np.asarray(ops[0](picture(3))).any(), "timm asks for 0 bits"
+
+
+@pytest.mark.parametrize("interpolation, most", [("bilinear", 1), ("bicubic", 2), ("random", 2)])
+@pytest.mark.parametrize("size", [(37, 53), (96, 72), (320, 250)])
+def test_torch_resizes_the_crops_of_timm_as_pillow_does(interpolation: str, most: int, size: tuple[int, int]) -> None:
+    """Columns first, then rows: newer releases of Pillow choose the order, so each pass is a call of its own."""
+    config = DataConfig(
+        image_size=(56, 48),
+        interpolation=interpolation,  # type: ignore[arg-type]
+        resampler="torch",
+        auto_augment="",
+        hflip=0,
+    )
+    transform = train_transform(config)
+    (timms,) = (step.crop for step in transform.steps if isinstance(step, TorchResizedCrop))  # type: ignore[attr-defined]
+    modes = {"bilinear": (2,), "bicubic": (3,), "random": (2, 3)}[interpolation]
+    differences = []
+    for index in range(40):
+        for image in (noise(size), picture(index, size)):
+            seed_image(3, 0, index)
+            pixels = transform(image).astype(int)
+            seed_image(3, 0, index)
+            top, left, height, width = timms.get_params(image, timms.scale, timms.ratio)
+            mode = Image.Resampling(random.choice(modes) if len(modes) > 1 else modes[0])
+            part = image.crop((left, top, left + width, top + height))
+            wanted = np.asarray(part.resize((48, height), mode).resize((48, 56), mode)).astype(int)
+            differences.append(np.abs(pixels - wanted))
+    assert max(difference.max() for difference in differences) <= most
+    assert np.mean([(difference > 0).mean() for difference in differences]) < 0.01
+
+
+def noise(size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+
+
+def test_the_draws_of_the_policy_do_not_depend_on_what_resizes() -> None:
+    states = []
+    for resampler in ("pillow", "torch"):
+        transform = train_transform(DataConfig(image_size=24, resampler=resampler))  # type: ignore[arg-type]
+        seed_image(3, 0, 0)
+        transform(picture(0, (40, 30)))
+        states.append((random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()))
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"crop": "pad"}, "data.crop=random-resized"), ({"interpolation": "lanczos"}, "data.interpolation")],
+)
+def test_what_torch_cannot_resize_is_refused(changes: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        train_transform(DataConfig(resampler="torch", **changes))  # type: ignore[arg-type]

@@ -154,6 +154,7 @@ def test_boxes_are_scaled_to_the_file(tmp_path: Path) -> None:
         ("data.mixup", 0.2, "data.mixup=0 data.cutmix=0"),
         ("data.batch_policy", "rand", "data.batch_policy="),
         ("data.augment_on", "device", "data.augment_on=workers"),
+        ("data.resampler", "torch", "data.resampler=pillow"),
     ],
 )
 def test_what_only_classes_of_images_take_is_refused(field: str, value: Any, says: str, tmp_path: Path) -> None:
