@@ -5,6 +5,8 @@
 Names are imported when they are first used, so that `sequencer2d --help` answers without loading torch.
 """
 
+import importlib
+import sys
 from typing import TYPE_CHECKING
 
 from sequencer2d.lazy import lazy_names
@@ -39,3 +41,7 @@ __getattr__, __dir__ = lazy_names(
         "rnn2d": "ops",
     },
 )
+
+# Programs saved by torch.export call our operators, so whoever has torch loaded finds them after `import sequencer2d`.
+if "torch" in sys.modules:
+    importlib.import_module("sequencer2d.ops.registration")

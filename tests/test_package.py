@@ -1,5 +1,7 @@
 """The package's public names, imported when they are first used."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,18 @@ def test_no_submodule_hides_a_public_name(package):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'sequencer2d' has no attribute 'sequencer3d'"):
         sequencer2d.sequencer3d  # noqa: B018
+
+
+def test_the_operators_are_there_for_those_who_have_torch():
+    _run("import torch, sequencer2d; torch.ops.sequencer2d.scan.default")
+
+
+def test_the_operators_load_without_dynamo():
+    """torch._dynamo takes seconds to import; only those who compile need it."""
+    _run("import sys, torch, sequencer2d.ops; sys.exit('torch._dynamo' in sys.modules)")
+
+
+def _run(code: str) -> None:
+    """Run Python code in a process of its own, which must succeed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -25,7 +25,7 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@torch.compiler.assume_constant_result
+@targets.constant
 def problem(family: str, device: str, index: int | None) -> str | None:
     """Why a family of kernels cannot run on a device; None if it can. torch.compile takes the answer for a constant."""
     return _ask(family, device, index)

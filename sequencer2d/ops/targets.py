@@ -1,11 +1,25 @@
 """The table of devices that the kernels run on. A GPU without a row runs the vendor's kernels."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 
 from sequencer2d.ops.launches import H200, LaunchTable
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def constant(function: _Function) -> _Function:
+    """Let torch.compile take the function's result for a constant.
+
+    It does what `torch.compiler.assume_constant_result` does. That function imports torch._dynamo, which takes
+    seconds that only those who compile should spend.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 @dataclass(frozen=True)
@@ -77,14 +91,14 @@ def missing(index: int | None) -> str:
     return f"the kernels know GPUs of compute capability {known}, this one has {major}.{minor}"
 
 
-@torch.compiler.assume_constant_result
+@constant
 def max_small_batch(device: str, index: int | None) -> int:
     """See `LaunchTable`; 0 for a device without a row. torch.compile takes the answer for a constant."""
     target = find(device, index)
     return 0 if target is None else target.launches.max_small_batch
 
 
-@torch.compiler.assume_constant_result
+@constant
 def max_normed_channels(device: str, index: int | None) -> int:
     """See `LaunchTable`; 0 for a device without a row. torch.compile takes the answer for a constant."""
     target = find(device, index)
