@@ -20,7 +20,8 @@ from sequencer2d.benchmark.published import TABLE
 from sequencer2d.errors import ConfigError, did_you_mean
 from sequencer2d.models import create_model, list_models
 from sequencer2d.models.fusing import fuse
-from sequencer2d.models.peers import PREFIX, create_peer
+from sequencer2d.models.peers import create_peer
+from sequencer2d.models.specs import PREFIX
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation
 from sequencer2d.peers import PEERS as PEER_TABLE

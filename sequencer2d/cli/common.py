@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from sequencer2d import terminal
 from sequencer2d.choices import Orientation
+from sequencer2d.cli.parsing import check_first
 from sequencer2d.errors import ConfigError, DeviceError, UserError
 from sequencer2d.precisions import PRECISIONS
 from sequencer2d.ranges import expand_home
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 FIELD = re.compile(r"[A-Za-z_][\w.]*=")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, *, peers: bool = False) -> None:
@@ -38,6 +40,7 @@ def add_checkpoint(parser: argparse.ArgumentParser, *, peers: bool = False) -> N
     parser.add_argument(
         "--model", metavar="NAME", help="name of the model, for a file that does not say which one it is"
     )
+    check_first(parser, _check_named_model if peers else _check_checkpoint)
 
 
 def add_device(parser: argparse.ArgumentParser, *, precision_of_run: bool = False) -> None:
@@ -55,6 +58,7 @@ def add_device(parser: argparse.ArgumentParser, *, precision_of_run: bool = Fals
         default=None if precision_of_run else "fp32",
         help=f"arithmetic of the forward pass (default: {said})",
     )
+    check_first(parser, check_device)
 
 
 def add_download(parser: argparse.ArgumentParser) -> None:
@@ -144,6 +148,37 @@ def field_values(arguments: list[str]) -> dict[str, str]:
     return values
 
 
+def check_images(arguments: argparse.Namespace) -> None:
+    """Raise `DataError` for an image or a folder of --images or IMAGE that is not there or holds no image."""
+    from sequencer2d.data.finding import find_images
+
+    if arguments.images:
+        find_images([arguments.images] if isinstance(arguments.images, str) else arguments.images)
+
+
+def check_device(arguments: argparse.Namespace) -> None:
+    """Raise `DeviceError` for a --device that no machine has; whether this one has it, `resolve_device` finds out."""
+    if not _DEVICE.fullmatch(arguments.device):
+        raise _no_device(arguments.device)
+
+
+def _check_named_model(arguments: argparse.Namespace) -> None:
+    from sequencer2d.models.specs import check_spec
+
+    check_spec(arguments.checkpoint)
+
+
+def _check_checkpoint(arguments: argparse.Namespace) -> None:
+    from sequencer2d.models.locate import HUB_PREFIXES, locate
+
+    if not arguments.checkpoint.startswith(HUB_PREFIXES):
+        locate(arguments.checkpoint)
+
+
+def _no_device(name: str) -> DeviceError:
+    return DeviceError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:INDEX")
+
+
 def resolve_device(name: str) -> torch.device:
     """The device of `--device`. Raises `DeviceError` for one that is not there."""
     import torch
@@ -155,7 +190,7 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:INDEX")
+        raise _no_device(name)
     if device.type == "cuda":
         _check_cuda(name, device.index or 0)
     return device

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 SHOWN = 32
 
 
+EPILOG = """\
+examples:
+  sequencer2d demo                                   into runs/demo
+  sequencer2d demo --output runs/a run.epochs=5      shorter, less accurate"""
+
+
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "demo",
@@ -29,6 +35,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
             "Train a small Sequencer2D on scikit-learn's 1,797 handwritten digits on the CPU (a few minutes, no "
             "download), evaluate it on test digits, predict some of them and draw curves and predictions."
         ),
+        epilog=EPILOG,
     )
     parser.add_argument("fields", nargs="*", metavar="field=value", help="set a field of the recipe 'digits'")
     parser.add_argument(

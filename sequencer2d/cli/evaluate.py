@@ -56,7 +56,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
             "Top-1 and top-5 accuracy (%), cross entropy (nats), calibration error (%), accuracy per class.",
             EPILOG,
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_checkpoint(parser, peers=True)
     add_download(parser)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
-from sequencer2d.cli.common import add_checkpoint, add_json, console, writable_path
+from sequencer2d.cli.common import add_checkpoint, add_json, check_images, console, writable_path
+from sequencer2d.cli.parsing import check_first
+from sequencer2d.errors import ExportError, did_you_mean
 from sequencer2d.terminal import plain_table
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="write a model for other runtimes",
         description="Write a model for torch.export, AOTInductor, ONNX Runtime or OpenVINO, and check it.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_checkpoint(parser)
     parser.add_argument("--format", required=True, metavar="FORMAT", help=f"one of {', '.join(FORMATS)}")
@@ -60,7 +61,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="real images to compare on, files or folders (default: scikit-learn's photographs, if it is installed)",
     )
     add_json(parser)
+    check_first(parser, check_images)
+    check_first(parser, _check_format)
     parser.set_defaults(run=run)
+
+
+def _check_format(arguments: argparse.Namespace) -> None:
+    if arguments.format not in FORMATS:
+        raise ExportError(f"no format {arguments.format!r}; {did_you_mean(arguments.format, FORMATS)}")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,14 +9,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from sequencer2d import __version__, terminal
 from sequencer2d.cli import analyze, bench, demo, evaluate, export, models, predict, train
 from sequencer2d.cli.common import FIELD
+from sequencer2d.cli.parsing import Parser, run_checks, unknown_arguments
 from sequencer2d.cli.verbs import TASK_VERBS, add_task_verb
 from sequencer2d.environment import is_first_process
-from sequencer2d.errors import ConfigError, Interrupted, NumericalError, UserError
+from sequencer2d.errors import Interrupted, NumericalError, UserError
 
 VERBS = (models, train, evaluate, predict, export, analyze, bench, demo)
 
@@ -32,13 +32,6 @@ exit codes: 0 done; 2 a mistake that the message says how to put right; 3 the tr
 141 the program that read the output has ended"""
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors like any other of a user, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
 def entry_point() -> None:
     """What the installed command calls."""
     sys.exit(main())
@@ -52,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal.install_log_handler(first=is_first_process())
     try:
         arguments = parse(argv)
+        run_checks(arguments)
         code = int(arguments.run(arguments))
         sys.stdout.flush()
         return code
@@ -73,22 +67,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments of a command line; fields (field=value) may stand anywhere after the verb. Raises `ConfigError`."""
-    arguments, rest = build_parser().parse_known_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
     fields = [argument for argument in rest if FIELD.match(argument)]
     if len(fields) < len(rest) or (fields and not hasattr(arguments, "fields")):
-        raise ConfigError(f"unknown arguments: {' '.join(rest)}; see sequencer2d VERB --help")
+        raise unknown_arguments(parser.below(argv), rest)
     if fields:
         arguments.fields += fields
     return arguments
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser of the whole command line, every verb included."""
     parser = Parser(
         prog="sequencer2d",
         description="Sequencer: deep LSTMs for image classification. Train, evaluate and use the models.",
         epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"sequencer2d {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)

@@ -10,6 +10,12 @@ from sequencer2d.cli.common import add_json, console, positive
 from sequencer2d.errors import ConfigError
 from sequencer2d.terminal import plain_table
 
+EPILOG = """\
+examples:
+  sequencer2d models                               all of them
+  sequencer2d models 'sequencer2d_?'               the names that match
+  sequencer2d models --image-size 448 --json       MACs at another size, which takes some seconds"""
+
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
@@ -22,10 +28,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
             "cell, its scans (down, up, right, left; flat: along all tokens as one sequence) and how they are fused. "
             "The paper's peers that no library holds stand below; models of timm are named timm:NAME everywhere."
         ),
+        epilog=EPILOG,
     )
     parser.add_argument("filter", nargs="?", default="*", metavar="PATTERN", help="names to list, e.g. '*_s_*'")
     parser.add_argument(
-        "--size",
+        "--image-size",
         type=positive,
         default=224,
         metavar="PIXELS",
@@ -43,13 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
     if not ours and not peers:
         known = ", ".join((*list_models(), *list_peers()))
         raise ConfigError(f"no model matches {arguments.filter!r}; there are: {known}")
-    rows = [describe_model(name, arguments.size) for name in ours]
+    rows = [describe_model(name, arguments.image_size) for name in ours]
     peer_rows = [describe_peer(name) for name in peers]
     if arguments.json:
         terminal.write_json([*rows, *peer_rows])
         return 0
     if rows:
-        _print_table(rows, f"GMACs at {arguments.size}²", ("strides", "blocks", "channels", "hidden"))
+        _print_table(rows, f"GMACs at {arguments.image_size}²", ("strides", "blocks", "channels", "hidden"))
     if peer_rows:
         _print_table(peer_rows, "GMACs", ("size", "strides", "blocks", "channels"))
     return 0
@@ -57,18 +64,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def describe_model(name: str, size: int) -> dict[str, Any]:
     """One row: `parameters`, `macs` at `size`² pixels, and per stage `strides`, `blocks`, `channels`, `hidden`."""
-    import torch
-
-    from sequencer2d.benchmark.cost import count_macs, count_parameters
-    from sequencer2d.models import create_model, model_config
+    from sequencer2d.models import model_config
+    from sequencer2d.models.variants import COSTS
 
     config = model_config(name)
-    with torch.device("meta"):  # no memory and no time for weights that nobody reads
-        model = create_model(name)
+    parameters, macs = COSTS[name]
     return {
         "name": name,
-        "parameters": count_parameters(model),
-        "macs": count_macs(model, size),
+        "parameters": parameters,
+        "macs": macs if config.img_size == (size, size) else _count_macs(name, size),
         "size": size,
         "strides": list(config.reductions),
         "blocks": list(config.depths),
@@ -80,25 +84,33 @@ def describe_model(name: str, size: int) -> dict[str, Any]:
 
 def describe_peer(name: str) -> dict[str, Any]:
     """One row as `describe_model`'s, at the peer's own size: some take no other."""
-    import torch
+    from sequencer2d.peers import peer_config
+    from sequencer2d.peers.variants import COSTS
 
-    from sequencer2d.benchmark.cost import count_macs, count_parameters
-    from sequencer2d.peers import build_peer
-
-    with torch.device("meta"):
-        model = build_peer(name)
-    config = model.config
-    strides = [info["reduction"] for info in model.feature_info]
+    config = peer_config(name)
+    parameters, macs, strides = COSTS[name]
     return {
         "name": name,
-        "parameters": count_parameters(model),
-        "macs": count_macs(model, config.img_size),
+        "parameters": parameters,
+        "macs": macs,
         "size": config.img_size[0],
-        "strides": strides if len(config.depths) > 1 else strides[:1],
+        "strides": list(strides),
         "blocks": list(config.depths),
         "channels": list(config.dims),
         "mixer": config.mixer,
     }
+
+
+def _count_macs(name: str, size: int) -> int:
+    """Multiply-accumulates at a size that the table does not hold."""
+    import torch
+
+    from sequencer2d.benchmark.cost import count_macs
+    from sequencer2d.models import create_model
+
+    with torch.device("meta"):  # no memory and no time for weights that nobody reads
+        model = create_model(name)
+    return count_macs(model, size)
 
 
 def _mixer(config: Any) -> str:

@@ -16,6 +16,7 @@ from sequencer2d.cli.common import (
     add_device,
     add_json,
     add_trust,
+    check_images,
     console,
     decoding_fields,
     positive,
@@ -25,6 +26,7 @@ from sequencer2d.cli.common import (
     share,
     writable_path,
 )
+from sequencer2d.cli.parsing import check_first
 from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
 from sequencer2d.errors import ConfigError, DeviceError, InputError
 from sequencer2d.precisions import autocast_dtype
@@ -63,7 +65,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
             "Print the most probable classes of images, with probabilities, as a table or as JSON.",
             EPILOG,
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_checkpoint(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
@@ -97,6 +98,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
     add_device(parser)
     add_trust(parser)
     add_json(parser)
+    check_first(parser, check_images)
     parser.set_defaults(run=run, row=row)
 
 

@@ -44,7 +44,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
             "Train a model by a recipe. The run's folder gets checkpoints, logs, curves and a summary.",
             EPILOG,
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="name of a recipe; see --list")
     parser.add_argument("fields", nargs="*", metavar="field=value", help="set a field of the configuration")
@@ -97,7 +96,6 @@ def resolve(recipe: str | None, fields: list[str], resume: str | None) -> TrainC
     from sequencer2d import recipes
     from sequencer2d.ranges import expand_home
     from sequencer2d.training.fields import with_overrides
-    from sequencer2d.training.runfiles import read_config, without_limits
 
     if resume and FIELD.match(resume) and not Path(resume).exists():
         fields, resume = [resume, *fields], OWN_FOLDER
@@ -115,6 +113,8 @@ def resolve(recipe: str | None, fields: list[str], resume: str | None) -> TrainC
         return with_overrides(recipes.get(recipe), values)
     if folder is None:
         raise ConfigError(f"name a recipe ({', '.join(recipes.names())}), or a run to go on with: --resume RUN")
+    from sequencer2d.training.runfiles import read_config, without_limits
+
     return with_overrides(without_limits(read_config(Path(folder))), values)
 
 

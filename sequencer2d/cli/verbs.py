@@ -81,8 +81,8 @@ TASK_VERBS: tuple[TaskVerb, ...] = (
         },
         examples={
             "train": "train --list\ntrain camvid data.root=/data/camvid",
-            "eval": "eval runs/camvid --per-class",
-            "predict": "predict runs/camvid photo.jpg --pictures drawn/",
+            "eval": "eval runs/camvid --per-class\neval runs/camvid --data /data/camvid --split test --json",
+            "predict": "predict runs/camvid photo.jpg --pictures drawn/\npredict runs/camvid photos/ --json",
         },
     ),
     TaskVerb(

@@ -13,7 +13,8 @@ from sequencer2d.input_spec import InputSpec
 from sequencer2d.models import create_model, list_models, read_checkpoint
 from sequencer2d.models.checkpoints import Checkpoint
 from sequencer2d.models.description import check_description
-from sequencer2d.models.peers import PREFIX, check_options, create_peer, is_peer, load_strictly
+from sequencer2d.models.peers import check_options, create_peer, load_strictly
+from sequencer2d.models.specs import PREFIX, is_peer
 from sequencer2d.tasks import Task
 
 DESCRIBED = (

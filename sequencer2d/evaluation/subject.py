@@ -16,10 +16,9 @@ from sequencer2d.evaluation.loading import build_described, peer_from, task_of, 
 from sequencer2d.input_spec import InputSpec
 from sequencer2d.models import Sequencer2D, read_checkpoint
 from sequencer2d.models.loading import restore
-from sequencer2d.models.peers import PREFIX, create_peer, is_peer
+from sequencer2d.models.peers import create_peer
+from sequencer2d.models.specs import PREFIX, RANDOM, is_peer, split_label
 from sequencer2d.tasks import CLASSIFICATION, Task
-
-RANDOM = "random:"
 
 
 @dataclass(frozen=True)
@@ -122,10 +121,8 @@ def load_subject(
         CheckpointError: weights that are missing, damaged or do not fit.
         InputError: the model takes no RGB images.
     """
-    spec = str(spec)
-    label, separator, rest = spec.partition("@")
-    if separator and label and not any(character in label for character in ":/\\") and not Path(spec).exists():
-        name, spec = name or label, rest
+    label, spec = split_label(spec)
+    name = name or label or None
     if spec.startswith(RANDOM):
         model = untrained(spec.removeprefix(RANDOM), num_classes or 1000)
         return subject_of(model, name=name or spec.removeprefix(RANDOM))

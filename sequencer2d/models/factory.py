@@ -10,9 +10,10 @@ from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
 from sequencer2d.models.checkpoints import read_checkpoint
 from sequencer2d.models.features import Sequencer2DFeatures
 from sequencer2d.models.loading import load_weights, restore
-from sequencer2d.models.peers import create_peer, is_peer, load_peer, peer_features
+from sequencer2d.models.peers import create_peer, load_peer, peer_features
 from sequencer2d.models.pyramid import FeaturePyramid, check_pyramid, feature_pyramid
 from sequencer2d.models.sequencer2d import Sequencer2D
+from sequencer2d.models.specs import is_peer
 from sequencer2d.models.variants import HUB_WEIGHTS, VARIANTS, model_config
 from sequencer2d.peers import PEERS
 

@@ -17,20 +17,15 @@ from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
 from sequencer2d.models.checkpoints import read_checkpoint
 from sequencer2d.models.description import is_number, is_text
 from sequencer2d.models.features import OF_CLASSIFIER
+from sequencer2d.models.specs import PREFIX
 from sequencer2d.nn.maps import check_layout, take_indices
 from sequencer2d.peers import PEERS, build_peer
 
 logger = logging.getLogger("sequencer2d")
 
-PREFIX = "timm:"
 LARGEST_OPTION = 20_000
 FETCHING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "device", "dtype")
 """Arguments of `timm.create_model` by which it reads files or the network, or does not build for the CPU."""
-
-
-def is_peer(name: str) -> bool:
-    """Whether `name` asks for another model than a Sequencer: one of timm's, or of the table of peers."""
-    return name.startswith(PREFIX) or name in PEERS
 
 
 def create_peer(name: str, *, pretrained: bool = False, download: bool = True, **options: Any) -> nn.Module:

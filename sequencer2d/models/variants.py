@@ -55,6 +55,28 @@ VARIANTS: dict[str, ModelConfig] = {
     "sequencer2d_s_rnn": _row(*_S, _D1, cell="rnn"),
 }
 
+COSTS: dict[str, tuple[int, int]] = {
+    "sequencer2d_s": (27_651_688, 8_334_007_296),
+    "sequencer2d_m": (38_307_688, 11_051_916_288),
+    "sequencer2d_l": (54_298_216, 16_487_734_272),
+    "sequencer2d_l_wide": (96_252_392, 29_298_511_872),
+    "sequencer2d_t": (12_405_480, 3_710_511_104),
+    "sequencer2d_n": (4_145_128, 1_184_853_504),
+    "vsequencer_s": (33_016_552, 8_325_159_936),
+    "vsequencer_h_s": (27_645_544, 8_334_007_296),
+    "vsequencer_pe_s": (33_114_856, 8_325_159_936),
+    "sequencer2d_s_vertical": (27_645_544, 8_334_007_296),
+    "sequencer2d_s_horizontal": (27_645_544, 8_334_007_296),
+    "sequencer2d_s_nofusion": (25_433_704, 7_654_530_048),
+    "sequencer2d_s_add": (26_545_768, 7_994_268_672),
+    "sequencer2d_s_unidirectional": (29_863_528, 9_013_484_544),
+    "sequencer2d_s_unidirectional_narrow": (20_991_592, 6_295_575_552),
+    "sequencer2d_s_h2x": (45_395_560, 13_769_825_280),
+    "sequencer2d_s_gru": (24_874_600, 7_484_660_736),
+    "sequencer2d_s_rnn": (19_320_424, 5_785_967_616),
+}
+"""Parameters, and multiply-accumulates of one image of 224² pixels. Counting takes torch and seconds."""
+
 HUB_WEIGHTS: dict[str, str] = {
     "sequencer2d_s": "timm/sequencer2d_s.in1k",
     "sequencer2d_m": "timm/sequencer2d_m.in1k",

@@ -18,7 +18,7 @@ from sequencer2d.data.sources import check_same_classes
 from sequencer2d.errors import ConfigError
 from sequencer2d.models import Sequencer2D, create_model, describe_model
 from sequencer2d.models.description import FORMAT
-from sequencer2d.models.peers import is_peer
+from sequencer2d.models.specs import is_peer
 from sequencer2d.models.variants import changed_options, model_config
 from sequencer2d.seeds import seed_step
 from sequencer2d.training.config import TrainConfig

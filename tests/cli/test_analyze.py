@@ -81,7 +81,7 @@ def test_the_models_of_figure_5_are_those_of_the_paper(capsys):
 
 def test_states_with_an_animation(folder, tmp_path):
     image = folder / "data" / "a" / "0.png"
-    options = ("--image", image, "--animate", "--output", tmp_path, "--formats", "pdf")
+    options = ("--images", image, "--animate", "--output", tmp_path, "--formats", "pdf")
     assert analyze("hidden-states", folder / "m.safetensors", *options) == 0
     assert {path.suffix for path in tmp_path.iterdir()} == {".npz", ".pdf", ".gif"}
 
@@ -204,7 +204,7 @@ def mistakes(folder, tmp_path):
         f"cannot read the image {mixed / 'half.png'}": ("grad-cam", model, "--images", mixed),
         f"cannot read the image {damaged / 'b' / 'half.png'}": ("report", model, "--data", damaged, "--split", ""),
         f"{small / 'tiny.png'} is too small: it has 4×30 pixels": ("memory", model, "--images", small),
-        "is a folder: give one image": ("hidden-states", model, "--image", data),
+        "is a folder: give one image": ("hidden-states", model, "--images", data),
         "has no block 'stages.7'; its blocks: stages.0.blocks.0, ": (
             "erf",
             model,
@@ -213,12 +213,12 @@ def mistakes(folder, tmp_path):
             "--blocks",
             "stages.7",
         ),
-        "has no block 'stem.7'": ("hidden-states", model, "--image", data / "a" / "0.png", "--block", "stem.7"),
+        "has no block 'stem.7'": ("hidden-states", model, "--images", data / "a" / "0.png", "--block", "stem.7"),
         "are not among the 3 of": ("resolution", model, "--data", other, "--split", ""),
         "images of 4×4 pixels are too small": (
             "hidden-states",
             model,
-            "--image",
+            "--images",
             data / "a" / "0.png",
             "--image-size",
             4,

@@ -96,7 +96,7 @@ def parse(*words: str) -> argparse.Namespace:
         (("memory", "m", "--images", "x"), {"limit": 50, "name": "memory", "formats": ("pdf", "svg", "png")}),
         (("cka", "m", "--images", "x"), {"limit": 500, "batch_size": 32, "name": "cka"}),
         (("grad-cam", "m", "--images", "x"), {"limit": 8, "target": None, "name": "grad-cam"}),
-        (("hidden-states", "m", "--image", "x"), {"animate": False, "channels": None, "name": "hidden-states"}),
+        (("hidden-states", "m", "--images", "x"), {"animate": False, "channels": None, "name": "hidden-states"}),
         (("resolution", "m", "--data", "x"), {"limit": None, "split": "val", "sizes": None, "common_classes": False}),
         (
             ("attack", "m", "--data", "x"),

@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "arguments, says",
     [
         ([], "VERB"),
-        (["trian"], "choose from"),
+        (["trian"], "did you mean train?"),
         (["train"], "name a recipe (digits,"),
         (["train", "digit"], "did you mean digits"),
         (["train", "digits", "--epochs", "3"], "unknown arguments: --epochs"),
@@ -43,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "cifar10", "data.root=/nowhere"], "/nowhere is missing"),
         (["train", "--resume", "nowhere"], "config.json"),
         (["models", "resnet*"], "no model matches 'resnet*'; there are: sequencer2d_s"),
-        (["models", "--size", "big"], "integer of at least 1"),
+        (["models", "--image-size", "big"], "integer of at least 1"),
         (["predict", "nowhere.pth", "."], "no checkpoint at 'nowhere.pth'"),
         (["predict", "timm/sequencer2d_s.in1k", "."], "hf-hub:timm/sequencer2d_s.in1k"),
         (["eval", "digits"], "no checkpoint at 'digits'"),

@@ -11,7 +11,7 @@ from sequencer2d.cli.analyze import paper
 from sequencer2d.cli.main import build_parser
 
 NUMBERS = {
-    "models --size": 224,
+    "models --image-size": 224,
     "predict --batch-size": 32,
     "segment predict --batch-size": 32,
     "detect predict --batch-size": 32,
@@ -23,7 +23,7 @@ NUMBERS = {
     "analyze shape-texture --limit": 1000,
     "analyze imagenet-c --batch-size": 128,
     "analyze corruptions --workers": 0,
-    "analyze figure3 --batch": 16,
+    "analyze figure3 --batch-size": 16,
     "analyze figure3 --seconds": 1.0,
     "analyze report --workers": 0,
     "analyze report --limit": 200,
@@ -39,7 +39,7 @@ REQUIRED = {
     "segment predict": ["checkpoint", "images"],
     "export": ["checkpoint", "--format"],
     "analyze erf": ["--images"],
-    "analyze hidden-states": ["model", "--image"],
+    "analyze hidden-states": ["model", "--images"],
     "analyze memory": ["models", "--images"],
     "analyze cka": ["models", "--images"],
     "analyze grad-cam": ["model", "--images"],

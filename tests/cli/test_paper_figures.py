@@ -52,7 +52,7 @@ def test_figure_1_joins_published_and_evaluated_models(
 
 
 def test_figure_3_measures_what_is_not_given(command: Callable[..., Any], small: Path, tmp_path: Path) -> None:
-    options = ("--device", "cpu", "--batch", "2", "--output", tmp_path, "--formats", "png", "--json")
+    options = ("--device", "cpu", "--batch-size", "2", "--output", tmp_path, "--formats", "png", "--json")
     data = ("--data", "digits", "--limit", "50", "--seconds", "0.01")
     made = command("analyze", "figure3", small, *data, *options)
     rows = json.loads(made.out)

@@ -25,7 +25,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="receptive fields, hidden states, memory, similarity, resolution, robustness; a report and a page",
         description="See how a model sees: arrays (.npz), figures (.pdf, .svg, .png), tables.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(title="what to analyze", metavar="WHAT", required=True)
     for module in (seeing, robust, corrupted, paper, pages):

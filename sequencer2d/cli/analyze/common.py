@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
+from sequencer2d.cli.analyze.examples import epilog
 from sequencer2d.cli.common import (
     add_decoding,
     add_download,
+    check_device,
+    check_images,
     console,
     decoding_fields,
     positive,
@@ -22,6 +25,7 @@ from sequencer2d.cli.common import (
     resolve_device,
     writable_path,
 )
+from sequencer2d.cli.parsing import check_first
 from sequencer2d.errors import ConfigError
 from sequencer2d.terminal import plain_table, printable
 
@@ -45,7 +49,9 @@ def new_parser(
     models: tuple[str, ...] = (),
 ) -> argparse.ArgumentParser:
     """A sub-verb with MODEL (or several, by default `models` if there are any), --device and --image-size."""
-    parser: argparse.ArgumentParser = kinds.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser: argparse.ArgumentParser = kinds.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog(name)
+    )
     if models:
         parser.add_argument(
             "models", nargs="*", metavar="MODEL", default=list(models),
@@ -62,6 +68,8 @@ def new_parser(
         "--image-size", type=positive, metavar="PIXELS", help="side of the input (default: the model's own)"
     )
     add_download(parser)
+    check_first(parser, _check_models)
+    check_first(parser, check_device)
     parser.set_defaults(run=run)
     return parser
 
@@ -69,6 +77,7 @@ def new_parser(
 def add_images(parser: argparse.ArgumentParser, limit: int | None, usual: str = "") -> None:
     """--images, --limit: images without labels; `usual` says how many there are by default where `limit` does not."""
     parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="image files, or folders of them")
+    check_first(parser, check_images)
     add_decoding(parser)
     parser.add_argument(
         "--limit",
@@ -131,13 +140,25 @@ def add_blocks(parser: argparse.ArgumentParser, *, several: bool = True) -> None
     )
 
 
+def _check_models(arguments: argparse.Namespace) -> None:
+    from sequencer2d.models.specs import check_spec
+
+    for spec in models_of(arguments):
+        check_spec(spec)
+
+
+def models_of(arguments: argparse.Namespace) -> list[str]:
+    """What the command line calls its models: several, or the one."""
+    return arguments.models if "models" in arguments else [arguments.model]
+
+
 def subjects(arguments: argparse.Namespace) -> list[Subject]:
     """The models of the command line, loaded, on their device."""
     from sequencer2d.evaluation.subject import load_subject
     from sequencer2d.tasks import CLASSIFICATION
 
     device = resolve_device(arguments.device)
-    specs = arguments.models if "models" in arguments else [arguments.model]
+    specs = models_of(arguments)
     options = {"num_classes": getattr(arguments, "random_classes", None), "download": arguments.download}
     loaded = [load_subject(spec, **options).to(device) for spec in specs]
     names = [subject.name for subject in loaded]

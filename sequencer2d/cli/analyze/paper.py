@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sequencer2d.cli.analyze import common
+from sequencer2d.cli.analyze.examples import epilog
 from sequencer2d.cli.analyze.robust import sweep_sizes
 from sequencer2d.cli.common import add_json, need, positive, progress_bar, resolve_device
 from sequencer2d.errors import ConfigError
@@ -30,7 +31,9 @@ MULTIPLES = (1, 2, 3, 4)
 
 def add_parsers(kinds: common.Kinds) -> None:
     text = "the paper's Figure 1: accuracy against parameters, published and measured here"
-    parser = kinds.add_parser("figure1", help=text, description=text[0].upper() + text[1:] + ".")
+    parser = kinds.add_parser(
+        "figure1", help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog("figure1")
+    )
     parser.add_argument(
         "--accuracy",
         nargs="+",
@@ -55,7 +58,7 @@ def add_parsers(kinds: common.Kinds) -> None:
         help="panels c and d from a result of `sequencer2d bench` (default: measured here, in fp32, eagerly)",
     )
     parser.add_argument(
-        "--batch", type=positive, default=PAPER_BATCH, metavar="N", help="images a batch in c and d (default: 16)"
+        "--batch-size", type=positive, default=PAPER_BATCH, metavar="N", help="images a batch in c and d (default: 16)"
     )
     parser.add_argument(
         "--seconds", type=float, default=1.0, metavar="SECONDS", help="how long each speed is timed (default: 1)"
@@ -89,20 +92,22 @@ def run_figure3(arguments: argparse.Namespace) -> int:
     source = common.source_of(arguments) if arguments.data else None
     accuracies = [sweep_sizes(subject, source, arguments) for subject in models] if source is not None else []
     chosen = [row for row in result["rows"] if row["form"] == "paper"] or result["rows"]
-    fixed = {"mode": "inference", "batch": arguments.batch}
+    fixed = {"mode": "inference", "batch": arguments.batch_size}
     memory = curves(chosen, "size", "lowest_memory_mib", **fixed)
     rates = curves(chosen, "size", "images_per_s", **fixed)
     if not rates and not accuracies:
         where = arguments.speed or "the benchmark"
-        raise ConfigError(f"{where} has no rate in inference with {arguments.batch} images a batch; see --batch")
+        raise ConfigError(
+            f"{where} has no rate in inference with {arguments.batch_size} images a batch; see --batch-size"
+        )
     form = "fp32, eager" if chosen[0]["form"] == "paper" else "each at its best"
     figure = resolution_figure(
         accuracies,
         memory,
         rates,
         about=f"{form}, {result['device']['name']}",
-        batch=arguments.batch,
-        published=references(chosen) if arguments.batch == PAPER_BATCH else None,
+        batch=arguments.batch_size,
+        published=references(chosen) if arguments.batch_size == PAPER_BATCH else None,
     )
     common.write_figure(figure, arguments)
     common.print_rows(_rows(accuracies, memory, rates), arguments.json)
@@ -120,7 +125,7 @@ def _speed(models: list[Subject], arguments: argparse.Namespace) -> dict[str, An
         [_contender(subject) for subject in models],
         modes=["inference"],
         dtypes=["fp32"],
-        batches=[arguments.batch],
+        batches=[arguments.batch_size],
         sizes=[multiple * models[0].data.size[0] for multiple in MULTIPLES],
         form_names=[PAPER],
     )

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from sequencer2d.cli.analyze import common
-from sequencer2d.cli.common import add_decoding
+from sequencer2d.cli.common import add_decoding, check_images
+from sequencer2d.cli.parsing import check_first
 from sequencer2d.errors import DataError
 
 FIGURE_5 = (
@@ -36,7 +37,8 @@ def add_parsers(kinds: common.Kinds) -> None:
     parser = common.new_parser(
         kinds, "hidden-states", "what the LSTMs of a block put out for an image", run_hidden_states, several=False
     )
-    parser.add_argument("--image", required=True, metavar="FILE", help="the image")
+    parser.add_argument("--images", required=True, metavar="FILE", help="the image")
+    check_first(parser, _check_one_image)
     add_decoding(parser)
     parser.add_argument("--block", metavar="NAME", help="a block (default: the last one of the first stage)")
     parser.add_argument(
@@ -89,18 +91,21 @@ def run_erf(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_one_image(arguments: argparse.Namespace) -> None:
+    if Path(arguments.images).is_dir():
+        folder = arguments.images.rstrip("/")
+        raise DataError(f"{arguments.images} is a folder: give one image, such as {folder}/photo.jpg")
+    check_images(arguments)
+
+
 def run_hidden_states(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.animation import running_animation
     from sequencer2d.analysis.figures import hidden_state_figure
     from sequencer2d.analysis.hidden_states import check_channels, hidden_states
     from sequencer2d.evaluation.pixels import read_images
 
-    if Path(arguments.image).is_dir():
-        raise DataError(
-            f"{arguments.image} is a folder: give one image, such as {arguments.image.rstrip('/')}/photo.jpg"
-        )
     subject = common.subjects(arguments)[0]
-    states = hidden_states(subject, read_images([arguments.image], subject.data)[0], arguments.block)
+    states = hidden_states(subject, read_images([arguments.images], subject.data)[0], arguments.block)
     if arguments.channels:
         check_channels(arguments.channels, min(maps.shape[-1] for _, maps in states.rows()))
     common.write(arguments, states.save)

@@ -29,7 +29,7 @@ examples:
   sequencer2d bench --plan table1 --forms paper             … by the paper's protocol only: fp32, eager, SGD
   sequencer2d bench --merge table1.json --layout table1 --accuracy s.json swin.json     … with what `eval --json` wrote
   sequencer2d bench --artifacts model.onnx model.xml --batch 1,8   what `sequencer2d export` wrote, on the CPU
-  sequencer2d bench --merge a.json b.json --output all.json put results of equal devices together
+  sequencer2d bench --merge a.json b.json --output all.json  put results of equal devices together
 
 models: NAME or NAME@IMPLEMENTATION for ours, timm:sequencer2d_s for timm's Sequencer (timm:sequencer2d_s@fuse after
 sequencer2d.fuse), and any of timm's models by its name (convnext_tiny, swin_tiny, deit_small, regnety_040 …).
@@ -44,7 +44,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="measure throughput, latency and memory beside other models",
         description="Measure images/s, latency (ms) and peak memory (MiB) of Sequencer and its peers on this machine.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser)
     parser.set_defaults(run=run)

@@ -1,0 +1,109 @@
+"""Help: two examples for every verb, each a command line that parses; width; near misses; what is loaded, and when."""
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sequencer2d.cli.main import build_parser, parse
+from tests.cli.test_options import VERBS
+
+HEAVY = ("torch", "timm", "torchvision")
+
+
+def examples(parser: argparse.ArgumentParser) -> list[str]:
+    """The command lines of a help's examples, without what other programs do before and after them."""
+    block = (parser.epilog or "").partition("examples:\n")[2].partition("\n\n")[0]
+    commands = [line.strip().partition("   ")[0].partition("  ")[0] for line in block.split("\n") if line.strip()]
+    return [command.partition(" > ")[0].partition("-m sequencer2d ")[2] or command for command in commands]
+
+
+@pytest.mark.parametrize(("verb", "parser"), [(verb, parser) for verb, parser, _ in VERBS], ids=[v for v, *_ in VERBS])
+def test_every_verb_shows_two_examples_that_parse(verb: str, parser: argparse.ArgumentParser) -> None:
+    found = examples(parser)
+    assert len(found) >= 2
+    for command in found:
+        words = shlex.split(command.partition(" > ")[0])
+        words = words[1:] if words[0] == "sequencer2d" else words
+        assert " ".join(words).startswith(verb), command
+        parse(words)
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize(("verb", "parser"), [(verb, parser) for verb, parser, _ in VERBS], ids=[v for v, *_ in VERBS])
+def test_help_fits_the_terminal(
+    verb: str, parser: argparse.ArgumentParser, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for line in parser.format_help().partition("\n\n")[2].split("\n"):  # argparse wraps the usage above, as it can
+        is_command = line.startswith("  ") and "sequencer2d " in line
+        assert len(line) <= columns or is_command or " " not in line.strip(), line
+
+
+def test_a_remark_stands_below_a_command_where_both_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    predict = build_parser().below(["predict"])
+    monkeypatch.setenv("COLUMNS", "72")
+    assert "--pictures out/\n      the images with what was found" in predict.format_help()
+    monkeypatch.setenv("COLUMNS", "140")
+    assert "--pictures out/  the images with what was found" in predict.format_help()
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["trian", "digits"], "no verb 'trian'; did you mean train? See sequencer2d --help"),
+        (["analyze", "erff"], "no kind 'erff'; did you mean erf? See sequencer2d analyze --help"),
+        (["predict", "m", "x.png", "--devcie", "cpu"], "did you mean --device? See sequencer2d predict --help"),
+        (["train", "--list", "--jsn=1"], "did you mean --json? See sequencer2d train --help"),
+        (["eval", "m", "--precision", "bf61"], "no choice 'bf61'; did you mean bf16?"),
+        (["export", "m", "--format", "onix"], "no format 'onix'; did you mean onnx?"),
+    ],
+)
+def test_near_misses_are_named(mistake: Callable[..., str], tiny: Path, argv: list[str], said: str) -> None:
+    assert said in mistake(*(str(tiny) if word == "m" else word for word in argv))
+
+
+def loaded(*argv: str, code: int) -> set[str]:
+    """Which heavy packages a command line loads in a fresh process, which must end with `code`."""
+    script = (
+        "import sys; from sequencer2d.cli.main import main; code = main(sys.argv[1:]);"
+        f"print('loaded', *(name for name in {(*HEAVY, 'torch._dynamo')} if name in sys.modules)); sys.exit(code)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True)
+    assert ran.returncode == code, ran.stderr
+    return set(ran.stdout.rstrip().rpartition("loaded")[2].split())
+
+
+def test_mistakes_are_answered_without_torch(tiny: Path, images: Path) -> None:
+    picture = str(images / "a.png")
+    for argv in (
+        ["predict", str(tiny), "nope.jpg"],
+        ["predict", "nope.safetensors", picture],
+        ["predict", str(tiny), picture, "--device", "gpu"],
+        ["eval", "nope", "--data", "digits"],
+        ["export", str(tiny), "--format", "onnx", "--images", "nope"],
+        ["export", str(tiny), "--format", "coreml2"],
+        ["analyze", "erf", str(tiny), "--images", "nope"],
+        ["analyze", "hidden-states", str(tiny), "--images", str(images)],
+        ["analyze", "app", "nope"],
+        ["train", "no-such-recipe"],
+        ["train", "digits", "optimizer.lrr=1", "--dry-run"],
+    ):
+        assert loaded(*argv, code=2) == set(), argv
+
+
+def test_the_table_of_models_needs_no_torch() -> None:
+    assert loaded("models", code=0) == set()
+
+
+def test_answers_come_at_once(tiny: Path) -> None:
+    """Ten times what it takes, so that a busy machine does not fail it."""
+    for argv in (["predict", str(tiny), "nope.jpg"], ["models"]):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "sequencer2d", *argv], capture_output=True)
+        assert time.perf_counter() - begin < 5, argv
