@@ -169,9 +169,12 @@ def _check_named_model(arguments: argparse.Namespace) -> None:
 
 
 def _check_checkpoint(arguments: argparse.Namespace) -> None:
+    from sequencer2d.export.naming import check_artifact, is_artifact
     from sequencer2d.models.locate import HUB_PREFIXES, locate
 
-    if not arguments.checkpoint.startswith(HUB_PREFIXES):
+    if is_artifact(arguments.checkpoint):
+        check_artifact(arguments.checkpoint)
+    elif not arguments.checkpoint.startswith(HUB_PREFIXES):
         locate(arguments.checkpoint)
 
 

@@ -96,7 +96,7 @@ TASK_VERBS: tuple[TaskVerb, ...] = (
         },
         examples={
             "train": "train --list\ntrain bccd data.root=/data/bccd\ntrain coco_retinanet_s data.root=/data/coco",
-            "eval": "eval runs/bccd --split test --per-class",
+            "eval": "eval runs/bccd --split test --per-class\neval runs/bccd --data /data/bccd --json",
             "predict": "predict runs/bccd photo.jpg --pictures drawn/\npredict runs/bccd photos/ --coco boxes.json",
         },
         outputs=(Output("coco", "FILE", "write the boxes as a data set in COCO's format, with scores"),),

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from sequencer2d.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from sequencer2d.export.artifacts import Artifact, is_artifact, load_artifact
+    from sequencer2d.export.artifacts import Artifact, load_artifact
     from sequencer2d.export.exporting import Exported, export_model
     from sequencer2d.export.formats import FORMATS
+    from sequencer2d.export.naming import is_artifact
     from sequencer2d.export.onnx_layer import onnx_translations
 
 __all__ = [
@@ -27,7 +28,7 @@ __getattr__, __dir__ = lazy_names(
         "Artifact": "artifacts",
         "Exported": "exporting",
         "export_model": "exporting",
-        "is_artifact": "artifacts",
+        "is_artifact": "naming",
         "load_artifact": "artifacts",
         "onnx_translations": "onnx_layer",
     },

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from sequencer2d.errors import CheckpointError, InputError, TrustError, UserError
 from sequencer2d.export import programs
 from sequencer2d.export.metadata import KEY, from_string
+from sequencer2d.export.naming import SUFFIXES, check_artifact
 from sequencer2d.files import JSON_LIMIT, parse_json
 from sequencer2d.input_spec import InputSpec
 
-SUFFIXES = (".pt2", ".onnx", ".xml")
 CODE_SUFFIXES = (".pt2",)
 """Files whose loading runs code of whoever made them."""
 
@@ -80,11 +80,6 @@ class Artifact(nn.Module):
         return f"{self.path.name}, {self.kind}, {self.precision}"
 
 
-def is_artifact(source: str | os.PathLike[str]) -> bool:
-    """Whether a path is named like an exported artifact."""
-    return Path(source).suffix in SUFFIXES
-
-
 def load_artifact(path: str | os.PathLike[str], *, trust: bool = False) -> Artifact:
     """Load an exported model for the CPU.
 
@@ -100,8 +95,7 @@ def load_artifact(path: str | os.PathLike[str], *, trust: bool = False) -> Artif
         UserError: its runtime is not installed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"no artifact at {str(path)!r}: expected a file, one of {', '.join(SUFFIXES)}")
+    check_artifact(path)
     if path.suffix == ".onnx":
         return _load_onnx(path)
     if path.suffix == ".xml":

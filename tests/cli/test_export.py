@@ -77,9 +77,10 @@ def test_mistakes_are_said_in_a_line(
 def test_artifacts_run_on_the_cpu_in_their_own_precision(
     mistake: Callable[..., str], images: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "model.onnx").touch()
     assert "runs on the CPU" in mistake("predict", tmp_path / "model.onnx", images, "--device", "cuda")
     assert "exported in" in mistake("predict", tmp_path / "model.onnx", images, "--precision", "bf16")
-    assert "no artifact at" in mistake("predict", tmp_path / "model.onnx", images)
+    assert "no artifact at" in mistake("predict", tmp_path / "none.onnx", images)
 
 
 def test_without_an_output_the_file_is_beside_its_checkpoint(tmp_path: Path) -> None:

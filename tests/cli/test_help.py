@@ -88,6 +88,7 @@ def test_mistakes_are_answered_without_torch(tiny: Path, images: Path) -> None:
         ["eval", "nope", "--data", "digits"],
         ["export", str(tiny), "--format", "onnx", "--images", "nope"],
         ["export", str(tiny), "--format", "coreml2"],
+        ["predict", "none.onnx", picture],
         ["analyze", "erf", str(tiny), "--images", "nope"],
         ["analyze", "hidden-states", str(tiny), "--images", str(images)],
         ["analyze", "app", "nope"],
