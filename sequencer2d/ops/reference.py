@@ -47,7 +47,7 @@ def rnn2d_reference(x: Tensor, weights: Weights, *, scans: Sequence[int], cell: 
 
 def _scan(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, scan: Scan, cell: str) -> State:
     """One scan: gates (B, *grid, G*D) to the cell's states, each (B, *grid, D)."""
-    steps = list(gates.unbind(scan.dim))
+    steps = gates.unbind(scan.dim)
     batch = steps[0].shape[:-1]
     state = tuple(gates.new_zeros(*batch, weight_hh.shape[-1]) for _ in range(CELLS[cell].states))
     states: list[State] = [state] * len(steps)

@@ -23,6 +23,7 @@ FAILED, MISUSED = (1, 2, 3), 4
 call, which is a test that does not exist or a conftest.py that fails."""
 REPORT = "tests.txt"
 """The file in the copy in which a child names the tests that it found, or the test that failed."""
+RECORDED = "tests/test_recorded.py::test_defaults_and_tables_are_those_that_were_recorded[{}]"
 FAST = 0.3
 """Seconds that a fast test takes at most."""
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "PIL.Image", "pytest", "matplotlib.pyplot", "rich")
@@ -59,14 +60,15 @@ def load_libraries() -> None:
 def choose_tests(reach: Reach, path: str, site: Site, budget: float) -> list[str]:
     """The tests to run for a change, `budget` seconds in all, fast ones first.
 
-    The tests that reach the line and mirror its folder come first, then all fast tests of that folder, then those that
-    reach the line from elsewhere. Fast tests are added because a function with a cache runs for the first test that
-    calls it and for no other.
+    The tests that reach the line and mirror its folder come first, then all fast tests of that folder and the folder's
+    recorded defaults and tables, then those that reach the line from elsewhere. Fast tests are added because a function
+    with a cache runs for the first test that calls it and for no other.
     """
     folder = Path(path).relative_to("sequencer2d").parts[:-1]
     mirrored = f"tests/{folder[0]}/" if folder else "tests/test_"
     reaching = set(reach.tests(path, site.function, site.text))
     fast = {test for test, seconds in reach.seconds.items() if test.startswith(mirrored) and seconds <= FAST}
+    fast |= {test for test in reach.seconds if test == RECORDED.format(folder[0] if folder else "")}
 
     def order(test: str) -> tuple[int, float, str]:
         rank = 0 if test in reaching and test.startswith(mirrored) else 1 if test in fast else 2

@@ -1,31 +1,8 @@
-"""What the functions of the analysis do unless they are told otherwise, and which blocks they take then."""
+"""Which blocks the functions of the analysis take unless they are told otherwise."""
 
-import inspect
-
-import pytest
 from torch import nn
 
-from sequencer2d.analysis import animation, cka, erf, figure_files, figures, layout, memory, predictions
 from sequencer2d.analysis.blocks import block_names, pick_blocks, spread_blocks
-
-DEFAULTS = [
-    (erf.receptive_fields, {"blocks": None, "method": "energy", "layout": None, "batch_size": 8}),
-    (memory.memory_reach, {"batch_size": 8}),
-    (cka.similarity, {"pixels_second": None, "blocks_first": None, "blocks_second": None, "batch_size": 32}),
-    (layout.find_layouts, {"in_chans": 3, "stated": None}),
-    (figures.hidden_state_figure, {"channels": None, "count": 6}),
-    (figures.attribution_figure, {"count": 8}),
-    (figure_files.save_figure, {"formats": ("pdf", "svg", "png"), "dpi": 130}),
-    (figure_files.figure_bytes, {"name": "png", "dpi": 130}),
-    (animation.write_animation, {"side": 160, "milliseconds": 160}),
-    (predictions.draw_predictions, {"columns": 8}),
-]
-
-
-@pytest.mark.parametrize(("function", "expected"), DEFAULTS, ids=lambda value: getattr(value, "__name__", ""))
-def test_defaults(function, expected) -> None:
-    parameters = inspect.signature(function).parameters
-    assert {name: parameters[name].default for name in expected} == expected
 
 
 def stages(*depths: int) -> nn.Module:
