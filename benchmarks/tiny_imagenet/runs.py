@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.tiny_imagenet.ablations import ABLATIONS
+from benchmarks.tiny_imagenet.ablations import ABLATIONS, ABLATIONS_SHORT
 from benchmarks.tiny_imagenet.comparisons import BETTER, SMALL, TABLE1
 from benchmarks.tiny_imagenet.derived import FINE_TUNE, TRANSFER
 from benchmarks.tiny_imagenet.plans import Plan
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 RECIPE = "tiny_imagenet_paper"
 PLANS: dict[str, Plan] = {
     "ablations": ABLATIONS,
+    "ablations_short": ABLATIONS_SHORT,
     "table1": TABLE1,
     "small": SMALL,
     "better": BETTER,

@@ -66,7 +66,52 @@ _COLUMNS = (
 )
 _GAIN = (*_COLUMNS[:7], Column("gain", "gain, points"), *_COLUMNS[7:])
 
+
+def shipped_rows(rows: list[Row]) -> list[Row]:
+    """The one row of the model that ships, with the epochs and seconds of its two parts."""
+    return [
+        {
+            **row,
+            "both_epochs": f"{row['epochs']['plateau']:.1f} + {row['epochs']['decay']:.1f}",
+            "both_seconds": f"{row['seconds']['plateau']:.0f} + {row['seconds']['decay']:.0f}",
+            "both_rates": f"{row['images_per_second']['plateau']:,.0f}, {row['images_per_second']['decay']:,.0f}",
+        }
+        for row in rows
+    ]
+
+
+def stop_rows(rows: list[Row]) -> list[Row]:
+    """One row a hard stop of the model that ships."""
+    return [{**stop, "number": number + 1} for row in rows for number, stop in enumerate(row["stops"])]
+
+
 TINY_IMAGENET_TABLES = {
+    "tiny-imagenet-shipped": View(
+        "tiny-imagenet-shipped",
+        (
+            Column("model", "model"),
+            Column("parameters", "parameters", millions),
+            Column("image_size", "side, pixels"),
+            Column("top1_percent", "top-1, %", fixed(2)),
+            Column("both_epochs", "epochs: plateau + decay"),
+            Column("both_seconds", "seconds, starts included"),
+            Column("both_rates", "images/s"),
+        ),
+        shipped_rows,
+        "benchmarks.tiny_imagenet.shipping",
+    ),
+    "tiny-imagenet-stops": View(
+        "tiny-imagenet-shipped",
+        (
+            Column("number", "hard stop"),
+            Column("killed_after_step", "last step in the log when killed"),
+            Column("goes_on_at_step", "goes on at step"),
+            Column("lines_repeated", "log lines written twice"),
+            Column("largest_difference_of_loss", "largest difference of their losses", lambda value: f"{value:.2g}"),
+        ),
+        stop_rows,
+        "benchmarks.tiny_imagenet.shipping",
+    ),
     **{
         f"tiny-imagenet-{plan}": View(
             f"tiny-imagenet-{plan}",
@@ -74,7 +119,7 @@ TINY_IMAGENET_TABLES = {
             by_model,
             f"benchmarks.tiny_imagenet {plan}",
         )
-        for plan in ("ablations", "table1", "small", "better", "fine_tune", "transfer")
+        for plan in ("ablations", "ablations_short", "table1", "small", "better", "fine_tune", "transfer")
     },
     "tiny-imagenet-resolution": View(
         "tiny-imagenet-resolution",

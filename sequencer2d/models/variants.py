@@ -1,7 +1,8 @@
 """All sizes of all variants, in one table. A variant is a row; any field of it can be overridden.
 
-Two models are ours, for people with less compute. `sequencer2d_t` has the depths of S and 2/3 of its width,
-`sequencer2d_n` half of its depths (rounded up) and half of its width; both keep D = C/4.
+Three models are ours, for people with less compute. `sequencer2d_t` has the depths of S and 2/3 of its width,
+`sequencer2d_n` half of its depths (rounded up) and half of its width; both keep D = C/4. `sequencer2d_n_p4` is N with
+patches of 4 pixels, for small images: strides 4, 8, 8 and 8.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ def _row(
 
 
 _S = (4, 3, 8, 3), (192, 384, 384, 384)
+_N = (2, 2, 4, 2), (96, 192, 192, 192), (24, 48, 48, 48)
 _D1 = (48, 96, 96, 96)
 _D2 = (96, 192, 192, 192)
 _FLAT: dict[str, Any] = {"axes": "flatten", "fusion": "none"}
@@ -38,7 +40,8 @@ VARIANTS: dict[str, ModelConfig] = {
     "sequencer2d_l_wide": _row((8, 8, 16, 4), (256, 512, 512, 512), (64, 128, 128, 128)),
     # Ours, smaller.
     "sequencer2d_t": _row((4, 3, 8, 3), (128, 256, 256, 256), (32, 64, 64, 64)),
-    "sequencer2d_n": _row((2, 2, 4, 2), (96, 192, 192, 192), (24, 48, 48, 48)),
+    "sequencer2d_n": _row(*_N),
+    "sequencer2d_n_p4": _row(*_N, patch_sizes=(4, 2, 1, 1)),
     # One BiLSTM over the flattened tokens (Table 2c).
     "vsequencer_s": _row(*_VANILLA, **_FLAT),
     "vsequencer_h_s": _row(*_S, _D2, **_FLAT),

@@ -16,7 +16,9 @@ from sequencer2d.recipes.imagenet import imagenet_l, imagenet_m, imagenet_s
 from sequencer2d.recipes.tiny_imagenet import (
     tiny_imagenet,
     tiny_imagenet_convnext,
+    tiny_imagenet_decay,
     tiny_imagenet_paper,
+    tiny_imagenet_plateau,
     tiny_imagenet_vit,
 )
 from sequencer2d.recipes.transfer import TRANSFER
@@ -33,6 +35,8 @@ _RECIPES: tuple[Callable[[], "TrainConfig"], ...] = (
     tiny_imagenet_convnext,
     tiny_imagenet_vit,
     tiny_imagenet_paper,
+    tiny_imagenet_plateau,
+    tiny_imagenet_decay,
     imagenet_s,
     imagenet_m,
     imagenet_l,

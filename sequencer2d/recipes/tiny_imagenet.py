@@ -5,7 +5,7 @@ from typing import Any
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.recipes.parts import minutes_on_a_gpu, per_step_cosine
-from sequencer2d.training.config import ModelSpec, OptimizerConfig, RegularizationConfig, TrainConfig
+from sequencer2d.training.config import ModelSpec, OptimizerConfig, RegularizationConfig, ScheduleConfig, TrainConfig
 
 
 def tiny_imagenet() -> TrainConfig:
@@ -80,6 +80,63 @@ def tiny_imagenet_paper() -> TrainConfig:
         regularization=RegularizationConfig(label_smoothing=0.1),
         precision="bf16",
         run=minutes_on_a_gpu("tiny_imagenet_paper", epochs=40, eval_interval=10),
+    )
+
+
+def tiny_imagenet_plateau() -> TrainConfig:
+    """Sequencer2D-N-P4 on Tiny-ImageNet at a constant learning rate, for as long as there is time.
+
+    The first part of the model that comes with the package. A run at a constant rate need not know its length: it is
+    stopped by `run.time_limit_s` and goes on whenever there is time again (300 epochs at most). `tiny_imagenet_decay`
+    makes a model of it at any point. The images lie on the GPU and are augmented there, less than in the paper's runs,
+    which see each image ten times as often.
+
+    Command: sequencer2d train tiny_imagenet_plateau data.root=/data/tiny-imagenet run.time_limit_s=300
+    Hardware: 1 GPU of the H100's kind, 8 CPU cores. Expected: 20,000 images/s. Seeds: not yet run.
+    """
+    return TrainConfig(
+        model=ModelSpec(name="sequencer2d_n_p4", drop_path_rate=0.1),
+        data=_images(
+            workers=4,
+            augment_on="device",
+            crop_scale=(0.25, 1.0),
+            auto_augment="rand-m7-mstd0.5-inc1",
+            erasing=0.1,
+            mixup=0.2,
+            cutmix=1.0,
+            mixup_prob=0.5,
+        ),
+        optimizer=OptimizerConfig(lr=1e-3, lr_reference_batch=None, weight_decay=0.05, clip_grad_norm=1.0),
+        # The rate would drop before the last epoch, which no run is meant to see.
+        schedule=ScheduleConfig(warmup_epochs=3, milestones=(299,), update="step"),
+        regularization=RegularizationConfig(label_smoothing=0.1),
+        precision="bf16",
+        run=dataclasses.replace(
+            minutes_on_a_gpu("tiny_imagenet_plateau", epochs=300, eval_interval=20),
+            log_interval=39,
+            checkpoint_interval_s=15.0,
+        ),
+    )
+
+
+def tiny_imagenet_decay() -> TrainConfig:
+    """The weights of `tiny_imagenet_plateau` on images enlarged to 96², at a rate that falls to 1e-5 along a cosine.
+
+    The second part of the model that comes with the package: 12×12 tokens instead of 8×8 after the first stage, for
+    2.25 times the multiplications. Everything else is the first part's.
+
+    Command: sequencer2d train tiny_imagenet_decay data.root=/data/tiny-imagenet
+    Hardware: 1 GPU of the H100's kind, 8 CPU cores. Expected: 15 epochs in 3 minutes. Seeds: not yet run.
+    """
+    config = tiny_imagenet_plateau()
+    first = f"{config.run.output}/checkpoints/last.pt"
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, checkpoint=first),
+        data=dataclasses.replace(config.data, image_size=96),
+        # Half an epoch of warm-up, because the optimizer's averages begin at zero.
+        schedule=ScheduleConfig(warmup_epochs=0.5, min_lr=1e-5, update="step"),
+        run=dataclasses.replace(config.run, output="runs/tiny_imagenet_decay", epochs=15, eval_interval=5),
     )
 
 

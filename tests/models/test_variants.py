@@ -24,6 +24,7 @@ PARAMETERS = {
     # Ours, and two that the paper rounds to 25 M and 19 M.
     "sequencer2d_t": 12_405_480,
     "sequencer2d_n": 4_145_128,
+    "sequencer2d_n_p4": 4_135_624,
     "sequencer2d_s_gru": 24_874_600,
     "sequencer2d_s_rnn": 19_320_424,
 }
@@ -38,6 +39,11 @@ def test_parameters(name):
     with torch.device("meta"):
         model = create_model(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
+
+
+def test_the_one_for_small_images_differs_from_n_in_its_strides_alone():
+    n = VARIANTS["sequencer2d_n"]
+    assert VARIANTS["sequencer2d_n_p4"] == n.replace(patch_sizes=(4, 2, 1, 1))
 
 
 @pytest.mark.parametrize("name", ["sequencer2d_t", "sequencer2d_n"])

@@ -1,0 +1,71 @@
+"""The model that ships is trained through hard stops, and what comes of it loads, goes on and says what it did."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tiny_imagenet import moving, shipping
+from benchmarks.tiny_imagenet.segments import DECAY, PLATEAU, median_rate, repeated, start_seconds
+from benchmarks.tiny_imagenet.tables import shipped_rows, stop_rows
+from sequencer2d import recipes
+from sequencer2d.models import load_model
+from tests.benchmarks.test_tiny_imagenet import SMALL
+from tests.data.images import make_folder
+
+FIELDS = [field for field in SMALL if not field.startswith(("run.epochs", "schedule."))]
+
+
+def step(number: int, loss: float, **more: float) -> dict[str, object]:
+    return {"kind": "step", "step": number, "epoch": number / 10, "loss": loss, "lr": 1e-3, **more}
+
+
+def test_lines_between_the_checkpoint_and_the_kill_are_compared():
+    before = [step(10, 5.0), step(20, 4.0), {"kind": "epoch", "step": 20}, step(30, 3.0)]
+    after = [step(10, 5.0), step(20, 4.5), step(30, 3.0), step(40, 2.0)]
+    told = {"killed_after_step": 30, "goes_on_at_step": 12, "lines_repeated": 2, "largest_difference_of_loss": 0.5}
+    assert repeated(before, after, 12) == told
+    assert repeated(before, after, 30)["largest_difference_of_loss"] is None
+
+
+def test_the_start_is_what_the_first_lines_time_leaves_beside_its_steps():
+    lines = [step(10, 5.0, images_per_s=100.0, time_s=33.0), step(20, 4.0, images_per_s=200.0, time_s=36.0)]
+    lines.append(step(30, 4.0, images_per_s=200.0, time_s=38.0))
+    assert median_rate(lines) == 200
+    assert start_seconds(lines, batch=64) == pytest.approx(33 - 10 * 64 / 200)
+
+
+def test_the_parts_differ_in_size_and_schedule_alone():
+    plateau, decay = recipes.get(PLATEAU), recipes.get(DECAY)
+    assert (plateau.optimizer, plateau.regularization) == (decay.optimizer, decay.regularization)
+    assert (plateau.data.size, decay.data.size) == ((64, 64), (96, 96))
+    assert decay.model.checkpoint == f"{plateau.run.output}/checkpoints/last.pt"
+
+
+def test_from_images_to_weights_through_a_hard_stop(tmp_path: Path):
+    data = make_folder(tmp_path / "data", {"train": {"a": 40, "b": 40}, "val": {"a": 4, "b": 4}})
+    fields = [*FIELDS, "run.checkpoint_interval_steps=5", "run.log_interval=1", "data.mixup_group=4"]
+    options = ["--data", str(data), "--work", str(tmp_path / "work"), "--output", str(tmp_path / "out")]
+    times = ["--seconds", "35", "--plateau-share", "0.2", "--reserve", "1", "--stops", "1", "--decay-epochs", "1"]
+    assert shipping.main([*options, *times, *fields]) == 0
+
+    result = json.loads((tmp_path / "out" / f"{shipping.NAME}.json").read_text(encoding="utf-8"))
+    row = result["rows"][0]
+    assert row["stops"][0]["goes_on_at_step"] % 5 == 0
+    assert row["stops"][0]["largest_difference_of_loss"] in (None, 0.0)
+    steps = [point[0] for point in row["curve"]["plateau"]]
+    assert steps == list(range(1, len(steps) + 1)), "the curve has every step once"
+    assert row["top1_by_size"].keys() == {str(size) for size in shipping.SIZES}
+    assert stop_rows([row])[0]["number"] == 1
+    assert shipped_rows([row])[0]["both_epochs"].endswith(" + 1.0")
+
+    model = load_model(tmp_path / "out" / shipping.WEIGHTS)
+    assert model.pretrained_cfg["input_size"] == (3, shipping.INPUT_SIZE, shipping.INPUT_SIZE)
+    assert (tmp_path / "out" / shipping.WEIGHTS).stat().st_size == row["bytes"]
+    assert moving.unpack(tmp_path / "out" / "bundle", tmp_path / "later") == [f"{PLATEAU}: unpacked"]
+
+
+def test_a_run_that_fails_is_said_with_its_last_words(tmp_path: Path, capsys):
+    options = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--output", str(tmp_path / "out")]
+    assert shipping.main([*options, "--seconds", "60", *FIELDS]) == 1
+    assert "tiny_imagenet_plateau ended with code" in capsys.readouterr().err
