@@ -78,9 +78,8 @@ def choose_implementation(
     Raises:
         ImplementationError: an unknown name, or a named implementation that cannot take the arguments, and why.
 
-    Under torch.func's transforms "auto" takes an implementation that they work on: "reference" for forward-mode
-    derivatives (jvp) and vmap, any but "triton" for grad. Under torch.jit.trace it takes one that a trace can run on
-    grids of other sizes: "aten" or "cudnn".
+    Under torch.func's transforms "auto" takes an implementation that they work on: "reference", or "aten" for grad on a
+    CPU. Under torch.jit.trace it takes one that a trace can run on grids of other sizes: "aten" or "cudnn".
     """
     if implementation not in IMPLEMENTATIONS:
         raise ImplementationError(
@@ -104,7 +103,7 @@ def choose_implementation(
 _UNTRANSFORMED = {
     "reference": frozenset[str](),
     "aten": frozenset({"jvp", "vmap"}),
-    "cudnn": frozenset({"jvp", "vmap"}),
+    "cudnn": frozenset({"jvp", "vmap", "grad"}),  # it asks for the storage of its weights, which a transform hides
     "triton": frozenset({"jvp", "vmap", "grad"}),
 }
 

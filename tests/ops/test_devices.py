@@ -37,8 +37,9 @@ def compilation_error():
 
 def broken(monkeypatch, *names):
     """Have launches of modules' kernels fail as Triton fails to compile; returns what was tried."""
-    from sequencer2d.ops.kernels import launching, triton_backward, triton_forward, triton_linear
+    from sequencer2d.ops.kernels import launching, prepared, triton_backward, triton_forward, triton_linear
 
+    monkeypatch.setattr(prepared, "_HANDLES", {})  # a launch that was kept would not fail
     modules = {"forward": triton_forward, "backward": triton_backward, "products": triton_linear}
     tried = []
 
