@@ -19,6 +19,7 @@ from benchmarks.analysis.tables import ANALYSIS_TABLES
 from benchmarks.bccd import BCCD_COLUMNS
 from benchmarks.columns import Column, View, fixed, millions, minutes
 from benchmarks.cycle_shift import CYCLE_SHIFT_COLUMNS
+from benchmarks.dense.shown import DENSE_TABLES
 from benchmarks.efficiency.ratios import RATIO_TABLES
 from benchmarks.efficiency.tables import EFFICIENCY_TABLES
 from benchmarks.export.tables import EXPORT_TABLES
@@ -48,6 +49,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **ANALYSIS_TABLES,
     **TINY_IMAGENET_TABLES,
     "bccd": BCCD_COLUMNS,
+    **DENSE_TABLES,
     "cycle_shift": CYCLE_SHIFT_COLUMNS,
     "pad": (
         Column("size_pixels", "side, pixels"),

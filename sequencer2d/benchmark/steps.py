@@ -70,7 +70,11 @@ def optimized(work: Workload) -> Step:
 
     Its graph is captured here, as those of the other forms are: without copies of input and output.
     """
-    forward = optimize(work.model, dtype=work.dtype, graph=False, whole=True)
+    return of_forward(work, optimize(work.model, dtype=work.dtype, graph=False, whole=True))
+
+
+def of_forward(work: Workload, forward: Forward) -> Step:
+    """The step around any form of the model: in a CUDA graph where there is a GPU."""
     return _captured(work, forward) if work.device.type == "cuda" else _called(work, forward)
 
 
