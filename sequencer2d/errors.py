@@ -52,6 +52,12 @@ class Interrupted(Exception):
     """Training was asked to stop (SIGTERM or Ctrl-C) and has saved; the command line exits with 75."""
 
 
+def first_line(error: BaseException, longest: int = 200) -> str:
+    """The first line of an error's message that holds something, cut to `longest` characters; else the error's type."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)[:longest]
+
+
 def did_you_mean(name: str, names: Iterable[str], *, otherwise: str | None = None, cutoff: float = 0.6) -> str:
     """The end of a message about an unknown name.
 

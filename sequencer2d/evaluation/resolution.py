@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from sequencer2d.data.sources import Source
-from sequencer2d.errors import ConfigError, InputError, UserError
+from sequencer2d.errors import ConfigError, InputError, UserError, first_line
 from sequencer2d.evaluation.outcomes import logits_of, outcomes_of
 from sequencer2d.evaluation.pixels import Progress, choose, match_classes, read_batches
 from sequencer2d.evaluation.subject import Subject
@@ -115,7 +115,7 @@ def resolution_sweep(
         except (InputError, AssertionError, RuntimeError, ValueError) as error:
             if size == native or (isinstance(error, UserError) and not isinstance(error, InputError)):
                 raise
-            refused[size] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            refused[size] = first_line(error)
     taken = np.asarray(sorted(accuracy))
     return ResolutionResult(
         subject.name, native, taken, np.asarray([accuracy[size] for size in taken]), len(indices), refused

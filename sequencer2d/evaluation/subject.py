@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sequencer2d.data.config import DataConfig, fields_of_input
-from sequencer2d.errors import InputError
+from sequencer2d.errors import InputError, first_line
 from sequencer2d.evaluation.loading import build_described, peer_from, task_of, untrained
 from sequencer2d.input_spec import InputSpec
 from sequencer2d.models import Sequencer2D, read_checkpoint
@@ -91,8 +91,7 @@ class Subject:
         except InputError:
             raise
         except (AssertionError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{self.name} refuses images of {height}×{width} pixels: {reason}") from error
+            raise InputError(f"{self.name} refuses images of {height}×{width} pixels: {first_line(error)}") from error
         return replace(resized, model=model)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sequencer2d.errors import CheckpointError, InputError, TrustError, UserError
+from sequencer2d.errors import CheckpointError, InputError, TrustError, UserError, first_line
 from sequencer2d.export import programs
 from sequencer2d.export.metadata import KEY, from_string
 from sequencer2d.export.naming import SUFFIXES, check_artifact
@@ -136,7 +136,7 @@ def _load_aoti(path: Path) -> Artifact:
     except Exception as error:
         raise CheckpointError(
             f"{path} was compiled with torch {built} and does not load in torch {torch.__version__} on this machine "
-            f"({_first_line(error)}): export the model again here"
+            f"({first_line(error)}): export the model again here"
         ) from error
     dtype = _dtype(meta)
     return Artifact(path, meta, lambda images: package(images.to(dtype)).float())
@@ -211,9 +211,5 @@ def _damage(path: Path) -> Iterator[None]:
     except Exception as error:
         raise CheckpointError(
             f"cannot read {path} ({path.stat().st_size} bytes): damaged or of another version. Export the model again. "
-            f"Reason: {_first_line(error)}"
+            f"Reason: {first_line(error)}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

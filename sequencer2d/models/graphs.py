@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, first_line
 
 # Graphs of a model share their memory; what each adds is its input, its output and a list of launches.
 MAX_GRAPHS = 32
@@ -173,8 +173,9 @@ class _Graph:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise ConfigError(f"the model cannot be captured in a CUDA graph ({reason}): give graph=False") from error
+            raise ConfigError(
+                f"the model cannot be captured in a CUDA graph ({first_line(error)}): give graph=False"
+            ) from error
         finally:
             _forget_workspaces()
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sequencer2d.errors import CheckpointError
+from sequencer2d.errors import CheckpointError, first_line
 from sequencer2d.files import atomic_write, read_json, write_json
 from sequencer2d.models.checkpoints import read_checkpoint, write_checkpoint
 from sequencer2d.models.describing import check_names, describe_model
@@ -120,7 +120,7 @@ class HubMixin:
                 )
             except Exception as error:
                 # The client lets through whatever its HTTP library raises, and that library differs between versions.
-                reason = f"{type(error).__name__}: {_first_line(error)}"
+                reason = f"{type(error).__name__}: {first_line(error)}"
                 raise CheckpointError(
                     f"cannot upload to {repo_id!r} on the Hugging Face hub ({reason}). Log in with `hf auth login`, "
                     "and give the repository as owner/name"
@@ -158,7 +158,3 @@ def _summary(run: Path) -> dict[str, Any]:
     if not isinstance(summary, dict):
         raise CheckpointError(f"{path} is no summary of a run: expected an object")
     return summary
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]

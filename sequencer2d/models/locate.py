@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sequencer2d.errors import CheckpointError
+from sequencer2d.errors import CheckpointError, first_line
 from sequencer2d.models.hub_config import CONFIG, read_hub_config
 
 HUB_PREFIXES = ("hf-hub:", "hf_hub:")
@@ -95,9 +95,8 @@ def _download(repository: str, name: str, options: dict[str, Any]) -> Path | Non
 
 
 def _unreachable(repository: str, error: Exception) -> str:
-    first_line = (str(error).splitlines() or [""])[0]
     return (
-        f"cannot fetch {repository!r} from the Hugging Face hub ({type(error).__name__}: {first_line}). "
+        f"cannot fetch {repository!r} from the Hugging Face hub ({type(error).__name__}: {first_line(error)}). "
         f"Without network: run `hf download {repository}` where there is one and copy its cache (HF_HOME) here, "
         "or copy the file model.safetensors here and give its path as checkpoint="
     )

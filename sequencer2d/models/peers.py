@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
+from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean, first_line
 from sequencer2d.models.checkpoints import read_checkpoint
 from sequencer2d.models.description import is_number, is_text
 from sequencer2d.models.features import OF_CLASSIFIER
@@ -67,7 +67,7 @@ def create_peer(name: str, *, pretrained: bool = False, download: bool = True, *
             if not pretrained:
                 raise ConfigError(f"timm cannot create {bare} with {options}: {error}") from error
             raise CheckpointError(
-                f"cannot fetch timm's weights of {bare}: {str(error).splitlines()[0]}. Without a network, give a file "
+                f"cannot fetch timm's weights of {bare}: {first_line(error)}. Without a network, give a file "
                 f"of weights ({name}=FILE) or random weights (random:{bare})"
             ) from error
     raise ConfigError(f"timm cannot create {bare} with {options}: {refused}")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from sequencer2d.errors import CheckpointError
+from sequencer2d.errors import CheckpointError, first_line
 from sequencer2d.files import parse_json
 
 HEADER_KEY = "sequencer2d"
@@ -132,11 +132,10 @@ def check_plain(state: Mapping[str, Tensor], path: Path) -> None:
 
 def describe_damage(path: Path, error: Exception) -> str:
     """The message about a file that cannot be read because of `error`."""
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     size = path.stat().st_size if path.exists() else 0
     return (
         f"cannot read {path} ({size} bytes): damaged, truncated or not a file of weights alone. "
-        f"Copy or download it again. Reason: {reason[:200]}"
+        f"Copy or download it again. Reason: {first_line(error)}"
     )
 
 

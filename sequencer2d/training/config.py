@@ -11,6 +11,7 @@ from sequencer2d.errors import ConfigError
 from sequencer2d.precisions import Precision
 from sequencer2d.ranges import Checked, Range, Text
 
+FP16_NEEDS_CUDA = "precision=fp16 needs a CUDA device; on the CPU use fp32 or bf16"
 _GRAPH_MODES = ("reduce-overhead", "max-autotune")
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
@@ -214,7 +215,7 @@ def validate(config: TrainConfig, world_size: int = 1) -> None:
     on_cpu = config.run.device == "cpu"
     _require(
         not (on_cpu and config.precision == "fp16"),
-        "precision=fp16 needs a CUDA device; on the CPU use fp32 or bf16",
+        FP16_NEEDS_CUDA,
     )
     _require(
         not (on_cpu and config.distributed.backend == "nccl"),

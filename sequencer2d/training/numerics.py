@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import torch
 
-from sequencer2d.errors import ConfigError, DeviceError
+from sequencer2d.errors import ConfigError, DeviceError, first_line
 from sequencer2d.ops.precision import tf32
-from sequencer2d.training.config import RunConfig
+from sequencer2d.training.config import FP16_NEEDS_CUDA, RunConfig
 
 
 @contextlib.contextmanager
@@ -36,9 +36,8 @@ def memory_errors() -> Iterator[None]:
         known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
         if not known:
             raise
-        reason = (str(error).strip().splitlines() or ["no memory"])[0]
         raise DeviceError(
-            f"out of memory ({reason[:300]}); lower data.batch_size or data.image_size, split the batch with "
+            f"out of memory ({first_line(error)}); lower data.batch_size or data.image_size, split the batch with "
             "optimizer.accumulation, or set precision=bf16"
         ) from error
 
@@ -46,7 +45,7 @@ def memory_errors() -> Iterator[None]:
 def check_precision(precision: str, device: torch.device) -> None:
     """Raise `ConfigError` for an arithmetic that the device does not train in."""
     if precision == "fp16" and device.type != "cuda":
-        raise ConfigError("precision=fp16 needs a CUDA device; on the CPU use fp32 or bf16")
+        raise ConfigError(FP16_NEEDS_CUDA)
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(f"precision=bf16 is not supported by {torch.cuda.get_device_name(device)}; use fp16 or fp32")
 

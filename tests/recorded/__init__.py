@@ -31,6 +31,8 @@ FOLDERS = ("", *sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"
 HERE = Path(__file__).parent
 _LONG = 5
 """Entries of the longest table without a name."""
+_LONGEST_NAME = 60
+"""A longer string is a text, such as a message."""
 _WIDTH = 120
 
 
@@ -77,7 +79,7 @@ def defaults(module: ModuleType) -> dict[str, Any]:
 def tables(module: ModuleType) -> dict[str, Any]:
     """The constants that a module defines: its names in capitals, also those that begin with an underscore.
 
-    Texts of several lines are no tables, and what is empty at first fills up while the package is used.
+    Messages and other long texts are left out, and what is empty at first fills up while the package is used.
     """
     defined = re.findall(
         r"^(_?[A-Z][A-Z0-9_]*)\b.*= *(?!\{\}|set\(\)|\"\"\")\S", inspect.getsource(module), flags=re.MULTILINE
@@ -96,6 +98,8 @@ def plain(value: Any, *, whole: bool = False) -> Any:
         return _names()[id(value)]
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
+    if _is_text(value):
+        return "(text)"
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -175,7 +179,7 @@ def _import_all(folder: str) -> dict[str, ModuleType]:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and "\n" in value
+    return isinstance(value, str) and len(value) > _LONGEST_NAME
 
 
 def _field(field: Any) -> Any:
