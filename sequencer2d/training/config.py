@@ -135,7 +135,7 @@ class RunConfig(Checked):
     max_steps: Steps | None = None
     """Stop, saved, once this many steps of the run are done; none: all of them. Resuming does not keep it."""
     log_interval: Steps = 50
-    """Steps per line of the log."""
+    """Steps per line of the log, at most: where an epoch has fewer, each epoch's last step is logged."""
     eval_interval: Annotated[int, Range(at_least=1, at_most=1_000_000, unit="epochs")] = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_interval_s: Seconds | None = 600.0

@@ -152,7 +152,7 @@ class _Run:
             state.step += 1
             ahead.mark()
             state.speed.count()
-            if state.step % self.config.run.log_interval == 0:
+            if state.step % min(self.config.run.log_interval, state.steps_per_epoch) == 0:
                 self._log_step(rate)
             self.log.advance(state.step)
             self._save_or_stop(last_of_epoch=state.step == last)
@@ -211,6 +211,6 @@ class _Run:
         summary = summarize(self.config, self.state, self.model, self.here)
         if self.here.main:
             write_json(self.folder.path / "summary.json", summary)
-            plot_curves(self.folder.path, self.task)
+            plot_curves(self.folder.path, self.config)
         self.here.barrier()
         return summary
