@@ -83,6 +83,8 @@ class Cell:
         inner_gate: the gate whose recurrent product, bias included, the step changes before it is added to the input's
             part; None if there is none. All other biases of the recurrent product may be added to the input's product.
         forget_gate: the gate that says how much of the state is kept, None if there is none.
+        holding: the signs of the gates' pre-activations with which a step keeps the state, if they are large: c of a
+            cell with c, whose h becomes 0; otherwise h, or only an h of 0 where no gate can keep it.
         layer: torch's layer of this cell, None if it has none.
         vendor: torch's function of this cell, which runs cuDNN's or oneDNN's kernels, None if it has none.
         device_code: how the fused kernels run the cell, None if they cannot.
@@ -96,6 +98,7 @@ class Cell:
     recurrent: bool = True
     inner_gate: int | None = None
     forget_gate: int | None = None
+    holding: tuple[int, ...] = ()
     layer: type[nn.Module] | None = None
     vendor: Callable[..., tuple[Tensor, ...]] | None = None
     device_code: DeviceCode | None = None
@@ -122,6 +125,7 @@ CELLS = {
         states=2,
         step=lstm_step,
         forget_gate=1,
+        holding=(-1, 1, 0, -1),
         layer=nn.LSTM,
         vendor=torch.lstm,
         device_code=DeviceCode(f"{_CELLS_MODULE}:lstm", in_registers=True),
@@ -135,6 +139,7 @@ CELLS = {
         step=gru_step,
         inner_gate=2,
         forget_gate=1,
+        holding=(0, 1, 0),
         layer=nn.GRU,
         vendor=torch.gru,
         device_code=DeviceCode(f"{_CELLS_MODULE}:gru", reads_h=True),
@@ -146,6 +151,7 @@ CELLS = {
         gates=1,
         states=1,
         step=rnn_step,
+        holding=(0,),
         layer=nn.RNN,
         vendor=torch.rnn_tanh,
         device_code=DeviceCode(f"{_CELLS_MODULE}:rnn"),

@@ -120,13 +120,13 @@ class FusedScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
-        _refuse_double_backward()
+        refuse_double_backward()
         gates, weight_hh, inner_bias, out, cells = ctx.saved_tensors
         grad_gates, grad_weight, grad_bias = torch.ops.sequencer2d.scan_backward(
             grad_out, gates, weight_hh, inner_bias, out, cells, ctx.scans, ctx.cell, ctx.saved_activations
         )
         grad_outer = None if ctx.bias_dtype is None else grad_bias.flatten().to(ctx.bias_dtype)
-        return grad_gates, grad_outer, grad_weight, _of_inner_gate(grad_bias, inner_bias, ctx.cell), None, None
+        return grad_gates, grad_outer, grad_weight, of_inner_gate(grad_bias, inner_bias, ctx.cell), None, None
 
 
 class RecomputedRNN2D(torch.autograd.Function):
@@ -151,7 +151,7 @@ class RecomputedRNN2D(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
-        _refuse_double_backward()
+        refuse_double_backward()
         x, weight_ih, bias, weight_hh, inner_bias, out = ctx.saved_tensors
         grads = torch.ops.sequencer2d.rnn2d_recomputing_backward(
             grad_out, x, weight_ih, bias, weight_hh, inner_bias, out, ctx.scans, ctx.cell
@@ -162,13 +162,13 @@ class RecomputedRNN2D(torch.autograd.Function):
             grad_weight_ih,
             None if bias is None else grad_bias.to(bias.dtype),
             grad_weight_hh,
-            _of_inner_gate(grad_bias_hh, inner_bias, ctx.cell),
+            of_inner_gate(grad_bias_hh, inner_bias, ctx.cell),
             None,
             None,
         )
 
 
-def _of_inner_gate(grad_bias: Tensor, inner_bias: Tensor | None, cell: str) -> Tensor | None:
+def of_inner_gate(grad_bias: Tensor, inner_bias: Tensor | None, cell: str) -> Tensor | None:
     """The part of the inner gate, (S, D), of the gradient of a bias of all gates, (S, G*D)."""
     if inner_bias is None:
         return None
@@ -192,7 +192,7 @@ def split_biases(bias_ih: Tensor | None, bias_hh: Tensor | None, cell: str) -> t
     return (bias_ih + torch.cat(gates, dim=-1)).flatten(), inner.contiguous()
 
 
-def _refuse_double_backward() -> None:
+def refuse_double_backward() -> None:
     # With create_graph=True autograd runs backward with gradients enabled. So does a compiler while it traces.
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise ImplementationError(

@@ -28,13 +28,24 @@ def scan_gates(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scan
 
 
 def scan_states(
-    gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, *, scans: Sequence[int], cell: str
+    gates: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    *,
+    scans: Sequence[int],
+    cell: str,
+    first: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """`scan_gates` with every state of the cell, each (B, *grid, S*D): h, and c if the cell has it."""
+    """`scan_gates` with every state of the cell, each (B, *grid, S*D): h, and c if the cell has it.
+
+    first: (S, rows, D), the state that the scans begin with: c, or h for a cell without c. The rows of a scan are in
+    the order of memory.
+    """
     outputs = []
     for slot, (number, gates_scan) in enumerate(zip(scans, gates.chunk(len(scans), dim=-1), strict=True)):
         bias = None if bias_hh is None else bias_hh[slot]
-        outputs.append(_scan(gates_scan, weight_hh[slot], bias, Scan.numbered(number), cell))
+        begin = None if first is None else first[slot]
+        outputs.append(_scan(gates_scan, weight_hh[slot], bias, Scan.numbered(number), cell, begin))
     return tuple(torch.cat(states, dim=-1) for states in zip(*outputs, strict=True))
 
 
@@ -45,11 +56,15 @@ def rnn2d_reference(x: Tensor, weights: Weights, *, scans: Sequence[int], cell: 
     return scan_gates(gates, weights.weight_hh, weights.bias_hh, scans=scans, cell=cell)
 
 
-def _scan(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, scan: Scan, cell: str) -> State:
+def _scan(
+    gates: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, scan: Scan, cell: str, first: Tensor | None
+) -> State:
     """One scan: gates (B, *grid, G*D) to the cell's states, each (B, *grid, D)."""
     steps = gates.unbind(scan.dim)
     batch = steps[0].shape[:-1]
     state = tuple(gates.new_zeros(*batch, weight_hh.shape[-1]) for _ in range(CELLS[cell].states))
+    if first is not None:
+        state = *state[:-1], first.view(*batch, -1)
     states: list[State] = [state] * len(steps)
     for t in scan.order(len(steps)):
         state = CELLS[cell].step(steps[t], F.linear(state[0], weight_hh, bias_hh), state)

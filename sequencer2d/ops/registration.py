@@ -10,7 +10,14 @@ from typing import Any
 
 import torch
 
-from sequencer2d.ops import derivatives, linear_operators, scan_operators, vendor_operators
+from sequencer2d.ops import (
+    derivatives,
+    linear_operators,
+    scan_operators,
+    sequence_operators,
+    vendor_operators,
+    vendor_sequences,
+)
 
 _LIBRARY = torch.library.Library("sequencer2d", "DEF")
 
@@ -27,7 +34,8 @@ def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _register() -> None:
-    for operator in (*scan_operators.OPERATORS, *vendor_operators.OPERATORS, *linear_operators.OPERATORS):
+    modules = (scan_operators, sequence_operators, vendor_operators, vendor_sequences, linear_operators)
+    for operator in (operator for module in modules for operator in module.OPERATORS):
         _LIBRARY.define(operator.schema)
         _LIBRARY.impl(operator.name, _without_autocast(operator.cuda or operator.run), "CUDA")
         _LIBRARY.impl(operator.name, _without_autocast(operator.run), "CPU")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sequencer2d.ops import compile_errors, devices, targets, tuning
 from sequencer2d.ops.cells import CELLS
+from sequencer2d.ops.edges import first_steps
 from sequencer2d.ops.precision import float32_product_precision
 
 
@@ -23,6 +24,8 @@ def scan(
     save_for_backward: bool,
     weight_is_final: bool = False,
     activations: Tensor | None = None,
+    first: Tensor | None = None,
+    last: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Forward: the scans over gates whose input product is done.
 
@@ -35,6 +38,8 @@ def scan(
         save_for_backward: whether to return what backward reads.
         weight_is_final: no launch that may still be running writes `weight_hh`, so it may be read at once.
         activations: where the gates' activations go. It may be `gates` itself.
+        first: (S, rows, D), the state that the scans begin with: c, or h for a cell without c. None stands for zeros.
+        last: (S, rows, D), where c after the last step goes, if it is wanted.
 
     Returns:
         h (B, *grid, S*D), and what backward reads: c, shaped as h, if the cell has it, and the gates' activations,
@@ -46,7 +51,7 @@ def scan(
     if gates.numel() == 0:
         return _scan_empty_grid(gates, weight_hh, cell, save_for_backward, activations)
     with devices.current(gates):
-        if runs_in_registers(gates, weight_hh, cell, save_for_backward and activations is None):
+        if first is None and runs_in_registers(gates, weight_hh, cell, save_for_backward and activations is None):
             from sequencer2d.ops.kernels import gluon_launch
 
             kernel = "training" if save_for_backward else "forward"
@@ -60,6 +65,7 @@ def scan(
                     approximate_tanh=devices.approximates_tanh(gates),
                     early_start=weight_is_final and devices.starts_early(gates.device),
                     activations=activations,
+                    last=last,
                 )
             except compile_errors.CompileError as error:
                 compile_errors.rule_out(
@@ -77,6 +83,8 @@ def scan(
             launches=tuning.choose_shared_launches("forward", gates, weight_hh, scans),
             approximate_tanh=devices.approximates_tanh(gates),
             precision=float32_product_precision(),
+            first=first,
+            last=last,
         )
         return out, cells, gates.new_empty(0)
 
@@ -127,6 +135,9 @@ def scan_backward(
     cell: str,
     gates_are_activations: bool,
     grad_gates: Tensor | None = None,
+    first: Tensor | None = None,
+    grad_first: Tensor | None = None,
+    grad_last: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Backward: gradients of the gates, of weight_hh, and of a bias inside the recurrent product, fp32 (S, G*D).
 
@@ -143,6 +154,9 @@ def scan_backward(
         cell: as in `scan`.
         gates_are_activations: whether `gates` are activations.
         grad_gates: where the gates' gradient goes if they are activations. It may be `gates` itself.
+        first: as in `scan`.
+        grad_first: where the gradient of `first` goes.
+        grad_last: (S, rows, D), the gradient of c after the last step; None for zeros.
     """
     from sequencer2d.ops.kernels import triton_launch
 
@@ -163,6 +177,7 @@ def scan_backward(
                 launches=tuning.choose_register_launches("backward", gates, weight_hh, scans),
                 approximate_tanh=devices.approximates_tanh(gates),
                 grad_gates=grad_gates,
+                grad_last=grad_last,
             )
         else:
             grad_gates, grad_recurrent = triton_launch.launch_backward(
@@ -177,6 +192,9 @@ def scan_backward(
                 launches=tuning.choose_shared_launches("backward", gates, weight_hh, scans),
                 approximate_tanh=devices.approximates_tanh(gates),
                 precision=float32_product_precision(),
+                first=first,
+                grad_first=grad_first,
+                grad_last=grad_last,
             )
         grad_weight, grad_bias = triton_launch.launch_weight_gradient(
             grad_recurrent,
@@ -186,7 +204,16 @@ def scan_backward(
             cell=cell,
             precision=float32_product_precision(),
         )
+    if first is not None and not CELLS[cell].has_c:
+        add_products_of_first_steps(grad_weight, grad_recurrent, first, scans)
     return grad_gates, grad_weight.to(weight_hh.dtype), grad_bias
+
+
+def add_products_of_first_steps(
+    grad_weight: Tensor, grad_recurrent: Tensor, first: Tensor, scans: Sequence[int]
+) -> None:
+    """Add to the gradient of W_hh, fp32 (S, G*D, D), what the h before the first step, (S, rows, D), adds to it."""
+    grad_weight += first_steps(grad_recurrent, scans).float().mT @ first.float()
 
 
 def recompute_scan_backward(

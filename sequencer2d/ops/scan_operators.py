@@ -25,11 +25,11 @@ def scan(
     """See `scan_kernels.scan`."""
 
     def by_reference(*_: Any) -> tuple[Tensor, Tensor, Tensor]:
-        out, *cells = reference.scan_states(gates, weight_hh, _recurrent_bias(inner_bias, cell), scans=scans, cell=cell)
+        out, *cells = reference.scan_states(gates, weight_hh, recurrent_bias(inner_bias, cell), scans=scans, cell=cell)
         return out, cells[0] if save_for_backward and cells else gates.new_empty(0), gates.new_empty(0)
 
     arguments = (gates, weight_hh, inner_bias, scans, cell, save_for_backward, weight_is_final)
-    return _kernels_or_reference(scan_kernels.scan, by_reference, arguments, gates, weight_hh, cell)
+    return kernels_or_reference(scan_kernels.scan, by_reference, arguments, gates, weight_hh, cell)
 
 
 def scan_backward(
@@ -47,7 +47,7 @@ def scan_backward(
     arguments = (grad_out, gates, weight_hh, inner_bias, out, cells, scans, cell, gates_are_activations)
     if gates_are_activations:
         return scan_kernels.scan_backward(*arguments)
-    return _kernels_or_reference(
+    return kernels_or_reference(
         scan_kernels.scan_backward,
         lambda *_: _scan_backward_reference(grad_out, gates, weight_hh, inner_bias, scans, cell),
         arguments, gates, weight_hh, cell,
@@ -71,7 +71,7 @@ def rnn2d_recomputing_backward(
     store its result. And activations and gradients can overwrite the gates.
     """
     gates = scan_kernels.aligned(F.linear(x, weight_ih, bias))
-    grad_gates, grad_weight_hh, grad_bias_hh = _kernels_or_reference(
+    grad_gates, grad_weight_hh, grad_bias_hh = kernels_or_reference(
         scan_kernels.recompute_scan_backward,
         lambda *_: _scan_backward_reference(grad_out, gates, weight_hh, inner_bias, scans, cell),
         (grad_out, gates, weight_hh, inner_bias, out, tuple(scans), cell),
@@ -84,7 +84,7 @@ def rnn2d_recomputing_backward(
     return grad_gates @ weight_ih, flat.T @ x.flatten(0, -2), grad_bias, grad_weight_hh, grad_bias_hh
 
 
-def _kernels_or_reference(
+def kernels_or_reference(
     kernels: Callable[..., Any],
     by_reference: Callable[..., Any],
     arguments: tuple[Any, ...],
@@ -107,7 +107,7 @@ def _scan_backward_reference(
     grad_out: Tensor, gates: Tensor, weight_hh: Tensor, inner_bias: Tensor | None, scans: Sequence[int], cell: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_gates, grad_weight, grad_inner_bias = vjp(
-        lambda g, w, b: reference.scan_gates(g, w, _recurrent_bias(b, cell), scans=scans, cell=cell),
+        lambda g, w, b: reference.scan_gates(g, w, recurrent_bias(b, cell), scans=scans, cell=cell),
         [gates, weight_hh, inner_bias],
         grad_out,
     )
@@ -119,7 +119,7 @@ def _scan_backward_reference(
     return grad_gates, grad_weight, bias_sums.float()
 
 
-def _recurrent_bias(inner_bias: Tensor | None, cell: str) -> Tensor | None:
+def recurrent_bias(inner_bias: Tensor | None, cell: str) -> Tensor | None:
     """The bias of the recurrent product, (S, D) to (S, G*D): that of the inner gate. The others are in the gates."""
     inner_gate = CELLS[cell].inner_gate
     if inner_bias is None or inner_gate is None:

@@ -102,6 +102,7 @@ def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> No
     problem = (weight, bias_n, SCANS, cell)
     scan_kernels.scan(gates, *problem, save_for_backward=False, weight_is_final=True)
     train(gates, problem)
+    train_sequences(gates, weight, bias_n, cell)
     if scan_kernels.runs_in_registers(gates, weight, cell):
         compile_products(gates, 4 * hidden)
         with mock.patch.object(scan_kernels, "runs_in_registers", return_value=False):  # what runs on other GPUs
@@ -118,6 +119,24 @@ def train(gates: torch.Tensor, problem: tuple[Any, ...]) -> None:
         out, saved, *problem[:2], out, cells, *problem[2:], gates_are_activations=has_activations
     )
     scan_kernels.recompute_scan_backward(out, gates, *problem[:2], out, *problem[2:])
+
+
+def train_sequences(gates: torch.Tensor, weight: torch.Tensor, bias_n: torch.Tensor | None, cell: str) -> None:
+    """Both of forward and backward with the states after the last step and, apart, before the first."""
+    scans, rows = (0, 1), gates.shape[0] * gates.shape[2]
+    gates = gates.new_empty(*gates.shape[:-1], gates.shape[-1] // 2)
+    half = [None if tensor is None else tensor.new_empty(2, *tensor.shape[1:]) for tensor in (weight, bias_n)]
+    problem = (*half, scans, cell)
+    first = gates.new_empty(2, rows, weight.shape[-1])
+    last = first if CELLS[cell].has_c else None
+    for states in ({"last": last}, {"first": first}):
+        out, cells, activations = scan_kernels.scan(gates, *problem, save_for_backward=True, **states)
+        has_activations = activations.dim() == gates.dim()
+        saved = activations if has_activations else gates
+        grads = {"grad_last": last} if "last" in states else {"first": first, "grad_first": first}
+        scan_kernels.scan_backward(
+            out, saved, *problem[:2], out, cells, *problem[2:], gates_are_activations=has_activations, **grads
+        )
 
 
 def compile_products(gates: torch.Tensor, channels: int) -> None:
@@ -146,6 +165,7 @@ def gpu(capability: int) -> Iterator[None]:
         for module in (tuning, triton_launch):
             stack.enter_context(mock.patch.object(module, "multiprocessors", return_value=132))
         stack.enter_context(mock.patch.object(scan_kernels, "aligned", torch.Tensor.contiguous))
+        stack.enter_context(mock.patch.object(scan_kernels, "add_products_of_first_steps", lambda *_: None))
         yield
 
 

@@ -125,7 +125,7 @@ class Machine:
             where=lambda c, a, b: torch.where(c, a, b) if isinstance(c, torch.Tensor) else Scalar(a if c else b),
             minimum=lambda x, limit: x.clamp(max=limit), cdiv=lambda a, b: -(-a // b), exp=torch.exp, abs=torch.abs,
             split=lambda x: x.unbind(-1), join=lambda a, b: torch.stack((a, b), -1),
-            load=lambda pointer, mask=None: pointer.load(mask),
+            load=lambda pointer, mask=None, other=0.0: pointer.load(mask),
             store=lambda pointer, stored, mask=None: pointer.store(stored, mask),
             convert_layout=same, multiple_of=same, max_contiguous=same,
         )  # fmt: skip

@@ -7,6 +7,8 @@ import torch
 
 from sequencer2d.ops import devices, rnn2d, scan_kernels, tuning
 from sequencer2d.ops.launches import RegisterLaunch
+from sequencer2d.ops.sequences import rnn_sequence
+from sequencer2d.ops.weights import Weights
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
 gluon_forward = pytest.importorskip(
@@ -91,6 +93,29 @@ def test_operators_promise_the_shapes_that_they_return(launches):
     assert activations.shape == gates.shape
     kept = (problem.grad, activations, weight_hh, None, out, cells, scans, "lstm", True)
     torch.library.opcheck(torch.ops.sequencer2d.scan_backward, kept, test_utils=kinds)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 9), (19, 2)], ids=str)
+def test_the_last_state_and_its_gradient(launches, size):
+    """c after the last step, for rows in several tiles, and every gradient that it takes part in."""
+    launches["forward"] = launches["training"] = RegisterLaunch(8, 2, 3, 6)
+    launches["backward"] = RegisterLaunch(16, 2, 3, 6)
+    sequences, steps = size
+    problem = make_problem("cpu", torch.float16, hidden=32, batch=sequences, height=steps, width=1, scans=(0, 1))
+    generator = torch.Generator().manual_seed(1)
+    grads = [torch.randn(2, sequences, 32, generator=generator) for _ in range(2)]
+    solved = []
+    for dtype, by_reference in ((torch.float64, True), (torch.float16, True), (torch.float16, False)):
+        x, *weights = (argument.detach().to(dtype).requires_grad_() for argument in problem.arguments)
+        out, last = rnn_sequence(x.squeeze(2), Weights(*weights), cell="lstm", by_reference=by_reference)
+        outputs, given = [out, *last], [problem.grad.squeeze(2).to(dtype), *(grad.to(dtype) for grad in grads)]
+        solved.append([*outputs, *torch.autograd.grad(outputs, [x, *weights], given)])
+        with torch.no_grad():
+            again = rnn_sequence(x.squeeze(2), Weights(*weights), cell="lstm", by_reference=by_reference)
+        torch.testing.assert_close([again[0], *again[1]], [out, *last])
+    for expected, plain, kernels in zip(*solved, strict=True):
+        errors = [((v.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item() for v in (kernels, plain)]
+        assert errors[0] <= 2 * errors[1] + torch.finfo(torch.float16).eps
 
 
 def test_what_was_not_copied_yet_shows(launches, monkeypatch):

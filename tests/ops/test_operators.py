@@ -40,10 +40,40 @@ def calls(device, cell, dtype):
             (problem.grad, *problem.arguments, SCANS, cell),
             (problem.grad, x, weight_ih, weight_hh, None, None, SCANS, cell),
         ],
+        **sequence_calls(problem, gates, bias_n, cell),
         "linear_gelu": [(x, square, vector), (x, square, None)],
         "normed_linear": [(x, vector, square, vector, 1e-6, gelu) for gelu in (False, True)],
         "add_linear_": [(x.clone(), x, square)],
     }
+
+
+def sequence_calls(problem, gates, bias_n, cell):
+    """Arguments of the operators of sequences: the columns of the grid as batch of sequences."""
+    _, weight_ih, weight_hh, bias_ih, bias_hh = (argument[:2] for argument in problem.arguments)
+    scans, x = [0, 1], problem.arguments[0][0]
+    gates, grad = (value[0].chunk(2, dim=-1)[0].contiguous() for value in (gates, problem.grad))
+    bias_n = None if bias_n is None else bias_n[:2].contiguous()
+    first = grad.new_ones(2, 2, 16) / 2
+    kept, kept_first = (OPERATORS.sequence_scan(gates, weight_hh, bias_n, f, scans, cell, True) for f in (None, first))
+    activated = kept[2].dim() == gates.dim()
+    last = None if cell != "lstm" else first
+    states = (first, last)
+    return {
+        "sequence_scan": [(gates, weight_hh, bias_n, f, scans, cell, save) for f in (None, first) for save in (0, 1)],
+        "sequence_scan_backward": [
+            (
+                grad, last, kept[2] if activated else gates, weight_hh, bias_n, None, *kept[:2], scans, cell, activated,
+            ),
+            (grad, None, gates, weight_hh, bias_n, first, *kept_first[:2], scans, cell, False),
+        ],
+        "rnn_layer": [
+            (x, weight_ih, weight_hh, bias_ih, bias_hh, *states, cell, True),
+            (x, weight_ih, weight_hh, None, None, *states, cell, True),
+        ],
+        "rnn_layer_backward": [
+            (grad, first, last, x, weight_ih, weight_hh, bias_ih, bias_hh, *states, cell, True),
+        ],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])

@@ -27,13 +27,16 @@ def prefetch_step_inputs(
 
 @gluon.jit(do_not_specialize=common.GRID)
 def backward_kernel(
-    grad_out, activations, weight, cells, grad_gates,
+    grad_out, activations, weight, cells, grad_gates, grad_last,
     tokens, steps_0, stride_0, steps_1, stride_1, steps_2, stride_2,
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
     APPROX_TANH: gl.constexpr, STAGES: gl.constexpr, COPY: gl.constexpr, COPY_UNITS: gl.constexpr,
-    GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr,
+    GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr, LAST: gl.constexpr,
 ):  # fmt: skip
-    """activations, grad_gates (B, *grid, S*G*D), weight (S, G*D, D), grad_out, cells (B, *grid, S*D)."""
+    """activations, grad_gates (B, *grid, S*G*D), weight (S, G*D, D), grad_out, cells (B, *grid, S*D).
+
+    If LAST, grad_last (S, rows, D) is the gradient of c after the last step.
+    """
     G: gl.constexpr = common.GATES
     U: gl.constexpr = 8 * NW
     M: gl.constexpr = G * U
@@ -92,9 +95,15 @@ def backward_kernel(
     for tile in range(gl.program_id(0), gl.cdiv(rows, R), gl.num_programs(0)):
         dh = ()
         dc = ()
-        for _ in gl.static_range(NC):
+        for n in gl.static_range(NC):
             dh = dh + (zero,)
-            dc = dc + (zero,)
+            if LAST:
+                ends = common.locate_states(slot, tile, rows, unit, D, R, COPY_UNITS)
+                tile_rows = tile * R + gl.arange(0, R, gl.SliceLayout(1, COPY_UNITS))
+                dc_last = gl.load(grad_last + ends + n * U, mask=(tile_rows < rows)[:, None], other=0.0)
+                dc = dc + (gl.convert_layout(dc_last.to(gl.float32), mma),)
+            else:
+                dc = dc + (zero,)
         result, mask = common.locate(tile, rows, walk, 0, first, column, S * G * D, R, COPY)
         for _step in range(steps):
             async_copy.wait_group(STAGES - 2)

@@ -93,6 +93,13 @@ def advance(
 
 
 @gluon.jit
+def locate_states(slot, tile, rows, unit, D: gl.constexpr, R: gl.constexpr, LAYOUT: gl.constexpr):
+    """Offsets (R, units) of a tile's rows in a tensor (S, rows, D) that has one value for each row of a scan."""
+    row = slot * rows + tile * R + gl.arange(0, R, gl.SliceLayout(1, LAYOUT))
+    return (row.to(gl.int64) * D)[:, None] + unit[None, :]
+
+
+@gluon.jit
 def load_weight(weight, rows, LAYOUT: gl.constexpr, NC: gl.constexpr, U: gl.constexpr, D: gl.constexpr,
                 OPERAND: gl.constexpr, SHARED: gl.constexpr):  # fmt: skip
     """Load W_hh of a scan as operands of products: a tuple of (M, U), gates of chunk n by inputs of chunk k.

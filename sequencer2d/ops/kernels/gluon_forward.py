@@ -30,13 +30,16 @@ def split_gates(sums, NW: gl.constexpr, R: gl.constexpr):
 
 @gluon.jit(do_not_specialize=common.GRID)
 def forward_kernel(
-    gates, weight, out, cells, activations,
+    gates, weight, out, cells, activations, last,
     tokens, steps_0, stride_0, steps_1, stride_1, steps_2, stride_2,
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
     SAVE: gl.constexpr, APPROX_TANH: gl.constexpr, EARLY_START: gl.constexpr, STAGES: gl.constexpr, READ: gl.constexpr,
     COPY: gl.constexpr, COPY_UNITS: gl.constexpr, GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr,
+    LAST: gl.constexpr,
 ):  # fmt: skip
     """gates (B, *grid, S*G*D), weight (S, G*D, D), out (B, *grid, S*D); if SAVE, cells as out, activations as gates.
+
+    If LAST, c after the last step goes to last (S, rows, D).
 
     EARLY_START: the launch starts before the previous one has ended, reads W_hh, and then waits for that end. It lets
     the next launch start at once, too, so several may run at the same time; none of them may write W_hh.
@@ -159,3 +162,8 @@ def forward_kernel(
             if SAVE:
                 gl.store(cells + result + n * U, staged_cells[n].load(unit_pairs), mask=mask)
                 gl.store(activations + result_gates + n * U, staged[n].load(COPY), mask=gates_mask)
+        if LAST:
+            ends = common.locate_states(slot, tile, rows, unit, D, R, unit_pairs)
+            for n in gl.static_range(NC):
+                c_n = gl.convert_layout(c[n].reshape([U, R]).permute([1, 0]).to(dtype), unit_pairs)
+                gl.store(last + ends + n * U, c_n, mask=mask)

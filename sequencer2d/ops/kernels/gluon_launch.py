@@ -22,6 +22,7 @@ def launch_forward(
     approximate_tanh: bool,
     early_start: bool = False,
     activations: Tensor | None = None,
+    last: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the forward kernel.
 
@@ -35,6 +36,7 @@ def launch_forward(
         early_start: start, and read W_hh, before the previous launch has ended; from compute capability 9.0 on.
         activations: where the gates' activations go. It may be `gates` itself: a program reads a value before it writes
             to the same place, and no other program reads it.
+        last: (S, rows, D), where c after the last step goes, if it is wanted.
 
     Returns:
         out (B, *grid, S*D); the cell states, shaped as out, and the activations, shaped as gates, both empty unless
@@ -45,10 +47,10 @@ def launch_forward(
     cells = torch.empty_like(out) if save else gates.new_empty(0)
     if activations is None:
         activations = torch.empty_like(gates) if save else gates.new_empty(0)
-    tensors = (gates, weight_hh, out, cells, activations)
+    tensors = (gates, weight_hh, out, cells, activations, out if last is None else last)
     same = (
         "registers forward", gates.shape, gates.dtype, gates.device, hidden, scans, save, launches, approximate_tanh,
-        early_start,
+        early_start, last is None,
     )  # fmt: skip
     if prepared.repeat(same, *tensors):
         return out, cells, activations
@@ -63,10 +65,10 @@ def launch_forward(
             R=launch.rows, SAVE=save, APPROX_TANH=approximate_tanh, EARLY_START=early_start, STAGES=launch.stages,
             READ=read_layout(launch.warps, launch.rows), COPY=copy_layout(launch.warps, 4 * units),
             COPY_UNITS=copy_layout(launch.warps, units), GATES_SHARED=shared_layout(4 * units),
-            UNITS_SHARED=shared_layout(units), num_warps=launch.warps, launch_pdl=early_start,
+            UNITS_SHARED=shared_layout(units), LAST=last is not None, num_warps=launch.warps, launch_pdl=early_start,
         )  # fmt: skip
 
-    key = ("register-resident forward", hidden, len(scans), save, gates.dtype, gates.device)
+    key = ("register-resident forward", hidden, len(scans), save, last is None, gates.dtype, gates.device)
     prepared.keep(same, launching.first_that_fits(key, launches, start))
     return out, cells, activations
 
@@ -81,14 +83,18 @@ def launch_backward(
     launches: tuple[RegisterLaunch, ...],
     approximate_tanh: bool,
     grad_gates: Tensor | None = None,
+    grad_last: Tensor | None = None,
 ) -> Tensor:
-    """Run the backward kernel: the gradient of the gates, (B, *grid, S*G*D). It may go where the activations are."""
+    """Run the backward kernel: the gradient of the gates, (B, *grid, S*G*D). It may go where the activations are.
+
+    grad_last: (S, rows, D), the gradient of c after the last step; None for zeros.
+    """
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(activations) if grad_gates is None else grad_gates
-    tensors = (grad_out, activations, weight_hh, cells, grad_gates)
+    tensors = (grad_out, activations, weight_hh, cells, grad_gates, cells if grad_last is None else grad_last)
     same = (
         "registers backward", activations.shape, activations.dtype, activations.device, hidden, scans, launches,
-        approximate_tanh,
+        approximate_tanh, grad_last is None,
     )  # fmt: skip
     if prepared.repeat(same, *tensors):
         return grad_gates
@@ -102,10 +108,11 @@ def launch_backward(
             SCANS=pack_scans(scans), S=len(scans), D=hidden, NW=launch.warps, NC=triton.cdiv(hidden, units),
             R=launch.rows, APPROX_TANH=approximate_tanh, STAGES=launch.stages,
             COPY=copy_layout(launch.warps, 4 * units), COPY_UNITS=copy_layout(launch.warps, units),
-            GATES_SHARED=shared_layout(4 * units), UNITS_SHARED=shared_layout(units), num_warps=launch.warps,
+            GATES_SHARED=shared_layout(4 * units), UNITS_SHARED=shared_layout(units), LAST=grad_last is not None,
+            num_warps=launch.warps,
         )  # fmt: skip
 
-    key = ("register-resident backward", hidden, len(scans), activations.dtype, activations.device)
+    key = ("register-resident backward", hidden, len(scans), grad_last is None, activations.dtype, activations.device)
     prepared.keep(same, launching.first_that_fits(key, launches, start))
     return grad_gates
 

@@ -14,18 +14,22 @@ from sequencer2d.ops.kernels import triton_common as common
 
 @triton.jit(do_not_specialize=common.GRID)
 def backward_kernel(
-    grad_out, gates, weight, inner_bias, out, states, grad_gates, grad_recurrent, runtime_one,
+    grad_out, gates, weight, inner_bias, out, states, grad_gates, grad_recurrent, first, grad_first, grad_last,
+    runtime_one,
     tokens, steps_0, stride_0, steps_1, stride_1, steps_2, stride_2,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr, KC: tl.constexpr,
     NK: tl.constexpr, R: tl.constexpr, CELL_BACKWARD: tl.constexpr, G: tl.constexpr, HAS_INNER_GATE: tl.constexpr,
     STATE: tl.constexpr, APPROX_TANH: tl.constexpr, PRECISION: tl.constexpr,
-    RESIDENT: tl.constexpr, STAGES: tl.constexpr, MATMULS_FIRST: tl.constexpr,
+    RESIDENT: tl.constexpr, STAGES: tl.constexpr, MATMULS_FIRST: tl.constexpr, FIRST: tl.constexpr,
+    LAST: tl.constexpr,
 ):  # fmt: skip
     """Shapes as in forward; grad_gates and grad_recurrent as gates; states as out.
 
     grad_recurrent receives the gradients of the recurrent product. They differ from those of the input product only if
     HAS_INNER_GATE; otherwise it is the same tensor as grad_gates. STATE says what `states` holds: c, or h (that is,
     `out`); NO_STATE: the cell reads neither. CELL_BACKWARD is one of the device functions of `triton_cells`.
+    first, grad_first, grad_last (S, rows, D): the state that the scans began with, and its gradient, unless FIRST says
+    that they began with zeros; if LAST, the gradient of c after the last step.
     """
     # Every warp needs all of h as an operand of the products. In fp32 the operand is split into two TF32 parts, which
     # leaves too few registers to keep h, so it is read again for each chunk.
@@ -48,12 +52,19 @@ def backward_kernel(
         dc = ()
         for _ in tl.static_range(NK):
             dh = dh + (wide_zero,)
-        for _ in tl.static_range(NC):
-            dc = dc + (zero,)
+        ends = common.locate_states(slot, tokens, steps, R, D)
+        narrow, wide = ends + column, ends + tl.arange(0, KC)[None, :]
+        for n in tl.static_range(NC):
+            if LAST:
+                dc = dc + (common.load_chunk(grad_last + narrow, n, valid, D, DC).to(tl.float32),)
+            else:
+                dc = dc + (zero,)
         tiles = common.load_weight_tiles(weight, slot, D, DC, KC, NC, NK, G, RESIDENT)
         for t in tl.range(0, steps, num_stages=STAGES):
             has_previous = t + 1 < steps
             h = common.load_parts(out + wide_row + delta * (S * D), valid & has_previous, D, KC, NK, False)
+            if FIRST == common.FROM_H:
+                h = common.add_parts(h, first + wide, valid & (t + 1 == steps), D, KC, NK, False)
             sums = ()
             if MATMULS_FIRST:
                 for n in tl.static_range(NC):
@@ -73,6 +84,8 @@ def backward_kernel(
                     # 0 at the first step.
                     before = states + unit_row + delta * (S * D)
                     state = common.load_chunk(before, n, valid & has_previous, D, DC).to(tl.float32)
+                    if FIRST != common.FROM_ZERO:
+                        state += common.load_chunk(first + narrow, n, valid & (t + 1 == steps), D, DC).to(tl.float32)
                 bias = zero
                 if HAS_INNER_GATE:
                     bias = tl.load(bias_rows + n * DC, mask=common.chunk_mask(n, True, D, DC), other=0.0).to(tl.float32)
@@ -83,6 +96,8 @@ def backward_kernel(
                 else:
                     if REREAD:
                         h = common.load_parts(out + wide_row + delta * (S * D), valid & has_previous, D, KC, NK, True)
+                        if FIRST == common.FROM_H:
+                            h = common.add_parts(h, first + wide, valid & (t + 1 == steps), D, KC, NK, True)
                     sum_n = common.gate_sums(
                         gates + gate_row, h, tiles, weight, slot, n, valid, D, DC, KC, NK, G, PRECISION
                     )  # fmt: skip
@@ -108,6 +123,12 @@ def backward_kernel(
             gate_row += delta * (S * G * D)
             unit_row += delta * (S * D)
             wide_row += delta * (S * D)
+        if FIRST != common.FROM_ZERO:
+            for n in tl.static_range(NC):
+                d_first = dc[n]
+                if FIRST == common.FROM_H:
+                    d_first += common.select_chunk(dh, n, R, DC, KC)
+                common.store_chunk(grad_first + narrow, n, d_first.to(dtype), valid, D, DC)
 
 
 @triton.jit(do_not_specialize=["per_program", *common.GRID])

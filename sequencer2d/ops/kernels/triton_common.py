@@ -18,6 +18,10 @@ GRID = ["tokens", "steps_0", "stride_0", "steps_1", "stride_1", "steps_2", "stri
 NO_STATE = tl.constexpr(0)
 STATE_H = tl.constexpr(1)
 STATE_C = tl.constexpr(2)
+# Where a scan begins: with zeros, or with a given state that the kernel carries in fp32 (c, or h for a cell without c).
+FROM_ZERO = tl.constexpr(0)
+FROM_H = tl.constexpr(1)
+FROM_C = tl.constexpr(2)
 
 
 @triton.jit
@@ -78,6 +82,13 @@ def locate_rows(slot, tokens, axes, SCANS: tl.constexpr, R: tl.constexpr, LAST_F
     from_end = backward != LAST_FIRST
     token = (rows // stride).to(tl.int64) * group + rows % stride + tl.where(from_end, (steps - 1) * stride, 0)
     return first < total, steps, valid, token, tl.where(from_end, -stride, stride).to(tl.int64)
+
+
+@triton.jit
+def locate_states(slot, tokens, steps, R: tl.constexpr, D: tl.constexpr):
+    """Offsets of a program's rows in a tensor (S, rows, D) that has one value for each row of a scan: int64 (R, 1)."""
+    rows = slot * (tokens // steps) + tl.program_id(0) * R + tl.arange(0, R)
+    return rows[:, None].to(tl.int64) * D
 
 
 @triton.jit
@@ -179,6 +190,18 @@ def load_parts(
         mask = chunk_mask(k, valid, D, KC)
         parts = parts + (tl.load(pointers + k * KC, mask=mask, other=0.0, volatile=RELOAD),)
     return parts
+
+
+@triton.jit
+def add_parts(
+    parts, pointers, valid, D: tl.constexpr, KC: tl.constexpr, NK: tl.constexpr, RELOAD: tl.constexpr,
+):  # fmt: skip
+    """Add `load_parts` of other pointers to `parts`."""
+    added = load_parts(pointers, valid, D, KC, NK, RELOAD)
+    sums = ()
+    for k in tl.static_range(NK):
+        sums = sums + (parts[k] + added[k],)
+    return sums
 
 
 @triton.jit

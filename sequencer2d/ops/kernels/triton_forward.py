@@ -14,14 +14,17 @@ from sequencer2d.ops.kernels import triton_common as common
 
 @triton.jit(do_not_specialize=common.GRID)
 def forward_kernel(
-    gates, weight, inner_bias, out, cells,
+    gates, weight, inner_bias, out, cells, first, last,
     tokens, steps_0, stride_0, steps_1, stride_1, steps_2, stride_2,
     SCANS: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, NC: tl.constexpr,
     R: tl.constexpr, CELL_FORWARD: tl.constexpr, G: tl.constexpr, HAS_INNER_GATE: tl.constexpr, SAVE: tl.constexpr,
     APPROX_TANH: tl.constexpr, PRECISION: tl.constexpr, RESIDENT: tl.constexpr, STAGES: tl.constexpr,
-    MATMULS_FIRST: tl.constexpr,
+    MATMULS_FIRST: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """gates (B, *grid, S*G*D), weight (S, G*D, D), inner_bias (S, D), out (B, *grid, S*D); if SAVE, cells as out.
+
+    first (S, rows, D) is the state that the scans begin with, see `triton_common.FROM_ZERO`. If LAST, the fp32 state
+    after the last step goes to last (S, rows, D).
 
     Beside h the kernel carries an fp32 state: c, or h itself before rounding for a cell without c. CELL_FORWARD is one
     of the device functions of `triton_cells`. inner_bias is read if HAS_INNER_GATE.
@@ -43,6 +46,15 @@ def forward_kernel(
         for _ in tl.static_range(NC):
             h = h + (zero.to(dtype),)
             c = c + (zero,)
+        ends = common.locate_states(slot, tokens, steps, R, D) + column
+        if FIRST != common.FROM_ZERO:
+            h_first = ()
+            c = ()
+            for n in tl.static_range(NC):
+                c = c + (common.load_chunk(first + ends, n, valid, D, DC).to(tl.float32),)
+                h_first = h_first + (c[n].to(dtype),)
+            if FIRST == common.FROM_H:
+                h = h_first
         tiles = common.load_weight_tiles(weight, slot, D, DC, DC, NC, NC, G, RESIDENT)
         for _ in tl.range(0, steps, num_stages=STAGES):
             sums = ()
@@ -76,3 +88,6 @@ def forward_kernel(
             gate_rows += delta * (S * G * D)
             out_rows += delta * (S * D)
             cell_rows += delta * (S * D)
+        if LAST:
+            for n in tl.static_range(NC):
+                common.store_chunk(last + ends, n, c[n].to(dtype), valid, D, DC)

@@ -29,15 +29,24 @@ def launch_forward(
     launches: tuple[SharedLaunch, ...],
     approximate_tanh: bool,
     precision: str,
+    first: Tensor | None = None,
+    last: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Run the forward kernel: out (B, *grid, S*D), and the cell states, shaped as out if saved and otherwise empty."""
+    """Run the forward kernel: out (B, *grid, S*D), and the cell states, shaped as out if saved and otherwise empty.
+
+    first: (S, rows, D), the state that the scans begin with, c or, for a cell without c, h; None for zeros.
+    last: (S, rows, D), where that state after the last step goes, if it is wanted.
+    """
     hidden = weight_hh.shape[-1]
     out = gates.new_empty(*gates.shape[:-1], len(scans) * hidden)
     cells = torch.empty_like(out) if save_cells else gates.new_empty(0)
-    tensors = (gates, weight_hh, inner_bias_operand(inner_bias, weight_hh, cell), out, cells)
+    tensors = (
+        gates, weight_hh, inner_bias_operand(inner_bias, weight_hh, cell), out, cells,
+        weight_hh if first is None else first, out if last is None else last,
+    )  # fmt: skip
     same = (
         "shared forward", gates.shape, gates.dtype, gates.device, hidden, scans, cell, save_cells, launches,
-        approximate_tanh, precision,
+        approximate_tanh, precision, first is None, last is None,
     )  # fmt: skip
     if prepared.repeat(same, *tensors):
         return out, cells
@@ -51,10 +60,10 @@ def launch_forward(
             R=launch.rows, CELL_FORWARD=device_function(cell, "forward"), G=CELLS[cell].gates,
             HAS_INNER_GATE=CELLS[cell].inner_gate is not None, SAVE=save_cells, APPROX_TANH=approximate_tanh,
             PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages, MATMULS_FIRST=launch.matmuls_first,
-            num_warps=launch.warps, num_stages=1,
+            FIRST=beginning(cell, first), LAST=last is not None, num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 
-    key = ("forward", hidden, len(scans), cell, save_cells, gates.dtype, gates.device)
+    key = ("forward", hidden, len(scans), cell, save_cells, first is None, last is None, gates.dtype, gates.device)
     prepared.keep(same, launching.first_that_fits(key, launches, start))
     return out, cells
 
@@ -72,10 +81,17 @@ def launch_backward(
     launches: tuple[SharedLaunch, ...],
     approximate_tanh: bool,
     precision: str,
+    first: Tensor | None = None,
+    grad_first: Tensor | None = None,
+    grad_last: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run the backward kernel: the gradients of the gates and of the recurrent products, both (B, *grid, S*G*D).
 
     They are the same tensor unless the cell has an inner gate.
+
+    first: as in `launch_forward`.
+    grad_first: (S, rows, D), where the gradient of `first` goes.
+    grad_last: (S, rows, D), the gradient of c after the last step; None for zeros.
     """
     hidden = weight_hh.shape[-1]
     grad_gates = torch.empty_like(gates)
@@ -83,10 +99,11 @@ def launch_backward(
     tensors = (
         grad_out, gates, weight_hh, inner_bias_operand(inner_bias, weight_hh, cell), out,
         cells if CELLS[cell].has_c else out, grad_gates, grad_recurrent,
+        *(out if state is None else state for state in (first, grad_first, grad_last)),
     )  # fmt: skip
     same = (
         "shared backward", gates.shape, gates.dtype, gates.device, hidden, scans, cell, launches, approximate_tanh,
-        precision,
+        precision, first is None, grad_last is None,
     )  # fmt: skip
     if prepared.repeat(same, *tensors):
         return grad_gates, grad_recurrent
@@ -102,10 +119,11 @@ def launch_backward(
             CELL_BACKWARD=device_function(cell, "backward"), G=CELLS[cell].gates,
             HAS_INNER_GATE=CELLS[cell].inner_gate is not None, STATE=state_read_in_backward(cell),
             APPROX_TANH=approximate_tanh, PRECISION=precision, RESIDENT=launch.resident, STAGES=launch.stages,
-            MATMULS_FIRST=launch.matmuls_first, num_warps=launch.warps, num_stages=1,
+            MATMULS_FIRST=launch.matmuls_first, FIRST=beginning(cell, first), LAST=grad_last is not None,
+            num_warps=launch.warps, num_stages=1,
         )  # fmt: skip
 
-    key = ("backward", hidden, len(scans), cell, gates.dtype, gates.device)
+    key = ("backward", hidden, len(scans), cell, first is None, grad_last is None, gates.dtype, gates.device)
     prepared.keep(same, launching.first_that_fits(key, launches, start))
     return grad_gates, grad_recurrent
 
@@ -179,6 +197,13 @@ def state_read_in_backward(cell: str) -> int:
         return triton_common.STATE_C.value
     assert row.device_code is not None
     return (triton_common.STATE_H if row.device_code.reads_h else triton_common.NO_STATE).value
+
+
+def beginning(cell: str, first: Tensor | None) -> int:
+    """What a scan begins with, as the kernels number it."""
+    if first is None:
+        return triton_common.FROM_ZERO.value
+    return (triton_common.FROM_C if CELLS[cell].has_c else triton_common.FROM_H).value
 
 
 def pack_scans(scans: tuple[int, ...]) -> int:
