@@ -19,7 +19,7 @@ from torch import nn
 from sequencer2d.benchmark.published import TABLE
 from sequencer2d.errors import ConfigError, did_you_mean
 from sequencer2d.models import create_model, list_models
-from sequencer2d.models.fusing import fuse
+from sequencer2d.models.fusing_mixers import fuse_mixers
 from sequencer2d.models.peers import create_peer
 from sequencer2d.models.specs import PREFIX
 from sequencer2d.nn.rnn2d import RNN2D
@@ -141,7 +141,7 @@ def build(contender: Contender, size: int) -> nn.Module:
         if contender.is_sequencer:
             nn.init.normal_(model.get_submodule("head.fc").weight, std=HEAD_STD)
         if contender.implementation == FUSE:
-            fuse(model)
+            fuse_mixers(model)
     return model
 
 

@@ -1,215 +1,124 @@
-"""Speed up models that others built: timm's and the authors' token mixers, replaced in place by ours.
+"""Speed up models that others built: `fuse` puts our token mixers and recurrent layers in the place of theirs.
 
-The replacement holds the same parameters under the same names in the same order, so optimizers, weight averages, state
+Replacements hold the same parameters under the same names in the same order, so optimizers, weight averages, state
 dicts and checkpoints go on working.
 """
 
-import copy
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.utils import parametrize
 
 from sequencer2d.errors import InputError
-from sequencer2d.models.exact import peculiarity, share_hooks
+from sequencer2d.models.exact import HOOKS, peculiarity, share_hooks
+from sequencer2d.models.fusing_mixers import Replaced, fuse_mixers
+from sequencer2d.nn.recurrent import GRU, LSTM, RNN
 from sequencer2d.nn.rnn2d import RNN2D
-from sequencer2d.ops import CELLS
 
-_AXES = ("rnn_v", "rnn_h")
-# Largest relative error of a mixer's output in float64. The order of summation changes it by about 1e-15.
-_TOLERANCE = 1e-6
-M = TypeVar("M", bound=nn.Module)
-_CELLS = {cell.layer: name for name, cell in CELLS.items() if cell.layer is not None}
+OURS: dict[type[nn.RNNBase], type[nn.RNNBase]] = {nn.LSTM: LSTM, nn.GRU: GRU, nn.RNN: RNN}
 
 
 @dataclass(frozen=True)
-class Replaced:
-    """One module that `fuse` replaced: its path in the model, what it was and what it is."""
+class Left:
+    """One recurrent layer that `fuse` left: its path in the model, its class, and why, as the end of a sentence."""
 
     path: str
-    before: str
-    after: str
+    kind: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.before} → {self.after}"
+        return f"{self.path}: {self.kind} stays: it {self.reason}"
 
 
-def fuse(model: nn.Module, implementation: str = "auto") -> list[Replaced]:
-    """Replace every recurrent token mixer of `model` by `sequencer2d.nn.rnn2d.RNN2D`, in place, sharing its parameters.
+class Report(list[Replaced]):
+    """What `fuse` replaced. `print` shows it a line each, and after it what was left.
 
-    A mixer is replaced only if it is exactly understood: its recurrent layers are torch's own, without
-    parametrizations, pruning or hooks, and on random tokens it returns what its replacement returns. Hooks on the mixer
-    itself move to the replacement.
+    Attributes:
+        left: the recurrent layers that were left as they were.
+    """
+
+    def __init__(self, replaced: list[Replaced], left: list[Left]) -> None:
+        super().__init__(replaced)
+        self.left = left
+
+    def __str__(self) -> str:
+        return "\n".join(str(entry) for entry in (*self, *self.left)) or "nothing to replace"
+
+
+def fuse(model: nn.Module, implementation: str = "auto") -> Report:
+    """Replace the recurrent token mixers and the recurrent layers of `model` by ours, in place, sharing parameters.
+
+    Mixers of timm's or the authors' Sequencers (modules with `rnn_v` and `rnn_h` over (B, H, W, C)) become
+    `sequencer2d.nn.rnn2d.RNN2D`; every other `torch.nn.LSTM`, `GRU` and `RNN` becomes `sequencer2d.nn.LSTM`, `GRU` or
+    `RNN`. Hooks move to the replacement.
+
+    A layer stays, and the report says why, if it is more than an instance of torch's class: a subclass, one with
+    parametrized, pruned or quantized weights, or with projections. A reference to a layer that the model keeps outside
+    of its modules, in a list or a bound method, still leads to the old one.
 
     Args:
-        model: a Sequencer of timm's or the authors' code, or any model that holds their mixers: modules with `rnn_v`
-            and `rnn_h`, recurrent layers over the columns and the rows of (B, H, W, C).
-        implementation: of the recurrence, see `sequencer2d.ops.rnn2d`.
+        model: any model.
+        implementation: of the recurrences, see `sequencer2d.ops.rnn2d`.
 
     Returns:
-        What was replaced; empty for a model that has our mixers already.
+        What was replaced, a list, and in its `left` what was not.
 
     Raises:
-        InputError: the model has no such mixer, or one that ours cannot stand for, named with the reason and the
-            remedy. Nothing is replaced then.
+        InputError: the model has no recurrence, is a recurrent layer or a mixer itself, or has a mixer that ours cannot
+            stand for, named with the reason and the remedy. Nothing is replaced then.
     """
-    found, mixers = _understand(model, implementation)
-    report = []
-    for path, module in found:
+    if type(model) in OURS:
+        raise InputError("the model is a recurrent layer itself: it cannot be replaced in place; give what holds it")
+    mixers = fuse_mixers(model, implementation)
+    layers = [(path, part) for path, part in model.named_modules(remove_duplicate=False) if _is_layer(part)]
+    if not mixers and not layers and not any(isinstance(part, (RNN2D, *OURS.values())) for part in model.modules()):
+        raise InputError(f"{type(model).__name__} has no recurrent layer and no recurrent token mixer: nothing to fuse")
+    replaced, left, made = list(mixers), [], dict[nn.Module, nn.RNNBase]()
+    for path, layer in layers:
+        kind = f"{type(layer).__name__}({layer.extra_repr()})"
+        if reason := _reason_to_stay(layer):
+            left.append(Left(path, kind, reason))
+            continue
+        if layer not in made:
+            made[layer] = _convert(layer, implementation)
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, share_hooks(module, mixers[module]))
-        report.append(Replaced(path, type(module).__name__, f"RNN2D({mixers[module].extra_repr()})"))
-    return report
+        setattr(model.get_submodule(parent), name, made[layer])
+        replaced.append(Replaced(path, kind, f"sequencer2d.nn.{type(made[layer]).__name__}"))
+    return Report(replaced, left)
 
 
-def check_fusible(model: nn.Module) -> None:
-    """Raise InputError if `fuse` would; nothing is changed."""
-    _understand(model, "auto")
+def _is_layer(module: nn.Module) -> bool:
+    """Whether it is a recurrent layer of torch's, or derives from one, and not ours."""
+    return isinstance(module, nn.RNNBase) and not isinstance(module, tuple(OURS.values()))
 
 
-def _understand(model: nn.Module, implementation: str) -> tuple[list[tuple[str, nn.Module]], dict[nn.Module, RNN2D]]:
-    """Find the model's mixers by path and build the replacement of each. Raises InputError as `fuse` does."""
-    found = [(path, module) for path, module in model.named_modules(remove_duplicate=False) if _is_mixer(module)]
-    if not found and not any(isinstance(module, RNN2D) for module in model.modules()):
-        name = type(model).__name__
-        raise InputError(f"{name} has no recurrent token mixer (a module with rnn_v and rnn_h): nothing to fuse")
-    if isinstance(model, RNN2D) or any(path == "" for path, _ in found):
-        raise InputError("the model is a mixer itself: it cannot be replaced in place; give the model that holds it")
-    mixers: dict[nn.Module, RNN2D] = {}
-    for path, module in found:
-        if module not in mixers:
-            mixers[module] = _convert(path, module, implementation)
-    return found, mixers
+def _reason_to_stay(layer: Any) -> str | None:
+    """Why a layer cannot be replaced, as the end of a sentence; None if it can."""
+    if parametrize.is_parametrized(layer):
+        return peculiarity(layer)
+    if type(layer) not in OURS:
+        return f"is a {type(layer).__name__}, which may do more than a recurrent layer of torch"
+    if layer.proj_size:
+        return "has projections, which the replacement lacks"
+    if layer.mode == "RNN_RELU":
+        return "has ReLU, for which there are no kernels"
+    # A hook of pruning, of a weight norm or of a spectral norm writes the weights of the module that it was made for.
+    hooks = [hook for table in HOOKS for hook in (getattr(layer, table, None) or {}).values()]
+    if any(type(hook).__module__.startswith("torch.nn.utils") for hook in hooks):
+        return "has a hook that computes its weights: remove it by its own function first"
+    return peculiarity(layer, ignore_hooks=True)
 
 
-def _is_mixer(module: nn.Module) -> bool:
-    """Whether the module scans columns or rows: its child `rnn_v` or `rnn_h` is a recurrent layer or wraps one."""
-    if isinstance(module, RNN2D):
-        return False
-    children = dict(module.named_children())
-    return any(isinstance(part, nn.RNNBase) for name in _AXES if name in children for part in children[name].modules())
-
-
-def _layers(path: str, module: nn.Module) -> dict[str, nn.RNNBase]:
-    """Return the recurrent layers of a mixer by name, vertical first. Raises InputError unless they are torch's own."""
-    if reason := peculiarity(module, ignore_hooks=True):
-        raise InputError(f"cannot fuse {path}: it {reason}")
-    layers: dict[str, nn.RNNBase] = {}
-    for name, child in module.named_children():
-        if name in _AXES and type(child) in _CELLS:
-            layers[name] = child  # type: ignore[assignment]
-        elif name in _AXES and any(isinstance(part, nn.RNNBase) for part in child.modules()):
-            reason = peculiarity(child) or (
-                f"is a {type(child).__name__}, which may do more than a recurrent layer of torch: put an "
-                f"{', '.join(f'nn.{kind.__name__}' for kind in _CELLS)} there (adapters: merge them first)"
-            )
-            raise InputError(f"cannot fuse {path}.{name}: it {reason}")
-        elif name not in ("fc", *_AXES):
-            raise InputError(
-                f"cannot fuse {path}: it has a {type(child).__name__} named {name}, which the replacement lacks; "
-                "keep this model as it is, or take the layer out"
-            )
-    for name, layer in layers.items():
-        if reason := peculiarity(layer):
-            raise InputError(f"cannot fuse {path}.{name}: it {reason}")
-    return {name: layers[name] for name in _AXES if name in layers}
-
-
-def _convert(path: str, module: nn.Module, implementation: str) -> RNN2D:
-    layers = _layers(path, module)
-    first = next(iter(layers.values()))
-    for name, layer in layers.items():
-        _check(f"{path}.{name}", layer, first)
-    fc = getattr(module, "fc", None)
-    fused = fc is not None and not isinstance(fc, nn.Identity)
-    summed = len(layers) == 2 and getattr(module, "union", "cat") == "add"
-    if summed and not fused:
-        raise InputError(f"{path} adds its axes without a linear layer after them, which the replacement cannot do")
-    # Built without memory of its own: every parameter comes from the layers it stands for.
+def _convert(layer: Any, implementation: str) -> nn.RNNBase:
+    options = {"num_layers": layer.num_layers, "bias": layer.bias, "batch_first": layer.batch_first}
+    options |= {"dropout": layer.dropout, "bidirectional": layer.bidirectional, "implementation": implementation}
+    # Built without memory of its own: every parameter comes from the layer it stands for.
     with torch.device("meta"):
-        mixer = RNN2D(
-            first.input_size,
-            first.hidden_size,
-            cell=_CELLS[type(first)],
-            axes="both" if len(layers) == 2 else {"rnn_v": "vertical", "rnn_h": "horizontal"}[next(iter(layers))],
-            bidirectional=first.bidirectional,
-            fusion=("add" if summed else "concat") if fused else "none",
-            implementation=implementation,
-        )
-    for name, layer in layers.items():
-        for parameter_name, parameter in layer.named_parameters():
-            setattr(getattr(mixer, name), parameter_name, parameter)
-    if fused:
-        mixer.add_module("fc", fc)
-    _order_as(mixer, module)
-    mixer.train(module.training)
-    _check_same_output(path, module, mixer)
-    return mixer
-
-
-def _check_same_output(path: str, module: nn.Module, mixer: RNN2D) -> None:
-    """Raise InputError unless both return the same for random tokens: their classes alone do not tell."""
-    weight = next(module.parameters())
-    if weight.is_meta or not weight.is_floating_point():
-        return
-    tokens = torch.randn(2, 3, 5, mixer.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    try:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            given = _copy_in_float64(module).forward(tokens)
-            replacement = _copy_in_float64(mixer)
-            replacement.set_implementation("reference")
-            ours = replacement(tokens)
-        same = given.shape == ours.shape and _error(ours, given) <= _TOLERANCE
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"cannot fuse {path}: it does not map tokens (B, H, W, C) to tokens ({reason})") from error
-    if not same:
-        raise InputError(
-            f"cannot fuse {path}: a {type(module).__name__} returns something else than two recurrent scans, "
-            "concatenated or added, and a linear layer; keep it as it is"
-        )
-
-
-def _copy_in_float64(module: M) -> M:
-    """A copy in eval mode on the CPU, where every machine has float64. Only weights and children are copied.
-
-    Other attributes, such as hooks and outputs that a module remembers, stay shared: some of them cannot be copied.
-    """
-    copied = ("_parameters", "_buffers", "_modules")
-    shared = {id(value): value for name, value in vars(module).items() if name not in copied}
-    return copy.deepcopy(module, shared).to("cpu", torch.float64).eval()
-
-
-def _error(ours: Tensor, given: Tensor) -> float:
-    return float((ours.double() - given.double()).norm() / given.double().norm().clamp_min(1e-12))
-
-
-def _order_as(mixer: nn.Module, module: nn.Module) -> None:
-    """Give the children of `mixer` the order they have in `module`: optimizers and some EMAs go by position."""
-    for name in [name for name, _ in module.named_children() if hasattr(mixer, name)]:
-        child = mixer.get_submodule(name)
-        delattr(mixer, name)
-        mixer.add_module(name, child)
-
-
-def _check(path: str, layer: nn.RNNBase, first: nn.RNNBase) -> None:
-    """Raise InputError unless one layer of ours can stand for it and both axes are alike."""
-    reasons = {
-        f"{layer.num_layers} layers": layer.num_layers != 1,
-        "no biases": not layer.bias,
-        "projections": getattr(layer, "proj_size", 0) != 0,
-        "batch_first=False": not layer.batch_first,
-        "a ReLU cell": getattr(layer, "nonlinearity", "tanh") == "relu",
-        "several dtypes": len({parameter.dtype for parameter in layer.parameters()} | {first.weight_hh_l0.dtype}) > 1,
-        "another size or kind than the other axis": _kind(layer) != _kind(first),
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise InputError(
-                f"cannot fuse {path}: it has {reason}; the replacement is one layer with biases, batch first"
-            )
-
-
-def _kind(layer: nn.RNNBase) -> tuple[type, int, int, bool]:
-    return type(layer), layer.input_size, layer.hidden_size, layer.bidirectional
+        ours = OURS[type(layer)](layer.input_size, layer.hidden_size, **options)
+    for name, parameter in layer.named_parameters():
+        setattr(ours, name, parameter)
+    ours.train(layer.training)
+    share_hooks(layer, ours)
+    return ours

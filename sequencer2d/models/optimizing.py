@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from sequencer2d.errors import CheckpointError, ConfigError, ImplementationError, InputError
 from sequencer2d.models.compiling import Run, compiled, compiler_mode
-from sequencer2d.models.fusing import check_fusible, fuse
+from sequencer2d.models.fusing_mixers import check_fusible, fuse_mixers
 from sequencer2d.models.graphs import Graphs
 from sequencer2d.models.inference import to_inference_form
 from sequencer2d.nn.embed import check_images
@@ -63,7 +63,7 @@ def optimize(
         check_fusible(model)  # first: a copy of pruned or parametrized layers fails with an error of torch's
     network = copy.deepcopy(model).eval().requires_grad_(False)
     if not isinstance(network, RNN2D):
-        fuse(network)
+        fuse_mixers(network)
     device = _device(model)
     if graph is None:
         graph = device.type == "cuda"

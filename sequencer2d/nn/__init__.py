@@ -1,1 +1,5 @@
-"""Modules: the recurrent token mixer, its block, the stem, and how they are initialized."""
+"""Modules: the recurrent token mixer, its block, the stem, how they are initialized, and drop-in recurrent layers."""
+
+from sequencer2d.nn.recurrent import GRU, LSTM, RNN
+
+__all__ = ["GRU", "LSTM", "RNN"]
