@@ -24,6 +24,7 @@ class InputSpec:
         crop_pct: share of the resized image's side that the crop keeps.
         crop_mode: "center" (the middle is cut out), "squash" (the image is distorted) or "border" (it is padded).
         class_names: a name for each output; None where nobody knows.
+        class_descriptions: words for each name, where names are identifiers such as WordNet's; otherwise None.
     """
 
     in_chans: int = 3
@@ -34,6 +35,7 @@ class InputSpec:
     crop_pct: float = 0.875
     crop_mode: str = "center"
     class_names: tuple[str, ...] | None = None
+    class_descriptions: tuple[str, ...] | None = None
 
     @classmethod
     def for_images(cls, in_chans: int, size: tuple[int, int], crop_pct: float = 0.875) -> "InputSpec":
@@ -47,6 +49,7 @@ class InputSpec:
         """Read timm's `pretrained_cfg`, or what timm's `resolve_model_data_config` returns."""
         channels, height, width = cfg["input_size"]
         names = cfg.get("label_names")
+        words: Mapping[str, str] = cfg.get("label_descriptions") or {}
         return cls(
             in_chans=channels,
             size=(height, width),
@@ -57,6 +60,7 @@ class InputSpec:
             crop_pct=cfg["crop_pct"],
             crop_mode=cfg.get("crop_mode") or "center",
             class_names=tuple(names) if names else None,
+            class_descriptions=tuple(words.get(name, name) for name in names) if names and words else None,
         )
 
     def to_timm(self) -> dict[str, Any]:
@@ -65,10 +69,19 @@ class InputSpec:
             "input_size": (self.in_chans, *self.size),
             **{name: getattr(self, name) for name in FIELDS},
             "label_names": list(self.class_names) if self.class_names is not None else None,
+            "label_descriptions": self._described(),
         }
 
+    def _described(self) -> dict[str, str] | None:
+        if self.class_names is None or self.class_descriptions is None:
+            return None
+        return dict(zip(self.class_names, self.class_descriptions, strict=True))
+
     def to_description(self) -> dict[str, Any]:
-        """The entries of a checkpoint's description, plain JSON values. Only another crop than the middle is named."""
+        """The entries of a checkpoint's description, plain JSON values.
+
+        Another crop than the middle, and descriptions of classes, are named where there are some.
+        """
         entries = {"size": list(self.size), **{name: getattr(self, name) for name in FIELDS}}
         entries |= {"mean": list(self.mean), "std": list(self.std)}
         if self.crop_mode == "center":
@@ -76,11 +89,21 @@ class InputSpec:
         return {
             "in_chans": self.in_chans,
             "class_names": list(self.class_names) if self.class_names is not None else None,
+            **({"class_descriptions": list(self.class_descriptions)} if self.class_descriptions is not None else {}),
             "input": entries,
         }
 
+    def with_classes(self, description: Mapping[str, Any]) -> "InputSpec":
+        """A copy with the names and the words of the classes that a checkpoint's description gives."""
+        names, words = description.get("class_names"), description.get("class_descriptions")
+        return replace(
+            self,
+            class_names=tuple(names) if names else None,
+            class_descriptions=tuple(words) if names and words and len(words) == len(names) else None,
+        )
+
     def updated(self, description: Mapping[str, Any]) -> "InputSpec":
-        """A copy with what a checkpoint's description says of the input. It may lack any entry.
+        """A copy with what a checkpoint's description says of the input, without its classes. It may lack any entry.
 
         A mean or std for another number of channels is left out.
         """

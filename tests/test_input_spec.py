@@ -23,6 +23,7 @@ GRAY = InputSpec(
     crop_mode="squash",
     class_names=("cat", "dog"),
 )
+WORDS = replace(GRAY, class_descriptions=("a cat", "a dog"))
 
 
 def test_timms_terms_and_back():
@@ -34,8 +35,11 @@ def test_timms_terms_and_back():
         "crop_pct": 0.9,
         "crop_mode": "squash",
         "label_names": ["cat", "dog"],
+        "label_descriptions": None,
     }
+    assert WORDS.to_timm()["label_descriptions"] == {"cat": "a cat", "dog": "a dog"}
     assert InputSpec.from_timm(GRAY.to_timm()) == GRAY
+    assert InputSpec.from_timm(WORDS.to_timm()) == WORDS
     assert InputSpec.from_timm(InputSpec().to_timm()) == InputSpec()
 
 
@@ -61,6 +65,11 @@ def test_a_checkpoints_terms_and_back():
         },
     }
     assert InputSpec(in_chans=1).updated(description) == replace(GRAY, class_names=None)
+    assert InputSpec(in_chans=1).updated(description).with_classes(description) == GRAY
+    described = WORDS.to_description()
+    assert described == description | {"class_descriptions": ["a cat", "a dog"]}
+    assert InputSpec(in_chans=1).updated(description).with_classes(described) == WORDS
+    assert WORDS.with_classes(description | {"class_descriptions": ["one alone"]}) == GRAY
 
 
 def test_files_from_before_crop_modes_mean_the_middle():

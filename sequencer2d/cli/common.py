@@ -24,8 +24,19 @@ FIELD = re.compile(r"[A-Za-z_][\w.]*=")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
-def add_checkpoint(parser: argparse.ArgumentParser, *, peers: bool = False) -> None:
-    """Add `CHECKPOINT` and `--model`; `peers` says that models of timm and the paper's peers are taken too."""
+def add_checkpoint(parser: argparse.ArgumentParser, *, peers: bool = False, optional: bool = False) -> None:
+    """Add `CHECKPOINT` and `--model`.
+
+    Args:
+        parser: of the verb.
+        peers: say that models of timm and the paper's peers are taken too.
+        optional: say that it may be left out where a model comes with the package.
+    """
+    from sequencer2d.models.shipped import SHIPPED
+
+    shipped = f"; or a model that comes with the package: {', '.join(SHIPPED)}" if SHIPPED else ""
+    if optional and SHIPPED:
+        shipped += " (it is taken if you name images alone)"
     peer = (
         "; or a model of timm: timm:NAME with its published weights, timm:NAME=FILE with others; or one of the paper's "
         "peers: NAME=FILE"
@@ -35,7 +46,8 @@ def add_checkpoint(parser: argparse.ArgumentParser, *, peers: bool = False) -> N
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help=f"a run's folder, a .safetensors or .pth file, or an id on the Hugging Face hub: hf-hub:owner/name{peer}",
+        help="a run's folder, a .safetensors or .pth file, or an id on the Hugging Face hub: hf-hub:owner/name"
+        f"{peer}{shipped}",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="name of the model, for a file that does not say which one it is"

@@ -1,4 +1,4 @@
-"""`sequencer2d predict CHECKPOINT IMAGES…`: the classes of images."""
+"""`sequencer2d predict [CHECKPOINT] IMAGES…`: the classes of images."""
 
 from __future__ import annotations
 
@@ -66,8 +66,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
             EPILOG,
         ),
     )
-    add_checkpoint(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    if row is EVERY_TASK:
+        check_first(parser, choose_model)
+    add_checkpoint(parser, optional=row is EVERY_TASK)
+    parser.add_argument(
+        "images", nargs="*" if row is EVERY_TASK else "+", metavar="IMAGE", help="image files, or folders of them"
+    )
     parser.add_argument(
         "--top",
         type=positive,
@@ -100,6 +104,25 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
     add_json(parser)
     check_first(parser, check_images)
     parser.set_defaults(run=run, row=row)
+
+
+def choose_model(arguments: argparse.Namespace) -> None:
+    """Where the command line begins with images, name the model that comes with the package.
+
+    Raises:
+        ConfigError: a checkpoint without images.
+        CheckpointError: images without a checkpoint, while no model comes with the package.
+    """
+    from sequencer2d.data.finding import why_no_image
+    from sequencer2d.models.locate import is_checkpoint_folder
+    from sequencer2d.models.shipped import default_model
+
+    first, path = arguments.checkpoint, Path(arguments.checkpoint)
+    is_image = why_no_image(path.name) is None
+    if not arguments.images and not is_image and (not path.is_dir() or is_checkpoint_folder(path)):
+        raise ConfigError(f"name images as well: sequencer2d predict {first} photo.jpg")
+    if is_image or not arguments.images:
+        arguments.checkpoint, arguments.images = default_model(), [first, *arguments.images]
 
 
 def run(arguments: argparse.Namespace) -> int:

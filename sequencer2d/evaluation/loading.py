@@ -54,8 +54,7 @@ def build_described(checkpoint: Checkpoint, task: Task) -> nn.Module:
     except ConfigError as error:
         raise CheckpointError(f"{path}: its description is of no model: {error}") from error
     load_strictly(model, checkpoint.state_dict, path)
-    names = meta.get("class_names")
-    spec = InputSpec(in_chans=meta["in_chans"], class_names=tuple(names) if names else None).updated(meta)
+    spec = InputSpec(in_chans=meta["in_chans"]).with_classes(meta).updated(meta)
     model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **spec.to_timm()}
     model.num_classes = meta["num_classes"]
     return model.eval()

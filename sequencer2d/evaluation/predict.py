@@ -110,10 +110,11 @@ def picture_of(prediction: Prediction, config: DataConfig) -> Image.Image:
 
 
 def class_names_of(model: nn.Module) -> tuple[str, ...]:
-    """The names that the model's checkpoint gave; ImageNet's for 1000 outputs without names; otherwise "class 7"."""
+    """What people read: the checkpoint's words for its classes, or their names; ImageNet's for 1000; or "class 7"."""
     cfg: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     if names := cfg.get("label_names"):
-        return tuple(names)
+        words = cfg.get("label_descriptions") or {}
+        return tuple(words.get(name, name) for name in names)
     count = int(getattr(model, "num_classes", 0))
     if count == 1000:
         from timm.data import ImageNetInfo

@@ -49,7 +49,7 @@ class Artifact(nn.Module):
         self.precision: str = meta["artifact"]["precision"]
         self.num_classes: int = meta["num_classes"]
         self.in_chans: int = meta["in_chans"]
-        spec = InputSpec(in_chans=self.in_chans, class_names=meta["class_names"]).updated(meta)
+        spec = InputSpec(in_chans=self.in_chans).with_classes(meta).updated(meta)
         self.pretrained_cfg = {**spec.to_timm(), "num_classes": self.num_classes}
 
     def forward(self, images: Tensor) -> Tensor:

@@ -28,13 +28,11 @@ def describe_model(model: "Sequencer2D", class_names: Sequence[str] | None = Non
         raise ConfigError("a model that was pruned to its maps cannot be described: save model.state_dict() alone")
     if model.variant not in VARIANTS:
         raise ConfigError("a model without a variant's name cannot be described: create it with create_model")
-    if class_names is None:
-        class_names = model.pretrained_cfg.get("label_names")
-    if class_names is not None and len(class_names) != model.num_classes:
-        raise ConfigError(f"{len(class_names)} class names for a model of {model.num_classes} classes")
-    spec = replace(
-        InputSpec.from_timm(model.pretrained_cfg), class_names=tuple(class_names) if class_names is not None else None
-    )
+    spec = InputSpec.from_timm(model.pretrained_cfg)
+    if class_names is not None and tuple(class_names) != spec.class_names:
+        spec = replace(spec, class_names=tuple(class_names), class_descriptions=None)
+    if spec.class_names is not None and len(spec.class_names) != model.num_classes:
+        raise ConfigError(f"{len(spec.class_names)} class names for a model of {model.num_classes} classes")
     return {
         "format": FORMAT,
         "model": model.variant,
@@ -60,8 +58,8 @@ def take_over_input(model: "Sequencer2D", meta: Mapping[str, Any], classes: int,
     if names and len(names) != classes:
         raise CheckpointError(f"{path}: {len(names)} class names are given for a classifier of {classes} classes")
     spec = InputSpec.from_timm(model.pretrained_cfg).updated(meta)
-    known = tuple(names) if names and len(names) == model.num_classes else None
-    model.pretrained_cfg = model.pretrained_cfg | replace(spec, class_names=known).to_timm()
+    known = meta if names and len(names) == model.num_classes else {}
+    model.pretrained_cfg = model.pretrained_cfg | spec.with_classes(known).to_timm()
 
 
 def check_names(model: "Sequencer2D", kind: Callable[[ModelConfig, str], nn.Module], path: Path) -> None:

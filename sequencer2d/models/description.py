@@ -79,6 +79,7 @@ FIELDS: dict[str, Field] = {
     "num_classes": _integer(0, MOST_CLASSES),
     "in_chans": _integer(1, 4096),
     "class_names": Field(_NAMES.expected, lambda value: value is None or _NAMES.accepts(value)),
+    "class_descriptions": Field(_NAMES.expected, lambda value: value is None or _NAMES.accepts(value)),
     "input": _MAPPING,
     "input.size": _list(_integer(1, LARGEST_IMAGE), 2, 2, f"two integers from 1 to {LARGEST_IMAGE}"),
     "input.mean": _list(_number(-1e6, 1e6), 1, 4096, "numbers, one a channel"),

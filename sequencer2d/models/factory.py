@@ -8,11 +8,13 @@ from torch import nn
 
 from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
 from sequencer2d.models.checkpoints import read_checkpoint
+from sequencer2d.models.describing import take_over_input
 from sequencer2d.models.features import Sequencer2DFeatures
 from sequencer2d.models.loading import load_weights, restore
 from sequencer2d.models.peers import create_peer, load_peer, peer_features
 from sequencer2d.models.pyramid import FeaturePyramid, check_pyramid, feature_pyramid
 from sequencer2d.models.sequencer2d import Sequencer2D
+from sequencer2d.models.shipped import SHIPPED, shipped_file
 from sequencer2d.models.specs import is_peer
 from sequencer2d.models.variants import HUB_WEIGHTS, VARIANTS, model_config
 from sequencer2d.peers import PEERS
@@ -23,7 +25,7 @@ def create_model(
     *,
     pretrained: bool = False,
     checkpoint: str | None = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     in_chans: int = 3,
     drop_path_rate: float = 0.0,
     features_only: bool = False,
@@ -37,9 +39,11 @@ def create_model(
 
     Args:
         name: one of `list_models()`, a peer (`list_peers()`), or `timm:NAME` for one of timm's models.
-        pretrained: load the published ImageNet-1K weights from the Hugging Face hub (Sequencer2D-S, -M, -L; timm's).
+        pretrained: load published weights: those that come with the package (`models.shipped.SHIPPED`) need no network;
+            the others, for ImageNet-1K, are fetched from the Hugging Face hub (Sequencer2D-S, -M, -L; timm's).
         checkpoint: load these weights instead; any source that `read_checkpoint` takes.
         num_classes: outputs of the classifier; 0 for none. Another number than the weights' drops their classifier.
+            None: as many as weights that come with the package have, otherwise 1000.
         in_chans: channels of the images. Weights for 3 channels are adapted.
         drop_path_rate: stochastic depth of the last block.
         features_only: return a `Sequencer2DFeatures`, whose output is the list of the stages' maps.
@@ -64,6 +68,9 @@ def create_model(
     check_pyramid(features_only, pyramid, pyramid_dim, output_fmt)
     if pretrained and checkpoint is not None:
         raise ConfigError(f"pretrained=True and checkpoint={checkpoint!r} were both given: choose one")
+    is_shipped = pretrained and name in SHIPPED
+    if num_classes is None:
+        num_classes = SHIPPED[name].num_classes if is_shipped else 1000
     if is_peer(name):
         options = {"num_classes": num_classes, "in_chans": in_chans, "drop_path_rate": drop_path_rate, **overrides}
         if checkpoint is None:
@@ -79,7 +86,9 @@ def create_model(
     source = _published(name) if pretrained else checkpoint
     model = Sequencer2D(config, name)
     if source is not None:
-        load_weights(model, source)
+        loaded = load_weights(model, source)
+        if is_shipped:
+            take_over_input(model, loaded.meta, SHIPPED[name].num_classes, loaded.path)
     if pyramid is not None:
         return feature_pyramid(model, pyramid, pyramid_dim, out_indices)
     return Sequencer2DFeatures(model, out_indices, output_fmt) if features_only else model
@@ -114,9 +123,11 @@ def load_model(
 
 
 def _published(name: str) -> str:
+    if name in SHIPPED:
+        return str(shipped_file(name))
     if name not in HUB_WEIGHTS:
         raise CheckpointError(
-            f"no published weights for {name!r}; there are some for {', '.join(HUB_WEIGHTS)}. "
+            f"no published weights for {name!r}; there are some for {', '.join((*SHIPPED, *HUB_WEIGHTS))}. "
             "Use pretrained=False, or checkpoint= with a file of your own"
         )
     return f"hf-hub:{HUB_WEIGHTS[name]}"

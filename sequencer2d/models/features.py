@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from sequencer2d.models.sequencer2d import Backbone, Sequencer2D
 from sequencer2d.nn.maps import check_layout, take_indices, to_layout
 
-OF_CLASSIFIER = ("num_classes", "classifier", "label_names")
+OF_CLASSIFIER = ("num_classes", "classifier", "label_names", "label_descriptions")
 """What a model's `pretrained_cfg` says of the part that a feature extractor lacks."""
 
 

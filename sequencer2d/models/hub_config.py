@@ -78,6 +78,8 @@ def to_hub_config(model: "Sequencer2D") -> dict[str, Any]:
     }
     if cfg.get("label_names"):
         config["label_names"] = list(cfg["label_names"])
+    if cfg.get("label_descriptions"):
+        config["label_descriptions"] = dict(cfg["label_descriptions"])
     return json.loads(json.dumps(config))
 
 
@@ -121,7 +123,10 @@ def from_hub_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     }
     names = config.get("label_names", cfg.get("label_names", cfg.get("labels")))
     if names is not None:
-        description["class_names"] = _class_names(names, where)
+        description["class_names"] = names = _class_names(names, where)
+        words = config.get("label_descriptions", cfg.get("label_descriptions"))
+        if isinstance(words, Mapping) and isinstance(names, list):
+            description["class_descriptions"] = [words.get(name, name) for name in names if isinstance(name, str)]
     return check_description(description, where)
 
 

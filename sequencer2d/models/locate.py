@@ -6,6 +6,8 @@ from typing import Any
 
 from sequencer2d.errors import CheckpointError, first_line
 from sequencer2d.models.hub_config import CONFIG, read_hub_config
+from sequencer2d.models.shipped import SHIPPED, shipped_file
+from sequencer2d.models.variants import VARIANTS
 
 HUB_PREFIXES = ("hf-hub:", "hf_hub:")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
@@ -22,8 +24,9 @@ def locate(source: str | os.PathLike[str], **options: Any) -> tuple[Path, dict[s
     """Find the file of a checkpoint, downloading it from the hub if it is there.
 
     Args:
-        source: a file, a run folder (its best weights, otherwise its last), a folder as the hub holds them, or
-            `hf-hub:owner/name`, with `@revision` behind it for another than the newest.
+        source: a file, a run folder (its best weights, otherwise its last), a folder as the hub holds them, the name of
+            a variant whose weights come with the package, or `hf-hub:owner/name`, with `@revision` behind it for
+            another than the newest.
         **options: for `huggingface_hub.hf_hub_download`: revision, token, cache_dir, local_files_only.
 
     Returns:
@@ -41,13 +44,23 @@ def locate(source: str | os.PathLike[str], **options: Any) -> tuple[Path, dict[s
     path = Path(text).expanduser()
     if path.is_dir():
         path = _in_folder(path)
+    elif not path.exists() and text in SHIPPED:
+        return shipped_file(text), {}
     elif not path.is_file():
         raise CheckpointError(_missing(text))
     return path, read_hub_config(path.with_name(CONFIG)) if path.name in HUB_FILES else {}
 
 
+def is_checkpoint_folder(folder: Path) -> bool:
+    """Whether a folder holds weights where runs or the hub put them."""
+    return any((folder / name).is_file() for name in (*RUN_FILES, *HUB_FILES))
+
+
 def _missing(text: str) -> str:
     hint = f"; for a repository on the Hugging Face hub write hf-hub:{text}" if _looks_like_hub_id(text) else ""
+    if text in VARIANTS:
+        known = f"those of {', '.join(SHIPPED)} do" if SHIPPED else "none do in this version"
+        hint = f"; {text} is a model whose weights do not come with the package ({known})"
     return f"no checkpoint at {text!r}: expected a file, a run folder or hf-hub:owner/name{hint}"
 
 

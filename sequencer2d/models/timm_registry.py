@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from sequencer2d.errors import CheckpointError, ConfigError, did_you_mean
+from sequencer2d.input_spec import InputSpec
 from sequencer2d.models.config import ModelConfig
 from sequencer2d.models.fit import fit_positions
 from sequencer2d.models.names import StateDict, from_authors, is_authors, strip_wrappers
 from sequencer2d.models.pyramid import STRIDES, check_pyramid, feature_pyramid
 from sequencer2d.models.restriding import restride, stem_for
 from sequencer2d.models.sequencer2d import Sequencer2D, data_config
+from sequencer2d.models.shipped import SHIPPED, shipped_file
 from sequencer2d.models.variants import HUB_WEIGHTS, TIMM_PREFIX, VARIANTS, model_config
-from sequencer2d.models.weight_files import HOLDS_OBJECTS
+from sequencer2d.models.weight_files import HOLDS_OBJECTS, read_safetensors_description
 from sequencer2d.peers import PEERS, build_peer
 from sequencer2d.peers.base import Peer, peer_data_config
 from sequencer2d.peers.config import PeerConfig, count_maps
@@ -66,7 +68,18 @@ def _weights(registered: str, name: str) -> dict[str, dict[str, Any]]:
     """timm's descriptions of the weights of a variant, by registered name and tag."""
     cfg = _data_config(_row(name), name) | {"architecture": registered}
     tag = HUB_WEIGHTS[name].partition(".")[2] if name in HUB_WEIGHTS else ""
+    if name in SHIPPED:
+        tag = SHIPPED[name].tag
+        cfg |= _shipped_config(name)
     return {f"{registered}.{tag}" if tag else registered: cfg}
+
+
+def _shipped_config(name: str) -> dict[str, Any]:
+    """What timm's description says of weights that come with the package: their file, their input, their classes."""
+    path = shipped_file(name)
+    meta = read_safetensors_description(path)
+    spec = InputSpec.for_images(3, (224, 224)).updated(meta).with_classes(meta)
+    return {"file": str(path), "num_classes": SHIPPED[name].num_classes, **spec.to_timm()}
 
 
 def _row(name: str) -> ModelConfig | PeerConfig:

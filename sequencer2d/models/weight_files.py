@@ -91,11 +91,28 @@ def read_safetensors_file(path: Path) -> tuple[dict[str, Tensor], Any]:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no mapping)
-        return state, parse_json(header[HEADER_KEY]) if HEADER_KEY in header else {}
+            return state, _description(file)
     except Exception as error:
         raise CheckpointError(describe_damage(path, error)) from error
+
+
+def read_safetensors_description(path: Path) -> Any:
+    """What the header of a `.safetensors` file says of its model ({} if nothing), without its tensors.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return _description(file)
+    except Exception as error:
+        raise CheckpointError(describe_damage(path, error)) from error
+
+
+def _description(file: Any) -> Any:
+    header = file.metadata() or {}
+    return parse_json(header[HEADER_KEY]) if HEADER_KEY in header else {}
 
 
 def check_weights(state: Mapping[Any, Any], path: Path) -> None:

@@ -224,8 +224,9 @@ def test_every_variant_keeps_timms_contract(name: str) -> None:
         model = timm.create_model(f"s2d_{name}", num_classes=7, depths=(1, 1, 1, 1)).eval()
     cfg = model.default_cfg
     assert cfg is model.pretrained_cfg
-    assert (cfg["input_size"], cfg["pool_size"]) == ((3, 224, 224), (16, 16))
-    x = torch.empty(1, 3, 28, 28, device="meta")
+    stride = 8 if name.endswith("_p4") else 14
+    assert (cfg["input_size"], cfg["pool_size"]) == ((3, 224, 224), (224 // stride, 224 // stride))
+    x = torch.empty(1, 3, 2 * stride, 2 * stride, device="meta")
     features = model.forward_features(x)
     assert features.shape[1:3] == (2, 2)
     assert features.shape[model.feature_dim] == model.num_features
