@@ -23,6 +23,7 @@ from benchmarks.dense.shown import DENSE_TABLES
 from benchmarks.efficiency.ratios import RATIO_TABLES
 from benchmarks.efficiency.tables import EFFICIENCY_TABLES
 from benchmarks.export.tables import EXPORT_TABLES
+from benchmarks.input import INPUT_COLUMNS
 from benchmarks.kernels.tables import KERNEL_TABLES
 from benchmarks.tiny_imagenet.tables import TINY_IMAGENET_TABLES
 
@@ -50,6 +51,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **TINY_IMAGENET_TABLES,
     "bccd": BCCD_COLUMNS,
     **DENSE_TABLES,
+    "input": INPUT_COLUMNS,
     "cycle_shift": CYCLE_SHIFT_COLUMNS,
     "pad": (
         Column("size_pixels", "side, pixels"),

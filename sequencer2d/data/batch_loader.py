@@ -32,6 +32,7 @@ class BatchLoader(ABC):
         pin_memory: put the workers' answers into page-locked memory, for copies to a CUDA device that do not wait.
 
     Attributes:
+        reader: as given.
         broken: description of each unreadable image met so far → the reason.
     """
 
@@ -45,7 +46,7 @@ class BatchLoader(ABC):
         train: bool,
         pin_memory: bool = False,
     ) -> None:
-        self.source, self.sampler, self.config, self.train = source, sampler, config, train
+        self.reader, self.source, self.sampler, self.config, self.train = reader, source, sampler, config, train
         self.broken: dict[str, str] = {}
         workers = min(worker_count(config), len(sampler))
         self._workers: list[DataLoader] = [

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sequencer2d.cli.bench import feed
 from sequencer2d.cli.bench.artifacts import time_artifacts
 from sequencer2d.cli.bench.options import LAYOUTS, add_options
-from sequencer2d.cli.bench.planning import list_plans, plan_cases, print_cases, shard_of
+from sequencer2d.cli.bench.planning import command, list_plans, plan_cases, print_cases, shard_of
 from sequencer2d.cli.bench.report import report, row_line
 from sequencer2d.cli.common import progress_bar, remark, resolve_device
 
@@ -30,6 +30,7 @@ examples:
   sequencer2d bench --merge table1.json --layout table1 --accuracy s.json swin.json     … with what `eval --json` wrote
   sequencer2d bench --artifacts model.onnx model.xml --batch 1,8   what `sequencer2d export` wrote, on the CPU
   sequencer2d bench --merge a.json b.json --output all.json  put results of equal devices together
+  sequencer2d bench input                                   what the input pipeline delivers; bench input --help
 
 models: NAME or NAME@IMPLEMENTATION for ours, timm:sequencer2d_s for timm's Sequencer (timm:sequencer2d_s@fuse after
 sequencer2d.fuse), and any of timm's models by its name (convnext_tiny, swin_tiny, deit_small, regnety_040 …).
@@ -47,6 +48,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     add_options(parser)
     parser.set_defaults(run=run)
+    subjects = parser.add_subparsers(title="also", metavar="input")
+    feed.add_parser(
+        subjects.add_parser(
+            "input",
+            help="measure what the input pipeline delivers beside what the model takes",
+            description="Measure the steps of the input (CPU time of an image), the loader, and on a GPU the training "
+            "step.",
+            epilog=feed.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         torch.cuda.set_device(device)
     path = Path(arguments.output or _default_output(device))
-    header = result_header(path.stem, device, _command())
+    header = result_header(path.stem, device, command())
     results = ResultFile(path, header, fresh=arguments.force)
     finished = _measure(arguments, cases, results, device)
     _report(list(results.rows.values()), arguments)
@@ -123,7 +135,3 @@ def _default_output(device: torch.device) -> str:
 
     name = describe(device.type)["name"] if device.type == "cuda" else "cpu"
     return f"bench-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
-
-
-def _command() -> str:
-    return " ".join(["sequencer2d", *sys.argv[1:]])

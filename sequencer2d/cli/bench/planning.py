@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from typing import TYPE_CHECKING
 
 from sequencer2d import terminal
@@ -77,6 +78,11 @@ def print_cases(cases: list[Case]) -> int:
         terminal.write(f"{case}: {', '.join(case.forms)}")
     remark(f"{sum(len(case.forms) for case in cases)} rows")
     return 0
+
+
+def command() -> str:
+    """The command line that runs, for the result file."""
+    return " ".join(["sequencer2d", *sys.argv[1:]])
 
 
 def _workload(case: Case) -> tuple[str, str, int, int]:
