@@ -1,0 +1,276 @@
+"""Times recurrent layers at the shapes of public projects: the fused kernels against torch.nn, which runs cuDNN.
+
+    python -m benchmarks.recurrences [--dtypes bfloat16 float32] [--time-limit 115] [--output FILE]
+
+A shape is rows x steps, input -> hidden, of one layer. Before a problem is timed, it is solved in float64: if an
+output, a last state or a gradient of ours errs by more than twice torch's error in the same dtype and a rounding, the
+row has no time. Times are medians of CUDA events around calls from Python, as modules are called. float32 runs with
+TF32 allowed. The ratios of a row divide the time of torch's layer by ours; in 16 bits torch's time is that of the
+faster of its layer in that dtype and in float32. `slower` lists the problems for which "auto" takes the slower one.
+
+Processes compile the kernels first, for at most half of the time limit. The problems come in the order of their
+importance, and those that the limit leaves no time for are listed in `dropped`.
+"""
+
+import argparse
+import copy
+import gc
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import sequencer2d.nn as ours
+from benchmarks.record import command_line, origin, write_result
+from sequencer2d.benchmark.timing import synchronize
+from sequencer2d.errors import first_line
+from sequencer2d.ops.precision import tf32
+
+NAME, SCRIPT = "recurrences", "benchmarks.recurrences"
+# The layers of torch.nn, and ours, by our name of the cell.
+LAYERS = {"lstm": (nn.LSTM, ours.LSTM), "gru": (nn.GRU, ours.GRU), "rnn": (nn.RNN, ours.RNN)}
+KINDS = ("forward", "training")
+# Steps of the check against float64. All rows take part, because their number chooses the launch.
+CHECKED_STEPS = 24
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A layer that a project runs: which one, its rows, steps, input channels, hidden units and cell."""
+
+    who: str
+    rows: int
+    steps: int
+    channels: int
+    hidden: int
+    cell: str = "lstm"
+    bidirectional: bool = True
+
+
+SHAPES = (
+    Shape("TF-GridNet, time", 195, 501, 128, 192),
+    Shape("TF-GridNet, frequency", 1503, 65, 128, 192),
+    Shape("SCNet, time", 560, 474, 128, 128),
+    Shape("SCNet, frequency", 4740, 56, 128, 128),
+    Shape("BSRNN, bands", 3008, 32, 128, 256),
+    Shape("BSRNN, time", 256, 376, 128, 256),
+    Shape("PyanNet", 32, 60, 293, 128),
+    Shape("PyanNet, long", 32, 589, 256, 128),
+    Shape("DPRNN", 256, 100, 128, 128),
+    Shape("FlashRNN's", 16, 1024, 64, 64),
+    Shape("FlashRNN's, 12 heads", 192, 1024, 64, 64),
+    Shape("VSequencer-S", 64, 256, 384, 192),
+    Shape("text line", 32, 128, 512, 256),
+    Shape("text line, narrow", 64, 64, 64, 96),
+    Shape("one axis of Sequencer2D-S", 256, 64, 96, 96),
+    Shape("BandIt, bands", 4136, 64, 128, 256, "gru"),
+    Shape("DPRNN as GRU", 256, 100, 128, 128, "gru"),
+    Shape("DPRNN as RNN", 256, 100, 128, 128, "rnn"),
+    Shape("DPRNN, one direction", 256, 100, 128, 128, "lstm", False),
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row of the results: a shape, a dtype, where it runs, and the implementation that is compared with torch's."""
+
+    shape: Shape
+    dtype: str
+    device: str
+    implementation: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.shape.who}, {self.dtype}"
+
+    def layers(self, dtype: torch.dtype | None = None) -> tuple[nn.Module, Any]:
+        """torch's layer and ours with the same weights."""
+        torch.manual_seed(0)
+        shape = self.shape
+        options: dict[str, Any] = {"batch_first": True, "bidirectional": shape.bidirectional}
+        options |= {"device": self.device, "dtype": dtype or getattr(torch, self.dtype)}
+        kind, our_kind = LAYERS[shape.cell]
+        theirs: nn.Module = kind(shape.channels, shape.hidden, **options)
+        layer = our_kind(shape.channels, shape.hidden, implementation=self.implementation, **options)
+        layer.load_state_dict(theirs.state_dict())
+        return theirs, layer
+
+    def inputs(self, steps: int) -> tuple[Tensor, Tensor]:
+        """x, and the gradient of the output."""
+        torch.manual_seed(1)
+        options: dict[str, Any] = {"device": self.device, "dtype": getattr(torch, self.dtype)}
+        shape = self.shape
+        x = torch.randn(shape.rows, steps, shape.channels, **options)
+        return x, torch.randn(shape.rows, steps, shape.hidden * (2 if shape.bidirectional else 1), **options)
+
+
+def solve(layer: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
+    """Output, last states and all gradients, the last states' being part of the loss."""
+    leaf = x.detach().requires_grad_()
+    out, last = layer(leaf)
+    states = list(last) if isinstance(last, tuple) else [last]
+    loss = (out * grad).sum() + sum(state.sum() for state in states)
+    return [out.detach(), *(s.detach() for s in states), *torch.autograd.grad(loss, [leaf, *layer.parameters()])]
+
+
+def check(problem: Problem) -> dict[str, Any]:
+    """The worst error of ours against float64, relative to the norm, and its worst ratio to the budget."""
+    theirs, layer = problem.layers()
+    x, grad = problem.inputs(min(problem.shape.steps, CHECKED_STEPS))
+    expected = solve(copy.deepcopy(theirs).double(), x.double(), grad.double())
+    budgets = [
+        2 * error(v, e) + torch.finfo(x.dtype).eps for v, e in zip(solve(theirs, x, grad), expected, strict=True)
+    ]
+    try:
+        found = [error(v, e) for v, e in zip(solve(layer, x, grad), expected, strict=True)]
+    except Exception as failure:
+        return {"failure": first_line(failure)}
+    return {"error": max(found), "error_to_budget": max(f / b for f, b in zip(found, budgets, strict=True))}
+
+
+def error(value: Tensor, expected: Tensor) -> float:
+    return ((value.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
+
+
+def milliseconds(call: Callable[[], Any], device: str, repeats: int) -> float:
+    """Median time of a call, after two that warm it up."""
+    call()
+    call()
+    times = []
+    for _ in range(repeats):
+        synchronize(torch.device(device))
+        if device == "cuda":
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            call()
+            end.record()
+            synchronize(torch.device(device))
+            times.append(start.elapsed_time(end))
+        else:
+            begin = time.perf_counter()
+            call()
+            times.append((time.perf_counter() - begin) * 1e3)
+    return sorted(times)[len(times) // 2]
+
+
+def time_layer(layer: nn.Module, x: Tensor, grad: Tensor, device: str, repeats: int) -> dict[str, float]:
+    """Milliseconds of inference, and of a training step's forward and backward."""
+    leaf = x.detach().requires_grad_()
+    inputs = [leaf, *layer.parameters()]
+
+    def infer() -> None:
+        with torch.no_grad():
+            layer(x)
+
+    def train() -> None:
+        torch.autograd.grad(layer(leaf)[0], inputs, grad)
+
+    return dict(zip(KINDS, (milliseconds(call, device, repeats) for call in (infer, train)), strict=True))
+
+
+def measure(problem: Problem, repeats: int) -> dict[str, Any]:
+    """One row of the results. Times are in milliseconds."""
+    row = {**asdict(problem.shape), "dtype": problem.dtype, **check(problem)}
+    theirs, layer = problem.layers()
+    x, grad = problem.inputs(problem.shape.steps)
+    row["torch"] = time_layer(theirs, x, grad, problem.device, repeats)
+    if problem.dtype != "float32":
+        plain, _ = problem.layers(torch.float32)
+        row["torch_float32"] = time_layer(plain, x.float(), grad.float(), problem.device, max(repeats // 2, 1))
+    if row.get("error_to_budget", 2) <= 1:
+        row["ours"] = time_layer(layer, x, grad, problem.device, repeats)
+        best = {kind: min(row[name][kind] for name in ("torch", "torch_float32") if name in row) for kind in KINDS}
+        row["ratio"] = {kind: best[kind] / row["ours"][kind] for kind in KINDS}
+    layer.set_implementation("auto")
+    row["auto"] = {}
+    for kind in KINDS:
+        with torch.set_grad_enabled(kind == "training"):
+            row["auto"][kind] = layer.choose_implementation(x)
+    return row
+
+
+def slower_choices(rows: list[dict[str, Any]], tolerance: float = 1.03) -> list[str]:
+    """The problems for which "auto" takes what is slower than the other in the same dtype."""
+    found = []
+    for row in rows:
+        for kind in KINDS if "ours" in row else ():
+            is_ours = row["auto"][kind] == "triton"
+            taken, other = (row[name][kind] for name in (("ours", "torch") if is_ours else ("torch", "ours")))
+            if taken > tolerance * other:
+                chosen = row["auto"][kind]
+                found.append(f"{row['who']}, {row['dtype']}, {kind}: {chosen} {taken:.2f} ms, the other {other:.2f} ms")
+    return found
+
+
+def compile_kernels(problem: Problem) -> None:
+    """Run a problem's kernels over two steps, so that other processes find their binaries on disk."""
+    with tf32(True):
+        _, layer = problem.layers()
+        x, grad = problem.inputs(2)
+        with torch.no_grad():
+            layer(x)
+        solve(layer, x, grad)
+        synchronize(torch.device(problem.device))
+
+
+def compile_all(problems: list[Problem], processes: int, seconds: float) -> None:
+    """Compile all problems' kernels in parallel. Those not done after some seconds compile when they are timed."""
+    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    jobs = {pool.submit(compile_kernels, problem): problem for problem in problems}
+    done, pending = wait(jobs, timeout=seconds)
+    for job in done:
+        if (failure := job.exception()) is not None:
+            print(f"{jobs[job].name}: {first_line(failure)}", flush=True)
+    print(f"compiled: {len(done)} of {len(jobs)}; not in time: {[jobs[job].name for job in pending]}", flush=True)
+    # What still compiles must not disturb the timing.
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["bfloat16", "float32"], choices=("bfloat16", "float16", "float32")
+    )
+    parser.add_argument("--shapes", type=int, help="take the first so many shapes")
+    parser.add_argument("--cell", choices=LAYERS, help="take the shapes of one cell")
+    parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this, to try the script on a CPU")
+    parser.add_argument("--implementation", default="triton", help="what is compared with torch's layers")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1), help="that compile; 0 for none")
+    parser.add_argument("--time-limit", type=float, default=115, help="seconds after which no other problem begins")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/recurrences.json")
+    args = parser.parse_args(arguments)
+    begin = time.monotonic()
+    shapes = [shape for shape in SHAPES[: args.shapes] if args.cell in (None, shape.cell)]
+    sizes = ("rows", "steps", "channels", "hidden")
+    shapes = [replace(s, **{k: max(getattr(s, k) // args.shrink, 1) for k in sizes}) for s in shapes]
+    problems = [Problem(s, dtype, args.device, args.implementation) for dtype in args.dtypes for s in shapes]
+    if args.device == "cuda" and args.processes:
+        compile_all(problems, args.processes, args.time_limit / 2)
+    rows: list[dict[str, Any]] = []
+    for problem in problems:
+        if time.monotonic() - begin > args.time_limit:
+            break
+        with tf32(True):
+            rows.append(measure(problem, args.repeats))
+        print(f"{time.monotonic() - begin:.0f} s {rows[-1]}", flush=True)
+        dropped = [problem.name for problem in problems[len(rows) :]]
+        result = {**origin(NAME, SCRIPT, command_line(SCRIPT, arguments)), "rows": rows}
+        write_result({**result, "slower": slower_choices(rows), "dropped": dropped}, args.output)
+        gc.collect()
+    print("\n".join(slower_choices(rows)) or "auto takes nothing that was slower")
+    print(f"not measured: {[problem.name for problem in problems[len(rows) :]]}")
+
+
+if __name__ == "__main__":
+    main()
