@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.analysis.tables import ANALYSIS_TABLES
 from benchmarks.bccd import BCCD_COLUMNS
+from benchmarks.camvid import CAMVID_COLUMNS
 from benchmarks.columns import Column, View, fixed, millions, minutes
 from benchmarks.cycle_shift import CYCLE_SHIFT_COLUMNS
 from benchmarks.dense.shown import DENSE_TABLES
@@ -50,6 +51,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **ANALYSIS_TABLES,
     **TINY_IMAGENET_TABLES,
     "bccd": BCCD_COLUMNS,
+    "camvid": CAMVID_COLUMNS,
     **DENSE_TABLES,
     "input": INPUT_COLUMNS,
     "cycle_shift": CYCLE_SHIFT_COLUMNS,

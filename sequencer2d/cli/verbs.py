@@ -82,8 +82,9 @@ TASK_VERBS: tuple[TaskVerb, ...] = (
         examples={
             "train": "train --list\ntrain camvid data.root=/data/camvid",
             "eval": "eval runs/camvid --per-class\neval runs/camvid --data /data/camvid --split test --json",
-            "predict": "predict runs/camvid photo.jpg --pictures drawn/\npredict runs/camvid photos/ --json",
+            "predict": "predict runs/camvid photo.jpg --pictures drawn/\npredict runs/camvid photos/ --labels masks/",
         },
+        outputs=(Output("labels", "FOLDER", "write the class of each pixel, a number, as PNG files there"),),
     ),
     TaskVerb(
         name="detect",

@@ -1,8 +1,11 @@
 """Segmentation: the class of every pixel."""
 
 import colorsys
-from collections.abc import Callable, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 from sequencer2d.data.labels import IGNORED
 from sequencer2d.data.segmentation import IMAGES_AND_MASKS
 from sequencer2d.dense import Segmenter
+from sequencer2d.files import atomic_write
 from sequencer2d.tasks.backbone import backbone_of_strides
 from sequencer2d.tasks.drawing import with_caption
 from sequencer2d.tasks.finite import refuse_broken
@@ -131,6 +135,28 @@ def _best(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return labels
 
 
+@contextlib.contextmanager
+def label_folder(folder: Path, class_names: Sequence[str]) -> Iterator[Callable[[str, Segments], None]]:
+    """Write a PNG file of labels for each image: value k is class k, and a palette shows it in the overlay's color.
+
+    A file is named like its image, with a number behind the name where an earlier image had the same one.
+    """
+    palette = [channel for k in range(len(class_names)) for channel in color_of(k)]
+    folder.mkdir(parents=True, exist_ok=True)
+    count: Counter[str] = Counter()
+
+    def add(image: str, found: Segments) -> None:
+        stem = Path(image).stem
+        count[stem] += 1
+        name = stem if count[stem] == 1 else f"{stem}-{count[stem]}"
+        labels = Image.fromarray(found.labels)
+        labels.putpalette(palette)
+        with atomic_write(folder / f"{name}.png") as file:
+            labels.save(file, format="PNG")
+
+    yield add
+
+
 SEGMENTATION = Task(
     name="segmentation",
     samples=IMAGES_AND_MASKS,
@@ -144,4 +170,5 @@ SEGMENTATION = Task(
     ),
     decode=segments,
     columns=("class", "area"),
+    writers={"labels": label_folder},
 )

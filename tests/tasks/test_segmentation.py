@@ -105,9 +105,17 @@ def test_the_command_line_predicts_and_draws(
 ) -> None:
     photo = tmp_path / "photo.png"
     Image.open(camvid / "images/val/0.webp").resize((320, 240)).save(photo)
-    command = ["predict", str(run), str(photo), "--device", "cpu", "--pictures", str(tmp_path / "drawn")]
-    assert main(command) == 0
+    twin = tmp_path / "twin" / "photo.png"
+    twin.parent.mkdir()
+    Image.open(camvid / "images/val/0.webp").save(twin)
+    command = ["segment", "predict", str(run), str(photo)]
+    assert main([*command, "--device", "cpu", "--pictures", str(tmp_path / "drawn")]) == 0
     assert "Sky" in capsys.readouterr().out
+    assert main([*command, str(twin), "--labels", str(tmp_path / "labels"), "--device", "cpu"]) == 0
+    with Image.open(tmp_path / "labels/photo.png") as labels, Image.open(tmp_path / "labels/photo-2.png") as other:
+        assert (labels.mode, labels.size, other.size) == ("P", (320, 240), (32, 24))
+        assert (labels.getpixel((160, 5)), other.getpixel((16, 0))) == (0, 0)
+        assert labels.convert("RGB").getpixel((160, 5)) == color_of(0)
     (picture,) = (tmp_path / "drawn").iterdir()
     with Image.open(picture) as drawn:
         assert drawn.width == 320
