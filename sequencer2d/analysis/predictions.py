@@ -1,6 +1,7 @@
 """A picture of what a classifier says of some images, beside the truth."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from PIL import Image
 
 from sequencer2d.evaluation.predict import Prediction
 from sequencer2d.files import atomic_write
+
+_CHARACTERS = 18
+"""Of a line above an image."""
 
 
 def draw_predictions(
@@ -39,8 +43,9 @@ def draw_predictions(
         right = guess.name == truth
         with Image.open(prediction.path) as image:
             axes.imshow(image.convert("RGB"), interpolation="nearest")
-        title = f"{guess.name} ({guess.probability:.0%})" + ("" if right else f"\nis {truth}")
-        axes.set_title(title, fontsize=9, color="green" if right else "red")
+        said = [f"{guess.name} ({guess.probability:.0%})", *([] if right else [f"is {truth}"])]
+        title = "\n".join(line for text in said for line in textwrap.wrap(text, _CHARACTERS))
+        axes.set_title(title, fontsize=8, color="green" if right else "red")
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=120)
     return Path(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -147,6 +148,12 @@ def writable_path(text: str) -> Path:
         return Path(expand_home(text, "the path"))
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """The first of parent/name, parent/name-2, … that does not exist yet."""
+    numbered = (parent / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(folder for folder in numbered if not folder.exists())
 
 
 def field_values(arguments: list[str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import shlex
 import shutil
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sequencer2d import terminal
-from sequencer2d.cli.common import need, writable_path
+from sequencer2d.cli.common import need, new_folder, writable_path
 from sequencer2d.cli.train import resolve
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.training.loop import train
 
     started = time.perf_counter()
-    output = arguments.output or _new_folder(Path("runs"), "demo")
+    output = arguments.output or new_folder(Path("runs"), "demo")
     config = resolve("digits", [f"run.output={output}", "run.device=cpu", *arguments.fields], None)
     train(config)
     predictions, truths = predict_digits(output)
@@ -82,11 +81,6 @@ def predict_digits(run_folder: Path) -> tuple[list[Prediction], list[str]]:
     predictions = list(predict(subject.model, paths, subject.data, class_names=subject.class_names, top_k=3))
     draw_predictions(predictions, truths, run_folder / "predictions.png")
     return predictions, truths
-
-
-def _new_folder(parent: Path, name: str) -> Path:
-    numbered = (parent / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
-    return next(folder for folder in numbered if not folder.exists())
 
 
 def _report(output: Path, predictions: list[Prediction], truths: list[str], seconds: float) -> None:

@@ -140,7 +140,7 @@ def data_config(arguments: argparse.Namespace, input_: Mapping[str, Any]) -> Dat
         values["data.batch_size"] = 64
         values["data.workers"] = 2
     if arguments.data is not None:
-        values |= {"data.source": arguments.data, "data.root": ""}
+        values |= {"data.source": arguments.data, "data.root": "", "data.val_fraction": 0.0}
     for name, value in (("val_split", arguments.split), ("batch_size", arguments.batch_size)):
         if value is not None:
             values[f"data.{name}"] = value

@@ -26,6 +26,11 @@ class DataConfig(Checked):
     train_split: str = "train"
     val_split: str = "val"
     """Split to evaluate on. A folder may also call it validation or valid; without one of these, test is taken."""
+    val_fraction: Annotated[float, Range(at_least=0, below=1)] = 0.0
+    """Share of each class of `train_split` that is held out and takes the place of `val_split`, for data without such a
+    split; 0: none is held out. Which images these are depends on their names and on `val_seed`."""
+    val_seed: Annotated[int, Range(at_least=0, at_most=2**63 - 1)] = 0
+    """Another seed holds out other images."""
     download: bool = False
     """Let `hfds:` and `torch:` fetch what is not there. Nothing is ever downloaded without it."""
     orientation: Orientation = "upright"
@@ -122,6 +127,11 @@ class DataConfig(Checked):
             raise ConfigError(
                 f"data.background must be a color such as white or #808080, or none, got {self.background[:50]!r}"
             ) from None
+        if self.val_fraction and self.train_split == self.val_split:
+            raise ConfigError(
+                f"data.val_fraction={self.val_fraction:g} holds images of data.train_split out and calls them "
+                f"data.val_split, but both are {self.train_split!r}; give data.val_split another name, such as held-out"
+            )
         for name in ("crop_scale", "crop_ratio", "scale_jitter"):
             least, most = getattr(self, name)
             if least > most:

@@ -9,6 +9,7 @@ from sequencer2d.data.external import open_external
 from sequencer2d.data.folders import FolderSource
 from sequencer2d.data.images import UPRIGHT, Decoding
 from sequencer2d.data.joined import JoinedSource
+from sequencer2d.data.parts import hold_out
 from sequencer2d.data.shards import TarSource
 from sequencer2d.data.sources import Source, shorten
 from sequencer2d.errors import DataError
@@ -68,10 +69,23 @@ def split_spec(spec: str) -> tuple[str, str]:
 
 
 def open_split(config: DataConfig, split: str) -> Source:
-    """The split of a configuration's source, to train or evaluate on. Raises `DataError`, for a single class too."""
-    source = open_source(config.source, split, root=config.root, download=config.download, decoding=config.decoding)
+    """The split of a configuration's source, to train or evaluate on. Raises `DataError`, for a single class too.
+
+    With `data.val_fraction` the two splits are parts of the training split.
+    """
+    is_part = config.val_fraction > 0 and split in (config.train_split, config.val_split)
+    source = open_source(
+        config.source,
+        config.train_split if is_part else split,
+        root=config.root,
+        download=config.download,
+        decoding=config.decoding,
+    )
     check_several_classes(source)
-    return source
+    if not is_part:
+        return source
+    kept, held_out = hold_out(source, config.val_fraction, config.val_seed)
+    return held_out if split == config.val_split else kept
 
 
 def check_several_classes(source: Source) -> None:

@@ -48,7 +48,14 @@ class Guesses:
         return with_caption(image, [f"{guess.probability:.1%}  {guess.name}" for guess in self.guesses])
 
 
-def cross_entropy(forward: Forward, images: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+def cross_entropy(
+    forward: Forward,
+    images: Tensor,
+    targets: Tensor,
+    label_smoothing: float,
+    *,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Mean cross entropy in nats, computed in float32.
 
     Args:
@@ -56,8 +63,14 @@ def cross_entropy(forward: Forward, images: Tensor, targets: Tensor, label_smoot
         images: normalized.
         targets: int64 (B,) numbers of classes, or float32 (B, classes) probabilities where images are mixed.
         label_smoothing: share of the target that is spread over all classes, 0 to <1.
+        class_weights: float32 (classes,), a factor on the loss of each class; none: all count the same.
     """
-    return F.cross_entropy(forward(images).float(), targets, label_smoothing=label_smoothing)
+    logits = forward(images).float()
+    if class_weights is None:
+        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    # torch's mean would divide by the batch's sum of weights, so that an image counted differently in each batch.
+    losses = F.cross_entropy(logits, targets, class_weights, label_smoothing=label_smoothing, reduction="none")
+    return losses.mean()
 
 
 def best_guesses(

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,7 +15,7 @@ from sequencer2d.data.batch_loader import BatchLoader
 from sequencer2d.data.batches import BatchTransform
 from sequencer2d.data.device_loader import build_device_loader
 from sequencer2d.data.loader import Loader, build_loader
-from sequencer2d.data.sources import check_same_classes
+from sequencer2d.data.sources import Source, check_same_classes
 from sequencer2d.errors import ConfigError
 from sequencer2d.models import Sequencer2D, create_model, describe_model
 from sequencer2d.models.description import FORMAT
@@ -23,7 +24,7 @@ from sequencer2d.models.variants import changed_options, model_config
 from sequencer2d.seeds import seed_step
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.distributed import Processes
-from sequencer2d.training.optim import WeightAverage, build_optimizer
+from sequencer2d.training.optim import WeightAverage, build_optimizer, train_head_only
 from sequencer2d.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
@@ -110,15 +111,39 @@ def build_model(config: TrainConfig, device: torch.device, *, first_weights: boo
         drop_path_rate=spec.drop_path_rate,
         **_model_options(config),
     )
-    return tasks.get(config.task).builder(spec.decoder)(create, spec.num_classes).to(device)
+    model = tasks.get(config.task).builder(spec.decoder)(create, spec.num_classes).to(device)
+    if spec.train == "head":
+        train_head_only(model)
+    return model
 
 
 def _model_options(config: TrainConfig) -> dict[str, Any]:
     return {"img_size": config.data.size, **config.model.overrides}
 
 
-def build_step(config: TrainConfig, model: nn.Module, processes: Processes) -> TrainStep:
-    """The optimizer step around `model`: compiled and distributed as the configuration says."""
+def class_weights(config: TrainConfig, source: Source) -> torch.Tensor | None:
+    """float32 (classes,) factors on the loss, whose mean over the images of `source` is 1; None for no weights."""
+    if config.regularization.class_weights == "none":
+        return None
+    _, targets = source.identities()
+    classes = config.model.num_classes or len(source.class_names)
+    counts = np.bincount(targets, minlength=classes)
+    present = counts > 0
+    weights = np.where(present, len(targets) / (present.sum() * np.maximum(counts, 1)), 1.0)
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def build_step(
+    config: TrainConfig, model: nn.Module, processes: Processes, weights: torch.Tensor | None = None
+) -> TrainStep:
+    """The optimizer step around `model`: compiled and distributed as the configuration says.
+
+    Args:
+        config: resolved.
+        model: on the device of `processes`.
+        processes: those that train together.
+        weights: of the classes; see `class_weights`.
+    """
     device = processes.device
     decay = config.regularization.ema_decay
     average = None if decay is None else WeightAverage(model, decay)
@@ -140,6 +165,7 @@ def build_step(config: TrainConfig, model: nn.Module, processes: Processes) -> T
         ),
         device,
         processes.rank,
+        None if weights is None else weights.to(device),
     )
 
 

@@ -32,6 +32,8 @@ class ModelSpec(Checked):
     """Outputs of the classifier; none: the number of classes of the data."""
     in_chans: Annotated[int, Range(at_least=3, at_most=3)] = 3
     """Channels of the input images, which are read as RGB."""
+    train: Literal["all", "head"] = "all"
+    """What is trained: all weights, or the classifier alone, on top of weights that stay as they are."""
     drop_path_rate: Share = 0.0
     """Stochastic depth of the last block, 0 to <1; it rises linearly with depth."""
     pretrained: bool = False
@@ -62,6 +64,9 @@ class OptimizerConfig(Checked):
     no_decay: tuple[str, ...] = ()
     """Names of more parameters that weight decay leaves out. In the paper's runs every parameter of two or more
     dimensions decays, `pos_embed.weight` included."""
+    layer_decay: Annotated[float, Range(above=0, at_most=1)] = 1.0
+    """Factor on the learning rate from each layer to the one before it: below 1, the first layers of trained weights
+    change least. 1: one rate for all."""
     betas: Annotated[tuple[float, float], Range(at_least=0, below=1)] = (0.9, 0.999)
     eps: Annotated[float, Range(above=0, at_most=1)] = 1e-8
     accumulation: Annotated[int, Range(at_least=1, at_most=2**20)] = 1
@@ -98,6 +103,9 @@ class RegularizationConfig(Checked):
 
     label_smoothing: Share = 0.0
     """Share of the target that is spread over all classes, 0 to <1."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: an image's loss is divided by the share of its class, so that each class counts the same in training,
+    however many images it has. Evaluations are not weighted."""
     ema_decay: Share | None = None
     """Decay per step of the averaged weights, which are evaluated and kept as best; none: no average."""
 
@@ -206,6 +214,11 @@ def validate(config: TrainConfig, world_size: int = 1) -> None:
         f"run.compile={config.run.compile} captures CUDA graphs, which overwrite the gradients that "
         f"optimizer.accumulation={config.optimizer.accumulation} adds up: set run.compile=true, or no accumulation",
     )
+    _require(
+        config.model.train == "all" or bool(config.model.pretrained or config.model.checkpoint),
+        "model.train=head trains a classifier on weights that are there already: name them with model.checkpoint, or "
+        "set model.pretrained=true",
+    )
     budget = config.run.memory_budget
     _require(
         budget == 1 or bool(config.run.compile),
@@ -236,7 +249,12 @@ def _check_task(config: TrainConfig) -> None:
     for name, wrong, instead in (
         ("mixup and cutmix", config.data.mixes, "data.mixup=0 data.cutmix=0"),
         ("data.batch_policy", config.data.batch_policy, "data.batch_policy="),
+<<<<<<< HEAD
         ("data.resampler=torch", config.data.resampler != "pillow", "data.resampler=pillow"),
+=======
+        ("data.val_fraction", config.data.val_fraction, "data.val_fraction=0"),
+        ("class weights", config.regularization.class_weights != "none", "regularization.class_weights=none"),
+>>>>>>> 1639ec0 (A folder of one's own photos becomes a model in one line, with a validation part, a plan and its mistakes)
         ("data.augment_on=device", config.data.augment_on == "device", "data.augment_on=workers"),
     ):
         _require(not wrong, f"{name} is for images of one class each, not for task={config.task}: set {instead}")

@@ -76,7 +76,8 @@ class _Run:
         here.on_main(
             lambda: folder.require_space(self.model, config.regularization.ema_decay is not None, config.run.keep)
         )
-        self.step_fn = assemble.build_step(self.config, self.model, here)
+        weights = assemble.class_weights(self.config, self.data.train.source)
+        self.step_fn = assemble.build_step(self.config, self.model, here, weights)
         self.state = RunState(
             steps_per_epoch=self.data.steps_per_epoch,
             epochs=config.run.epochs,

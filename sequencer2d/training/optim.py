@@ -14,14 +14,17 @@ from sequencer2d.training.config import OptimizerConfig, TrainConfig
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, no_decay: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups: with decay, and without.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, no_decay: Sequence[str] = (), layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """The trainable parameters in two groups: with weight decay, and without; with `layer_decay` two for each layer.
 
-    Without decay: parameters of at most one dimension (norms, biases), every name that ends in "bias" or, as torch's
-    recurrent layers name them, "bias_…", and what `no_decay` and the method `no_weight_decay()` of timm's models name.
+    Without weight decay: parameters of at most one dimension (norms, biases), every name that ends in "bias" or, as
+    torch's recurrent layers name them, "bias_…", and what `no_decay` and the method `no_weight_decay()` of timm's
+    models name. The entry `lr_scale` of a group is the factor on its learning rate: layer_decay ** (layers behind it).
 
     Raises:
-        ConfigError: the model has no parameter of a name in `no_decay`.
+        ConfigError: the model has no parameter of a name in `no_decay`, or does not state its layers.
     """
     known = dict(model.named_parameters())
     for name in no_decay:
@@ -31,19 +34,62 @@ def parameter_groups(model: nn.Module, weight_decay: float, no_decay: Sequence[s
             )
     named: Callable[[], Iterable[str]] | None = getattr(model, "no_weight_decay", None)
     exempt = {*no_decay, *(named() if named else ())}
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+    depths = dict.fromkeys(known, 0) if layer_decay == 1 else layer_depths(model)
+    last = max(depths.values())
+    groups: dict[int, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
+        decayed, free = groups.setdefault(depths[name], ([], []))
         if not parameter.requires_grad:
             continue
         is_bias = name.rpartition(".")[2].startswith("bias")
         (free if parameter.ndim <= 1 or is_bias or name in exempt else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [
+        {"params": parameters, "weight_decay": decay, **({} if layer_decay == 1 else {"lr_scale": scale})}
+        for depth, (decayed, free) in sorted(groups.items())
+        for scale in [layer_decay ** (last - depth)]
+        for parameters, decay in ((decayed, weight_decay), (free, 0.0))
+    ]
+
+
+def layer_depths(model: nn.Module) -> dict[str, int]:
+    """The number of each parameter's layer, from 0 for the stem; the classifier has the highest.
+
+    Raises:
+        ConfigError: the model does not state its layers, by timm's method `group_matcher`.
+    """
+    matcher: Callable[[], dict[str, Any]] | None = getattr(model, "group_matcher", None)
+    if matcher is None:
+        raise ConfigError(
+            f"optimizer.layer_decay needs a model that states its layers, and {type(model).__name__} does not; set "
+            "optimizer.layer_decay=1"
+        )
+    from timm.models import group_parameters
+
+    return {name: int(depth) for name, depth in group_parameters(model, matcher(), reverse=True).items()}
+
+
+def train_head_only(model: nn.Module) -> None:
+    """Let the classifier alone be trained, in place; what stands before it also stays in evaluation mode.
+
+    Raises:
+        ConfigError: the model has no classifier, or does not say which one it is.
+    """
+    find: Callable[[], Any] | None = getattr(model, "get_classifier", None)
+    head = find() if find else None
+    if not isinstance(head, nn.Module) or not (trained := set(head.parameters())):
+        raise ConfigError(
+            f"model.train=head needs a model with a classifier, and {type(model).__name__} has none; "
+            "set model.train=all"
+        )
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter in trained)
+    model.eval()
+    head.train()
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over `parameter_groups`, as one fused kernel."""
-    groups = parameter_groups(model, config.weight_decay, config.no_decay)
+    groups = parameter_groups(model, config.weight_decay, config.no_decay, config.layer_decay)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
@@ -95,9 +141,9 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Set the learning rate of every parameter group, scaled to its layer where groups are of layers."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 class WeightAverage(Generic[Model]):

@@ -1,6 +1,8 @@
 """One optimizer step, free of waits: nothing in it makes the CPU wait for the GPU."""
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,9 +35,11 @@ class TrainStep:
         prepare: BatchTransform,
         device: torch.device,
         rank: int,
+        class_weights: Tensor | None = None,
     ) -> None:
         self.config, self.device, self.rank = config, device, rank
-        self._task_loss = tasks.get(config.task).loss
+        loss: Callable[..., Tensor] = tasks.get(config.task).loss
+        self._task_loss = loss if class_weights is None else functools.partial(loss, class_weights=class_weights)
         self.model, self.wrapped = model, wrapped
         self.optimizer, self.scaler, self.average, self.prepare = optimizer, scaler, average, prepare
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -12,6 +12,7 @@ from sequencer2d.cli.main import build_parser
 
 NUMBERS = {
     "models --image-size": 224,
+    "finetune --minutes": 8.0,
     "predict --batch-size": 32,
     "segment predict --batch-size": 32,
     "detect predict --batch-size": 32,
@@ -31,6 +32,7 @@ NUMBERS = {
     "bench --seconds": 1.0,
 }
 REQUIRED = {
+    "finetune": ["folder"],
     "eval": ["checkpoint"],
     "predict": ["checkpoint", "images"],
     "detect eval": ["checkpoint"],

@@ -143,3 +143,15 @@ def test_runs_of_before_name_no_task_and_go_on(tmp_path) -> None:
     train(configuration(tmp_path / "old", {"run.resume": True}))
     train(configuration(tmp_path / "new", {}))
     assert logged(tmp_path / "old") == logged(tmp_path / "new")
+
+
+def test_weighted_classes_count_the_same_in_every_batch():
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 0, 0, 0, 1, 2])
+    weights = torch.tensor([0.5, 2.0, 2.0])
+    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    weighted = CLASSIFICATION.loss(lambda _: logits, logits, targets, 0.0, class_weights=weights)
+    torch.testing.assert_close(weighted, (losses * weights[targets]).mean())
+    mixed = torch.nn.functional.one_hot(targets, 3).float()
+    torch.testing.assert_close(
+        CLASSIFICATION.loss(lambda _: logits, logits, mixed, 0.0, class_weights=weights), weighted
+    )

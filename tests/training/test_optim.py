@@ -11,7 +11,14 @@ from sequencer2d import create_model, recipes
 from sequencer2d.errors import ConfigError
 from sequencer2d.training.config import OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig, validate
 from sequencer2d.training.fields import with_overrides
-from sequencer2d.training.optim import WeightAverage, build_optimizer, learning_rate, parameter_groups
+from sequencer2d.training.optim import (
+    WeightAverage,
+    build_optimizer,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+    train_head_only,
+)
 
 STEPS = 10
 """Steps per epoch."""
@@ -133,3 +140,30 @@ def test_milestones_take_the_place_of_the_cosine():
     for wrong in ((11, 8), (8, 8), (0.5, 8), (8, 12)):  # descending, twice, during the warm-up, after the end
         with pytest.raises(ConfigError, match=r"schedule\.milestones=.* must ascend"):
             validate(replace(config, schedule=replace(config.schedule, milestones=wrong)))
+
+
+def test_the_learning_rate_falls_from_layer_to_layer():
+    model = create_model("sequencer2d_n", depths=(1, 2), dims=(16, 16), hidden_dims=(4, 4), patch_sizes=(2, 2))
+    optimizer = build_optimizer(model, OptimizerConfig(layer_decay=0.5))
+    set_learning_rate(optimizer, 8.0)
+    rates = {name: group["lr"] for group in optimizer.param_groups for name in names_of(model, group)}
+    assert rates.keys() == dict(model.named_parameters()).keys()
+    assert rates["head.fc.weight"] == 8.0
+    order = (
+        "stem.proj.weight",
+        *(f"stages.{block}.norm1.weight" for block in ("0.blocks.0", "1.blocks.0", "1.blocks.1")),
+    )
+    values = [rates[name] for name in order]
+    assert all(later == 2 * earlier for earlier, later in itertools.pairwise(values)), values
+    with pytest.raises(ConfigError, match=r"layer_decay needs a model that states its layers, and Linear does not"):
+        build_optimizer(torch.nn.Linear(2, 2), OptimizerConfig(layer_decay=0.5))
+
+
+def test_the_classifier_alone_is_trained():
+    model = create_model("sequencer2d_n", **SMALL | {"hidden_dims": (4,)})
+    train_head_only(model)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"head.fc.weight", "head.fc.bias"}
+    assert [name for name, module in model.named_modules() if module.training] == ["head.fc"]
+    with pytest.raises(ConfigError, match="needs a model with a classifier, and Linear has none"):
+        train_head_only(torch.nn.Linear(2, 2))

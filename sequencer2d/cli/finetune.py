@@ -1,0 +1,249 @@
+"""`sequencer2d finetune FOLDER`: a model for one's own photos, with everything derived that can be."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sequencer2d import terminal
+from sequencer2d.cli.common import console, field_values, need, new_folder, remark, resolve_device, writable_path
+from sequencer2d.environment import launch
+from sequencer2d.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from sequencer2d.data.own_folder import OwnFolder
+    from sequencer2d.recipes.own_photos import Plan, Start
+    from sequencer2d.training.config import TrainConfig
+
+EPILOG = """\
+examples:
+  sequencer2d finetune photos/                            from published weights, which are downloaded once
+  sequencer2d finetune photos/ --from runs/flowers        from a run of yours, a file, or hf-hub:owner/name
+  sequencer2d finetune photos/ --from scratch             from random weights, for a machine without network
+  sequencer2d finetune photos/ --head-only --minutes 3    the classifier alone: fast, for very few photos
+  sequencer2d finetune photos/ --dry-run                  say what would be chosen and why, train nothing
+
+FOLDER holds a folder of images for each class: FOLDER/<class>/*, or FOLDER/train/<class>/* and FOLDER/val/<class>/*.
+Without a split to validate on, a fifth of each class is held out. Any field of the configuration can be set by its
+path, for example data.image_size=160 (pixels) or run.epochs=20."""
+
+SCRATCH, SMALLEST, PUBLISHED = "scratch", "sequencer2d_n", "sequencer2d_s"
+SHOWN = 24
+"""Mistakes in the picture, at most."""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "finetune",
+        help="train a model on your own photos",
+        description="Train a model on a folder of your own photos. What can be derived from the photos and the machine "
+        "is derived and explained.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="folder of class folders, or of train/ and val/ with those")
+    parser.add_argument("fields", nargs="*", metavar="field=value", help="set a field of the configuration")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="WEIGHTS",
+        help=f"first weights: a run's folder, a file, hf-hub:owner/name, or {SCRATCH} for random ones "
+        f"(default: the published weights of {PUBLISHED})",
+    )
+    parser.add_argument("--head-only", action="store_true", help="train the classifier alone")
+    parser.add_argument(
+        "--minutes",
+        type=_minutes,
+        default=8.0,
+        metavar="N",
+        help="minutes that training should take, about (default: 8)",
+    )
+    parser.add_argument(
+        "--validate-on-training", action="store_true", help="allow images to be validated on that are trained on"
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="auto takes CUDA if there is a GPU (default: auto)",
+    )
+    parser.add_argument("--output", type=writable_path, metavar="FOLDER", help="the run's folder (default: a new one)")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be chosen and stop")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if launch().world_size > 1:
+        raise ConfigError(
+            "finetune plans for one process; under torchrun use: sequencer2d train RECIPE, with the fields that "
+            "finetune --dry-run prints"
+        )
+    need("matplotlib", "train", "finetune")
+    from sequencer2d.data.own_folder import look_into
+    from sequencer2d.training.assemble import check_parts
+    from sequencer2d.training.config import validate
+    from sequencer2d.training.loop import train
+
+    folder = look_into(Path(arguments.folder).expanduser())
+    device = resolve_device(arguments.device).type
+    start = find_start(arguments.start, head_only=arguments.head_only)
+    plan = _plan(arguments, folder, start, device)
+    _print_plan(plan)
+    validate(plan.config)
+    check_parts(plan.config)
+    if not arguments.validate_on_training:
+        _check_held_out(plan.config)
+    if arguments.dry_run:
+        return 0
+    summary = train(plan.config)
+    _report(plan.config, summary, device)
+    return 0
+
+
+def find_start(weights: str | None, *, head_only: bool) -> Start:
+    """What training starts from.
+
+    Raises:
+        CheckpointError: weights that are not there; the published ones cannot be fetched without network.
+        ConfigError: `--head-only` on random weights.
+    """
+    from sequencer2d.evaluation.subject import load_checkpoint
+    from sequencer2d.models import read_checkpoint
+    from sequencer2d.models.describing import stored_overrides
+    from sequencer2d.models.variants import HUB_WEIGHTS
+    from sequencer2d.recipes.own_photos import Start
+
+    if weights == SCRATCH:
+        if head_only:
+            raise ConfigError(f"--head-only trains on weights that are there already; --from {SCRATCH} has none")
+        return Start("scratch", SMALLEST, "random weights: the smallest model")
+    source = weights or f"hf-hub:{HUB_WEIGHTS[PUBLISHED]}"
+    try:
+        subject = load_checkpoint(source)
+    except CheckpointError as error:
+        if weights is not None:
+            raise
+        raise CheckpointError(
+            f"the published weights of {PUBLISHED} are not here ({str(error).split('. ')[0]}). Without network, train "
+            f"from random weights: --from {SCRATCH}; or give weights of yours: --from RUN or --from FILE"
+        ) from error
+    meta = read_checkpoint(source).meta
+    name = str(meta.get("model") or getattr(subject.model, "variant", ""))
+    spec = {f"data.{key}": value for key, value in subject.input_fields.items()}
+    overrides = {key: value for key, value in stored_overrides(meta).items() if key != "img_size"}
+    return Start(
+        "head" if head_only else "finetune",
+        name,
+        f"the weights of {source}",
+        {"model.checkpoint": source, **spec, **({"model.overrides": overrides} if overrides else {})},
+    )
+
+
+def _plan(arguments: argparse.Namespace, folder: OwnFolder, start: Start, device: str) -> Plan:
+    import torch
+
+    from sequencer2d.data.workers import worker_count
+    from sequencer2d.recipes.own_photos import Machine, Photos, plan
+    from sequencer2d.training.config import TrainConfig
+    from sequencer2d.training.trial import batch_that_fits
+
+    photos = Photos(
+        str(folder.path.resolve()), (folder.train_split, folder.val_split), folder.counts, folder.side, folder.pixels
+    )
+    machine = Machine(device, worker_count(TrainConfig().data) if device == "cuda" else torch.get_num_threads())
+    name = folder.path.resolve().name or "photos"
+    output = arguments.output or new_folder(Path("runs"), name)
+    fields = field_values(arguments.fields)
+    remark("measuring how fast this machine trains …")
+    if device == "cpu" and hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.5 * machine.cores:
+        remark(
+            f"other programs are busy here (load {os.getloadavg()[0]:.1f} on {machine.cores} cores): fewer epochs than "
+            "usual may seem to fit; set run.epochs, or try again later"
+        )
+    return plan(
+        photos, start, machine, batch_that_fits, minutes=arguments.minutes, output=str(output), fields=dict(fields)
+    )
+
+
+def _print_plan(plan: Plan) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("field", "chosen", "why", box=None, pad_edge=False, header_style="bold")
+    for row in plan.rows():
+        table.add_row(*(Text(terminal.printable(cell)) for cell in row))
+    console().print(table)
+
+
+def _check_held_out(config: TrainConfig) -> None:
+    from sequencer2d.data.opening import open_split
+    from sequencer2d.data.own_folder import refuse_shared_images
+
+    refuse_shared_images(
+        open_split(config.data, config.data.train_split), open_split(config.data, config.data.val_split)
+    )
+
+
+def _report(config: TrainConfig, summary: dict[str, Any], device: str) -> None:
+    """Judge the best weights on what was held out; write and say what came out."""
+    import numpy as np
+
+    from sequencer2d.analysis.predictions import draw_predictions
+    from sequencer2d.data.opening import open_split
+    from sequencer2d.evaluation.mistakes import judge, mistakes
+    from sequencer2d.evaluation.subject import load_checkpoint
+    from sequencer2d.files import atomic_write
+    from sequencer2d.precisions import autocast_dtype
+
+    output = Path(config.run.output)
+    source = open_split(config.data, config.data.val_split)
+    judged = list(judge(load_checkpoint(output), source, device=device, amp_dtype=autocast_dtype(config.precision)))
+    wrong = mistakes(judged)
+    with atomic_write(output / "mistakes.csv", "w") as file:
+        table = csv.DictWriter(file, ["path", "truth", "predicted", "probability"])
+        table.writeheader()
+        table.writerows(one.to_dict() for one in wrong)
+    right = len(judged) - len(wrong)
+    shown, command = shlex.quote(str(output)), "sequencer2d"
+    _, targets = source.identities()
+    chance = 100 * int(np.bincount(targets).max()) / len(source)
+    accuracy = f"{right} of {len(judged)} validation images are right: {100 * right / len(judged):.1f} %"
+    beside = f"the largest class alone would be {chance:.1f} %"
+    lines = [
+        "",
+        f"{accuracy} ({beside}); best epoch {summary['best']['epoch']}, {summary['duration_s'] / 60:.1f} min",
+        "The best epoch was chosen on these images: expect a little less on new ones.",
+        f"  curves      {output / 'curves.png'}",
+        f"  mistakes    {output / 'mistakes.csv'}",
+    ]
+    if wrong:
+        first = wrong[:SHOWN]
+        draw_predictions(
+            [one.prediction for one in first],
+            [one.truth for one in first],
+            output / "mistakes.png",
+            columns=min(6, len(first)),
+        )
+        lines.append(f"              {output / 'mistakes.png'}: the {len(first)} most confident of {len(wrong)}")
+    lines += [
+        f"  weights     {output / 'best.safetensors'}",
+        "what to do next:",
+        f"  {command} predict {shown} photo.jpg",
+        f"  {command} export {shown} --format onnx",
+        f"  {command} eval {shown} --per-class",
+    ]
+    terminal.write("\n".join(lines))
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"expected minutes above 0, got {text!r}")
+    return value

@@ -1,0 +1,89 @@
+"""What a folder of somebody's own photos holds, as far as training must know it: splits, classes, sizes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sequencer2d.data.folders import FolderSource
+from sequencer2d.data.images import BrokenImageError, size_of
+from sequencer2d.data.opening import check_several_classes
+from sequencer2d.data.sources import SPLIT_ALIASES, Source, shorten
+from sequencer2d.errors import DataError
+
+_SAMPLED = 200
+"""Images whose sizes are looked up."""
+_VALIDATION = ("val", "validation", "valid")
+
+
+@dataclass(frozen=True)
+class OwnFolder:
+    """A folder of photos.
+
+    Attributes:
+        path: the folder.
+        train_split: its training split; "" if the classes stand in the folder itself.
+        val_split: its validation split; None if it has none. A split called test is none: what chooses the best
+            weights must not be what they are tested on.
+        train: the training images.
+        counts: of the training images of each class.
+        side: median of the images' shorter sides, in pixels.
+        pixels: median of the images' numbers of pixels.
+    """
+
+    path: Path
+    train_split: str
+    val_split: str | None
+    train: FolderSource
+    counts: tuple[int, ...]
+    side: int
+    pixels: int
+
+
+def look_into(path: Path) -> OwnFolder:
+    """Find the splits, count the classes and look up sizes.
+
+    Raises:
+        DataError: no such folder, no classes, a single class, classes without images, or no image that can be read.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path} is {'not a folder' if path.exists() else 'missing'}; give a folder of class folders")
+    splits = {entry.name for entry in path.iterdir() if entry.is_dir()}
+    train_split = next((name for name in SPLIT_ALIASES["train"] if name in splits), "")
+    val_split = next((name for name in _VALIDATION if name in splits), None) if train_split else None
+    source = FolderSource(path, train_split)
+    check_several_classes(source)
+    _, targets = source.identities()
+    sizes = _sizes(source)
+    return OwnFolder(
+        path,
+        train_split,
+        val_split,
+        source,
+        tuple(np.bincount(targets, minlength=len(source.class_names)).tolist()),
+        int(np.median([min(size) for size in sizes])),
+        int(np.median([width * height for width, height in sizes])),
+    )
+
+
+def refuse_shared_images(train: Source, val: Source) -> None:
+    """Raise `DataError` if images stand in both splits, under the same path or through links."""
+    paths = [{str(Path(source.describe(index)).resolve()) for index in range(len(source))} for source in (train, val)]
+    if shared := sorted(paths[0] & paths[1]):
+        raise DataError(
+            f"{len(shared)} of the {len(paths[1])} images to validate on are trained on as well "
+            f"({shorten(shared, 3)}): the accuracy would say nothing. Leave data.val_split out, and images are held "
+            "out; or say --validate-on-training if you mean it"
+        )
+
+
+def _sizes(source: FolderSource) -> list[tuple[int, int]]:
+    found = []
+    for index in np.unique(np.linspace(0, len(source) - 1, min(_SAMPLED, len(source))).astype(int)):
+        try:
+            found.append(size_of(source.describe(int(index))))
+        except BrokenImageError:
+            continue
+    if not found:
+        raise DataError(f"none of the images in {source.folder} that were looked at can be read")
+    return found

@@ -1,0 +1,80 @@
+"""What is derived from photos, first weights and a machine, and that the user has the last word."""
+
+from collections.abc import Callable
+
+import pytest
+
+from sequencer2d.recipes.own_photos import Machine, Photos, Plan, Start, plan
+from sequencer2d.training.config import TrainConfig, validate
+from sequencer2d.training.fields import with_overrides
+
+PHOTOS = Photos("photos", ("", None), (80,) * 5, 64, 4096)
+SCRATCH = Start("scratch", "sequencer2d_n", "random weights")
+TRAINED = Start("finetune", "sequencer2d_s", "weights", {"model.checkpoint": "w.safetensors", "data.image_size": 224})
+
+
+def machine_of(rate: float, bf16: float = 2.0, parts: int = 1) -> Callable[[TrainConfig], tuple[TrainConfig, float]]:
+    """A machine that trains 64² pixels at `rate` images/s in fp32, and splits batches into `parts`."""
+
+    def speed(config: TrainConfig) -> tuple[TrainConfig, float]:
+        factor = bf16 if config.precision == "bf16" else 1.0
+        fitting = with_overrides(config, {"optimizer.accumulation": parts})
+        return fitting, rate * factor * 64**2 / (config.data.size[0] * config.data.size[1])
+
+    return speed
+
+
+def make(photos: Photos = PHOTOS, start: Start = SCRATCH, rate: float = 100, **options) -> Plan:
+    machine = options.pop("machine", Machine("cpu", 2))
+    parts, bf16 = options.pop("parts", 1), options.pop("bf16", 2.0)
+    found = plan(photos, start, machine, machine_of(rate, bf16, parts), minutes=8, output="runs/x", fields=options)
+    validate(found.config)
+    return found
+
+
+def test_five_classes_of_80_photos() -> None:
+    config = make().config
+    assert (config.data.val_fraction, config.data.train_split, config.data.val_split) == (0.2, "", "val")
+    assert (config.data.batch_size, config.data.image_size, config.precision) == (32, 64, "bf16")
+    assert config.model.overrides["patch_sizes"] == (4, 2, 1, 1)
+    assert (config.run.epochs, config.run.log_interval, config.run.eval_interval) == (120, 10, 6)
+    assert (config.run.compile, config.regularization.class_weights) == (False, "none")
+
+
+def test_time_limits_size_first_and_then_epochs() -> None:
+    big = Photos("photos", ("", None), (80,) * 5, 800, 640_000)
+    assert make(big, rate=100_000).config.data.image_size == 224
+    assert make(big, rate=100).config.data.image_size == 64
+    slow = make(big, rate=0.5).config
+    assert (slow.data.image_size, slow.run.epochs) == (32, int(0.6 * 480 * 0.5 * 2 * 4 / 320))
+
+
+def test_trained_weights_keep_their_size_and_their_first_layers() -> None:
+    config = make(start=TRAINED, rate=1000).config
+    assert (config.model.checkpoint, config.data.image_size, config.run.epochs) == ("w.safetensors", 224, 30)
+    assert (config.optimizer.layer_decay, config.data.mixup) == (0.8, 0.0)
+    head = make(start=Start("head", TRAINED.name, "weights", TRAINED.fields), rate=1000).config
+    assert (head.model.train, head.model.drop_path_rate, head.optimizer.layer_decay) == ("head", 0.0, 1.0)
+
+
+def test_precision_is_the_faster_one_and_a_batch_is_split_where_memory_ends() -> None:
+    assert make(bf16=0.5).config.precision == "fp32"
+    config = make(machine=Machine("cuda", 16), parts=4).config
+    assert (config.precision, config.optimizer.accumulation, config.run.device) == ("bf16", 4, "cuda")
+
+
+@pytest.mark.parametrize("counts, weighted", [((80, 60), "none"), ((80, 30), "balanced")])
+def test_unequal_classes_are_weighted(counts: tuple[int, ...], weighted: str) -> None:
+    photos = Photos("photos", ("train", "val"), counts, 64, 4096)
+    config = make(photos).config
+    assert config.regularization.class_weights == weighted
+    assert (config.data.val_split, config.data.val_fraction) == ("val", 0.0), "the folder's own split"
+
+
+def test_what_the_user_sets_stays_and_counts() -> None:
+    found = make(**{"run.epochs": "7", "data.batch_size": "8", "data.image_size": "32"})
+    assert (found.config.run.epochs, found.config.data.batch_size, found.config.data.image_size) == (7, 8, 32)
+    rows = {path: (value, why) for path, value, why in found.rows()}
+    assert rows["run.epochs"] == ("7", "you set it")
+    assert rows["run.log_interval"][0] == "40"
+    assert rows["model.overrides.patch_sizes"][0] == "4,2,1,1"
