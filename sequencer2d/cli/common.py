@@ -150,6 +150,14 @@ def writable_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def present_folder(text: str) -> Path:
+    """An argument that is a folder which exists; `~` is the home folder."""
+    path = writable_path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} {'is a file' if path.exists() else 'does not exist'}; give a folder")
+    return path
+
+
 def new_folder(parent: Path, name: str) -> Path:
     """The first of parent/name, parent/name-2, … that does not exist yet."""
     numbered = (parent / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))

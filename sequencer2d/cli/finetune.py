@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
-from sequencer2d.cli.common import console, field_values, need, new_folder, remark, resolve_device, writable_path
+from sequencer2d.cli.common import (
+    console,
+    field_values,
+    need,
+    new_folder,
+    present_folder,
+    remark,
+    resolve_device,
+    writable_path,
+)
 from sequencer2d.environment import launch
 from sequencer2d.errors import CheckpointError, ConfigError
 
@@ -45,7 +54,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", metavar="FOLDER", help="folder of class folders, or of train/ and val/ with those")
+    parser.add_argument(
+        "folder",
+        type=present_folder,
+        metavar="FOLDER",
+        help="folder of class folders, or of train/ and val/ with those",
+    )
     parser.add_argument("fields", nargs="*", metavar="field=value", help="set a field of the configuration")
     parser.add_argument(
         "--from",
@@ -88,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.training.config import validate
     from sequencer2d.training.loop import train
 
-    folder = look_into(Path(arguments.folder).expanduser())
+    folder = look_into(arguments.folder)
     device = resolve_device(arguments.device).type
     start = find_start(arguments.start, head_only=arguments.head_only)
     plan = _plan(arguments, folder, start, device)
@@ -154,15 +168,16 @@ def _plan(arguments: argparse.Namespace, folder: OwnFolder, start: Start, device
     photos = Photos(
         str(folder.path.resolve()), (folder.train_split, folder.val_split), folder.counts, folder.side, folder.pixels
     )
-    machine = Machine(device, worker_count(TrainConfig().data) if device == "cuda" else torch.get_num_threads())
+    cores = worker_count(TrainConfig().data) if device == "cuda" else torch.get_num_threads()
+    machine = Machine(device, cores, busy=_load() > 1.5 * cores)
     name = folder.path.resolve().name or "photos"
     output = arguments.output or new_folder(Path("runs"), name)
     fields = field_values(arguments.fields)
     remark("measuring how fast this machine trains …")
-    if device == "cpu" and hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.5 * machine.cores:
+    if device == "cpu" and machine.busy:
         remark(
-            f"other programs are busy here (load {os.getloadavg()[0]:.1f} on {machine.cores} cores): fewer epochs than "
-            "usual may seem to fit; set run.epochs, or try again later"
+            f"other programs are using this machine (load {_load():.1f} on {cores} cores), so fewer epochs fit into "
+            "the time; set run.epochs, or try again later"
         )
     return plan(
         photos, start, machine, batch_that_fits, minutes=arguments.minutes, output=str(output), fields=dict(fields)
@@ -170,10 +185,9 @@ def _plan(arguments: argparse.Namespace, folder: OwnFolder, start: Start, device
 
 
 def _print_plan(plan: Plan) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("field", "chosen", "why", box=None, pad_edge=False, header_style="bold")
+    table = terminal.plain_table("field", "chosen", "why")
     for row in plan.rows():
         table.add_row(*(Text(terminal.printable(cell)) for cell in row))
     console().print(table)
@@ -237,6 +251,11 @@ def _report(config: TrainConfig, summary: dict[str, Any], device: str) -> None:
         f"  {command} eval {shown} --per-class",
     ]
     terminal.write("\n".join(lines))
+
+
+def _load() -> float:
+    """Programs that want to run, on average over the last minute; 0 where the system does not count them."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def _minutes(text: str) -> float:

@@ -1,8 +1,11 @@
 """Where a checkpoint is: a file, a run folder, or a repository on the Hugging Face hub."""
 
 import os
+import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from sequencer2d.errors import CheckpointError, first_line
 from sequencer2d.models.hub_config import CONFIG, read_hub_config
@@ -92,8 +95,10 @@ def _from_hub(repository: str, options: dict[str, Any]) -> tuple[Path, dict[str,
 def _download(repository: str, name: str, options: dict[str, Any]) -> Path | None:
     """Return the local copy of a file of the repository, None if it has no such file."""
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
+    if not (constants.HF_HUB_OFFLINE or _is_reachable(constants.ENDPOINT)):
+        options = options | {"local_files_only": True}
     try:
         return Path(huggingface_hub.hf_hub_download(repository, name, **options))
     except errors.LocalEntryNotFoundError as error:
@@ -105,6 +110,20 @@ def _download(repository: str, name: str, options: dict[str, Any]) -> Path | Non
     except Exception as error:
         # The hub's client lets through whatever its HTTP library raises, and that library differs between versions.
         raise CheckpointError(_unreachable(repository, error)) from error
+
+
+def _is_reachable(endpoint: str) -> bool:
+    """Whether the name of the hub's host resolves, or a proxy resolves it.
+
+    Without network the hub's client retries for half a minute and prints each attempt. This check fails at once.
+    """
+    if urllib.request.getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(endpoint).hostname, None)
+    except OSError:
+        return False
+    return True
 
 
 def _unreachable(repository: str, error: Exception) -> str:

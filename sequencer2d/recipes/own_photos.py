@@ -1,6 +1,7 @@
-"""One's own photos: a configuration that is derived from the images, the first weights and the machine.
+"""A configuration for one's own photos, derived from the images, the first weights and the machine.
 
-Nothing is read or measured here: the command line finds the facts, `plan` turns them into a configuration and says why.
+The command line finds the facts. `plan` turns them into a configuration with a reason for each value; it reads and
+measures nothing itself.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ class Way(NamedTuple):
 
 WAYS = {
     "scratch": Way(120, 2e-3, 1.0, 0.35, 0.2, 0.1, "random weights need many epochs and a high rate"),
-    "finetune": Way(30, 3e-4, 0.8, 0.35, 0.0, 0.1, "trained weights need few epochs; the first layers change least"),
+    "finetune": Way(30, 3e-4, 0.8, 0.35, 0.0, 0.1, "trained weights need few epochs"),
     "head": Way(40, 3e-3, 1.0, 0.5, 0.0, 0.0, "the classifier alone, on weights that stay as they are"),
 }
 
@@ -77,10 +78,18 @@ class Start:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it trains: `device` "cpu" or "cuda", and the CPU cores of this process."""
+    """Where it trains.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        cores: CPU cores that this process may use.
+        busy: whether other programs use them as well. Threads that wait for each other are then slow, so that fewer
+            threads are tried too.
+    """
 
     device: str
     cores: int
+    busy: bool = False
 
 
 class Choice(NamedTuple):
@@ -243,15 +252,28 @@ class _Maker:
             tried = [self.config.precision]
         measured = {}
         for precision in tried:
-            trial = with_overrides(self.config, {"precision": precision, "model.num_classes": len(self.photos.counts)})
-            measured[precision] = speed(trial)
-        best = max(measured, key=lambda name: measured[name][1])
-        fitting, rate = measured[best]
-        others = "".join(f", {name} {measured[name][1]:,.0f}" for name in tried if name != best)
+            for threads in self._threads():
+                fields = {"precision": precision, "model.num_classes": len(self.photos.counts)}
+                if threads is not None:
+                    fields["run.cpu_threads"] = threads
+                measured[precision, threads] = speed(with_overrides(self.config, fields))
+        best, threads = max(measured, key=lambda key: measured[key][1])
+        fitting, rate = measured[best, threads]
+        others = "".join(f", {name} {measured[name, threads][1]:,.0f}" for name in tried if name != best)
         self.put("precision", best, f"{rate:,.0f} images/s in training here{others}")
+        if threads is not None:
+            why = "all cores of this process" if threads == self.machine.cores else "other programs use the rest"
+            self.put("run.cpu_threads", threads, why)
         if fitting.optimizer.accumulation > 1:
             self.put("optimizer.accumulation", fitting.optimizer.accumulation, "a whole batch does not fit into memory")
         return rate
+
+    def _threads(self) -> list[int | None]:
+        """Numbers of CPU threads to try; None leaves the field as it is."""
+        if self.machine.device != "cpu" or "run.cpu_threads" in self.fields:
+            return [None]
+        cores = self.machine.cores
+        return [cores, max(1, cores // 2)] if self.machine.busy and cores > 1 else [cores]
 
     def _epochs(self, rate: float, seconds: float) -> int:
         return int(0.6 * seconds * rate / self.trained)  # the rest is for reading, evaluation and the report
@@ -270,12 +292,11 @@ class _Maker:
         self.put("schedule.update", "step", "short runs")
         self.put("optimizer.lr", way.lr, "for a batch of 64")
         self.put("optimizer.lr_reference_batch", 64, "the rate follows the batch")
-        self.put("optimizer.layer_decay", way.layer_decay, way.why)
+        if way.layer_decay < 1:
+            self.put("optimizer.layer_decay", way.layer_decay, "the first layers change least")
         self.put("optimizer.clip_grad_norm", 1.0, "no step is larger")
         if epochs * steps >= 200:
             self.put("regularization.ema_decay", 0.99, "the average of the last hundred steps is evaluated")
         self.put("run.log_interval", min(50, steps), f"{steps} steps an epoch")
         self.put("run.eval_interval", max(1, epochs // 20), "about 20 evaluations")
         self.put("run.compile", False, "compiling takes longer than it saves in a run of minutes")
-        if self.machine.device == "cpu":
-            self.put("run.cpu_threads", self.machine.cores, "all cores of this process")

@@ -249,12 +249,9 @@ def _check_task(config: TrainConfig) -> None:
     for name, wrong, instead in (
         ("mixup and cutmix", config.data.mixes, "data.mixup=0 data.cutmix=0"),
         ("data.batch_policy", config.data.batch_policy, "data.batch_policy="),
-<<<<<<< HEAD
         ("data.resampler=torch", config.data.resampler != "pillow", "data.resampler=pillow"),
-=======
         ("data.val_fraction", config.data.val_fraction, "data.val_fraction=0"),
         ("class weights", config.regularization.class_weights != "none", "regularization.class_weights=none"),
->>>>>>> 1639ec0 (A folder of one's own photos becomes a model in one line, with a validation part, a plan and its mistakes)
         ("data.augment_on=device", config.data.augment_on == "device", "data.augment_on=workers"),
     ):
         _require(not wrong, f"{name} is for images of one class each, not for task={config.task}: set {instead}")

@@ -1,7 +1,8 @@
-"""A few optimizer steps on made-up images: how fast a configuration trains here, and whether its batch fits."""
+"""A few optimizer steps on random images show how fast a configuration trains here, and whether its batch fits."""
 
 import contextlib
 import dataclasses
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -15,12 +16,11 @@ from sequencer2d.training.distributed import processes
 from sequencer2d.training.numerics import memory_errors, numerics
 
 _STEPS, _SECONDS = 10, 5.0
-"""Timed steps, after one that is not: so many, but no more than fit into the seconds, and two at least. Where other
-programs are busy for a moment, the fastest step is still one that they did not slow down."""
+"""At most so many steps are timed, no more than fit into the seconds, and at least two. The first step is not timed."""
 
 
 def images_per_s(config: TrainConfig) -> float:
-    """Images that training by `config` takes in a second here: the fastest of a few steps, without reading images.
+    """Images per second that training by `config` processes here: the median of a few steps, without reading images.
 
     Args:
         config: resolved, its number of classes included. First weights are not loaded, and nothing is compiled.
@@ -47,7 +47,7 @@ def images_per_s(config: TrainConfig) -> float:
             seconds.append(time.perf_counter() - started)
         if here.device.type == "cuda":
             torch.cuda.empty_cache()
-    return config.data.batch_size / min(seconds[1:])
+    return config.data.batch_size / statistics.median(seconds[1:])
 
 
 def batch_that_fits(config: TrainConfig) -> tuple[TrainConfig, float]:

@@ -70,7 +70,7 @@ def test_a_dry_run_explains_and_leaves_nothing(
 def test_mistakes_are_answered_in_one_line(mistake: Callable[..., str], photos: Path, tmp_path: Path) -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert "--from scratch; or give weights of yours" in mistake("finetune", photos)
-    assert "is missing; give a folder of class folders" in mistake("finetune", tmp_path / "none", "--from", "scratch")
+    assert "none does not exist; give a folder" in mistake("finetune", tmp_path / "none", "--from", "scratch")
     assert "--from scratch has none" in mistake("finetune", photos, "--from", "scratch", "--head-only")
     assert "no checkpoint at 'x'" in mistake("finetune", photos, "--from", "x")
     assert "expected minutes above 0, got '0'" in mistake("finetune", photos, "--minutes", "0")

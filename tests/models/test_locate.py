@@ -1,3 +1,6 @@
+import socket
+import urllib.request
+
 import huggingface_hub
 import pytest
 import torch
@@ -84,6 +87,17 @@ def test_without_network_it_says_what_to_do(error, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", failing(error))
     with pytest.raises(CheckpointError, match=r"sequencer2d_s\.in1k.*Without network: run `hf download"):
         create_model("sequencer2d_s", pretrained=True)
+
+
+def test_a_host_that_cannot_be_found_is_not_asked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", failing(socket.gaierror("name not known")))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda r, n, **o: asked.append(o) or failing(OSError())())
+    with pytest.raises(CheckpointError, match="cannot fetch"):
+        locate("hf-hub:someone/model")
+    assert asked == [{"local_files_only": True}], "only the cache is read, without retries"
 
 
 def test_a_repository_that_is_not_there(monkeypatch):

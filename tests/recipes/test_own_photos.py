@@ -63,6 +63,20 @@ def test_precision_is_the_faster_one_and_a_batch_is_split_where_memory_ends() ->
     assert (config.precision, config.optimizer.accumulation, config.run.device) == ("bf16", 4, "cuda")
 
 
+def test_fewer_threads_are_taken_where_they_are_faster() -> None:
+    def speed(config: TrainConfig) -> tuple[TrainConfig, float]:
+        return config, 100.0 / (config.run.cpu_threads or 1)
+
+    def threads(machine: Machine, **fields: str) -> int | None:
+        fields = {path.replace("_", ".", 1): value for path, value in fields.items()}
+        return plan(PHOTOS, SCRATCH, machine, speed, minutes=8, output="x", fields=fields).config.run.cpu_threads
+
+    assert threads(Machine("cpu", 4, busy=True)) == 2, "threads that wait for each other are slow on a busy machine"
+    assert threads(Machine("cpu", 4)) == 4, "a machine that is free is used"
+    assert threads(Machine("cuda", 4, busy=True)) is None
+    assert threads(Machine("cpu", 4, busy=True), run_cpu_threads="3") == 3
+
+
 @pytest.mark.parametrize("counts, weighted", [((80, 60), "none"), ((80, 30), "balanced")])
 def test_unequal_classes_are_weighted(counts: tuple[int, ...], weighted: str) -> None:
     photos = Photos("photos", ("train", "val"), counts, 64, 4096)
