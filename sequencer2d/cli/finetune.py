@@ -20,6 +20,7 @@ from sequencer2d.cli.common import (
     resolve_device,
     writable_path,
 )
+from sequencer2d.cli.parsing import check_first
 from sequencer2d.environment import launch
 from sequencer2d.errors import CheckpointError, ConfigError
 
@@ -52,7 +53,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Train a model on a folder of your own photos. What can be derived from the photos and the machine "
         "is derived and explained.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "folder",
@@ -87,6 +87,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("--output", type=writable_path, metavar="FOLDER", help="the run's folder (default: a new one)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be chosen and stop")
+    check_first(parser, _check_start)
     parser.set_defaults(run=run)
 
 
@@ -118,12 +119,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_start(arguments: argparse.Namespace) -> None:
+    from sequencer2d.models.locate import HUB_PREFIXES, locate
+
+    if arguments.start == SCRATCH and arguments.head_only:
+        raise ConfigError(f"--head-only trains on weights that are there already; --from {SCRATCH} has none")
+    if arguments.start not in (None, SCRATCH) and not arguments.start.startswith(HUB_PREFIXES):
+        locate(arguments.start)
+
+
 def find_start(weights: str | None, *, head_only: bool) -> Start:
     """What training starts from.
 
     Raises:
         CheckpointError: weights that are not there; the published ones cannot be fetched without network.
-        ConfigError: `--head-only` on random weights.
     """
     from sequencer2d.evaluation.subject import load_checkpoint
     from sequencer2d.models import read_checkpoint
@@ -132,8 +141,6 @@ def find_start(weights: str | None, *, head_only: bool) -> Start:
     from sequencer2d.recipes.own_photos import Start
 
     if weights == SCRATCH:
-        if head_only:
-            raise ConfigError(f"--head-only trains on weights that are there already; --from {SCRATCH} has none")
         return Start("scratch", SMALLEST, "random weights: the smallest model")
     source = weights or f"hf-hub:{HUB_WEIGHTS[PUBLISHED]}"
     try:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import show_value, value_at, with_overrides
 
-SMALL = 96
-"""Pixels: up to this size a model that starts from random weights takes patches of 4 pixels instead of 7."""
+SMALL, SMALL_MODEL = 96, "sequencer2d_n_p4"
+"""Pixels, and the model that is trained from random weights on images up to this size."""
 SCRATCH_SIZES = (224, 160, 112, 64, 32)
 UNEQUAL = 1.5
 """Images of the largest class per image of the smallest one, from which on the classes are weighted."""
@@ -108,11 +108,7 @@ class Plan:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(field, value, reason) of each choice."""
-        return [(path, show_value(self._value(path)), why) for path, why in self.choices]
-
-    def _value(self, path: str) -> Any:
-        option = path.removeprefix("model.overrides.")
-        return value_at(self.config, path) if option == path else self.config.model.overrides.get(option)
+        return [(path, show_value(value_at(self.config, path)), why) for path, why in self.choices]
 
 
 Speed = Callable[[TrainConfig], tuple[TrainConfig, float]]
@@ -163,7 +159,7 @@ class _Maker:
 
     def put(self, path: str, value: Any, why: str) -> None:
         """Set a field unless the user did."""
-        if any(path == given or path.startswith(f"{given}.") for given in self.fields):
+        if path in self.fields:
             why = "you set it"
         else:
             self.config = with_overrides(self.config, {path: value})
@@ -230,6 +226,8 @@ class _Maker:
         for size in sizes:
             if self.start.kind == "scratch":
                 self._size(size, last=size == sizes[-1])
+            if self.machine.device == "cpu" and size == sizes[0]:
+                self._threads(speed)
             rate = self._precision(speed)
             if self._epochs(rate, seconds) >= self.way.epochs:
                 break
@@ -240,40 +238,32 @@ class _Maker:
         self.put("data.image_size", size, f"photos of {self.photos.side} pixels; {limit}")
         self.put("data.crop_pct", 1.0, "photos show what matters up to their edges")
         if size <= SMALL:
-            self.put(
-                "model.overrides.patch_sizes",
-                (4, 2, 1, 1),
-                f"patches of 4 pixels, so that {size} pixels are enough tokens",
-            )
+            self.put("model.name", SMALL_MODEL, f"{self.start.said}, for images of {SMALL} pixels at most")
 
     def _precision(self, speed: Speed) -> float:
         tried = ["bf16"] if self.machine.device == "cuda" else ["fp32", "bf16"]
         if "precision" in self.fields:
             tried = [self.config.precision]
-        measured = {}
-        for precision in tried:
-            for threads in self._threads():
-                fields = {"precision": precision, "model.num_classes": len(self.photos.counts)}
-                if threads is not None:
-                    fields["run.cpu_threads"] = threads
-                measured[precision, threads] = speed(with_overrides(self.config, fields))
-        best, threads = max(measured, key=lambda key: measured[key][1])
-        fitting, rate = measured[best, threads]
-        others = "".join(f", {name} {measured[name, threads][1]:,.0f}" for name in tried if name != best)
+        measured = {name: self._measure(speed, {"precision": name}) for name in tried}
+        best = max(measured, key=lambda name: measured[name][1])
+        fitting, rate = measured[best]
+        others = "".join(f", {name} {measured[name][1]:,.0f}" for name in tried if name != best)
         self.put("precision", best, f"{rate:,.0f} images/s in training here{others}")
-        if threads is not None:
-            why = "all cores of this process" if threads == self.machine.cores else "other programs use the rest"
-            self.put("run.cpu_threads", threads, why)
         if fitting.optimizer.accumulation > 1:
             self.put("optimizer.accumulation", fitting.optimizer.accumulation, "a whole batch does not fit into memory")
         return rate
 
-    def _threads(self) -> list[int | None]:
-        """Numbers of CPU threads to try; None leaves the field as it is."""
-        if self.machine.device != "cpu" or "run.cpu_threads" in self.fields:
-            return [None]
-        cores = self.machine.cores
-        return [cores, max(1, cores // 2)] if self.machine.busy and cores > 1 else [cores]
+    def _threads(self, speed: Speed) -> None:
+        """Choose the number of CPU threads."""
+        cores = threads = self.machine.cores
+        if self.machine.busy and cores > 1 and "run.cpu_threads" not in self.fields:
+            rates = {n: self._measure(speed, {"run.cpu_threads": n})[1] for n in (max(1, cores // 2), cores)}
+            threads = max(rates, key=lambda n: rates[n])
+        why = "all cores of this process" if threads == cores else "other programs use the rest"
+        self.put("run.cpu_threads", threads, why)
+
+    def _measure(self, speed: Speed, fields: dict[str, Any]) -> tuple[TrainConfig, float]:
+        return speed(with_overrides(self.config, {"model.num_classes": len(self.photos.counts), **fields}))
 
     def _epochs(self, rate: float, seconds: float) -> int:
         return int(0.6 * seconds * rate / self.trained)  # the rest is for reading, evaluation and the report

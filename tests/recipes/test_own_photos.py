@@ -36,14 +36,15 @@ def test_five_classes_of_80_photos() -> None:
     config = make().config
     assert (config.data.val_fraction, config.data.train_split, config.data.val_split) == (0.2, "", "val")
     assert (config.data.batch_size, config.data.image_size, config.precision) == (32, 64, "bf16")
-    assert config.model.overrides["patch_sizes"] == (4, 2, 1, 1)
+    assert config.model.name == "sequencer2d_n_p4"
     assert (config.run.epochs, config.run.log_interval, config.run.eval_interval) == (120, 10, 6)
     assert (config.run.compile, config.regularization.class_weights) == (False, "none")
 
 
 def test_time_limits_size_first_and_then_epochs() -> None:
     big = Photos("photos", ("", None), (80,) * 5, 800, 640_000)
-    assert make(big, rate=100_000).config.data.image_size == 224
+    large = make(big, rate=100_000).config
+    assert (large.data.image_size, large.model.name) == (224, "sequencer2d_n")
     assert make(big, rate=100).config.data.image_size == 64
     slow = make(big, rate=0.5).config
     assert (slow.data.image_size, slow.run.epochs) == (32, int(0.6 * 480 * 0.5 * 2 * 4 / 320))
@@ -91,4 +92,4 @@ def test_what_the_user_sets_stays_and_counts() -> None:
     rows = {path: (value, why) for path, value, why in found.rows()}
     assert rows["run.epochs"] == ("7", "you set it")
     assert rows["run.log_interval"][0] == "40"
-    assert rows["model.overrides.patch_sizes"][0] == "4,2,1,1"
+    assert rows["model.name"][0] == "sequencer2d_n_p4"
