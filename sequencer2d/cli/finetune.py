@@ -137,6 +137,7 @@ def find_start(weights: str | None, *, head_only: bool) -> Start:
     from sequencer2d.evaluation.subject import load_checkpoint
     from sequencer2d.models import read_checkpoint
     from sequencer2d.models.describing import stored_overrides
+    from sequencer2d.models.shipped import SHIPPED
     from sequencer2d.models.variants import HUB_WEIGHTS
     from sequencer2d.recipes.own_photos import Start
 
@@ -148,9 +149,10 @@ def find_start(weights: str | None, *, head_only: bool) -> Start:
     except CheckpointError as error:
         if weights is not None:
             raise
+        with_package = "".join(f"; from weights that come with the package: --from {name}" for name in SHIPPED)
         raise CheckpointError(
             f"the published weights of {PUBLISHED} are not here ({str(error).split('. ')[0]}). Without network, train "
-            f"from random weights: --from {SCRATCH}; or give weights of yours: --from RUN or --from FILE"
+            f"from random weights: --from {SCRATCH}{with_package}; or give weights of yours: --from RUN or --from FILE"
         ) from error
     meta = read_checkpoint(source).meta
     name = str(meta.get("model") or getattr(subject.model, "variant", ""))
