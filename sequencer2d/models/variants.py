@@ -65,6 +65,7 @@ COSTS: dict[str, tuple[int, int]] = {
     "sequencer2d_l_wide": (96_252_392, 29_298_511_872),
     "sequencer2d_t": (12_405_480, 3_710_511_104),
     "sequencer2d_n": (4_145_128, 1_184_853_504),
+    "sequencer2d_n_p4": (4_135_624, 3_598_413_312),
     "vsequencer_s": (33_016_552, 8_325_159_936),
     "vsequencer_h_s": (27_645_544, 8_334_007_296),
     "vsequencer_pe_s": (33_114_856, 8_325_159_936),
