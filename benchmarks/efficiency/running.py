@@ -3,9 +3,10 @@
     python -m benchmarks.efficiency                                  all plans, on one GPU: hours
     python -m benchmarks.efficiency --plans peers latency --gpus 8   the models spread over the GPUs, one process each
     python -m benchmarks.efficiency --time-limit 540 …               stops cleanly; the same command goes on
-    python -m benchmarks.efficiency --warm-up 16 …                   compiles with 16 processes before it measures
+    python -m benchmarks.efficiency --processes 14 …                 14 processes a GPU compile side by side
 
-Each process writes a part, `--parts` (a folder) holds them; after every run the parts are merged into
+Processes on one GPU take turns: all others stand still while one of them is timed. Each process writes a part,
+`--parts` (a folder) holds them; after every run the parts are merged into
 `--output`, from which the tables (`./dev bench-tables`) and the figures
 (`python -m benchmarks.efficiency.plots`) are made. Models are compared on one GPU: a workload is not divided, unless
 there are more GPUs than workloads.
@@ -14,6 +15,7 @@ there are more GPUs than workloads.
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,8 +38,6 @@ def main(arguments: list[str] | None = None) -> int:
     def time_left() -> float | None:
         return options.time_limit - (time.monotonic() - begin) if options.time_limit else None
 
-    for plan in options.plans if options.warm_up else ():
-        warm_up(plan, options, time_left())
     for plan in options.plans:
         left = time_left()
         if left is None or left > 0:
@@ -52,9 +52,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=DEFAULT_PLANS, metavar="PLAN")
     parser.add_argument("--gpus", type=int, default=1, help="processes, one GPU each (default: 1)")
-    parser.add_argument(
-        "--warm-up", type=int, default=0, metavar="PROCESSES", help="fill the compilers' caches first (default: no)"
-    )
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="on each GPU, in turns (default: 1)")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for all plans together")
     parser.add_argument("--parts", type=Path, metavar="FOLDER", help="default: benchmark-parts/ and the output's name")
     parser.add_argument("--output", type=Path, default=RESULTS / "efficiency.json", metavar="FILE")
@@ -65,17 +63,50 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def run_plan(plan: str, options: argparse.Namespace, time_limit: float | None) -> list[int]:
-    """One process per GPU, each measuring its share of the plan; their exit codes."""
-    share_rows(options.parts, options.gpus)
+    """The processes of each GPU, which measure its share of the plan; their exit codes."""
+    count = options.gpus * options.processes
+    share_rows(options.parts, count)
     processes = []
-    for index in range(options.gpus):
-        command = bench_command(plan, index, options, time_limit)
-        print(shlex.join(command), flush=True)
-        environment = dict(os.environ)
-        if options.gpus > 1:
-            environment["CUDA_VISIBLE_DEVICES"] = str(index)
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
-    return [process.wait() for process in processes]
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(count):
+            command = bench_command(plan, index, options, time_limit, Path(folder))
+            print(shlex.join(command), flush=True)
+            processes.append(subprocess.Popen(command, env=environment(index, options), stdout=subprocess.DEVNULL))
+        return wait(processes)
+
+
+def environment(index: int, options: argparse.Namespace) -> dict[str, str]:
+    """The variables of one process: its GPU, and its share of the cores."""
+    changes = {}
+    if options.gpus > 1:
+        changes["CUDA_VISIBLE_DEVICES"] = str(index % options.gpus)
+    if options.processes > 1:
+        # Otherwise each process would take every core for what runs on the CPU, and wait for the others.
+        cores = max((os.cpu_count() or 1) // (options.gpus * options.processes), 1)
+        changes |= {"OMP_NUM_THREADS": str(cores), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    return os.environ | changes
+
+
+def wait(processes: list["subprocess.Popen[bytes]"]) -> list[int]:
+    """The exit codes. A process that was killed while the others stood still has left them so: wake them."""
+    killed = 0
+    try:
+        while None in (codes := [process.poll() for process in processes]):
+            if killed < (killed := sum((code or 0) < 0 for code in codes)):
+                wake(processes)
+            time.sleep(0.2)
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
+    return [process.returncode for process in processes]
+
+
+def wake(processes: list["subprocess.Popen[bytes]"]) -> None:
+    """Let every process go on that stands still."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
 
 
 def share_rows(folder: Path, processes: int) -> None:
@@ -87,42 +118,22 @@ def share_rows(folder: Path, processes: int) -> None:
             write_result(merged, folder / f"part-{index}.json")
 
 
-def warm_up(plan: str, options: argparse.Namespace, time_limit: float | None) -> None:
-    """Compile everything of a plan in parallel and throw the measurements away.
-
-    What the compiler finds by timing kernels is not kept: it is found again, undisturbed, when a row is measured.
-    """
-    environment = os.environ | {"TORCHINDUCTOR_AUTOTUNE_LOCAL_CACHE": "0", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
-    # Otherwise each process would take every core for what runs on the CPU, and wait for the others.
-    environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // options.warm_up, 1))
-    with tempfile.TemporaryDirectory() as folder:
-        processes = []
-        for index in range(options.warm_up):
-            command = [sys.executable, "-m", "sequencer2d", "bench", "--plan", plan, "--seconds", "0.01"]
-            command += ["--output", f"{folder}/{index}.json", "--shard", f"{index + 1}/{options.warm_up}"]
-            if time_limit is not None:
-                command += ["--time-limit", f"{max(time_limit, 0.0):.0f}"]
-            command += passed_on(options)
-            environment = {**environment, "CUDA_VISIBLE_DEVICES": str(index % options.gpus)}
-            processes.append(
-                subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            )
-        print(f"warming up {plan}: {options.warm_up} processes", flush=True)
-        for process in processes:
-            process.wait()
-
-
 def passed_on(options: argparse.Namespace) -> list[str]:
     """What stands after `--` on the command line."""
     return [option for option in options.rest if option != "--"]
 
 
-def bench_command(plan: str, index: int, options: argparse.Namespace, time_limit: float | None) -> list[str]:
-    """The command line of one process."""
+def bench_command(
+    plan: str, index: int, options: argparse.Namespace, time_limit: float | None, folder: Path
+) -> list[str]:
+    """The command line of one process. folder: new for each run, in which the processes of a GPU agree on turns."""
     command = [sys.executable, "-m", "sequencer2d", "bench", "--plan", plan]
     command += ["--output", str(options.parts / f"part-{index}.json")]
+    gpu = index % options.gpus
     if options.gpus > 1:
-        command += ["--shard", f"{index + 1}/{options.gpus}"]
+        command += ["--shard", f"{gpu + 1}/{options.gpus}"]
+    if options.processes > 1:
+        command += ["--turns", str(folder / str(gpu))]
     if time_limit is not None:
         command += ["--time-limit", f"{time_limit:.0f}"]
     return command + passed_on(options)

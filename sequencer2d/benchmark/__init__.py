@@ -24,6 +24,7 @@ from sequencer2d.benchmark.results import (
 )
 from sequencer2d.benchmark.table1 import Accuracy, read_accuracies, table1
 from sequencer2d.benchmark.timing import ceilings
+from sequencer2d.benchmark.turns import Turns
 from sequencer2d.benchmark.workload import DTYPES, MODES
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Contender",
     "Form",
     "Sweep",
+    "Turns",
     "available_forms",
     "best_rows",
     "ceilings",

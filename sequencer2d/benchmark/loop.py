@@ -13,6 +13,7 @@ from sequencer2d.benchmark import provenance, timing
 from sequencer2d.benchmark.cases import Case
 from sequencer2d.benchmark.results import EMPTY, Key, ResultFile, Row, row_key
 from sequencer2d.benchmark.session import Session, describe
+from sequencer2d.benchmark.turns import Turns
 from sequencer2d.errors import DeviceError
 
 
@@ -24,6 +25,7 @@ def run(
     deadline: float | None = None,
     retry: bool = False,
     measure_s: float = timing.MEASURE_S,
+    turns: Turns | None = None,
     on_start: Callable[[Case, str], None] = lambda case, form: None,
     on_row: Callable[[Row], None] = lambda row: None,
     clock: timing.Clock = time.perf_counter,
@@ -37,6 +39,7 @@ def run(
         deadline: reading of `clock` after which no further row is begun; None for no limit.
         retry: measure rows again that ended with an error.
         measure_s: seconds of timed steps per row.
+        turns: how this process shares the device with others, each of which measures other cases; None: with nobody.
         on_start: called before a row is measured.
         on_row: called with every row, those that were already there included.
         clock: seconds.
@@ -47,7 +50,7 @@ def run(
     Raises:
         DeviceError: the device answers no more; rows so far are in the file.
     """
-    runner = _Runner(results, device, deadline, measure_s, on_start, on_row, clock)
+    runner = _Runner(results, device, deadline, measure_s, turns or Turns(), on_start, on_row, clock)
     with _fastest_convolutions():
         for case in cases:
             pending = []
@@ -57,7 +60,7 @@ def run(
                     pending.append(form)
                 else:
                     on_row(row)
-            if pending and not runner.measure(case, pending):
+            if pending and runner.turns.claim(runner.key(case, pending[0])) and not runner.measure(case, pending):
                 return False
     return True
 
@@ -85,6 +88,7 @@ class _Runner:
     device: torch.device
     deadline: float | None
     measure_s: float
+    turns: Turns
     on_start: Callable[[Case, str], None]
     on_row: Callable[[Row], None]
     clock: timing.Clock
@@ -98,11 +102,13 @@ class _Runner:
         if self._late():
             return False
         if not self.measured_ceilings:
-            self.results.add_ceilings(timing.ceilings(self.device, clock=self.clock))
+            if self.turns.claim("ceilings"):
+                with self.turns.alone():
+                    self.results.add_ceilings(timing.ceilings(self.device, clock=self.clock))
             self.measured_ceilings = True
         self.on_start(case, pending[0])
         try:
-            session = Session(case, self.device, measure_s=self.measure_s, clock=self.clock)
+            session = Session(case, self.device, measure_s=self.measure_s, clock=self.clock, turns=self.turns)
         except Exception as error:
             message = describe(error)
             for form in pending:

@@ -14,6 +14,8 @@ from sequencer2d.benchmark.cost import count_macs, count_parameters
 from sequencer2d.benchmark.forms import FORMS, prepare
 from sequencer2d.benchmark.gate import Gate
 from sequencer2d.benchmark.results import Row
+from sequencer2d.benchmark.steps import Step
+from sequencer2d.benchmark.turns import Turns
 from sequencer2d.benchmark.workload import DTYPES, make_workload
 
 UNGATED = ("reference",)
@@ -28,11 +30,15 @@ class Session:
         device: where.
         measure_s: seconds of timed steps for each form.
         clock: seconds.
+        turns: how this process shares the device with others; None: with nobody.
     """
 
-    def __init__(self, case: Case, device: torch.device, *, measure_s: float, clock: timing.Clock) -> None:
+    def __init__(
+        self, case: Case, device: torch.device, *, measure_s: float, clock: timing.Clock, turns: Turns | None = None
+    ) -> None:
         self.case = case
         self.device = device
+        self.turns = turns or Turns()
         self.measure_s = measure_s
         self.clock = clock
         dtype = DTYPES[case.dtype]
@@ -47,7 +53,8 @@ class Session:
         }
         self.gate: Gate | None = None
         if case.contender.runs_our_code and case.contender.implementation not in UNGATED:
-            self.gate = Gate(case.contender, self.work)
+            with self.turns.beside_others():
+                self.gate = Gate(case.contender, self.work)
             timing.free_memory(device)
 
     def row(self, form: str) -> Row:
@@ -64,10 +71,18 @@ class Session:
 
     def _numbers(self, form: str) -> Row:
         start = self.clock()
-        step = prepare(self.work, form)
-        step.run()
-        timing.synchronize(self.device)
+        with self.turns.beside_others():
+            step = prepare(self.work, form)
+            step.run()
+            timing.synchronize(self.device)
         row: Row = {"prepare_s": round(self.clock() - start, 3)}
+        with self.turns.alone():
+            return {**row, **self._timed(step)}
+
+    def _timed(self, step: Step) -> Row:
+        if self.turns.shared:
+            step.prepare_again(self.device)
+        row: Row = {}
         if self.gate is not None:
             verdict = self.gate.check(step)
             row["gate"] = verdict.as_dict()

@@ -39,6 +39,28 @@ class Step:
     peak_mib: float | None = None
     captured: Callable[[], Any] | None = None
 
+    def prepare_again(self, device: torch.device) -> None:
+        """Choose the algorithms of convolutions anew, which another process may have disturbed: run, or capture again.
+
+        The code that torch.compile made stays.
+        """
+        if self.captured is None:
+            self.run()
+        else:
+            self.capture(device)
+
+    def capture(self, device: torch.device) -> None:
+        """Have `run` replay a CUDA graph of `captured`, in place of an earlier graph."""
+        assert self.captured is not None
+        self.run = self.captured  # lets go of the earlier graph
+        graph, output, self.peak_mib = _capture(self.captured, device)
+
+        def replay() -> Tensor | None:
+            graph.replay()
+            return output
+
+        self.run = replay
+
 
 def eager(work: Workload) -> Step:
     """The model as it is."""
@@ -152,13 +174,9 @@ def _captured(work: Workload, forward: Forward) -> Step:
         once = _inference_step(forward, work.images)
     else:
         once = _training_step(work, forward, capturable=True)
-    graph, output, peak_mib = _capture(once, work.device)
-
-    def run() -> Tensor | None:
-        graph.replay()
-        return output
-
-    return Step(run, forward, peak_mib, captured=once)
+    step = Step(once, forward, captured=once)
+    step.capture(work.device)
+    return step
 
 
 def _capture(

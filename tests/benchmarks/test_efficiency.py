@@ -1,6 +1,9 @@
 """Tables and figures of the efficiency benchmark show what its rows say."""
 
 import itertools
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +125,7 @@ def test_figures_are_drawn_and_equal_when_drawn_again(result: dict[str, Any], tm
 
 def test_processes_share_a_plan_and_the_parts_are_merged(result: dict[str, Any], tmp_path: Path) -> None:
     options = running.parse(["--gpus", "2", "--parts", str(tmp_path), "--", "--retry"])
-    command = running.bench_command("latency", 1, options, 60.0)
+    command = running.bench_command("latency", 1, options, 60.0, tmp_path)
     assert command[3:] == [
         *("bench", "--plan", "latency", "--output", str(tmp_path / "part-1.json")),
         *("--shard", "2/2", "--time-limit", "60", "--retry"),
@@ -144,3 +147,23 @@ def test_a_process_does_not_measure_what_another_one_has(result: dict[str, Any],
         part = read_json(tmp_path / f"part-{index}.json")
         assert len(part["rows"]) == len(result["rows"])
         assert part["ceilings"] == ceilings
+
+
+def test_processes_on_one_device_take_turns(tmp_path: Path) -> None:
+    """Two processes that share a plan measure each of its cases once."""
+    small = ["--models", "sequencer2d_n,resnet18", "--size", "32", "--device", "cpu", "--seconds", "0.05"]
+    output = tmp_path / "efficiency.json"
+    command = ["--plans", "latency", "--processes", "2", "--parts", str(tmp_path / "parts"), "--output", str(output)]
+    assert running.main([*command, "--", *small]) == 0
+    rows = read_json(output)["rows"]
+    assert sorted(row["model"] for row in rows) == ["resnet18", "sequencer2d_n"]
+    assert all(row["images_per_s"] > 1 and row["error"] is None for row in rows)
+    assert len(read_json(output)["ceilings"]) == 1
+
+
+def test_a_killed_process_leaves_nobody_standing_still() -> None:
+    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
+    sleeping.send_signal(signal.SIGSTOP)
+    killed = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    killed.kill()
+    assert running.wait([sleeping, killed]) == [0, -signal.SIGKILL]

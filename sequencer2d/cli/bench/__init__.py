@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace, cases: list[Case], results: ResultFile, device: torch.device) -> bool:
+    from sequencer2d.benchmark import Turns
     from sequencer2d.benchmark import run as run_cases
 
     deadline = time.perf_counter() + arguments.time_limit if arguments.time_limit else None
@@ -101,6 +102,7 @@ def _measure(arguments: argparse.Namespace, cases: list[Case], results: ResultFi
             deadline=deadline,
             retry=arguments.retry,
             measure_s=arguments.seconds,
+            turns=Turns(arguments.turns),
             on_start=lambda case, form: progress.update(task, description=f"{case}, {form}"),
             on_row=lambda row: _show_row(progress, task, row),
         )

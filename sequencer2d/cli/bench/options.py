@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
 from sequencer2d.cli.common import add_json, add_trust, positive, writable_path
 
@@ -56,6 +57,13 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="start the result file anew")
     parser.add_argument("--retry", action="store_true", help="measure again what failed before")
+    parser.add_argument(
+        "--turns",
+        type=Path,
+        metavar="FOLDER",
+        help="share the device with other processes that are given the same new folder: each takes the next case, they "
+        "compile side by side, and all others stand still while one is timed",
+    )
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="begin no new row after this time")
     parser.add_argument(
         "--seconds", type=float, default=1.0, metavar="SECONDS", help="how long a row's steps are timed (default: 1)"
