@@ -155,7 +155,7 @@ def _training_step(work: Workload, forward: Forward, *, capturable: bool = False
     scaler = torch.amp.GradScaler(work.device.type, enabled=work.dtype == torch.float16)
 
     def run() -> None:
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         with work.autocast():
             loss = F.cross_entropy(forward(work.images), work.targets)
         scaler.scale(loss).backward()

@@ -140,7 +140,7 @@ def load_checkpoint(source: str | os.PathLike[str], *, name: str | None = None, 
         model: nn.Module = restore(Sequencer2D, checkpoint, name=variant)
     else:
         model = build_described(checkpoint, task)
-    return subject_of(model, name=name or _short_name(str(source), model), task=task)
+    return subject_of(model, name=name or _short_name(source, model), task=task)
 
 
 def subject_of(
@@ -187,6 +187,6 @@ def imagenet_wnids() -> tuple[str, ...]:
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
-def _short_name(spec: str, model: nn.Module) -> str:
+def _short_name(spec: str | os.PathLike[str], model: nn.Module) -> str:
     path = Path(spec)
     return path.name if path.is_dir() else str(getattr(model, "variant", "") or path.stem)

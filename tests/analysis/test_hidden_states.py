@@ -98,8 +98,10 @@ def test_channels_are_ranked_by_how_much_they_vary_and_checked():
     maps = np.zeros((4, 4, 3))
     maps[0, 0, 1], maps[0, 0, 2] = 5, 1
     assert most_active(maps, 2).tolist() == [1, 2]
-    with pytest.raises(ConfigError, match="channels 0 to 2"):
-        check_channels([3], 3)
+    check_channels([0, 2], 3)
+    for wrong in (3, -1):
+        with pytest.raises(ConfigError, match=f"no channel {wrong}: this block has channels 0 to 2"):
+            check_channels([1, wrong], 3)
 
 
 def test_a_block_without_recurrence_and_one_that_does_not_exist():

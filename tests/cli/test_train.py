@@ -187,3 +187,7 @@ def test_the_fields_are_listed_with_what_they_take(command: Callable[..., Outcom
     assert "reduce-overhead" in listed["run.compile"]["takes"]
     assert listed["run.compile"]["about"].startswith("torch.compile: false, true, or its mode.")
     assert len(listed) > 70
+
+
+def test_a_path_of_spaces_is_empty_too(mistake: Callable[..., str]) -> None:
+    assert "--resume names an empty path" in mistake("train", "--resume", " ")

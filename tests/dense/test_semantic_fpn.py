@@ -125,6 +125,8 @@ def test_a_segmenter_stands_on_a_backbone_of_timms() -> None:
         ((8, 8), (4, 12), 3, "strides 4, 12 do not fit"),
         ((8, 8), (8, 4), 3, "strides 8, 4 do not fit"),
         ((8,), (0,), 3, "strides 0 do not fit"),
+        ((8, 8), (4, -8), 3, "strides 4, -8 do not fit"),
+        ((8, 8), (-4, -8), 3, "strides -4, -8 do not fit"),
     ],
 )
 def test_maps_that_do_not_fit_are_refused(channels, strides, classes, message) -> None:
@@ -138,3 +140,8 @@ def test_other_maps_than_those_stated_are_refused() -> None:
         decoder([torch.zeros(1, 8, 4, 4), torch.zeros(1, 8, 2, 2)])
     with pytest.raises(InputError, match=r"got 8$"):
         decoder([torch.zeros(1, 8, 4, 4)])
+
+
+def test_one_class_and_maps_of_one_stride_fit() -> None:
+    decoder = SemanticFPN((8, 16), (4, 4), 1)
+    assert decoder([torch.zeros(1, 8, 6, 5), torch.zeros(1, 16, 6, 5)]).shape == (1, 1, 6, 5)

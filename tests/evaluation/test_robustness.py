@@ -290,3 +290,23 @@ def test_images_that_cannot_be_read_are_named(colours, tmp_path):
         list(read_batches(colours, DataConfig(image_size=32)))
     with pytest.raises(DataError, match=r"cannot read the image .*1\.png"):
         read_images([tmp_path / "c"], DataConfig(image_size=32))
+
+
+@needs_corruptions
+def test_impulse_noise_sets_the_released_shares_to_black_or_white_and_leaves_the_rest():
+    image = np.full((200, 200, 3), 77, dtype=np.uint8)
+    for severity, share in zip(range(1, 6), (0.03, 0.06, 0.09, 0.17, 0.27), strict=True):
+        noisy = corrupt(image, "impulse_noise", severity)
+        assert set(np.unique(noisy)) == {0, 77, 255}
+        assert (noisy != 77).mean() == pytest.approx(share, rel=0.05)
+        assert (noisy == 0).mean() == pytest.approx(share / 2, rel=0.1)
+
+
+@needs_corruptions
+def test_corruptions_take_images_from_32_pixels_on():
+    corrupt(np.zeros((32, 33, 3), dtype=np.uint8), "contrast", 1)
+    with pytest.raises(InputError, match="at least 32×32 pixels, got 33×31"):
+        corrupt(np.zeros((33, 31, 3), dtype=np.uint8), "contrast", 1)
+    for severity in (0, 6):
+        with pytest.raises(ConfigError, match=f"severity {severity}; expected 1 to 5"):
+            corrupt(np.zeros((32, 32, 3), dtype=np.uint8), "contrast", severity)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.ops import rnn2d, scan_kernels, tuning
+from sequencer2d.ops import fused, rnn2d, scan_kernels, tuning
 from sequencer2d.ops.fused import MAX_HIDDEN_FP32
 from sequencer2d.ops.launches import H200, SharedLaunch
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
@@ -237,3 +237,16 @@ def test_named_implementation_that_cannot_run_says_why(device):
     wide = make_problem(device, torch.float32, hidden=257, height=1, width=1)
     with pytest.raises(ImplementationError, match="257"):
         wide.solve("triton")
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_without_gradients_to_compute_nothing_is_saved_for_them(device, learns, monkeypatch):
+    """Either because no argument needs one, or because autograd is off."""
+    problem = make_problem(device, torch.float32, batch=1)
+    arguments = [value.detach().clone().requires_grad_(learns) for value in problem.arguments]
+    for function in (fused.FusedScan, fused.RecomputedRNN2D):
+        monkeypatch.setattr(function, "apply", lambda *_: pytest.fail("a function of autograd ran"))
+    for gates in ("stored", "recomputed"):
+        with torch.set_grad_enabled(not learns):
+            out = rnn2d(*arguments, implementation="triton", gates=gates)
+        assert not out.requires_grad

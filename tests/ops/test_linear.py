@@ -280,3 +280,39 @@ def test_on_a_gpu_weights_written_right_before_an_early_launch_are_the_new_ones(
         else:
             results = step()
         assert all(torch.equal(*pair) for pair in zip(results, expected[i % 2], strict=True)), i
+
+
+@pytest.mark.parametrize(
+    ("inputs", "tile", "warps", "chunk"),
+    [(16, 128, 4, 16), (96, 128, 4, 32), (192, 128, 4, 64), (208, 64, 8, 16), (256, 64, 8, 128), (384, 64, 8, 128)],
+)
+def test_launches_of_the_products_have_the_sizes_that_were_measured(inputs, tile, warps, chunk, monkeypatch):
+    """Up to 192 inputs a tile has 128 columns; the most that one has inputs fit into a chunk of 128."""
+    launch = pytest.importorskip(
+        "sequencer2d.ops.kernels.triton_linear_launch", reason="Triton is too old", exc_type=ImportError
+    )
+    rows, outputs, launched = 130, 272, []
+    monkeypatch.setattr(launch.prepared, "repeat", lambda *_: False)
+    monkeypatch.setattr(launch.prepared, "keep", lambda *_: None)
+    monkeypatch.setattr(launch.launching, "run_kernel", lambda kernel, grid, *_, **o: launched.append((grid, o)))
+    x, weight, bias = torch.zeros(rows, inputs), torch.zeros(outputs, inputs), torch.zeros(outputs)
+    options = {"gelu": True, "approximate_tanh": False, "early_start": False}
+    launch.launch_normed_linear(x, x[0], weight, bias, 1e-6, **options)
+    launch.launch_add_linear(torch.zeros(rows, outputs), x, weight, early_start=True)
+    assert launched == [
+        (
+            (-(-outputs // tile), 3),
+            {
+                "K": inputs, "KC": chunk, "NK": inputs // chunk, "R": 64, "T": tile, "GELU": True,
+                "APPROX_TANH": False, "EARLY_START": False, "num_warps": warps,
+            },
+        ),
+        (
+            (9, 3),
+            {
+                "K": inputs, "KC": chunk, "NK": inputs // chunk, "R": 64, "T": 32, "STAGES": 4, "EARLY_START": True,
+                "CACHE_LINES": {16: 1, 96: 2, 192: 4, 208: 4, 256: 4, 384: 8}[inputs], "num_warps": 4,
+                "launch_pdl": True,
+            },
+        ),
+    ]  # fmt: skip

@@ -2,11 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from sequencer2d.errors import ConfigError
 from sequencer2d.ranges import describe, leaves
 from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.fields import show_value, value_at, with_overrides
+from sequencer2d.training.numerics import check_precision
 
 FIELDS = json.loads((Path(__file__).parent / "fields.json").read_text())
 """Every field's default and what it takes. A stored configuration that lacks a field means its default."""
@@ -71,3 +73,13 @@ def test_gradients_in_a_graphs_memory_cannot_be_accumulated():
     with pytest.raises(ConfigError, match=r"optimizer\.accumulation=2"):
         validate(config)
     validate(with_overrides(config, {"run.compile": "default"}))
+
+
+def test_fp16_without_a_gpu_names_what_runs_there():
+    """Both before a run, where the device is named, and where it turns out."""
+    with pytest.raises(ConfigError, match=r"^precision=fp16 needs a CUDA device; on the CPU use fp32 or bf16$"):
+        validate(with_overrides(TrainConfig(), {"precision": "fp16", "run.device": "cpu"}))
+    with pytest.raises(ConfigError, match=r"^precision=fp16 needs a CUDA device"):
+        check_precision("fp16", torch.device("cpu"))
+    check_precision("bf16", torch.device("cpu"))
+    check_precision("fp32", torch.device("cpu"))

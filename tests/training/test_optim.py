@@ -167,3 +167,15 @@ def test_the_classifier_alone_is_trained():
     assert [name for name, module in model.named_modules() if module.training] == ["head.fc"]
     with pytest.raises(ConfigError, match="needs a model with a classifier, and Linear has none"):
         train_head_only(torch.nn.Linear(2, 2))
+
+
+def test_the_optimizer_is_one_fused_kernel_with_the_settings_of_the_configuration():
+    model = create_model("sequencer2d_n", **SMALL)
+    config = OptimizerConfig(lr=0.25, betas=(0.5, 0.75), eps=0.125, weight_decay=0.375)
+    optimizer = build_optimizer(model, config)
+    assert type(optimizer) is torch.optim.AdamW
+    found = {name: optimizer.defaults[name] for name in ("lr", "betas", "eps", "fused", "amsgrad", "maximize")}
+    assert found == {
+        "lr": 0.25, "betas": (0.5, 0.75), "eps": 0.125, "fused": True, "amsgrad": False, "maximize": False,
+    }  # fmt: skip
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.375, 0.0]
