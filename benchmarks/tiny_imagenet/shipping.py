@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
-    row = write_weights(place.run(DECAY), options.output / WEIGHTS)
+    row = write_weights(place.run(DECAY), options.output / WEIGHTS, options.data)
     row |= measure(options.output / WEIGHTS, options.data, SIZES, options.limit)
     row |= {"seconds": seconds, "stops": stops, **story(place)}
     result = {**origin(NAME, SCRIPT, command_line(SCRIPT, argv)), "rows": [row]}
@@ -128,14 +128,15 @@ def pack(place: Place, output: Path) -> None:
     shutil.move(new, bundle)
 
 
-def write_weights(run: Path, path: Path) -> dict[str, Any]:
-    """Write a run's best weights in fp16 for images of `INPUT_SIZE`; what the file is."""
+def write_weights(run: Path, path: Path, data: Path) -> dict[str, Any]:
+    """Write a run's best weights in fp16, for images of `INPUT_SIZE` and with words for classes; what the file is."""
     from sequencer2d.models.checkpoints import read_checkpoint, write_checkpoint
 
     found = read_checkpoint(run)
     size = {"size": [INPUT_SIZE, INPUT_SIZE]}
     state = {name: w.half() if w.is_floating_point() else w for name, w in found.state_dict.items()}
-    write_checkpoint(state, found.meta | {"input": found.meta["input"] | size}, path)
+    said = {"input": found.meta["input"] | size, "class_descriptions": class_words(data, found.meta["class_names"])}
+    write_checkpoint(state, found.meta | said, path)
     content = path.read_bytes()
     return {
         "model": found.meta["model"],
@@ -144,6 +145,19 @@ def write_weights(run: Path, path: Path) -> dict[str, Any]:
         "sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(w.numel() for w in state.values()),
     }
+
+
+def class_words(data: Path, names: list[str]) -> list[str] | None:
+    """The first word for each WordNet identifier, all of its words where two classes share the first; from `words.txt`.
+
+    None without that file.
+    """
+    if not (data / "words.txt").is_file():
+        return None
+    lines = (data / "words.txt").read_text(encoding="utf-8").splitlines()
+    words = dict(line.split("\t", 1) for line in lines)
+    first = [words[name].split(",")[0] for name in names]
+    return [words[name] if first.count(word) > 1 else word for name, word in zip(names, first, strict=True)]
 
 
 def measure(weights: Path, data: Path, sizes: tuple[int, ...], limit: int | None) -> dict[str, Any]:

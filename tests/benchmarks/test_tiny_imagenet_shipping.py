@@ -9,6 +9,7 @@ from benchmarks.tiny_imagenet import moving, shipping
 from benchmarks.tiny_imagenet.segments import DECAY, PLATEAU, median_rate, repeated, start_seconds
 from benchmarks.tiny_imagenet.tables import shipped_rows, stop_rows
 from sequencer2d import recipes
+from sequencer2d.evaluation.predict import class_names_of
 from sequencer2d.models import load_model
 from tests.benchmarks.test_tiny_imagenet import SMALL
 from tests.data.images import make_folder
@@ -45,6 +46,7 @@ def test_the_parts_differ_in_size_and_schedule_alone():
 def test_from_images_to_weights_through_a_hard_stop(tmp_path: Path):
     data = make_folder(tmp_path / "data", {"train": {"a": 40, "b": 40}, "val": {"a": 4, "b": 4}})
     fields = [*FIELDS, "run.checkpoint_interval_steps=5", "run.log_interval=1", "data.mixup_group=4"]
+    (data / "words.txt").write_text("a\tcat, true cat\nb\tcat, big cat\nc\tdog, domestic dog\n", encoding="utf-8")
     options = ["--data", str(data), "--work", str(tmp_path / "work"), "--output", str(tmp_path / "out")]
     times = ["--seconds", "35", "--plateau-share", "0.2", "--reserve", "1", "--stops", "1", "--decay-epochs", "1"]
     assert shipping.main([*options, *times, *fields]) == 0
@@ -60,6 +62,8 @@ def test_from_images_to_weights_through_a_hard_stop(tmp_path: Path):
     assert shipped_rows([row])[0]["both_epochs"].endswith(" + 1.0")
 
     model = load_model(tmp_path / "out" / shipping.WEIGHTS)
+    assert class_names_of(model) == ("cat, true cat", "cat, big cat")
+    assert shipping.class_words(data, ["a", "c"]) == ["cat", "dog"]
     assert model.pretrained_cfg["input_size"] == (3, shipping.INPUT_SIZE, shipping.INPUT_SIZE)
     assert (tmp_path / "out" / shipping.WEIGHTS).stat().st_size == row["bytes"]
     assert moving.unpack(tmp_path / "out" / "bundle", tmp_path / "later") == [f"{PLATEAU}: unpacked"]
