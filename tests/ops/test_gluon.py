@@ -51,7 +51,9 @@ def test_output_and_every_gradient(launches, size, gates):
     check(problem, launches, gates, forward_rows=8, warps=4, stages=3)
 
 
-@pytest.mark.parametrize(("hidden", "rows", "warps", "stages"), [(16, 16, 2, 2), (48, 8, 2, 4), (64, 16, 8, 3)])
+@pytest.mark.parametrize(
+    ("hidden", "rows", "warps", "stages"), [(16, 16, 2, 2), (48, 8, 2, 4), (64, 16, 8, 3), (128, 8, 8, 3)]
+)
 def test_chunks_tiles_and_stages(launches, hidden, rows, warps, stages):
     problem = make_problem("cpu", torch.float16, hidden=hidden, batch=3, height=4, width=7, channels=8)
     check(problem, launches, "stored", forward_rows=rows, warps=warps, stages=stages)
