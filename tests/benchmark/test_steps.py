@@ -30,6 +30,18 @@ def test_training_changes_the_weights() -> None:
         assert moved == pytest.approx(steps.LEARNING_RATE, rel=0.05)
 
 
+def test_training_steps_take_the_optimizer_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One fused kernel, which reads its step from the GPU only where a graph captures it; no scaler outside fp16."""
+    made: dict[str, dict[str, object]] = {}
+    for module, name in ((torch.optim, "AdamW"), (torch.amp, "GradScaler")):
+        create = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, create=create, name=name, **o: (made.update({name: o}), create(*a, **o))[1]
+        )
+    prepare(workload("training")[1], "eager")
+    assert made == {"AdamW": {"lr": 1e-5, "fused": True, "capturable": False}, "GradScaler": {"enabled": False}}
+
+
 def test_the_optimized_form_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "optimize", functools.partial(steps.optimize, compile=False))
     contender, work = workload()

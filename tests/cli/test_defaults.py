@@ -10,7 +10,7 @@ from sequencer2d import tasks
 from sequencer2d.cli import common
 from sequencer2d.cli.evaluate import data_config
 from sequencer2d.cli.main import parse
-from sequencer2d.errors import ConfigError, DeviceError
+from sequencer2d.errors import CheckpointError, ConfigError, DeviceError
 from sequencer2d.evaluation.subject import load_checkpoint
 from sequencer2d.training.runfiles import write_config
 from tests.cli.conftest import save_tiny
@@ -89,3 +89,11 @@ def test_fields_are_split_at_the_first_sign() -> None:
     assert common.field_values(["a.b=1", "c=x=y", "d="]) == {"a.b": "1", "c": "x=y", "d": ""}
     with pytest.raises(ConfigError, match="expected field=value"):
         common.field_values(["a.b"])
+
+
+def test_checkpoints_are_looked_for_before_anything_is_loaded_but_not_on_the_hub(tmp_path: Path) -> None:
+    arguments = parse(["predict", "hf-hub:owner/name", "photo.jpg"])
+    common._check_checkpoint(arguments)
+    arguments.checkpoint = str(tmp_path / "nowhere.safetensors")
+    with pytest.raises(CheckpointError, match="nowhere"):
+        common._check_checkpoint(arguments)
