@@ -5,8 +5,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
+from sequencer2d.data.images import decode
 from sequencer2d.evaluation.predict import Prediction
 from sequencer2d.files import atomic_write
 
@@ -41,8 +42,7 @@ def draw_predictions(
     for axes, prediction, truth in zip(grid, predictions, truths, strict=False):
         guess = prediction.found.guesses[0]
         right = guess.name == truth
-        with Image.open(prediction.path) as image:
-            axes.imshow(image.convert("RGB"), interpolation="nearest")
+        axes.imshow(np.asarray(decode(prediction.path)), interpolation="nearest")
         said = [f"{guess.name} ({guess.probability:.0%})", *([] if right else [f"is {truth}"])]
         title = "\n".join(line for text in said for line in textwrap.wrap(text, _CHARACTERS))
         axes.set_title(title, fontsize=8, color="green" if right else "red")

@@ -11,14 +11,14 @@ import sys
 from collections.abc import Sequence
 
 from sequencer2d import __version__, terminal
-from sequencer2d.cli import analyze, bench, demo, evaluate, export, finetune, models, predict, train
+from sequencer2d.cli import analyze, bench, data, demo, evaluate, export, finetune, models, predict, train
 from sequencer2d.cli.common import FIELD
 from sequencer2d.cli.parsing import Parser, run_checks, unknown_arguments
 from sequencer2d.cli.verbs import TASK_VERBS, add_task_verb
 from sequencer2d.environment import is_first_process
 from sequencer2d.errors import Interrupted, NumericalError, UserError
 
-VERBS = (models, finetune, train, evaluate, predict, export, analyze, bench, demo)
+VERBS = (models, data, finetune, train, evaluate, predict, export, analyze, bench, demo)
 
 EXIT_USER = 2
 EXIT_NUMERICAL = 3
@@ -28,8 +28,8 @@ EXIT_BROKEN_PIPE = 141
 
 EXIT_CODES = """\
 exit codes: 0 done; 2 a mistake that the message says how to put right; 3 the training loss was not finite;
-75 stopped by a signal after saving (go on with: sequencer2d train --resume); 130 stopped by Ctrl-C;
-141 the program that read the output has ended"""
+4 sequencer2d data found something wrong in a data set; 75 stopped by a signal after saving (go on with:
+sequencer2d train --resume); 130 stopped by Ctrl-C; 141 the program that read the output has ended"""
 
 
 def entry_point() -> None:

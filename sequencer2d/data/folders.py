@@ -15,7 +15,8 @@ from sequencer2d.errors import DataError
 logger = logging.getLogger(__name__)
 
 LOOSE = "files beside the class folders"
-_SPLIT_NAMES = frozenset({*SPLIT_ALIASES, *(name for names in SPLIT_ALIASES.values() for name in names)})
+SPLIT_NAMES = tuple(dict.fromkeys((*SPLIT_ALIASES["train"], *SPLIT_ALIASES["val"])))
+"""Folders of these names are splits, in this order, not classes."""
 
 
 class FolderSource(ImageFiles):
@@ -96,7 +97,7 @@ def _class_folders(folder: Path, left_out: LeftOut) -> list[str]:
         else:
             names[identity] = entry.name
     classes = sorted(names.values())
-    if classes and all(name in _SPLIT_NAMES for name in classes):
+    if classes and all(name in SPLIT_NAMES for name in classes):
         raise DataError(
             f"the folders in {folder} ({', '.join(classes)}) are splits, not classes; name the split to use"
         )

@@ -32,6 +32,7 @@ NUMBERS = {
     "bench --seconds": 1.0,
 }
 REQUIRED = {
+    "data": ["folder"],
     "finetune": ["folder"],
     "eval": ["checkpoint"],
     "predict": ["checkpoint", "images"],
