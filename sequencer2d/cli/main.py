@@ -29,7 +29,7 @@ EXIT_BROKEN_PIPE = 141
 EXIT_CODES = """\
 exit codes: 0 done; 2 a mistake that the message says how to put right; 3 the training loss was not finite;
 4 sequencer2d data found something wrong in a data set; 75 stopped by a signal after saving (go on with:
-sequencer2d train --resume); 130 stopped by Ctrl-C; 141 the program that read the output has ended"""
+sequencer2d train --resume RUN); 130 stopped by Ctrl-C; 141 the program that read the output has ended"""
 
 
 def entry_point() -> None:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NumericalError as error:
         return _fail(error, EXIT_NUMERICAL)
     except Interrupted as error:
-        return _fail(error, EXIT_INTERRUPTED)
+        return _fail(error, EXIT_INTERRUPTED) if is_first_process() else EXIT_INTERRUPTED
     except KeyboardInterrupt:
         return _fail("stopped", EXIT_KEYBOARD)
     except BrokenPipeError:

@@ -24,6 +24,7 @@ from sequencer2d.models.variants import changed_options, model_config
 from sequencer2d.seeds import seed_step
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.distributed import Processes
+from sequencer2d.training.numerics import compile_mode
 from sequencer2d.training.optim import WeightAverage, build_optimizer, train_head_only
 from sequencer2d.training.step import TrainStep
 
@@ -148,9 +149,8 @@ def build_step(
     decay = config.regularization.ema_decay
     average = None if decay is None else WeightAverage(model, decay)
     optimizer = build_optimizer(model, config.optimizer)
-    if config.run.compile:
-        mode = config.run.compile if isinstance(config.run.compile, str) else None
-        model.compile(mode=mode)
+    if mode := compile_mode(config.run, device):
+        model.compile(mode=mode if isinstance(mode, str) else None)
     classes = config.model.num_classes
     assert classes is not None, "resolve() fills it in"
     return TrainStep(

@@ -154,7 +154,7 @@ class RunConfig(Checked):
     """How many of the newest checkpoints stay."""
     compile: bool | CompileMode = False
     """torch.compile: false, true, or its mode. "reduce-overhead" replays CUDA graphs: for steps so
-    short that the GPU waits for launches."""
+    short that the GPU waits for launches; on a CPU, which has none, it compiles nothing."""
     memory_budget: Annotated[float, Range(above=0, at_most=1)] = 1.0
     """Share of the activations that the compiled model keeps for backward, above 0; it computes the others again, those
     first that cost least. 1 keeps everything that backward needs; below 1 needs `compile`."""

@@ -16,14 +16,16 @@ from sequencer2d.evaluation.loop import evaluate
 from sequencer2d.files import write_json
 from sequencer2d.precisions import autocast_dtype
 from sequencer2d.training import assemble
+from sequencer2d.training.bar import bar_of
 from sequencer2d.training.budget import memory_budget
 from sequencer2d.training.checkpoint import Checkpoint, load_last
 from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.curves import plot_curves
 from sequencer2d.training.distributed import Processes, processes
 from sequencer2d.training.folder import RunFolder
+from sequencer2d.training.hardware import memory_mib
 from sequencer2d.training.messages import announcement, step_entry
-from sequencer2d.training.numerics import check_compiler, check_precision, memory_errors, numerics
+from sequencer2d.training.numerics import check_compiler, check_precision, compile_mode, memory_errors, numerics
 from sequencer2d.training.optim import learning_rate, set_learning_rate
 from sequencer2d.training.prefetch import RunAhead, to_device
 from sequencer2d.training.resume import check_progress, check_same_config, check_same_data, load_states
@@ -52,7 +54,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     validate(config, launch().world_size)
     with StopSignals() as signals, processes(config.distributed, config.run.device) as here:
         check_precision(config.precision, here.device)
-        check_compiler(config.run.compile, here.device)
+        check_compiler(config.run, here.device)
         with (
             RunFolder(Path(config.run.output)) as folder,
             numerics(config.run, here.device),
@@ -98,6 +100,8 @@ class _Run:
         with log as self.log, self.data:
             for line in announcement(self.config, self.model, self.here, self.state):
                 self.log.say(line)
+            if compile_mode(self.config.run, self.here.device):
+                self.log.show("compiling")
             self.stopper.refuse_old_limit()
             while self.state.evaluated_epochs < self.config.run.epochs:
                 self._train_epoch(self.state.evaluated_epochs)
@@ -155,7 +159,7 @@ class _Run:
             state.speed.count()
             if state.step % min(self.config.run.log_interval, state.steps_per_epoch) == 0:
                 self._log_step(rate)
-            self.log.advance(state.step)
+            self.log.advance(state.step, loss, rate)
             self._save_or_stop(last_of_epoch=state.step == last)
         if state.step != last:
             raise RuntimeError(f"the loader ended epoch {epoch} at step {state.step - first} of {last - first}")
@@ -191,6 +195,7 @@ class _Run:
         self.log.epoch(entry)
 
     def _evaluate(self) -> dict[str, float | None]:
+        self.log.show("evaluating")
         model, amp_dtype = self.step_fn.evaluated, autocast_dtype(self.config.precision)
         return self.task.entry(evaluate(model, self.data.val, self.task, device=self.here.device, amp_dtype=amp_dtype))
 
@@ -206,6 +211,14 @@ class _Run:
             metrics=self.task.metrics,
             tensorboard=run.tensorboard,
             progress=run.progress,
+            bar=bar_of(
+                total_steps=self.state.total_steps,
+                first_step=self.state.step,
+                steps_per_epoch=self.state.steps_per_epoch,
+                batch=self.config.data.batch_size,
+                memory=lambda: memory_mib(self.here.device),
+                stopping=self.stopper.told,
+            ),
         )
 
     def _finish(self) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from sequencer2d.tasks.task import Metric
-from sequencer2d.training.config import TrainConfig
+from sequencer2d.training.config import RunConfig, TrainConfig
 from sequencer2d.training.distributed import Processes
 from sequencer2d.training.hardware import device_name, memory_mib
+from sequencer2d.training.numerics import compile_mode
 from sequencer2d.training.state import RunState
 
 
@@ -25,11 +26,25 @@ def announcement(config: TrainConfig, model: nn.Module, here: Processes, state: 
     )
     if run.resume:
         yield f"resumed at step {state.step}" if state.step else "no checkpoint there yet: starting anew"
-    if run.compile and here.device.type == "cpu":
-        yield (
+    if notice := compiling_notice(run, here.device):
+        yield notice
+
+
+def compiling_notice(run: RunConfig, device: torch.device) -> str:
+    """What to expect of `run.compile` on a device; empty if nothing was asked for."""
+    if not run.compile:
+        return ""
+    if not compile_mode(run, device):
+        return (
+            f"not compiled: run.compile={run.compile} captures CUDA graphs, which a CPU has not; run.compile=true "
+            "compiles for the CPU, which takes minutes"
+        )
+    if device.type == "cpu":
+        return (
             "compiling for the CPU: the first step of training and of evaluation takes minutes, in which nothing else "
             "is shown; run.compile=false starts at once"
         )
+    return "compiling: the first step of training takes about a minute, that of evaluation less"
 
 
 def step_entry(state: RunState, lr: float, *, batch: int, device: torch.device) -> dict[str, Any]:
@@ -67,9 +82,14 @@ def _eta_text(entry: dict[str, Any]) -> str:
     seconds = entry.get("eta_s")
     if seconds is None or not math.isfinite(seconds):
         return ""
-    minutes, seconds = divmod(int(seconds), 60)
+    return f"  {duration_text(seconds)} left"
+
+
+def duration_text(seconds: float) -> str:
+    """Hours, minutes and seconds as `0:02:05`."""
+    minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"  {hours}:{minutes:02d}:{seconds:02d} left"
+    return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 def epoch_text(entry: dict[str, Any], metrics: Sequence[Metric]) -> str:

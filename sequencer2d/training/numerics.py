@@ -50,9 +50,14 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ConfigError(f"precision=bf16 is not supported by {torch.cuda.get_device_name(device)}; use fp16 or fp32")
 
 
-def check_compiler(compiled: bool | str, device: torch.device) -> None:
+def compile_mode(run: RunConfig, device: torch.device) -> bool | str:
+    """What `run.compile` means on a device: "reduce-overhead" is for CUDA graphs, so a CPU compiles nothing for it."""
+    return False if device.type == "cpu" and run.compile == "reduce-overhead" else run.compile
+
+
+def check_compiler(run: RunConfig, device: torch.device) -> None:
     """Raise `ConfigError` where `run.compile` would need a C++ compiler that is not there."""
-    if not compiled or device.type != "cpu":
+    if not compile_mode(run, device) or device.type != "cpu":
         return
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler

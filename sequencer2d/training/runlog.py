@@ -7,18 +7,19 @@ import contextlib
 import importlib.util
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from sequencer2d import terminal
 from sequencer2d.errors import RunError
 from sequencer2d.tasks import CLASSIFICATION
 from sequencer2d.tasks.task import Metric
+from sequencer2d.training.bar import LiveBar
 from sequencer2d.training.logfile import LOG, keep_until
 from sequencer2d.training.messages import epoch_text, step_text
 
@@ -46,8 +47,11 @@ class SilentLog:
     def epoch(self, entry: dict[str, Any]) -> None:
         """One line of kind "epoch"."""
 
-    def advance(self, step: int) -> None:
-        """Move the bar; called after every step."""
+    def advance(self, step: int, loss: Tensor, lr: float) -> None:
+        """Move the bar; called after every step with its loss, 0-d on the device."""
+
+    def show(self, doing: str) -> None:
+        """Say in the bar what takes time beside the steps."""
 
     def say(self, message: str) -> None:
         """One line for the person who watches."""
@@ -68,6 +72,7 @@ class RunLog(SilentLog):
         metrics: of the task, which the line that ends an epoch shows.
         tensorboard: write TensorBoard's files too.
         progress: as `run.progress`.
+        bar: makes the live bar on a console; none: lines in its place.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class RunLog(SilentLog):
         metrics: Sequence[Metric] = CLASSIFICATION.metrics,
         tensorboard: bool,
         progress: str,
+        bar: Callable[[Console], LiveBar] | None = None,
     ) -> None:
         self._total_steps, self._folder, self._metrics = total_steps, folder, metrics
         kept = keep_until(folder / LOG, first_step, done_epochs)
@@ -90,23 +96,24 @@ class RunLog(SilentLog):
                 self._show_on_board(entry["kind"], {key: value for key, value in entry.items() if key != "kind"})
         self._console = terminal.console(error=True, soft_wrap=True, highlight=False, quiet=progress == "none")
         wants_bar = progress == "bar" or (progress == "auto" and self._console.is_terminal)
-        self._bar = _Bar(self._console, total_steps, first_step) if wants_bar else None
+        self._bar = bar(self._console) if bar and wants_bar else None
 
     def step(self, entry: dict[str, Any]) -> None:
         self._write("step", entry)
-        text = step_text(entry)
-        if self._bar:
-            self._bar.text(text)
-        else:
-            self.say(f"step {entry['step']}/{self._total_steps}  {text}")
+        if not self._bar:
+            self.say(f"step {entry['step']}/{self._total_steps}  {step_text(entry)}")
 
     def epoch(self, entry: dict[str, Any]) -> None:
         self._write("epoch", entry)
         self.say(epoch_text(entry, self._metrics))
 
-    def advance(self, step: int) -> None:
+    def advance(self, step: int, loss: Tensor, lr: float) -> None:
         if self._bar:
-            self._bar.advance(step)
+            self._bar.advance(step, loss, lr)
+
+    def show(self, doing: str) -> None:
+        if self._bar:
+            self._bar.show(doing)
 
     def say(self, message: str) -> None:
         self._console.print(message, markup=False)
@@ -141,32 +148,6 @@ class RunLog(SilentLog):
             for name, value in entry.items():
                 if name != "step" and isinstance(value, (int, float)):
                     self._board.add_scalar(f"{kind}/{name}", value, entry["step"])
-
-
-class _Bar:
-    """A bar of steps with the last numbers beside it."""
-
-    def __init__(self, console: Console, total: int, done: int) -> None:
-        columns = (
-            TextColumn("train"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=console, refresh_per_second=4)
-        self._task = self._progress.add_task("train", total=total, completed=done, text="")
-        self._progress.start()
-
-    def text(self, text: str) -> None:
-        self._progress.update(self._task, text=text)
-
-    def advance(self, step: int) -> None:
-        self._progress.update(self._task, completed=step)
-
-    def stop(self) -> None:
-        self._progress.stop()
 
 
 def _open_board(folder: Path, first_step: int) -> Any:

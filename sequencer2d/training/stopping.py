@@ -1,13 +1,17 @@
 """Whether a run ends before its last step: by a signal, a limit of time, or a limit of steps."""
 
+import shlex
 import time
 from pathlib import Path
 
+from sequencer2d.environment import launch
 from sequencer2d.errors import Interrupted
 from sequencer2d.training.config import RunConfig
 from sequencer2d.training.distributed import Agreement, Processes
 from sequencer2d.training.signals import StopSignals
 from sequencer2d.training.state import RunState
+
+_NAMES = {"SIGINT": "Ctrl-C"}
 
 
 class Stopper:
@@ -34,9 +38,7 @@ class Stopper:
                 step waits for them.
         """
         limit = self._run.time_limit_s
-        told = self._signals.received is not None or (
-            limit is not None and time.monotonic() - self._state.started >= limit
-        )
+        told = self.told() or (limit is not None and time.monotonic() - self._state.started >= limit)
         decide = self._agreement.settle if last_of_epoch else self._agreement.exchange
         told, save = decide(told, save)
         return (told or self._at_limit()) and not self._state.finished, save
@@ -50,16 +52,29 @@ class Stopper:
                 f"{state.step} of {state.total_steps}; go on without run.max_steps, or with a higher one"
             )
 
+    def told(self) -> bool:
+        """Whether a signal has asked this process to stop."""
+        return self._signals.received is not None
+
     def interrupted(self) -> Interrupted:
         """What to raise once the run is saved."""
-        reason = self._signals.received or (
-            "run.max_steps" if self._at_limit() else "run.time_limit_s or another process"
-        )
+        limit = "run.max_steps" if self._at_limit() else "run.time_limit_s or another process"
+        received = self._signals.received
+        go_on = "go on with" if received else "go on, without the limit, with"
         return Interrupted(
-            f"stopped by {reason} after step {self._state.step} of {self._state.total_steps}, saved in {self._folder}; "
-            "go on with --resume RUN, which keeps neither run.max_steps nor run.time_limit_s (from Python: "
-            "run.resume=true without them)"
+            f"stopped by {_NAMES.get(received, received) if received else limit} after step {self._state.step} of "
+            f"{self._state.total_steps}, saved in {self._folder}; {go_on}: {resume_command(self._folder)}"
         )
 
     def _at_limit(self) -> bool:
         return self._run.max_steps is not None and self._state.step >= self._run.max_steps
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with the run in `folder`, for a shell, as many processes as this time."""
+    here = launch()
+    start = "sequencer2d"
+    if here.world_size > 1:
+        hosts = "" if here.local_world_size == here.world_size else " …"
+        start = f"torchrun{hosts} --nproc-per-node {here.local_world_size} -m sequencer2d"
+    return f"{start} train --resume {shlex.quote(str(folder))}"

@@ -1,7 +1,9 @@
 import json
 
 import pytest
+import torch
 
+from sequencer2d.training.bar import bar_of
 from sequencer2d.training.logfile import read_log
 from sequencer2d.training.runlog import RunLog
 from sequencer2d.training.speed import Speedometer
@@ -37,9 +39,11 @@ def test_lines_show_what_matters(tmp_path, capfd):
 
 
 def test_a_bar_leaves_the_log_as_it_is(tmp_path):
-    with RunLog(tmp_path, total_steps=10, first_step=0, tensorboard=False, progress="bar") as log:
+    bar = bar_of(total_steps=10, first_step=0, steps_per_epoch=10, batch=1, memory=lambda: 1.0)
+    with RunLog(tmp_path, total_steps=10, first_step=0, tensorboard=False, progress="bar", bar=bar) as log:
         log.step(entry(1))
-        log.advance(1)
+        log.show("evaluating")
+        log.advance(1, torch.tensor(1.0), 1e-3)
     assert [line["step"] for line in read_log(tmp_path)] == [1]
 
 

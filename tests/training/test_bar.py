@@ -1,0 +1,152 @@
+"""The live bar: one line at any width, and a terminal that is clean when the run ends or is stopped."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from sequencer2d.training.bar import LiveBar
+from sequencer2d.training.config import RunConfig
+from sequencer2d.training.fields import to_dict
+from sequencer2d.training.messages import compiling_notice
+from tests.terminals import Terminal, screen
+
+REPOSITORY = Path(__file__).parents[2]
+GPU = torch.device("cuda")
+CPU = torch.device("cpu")
+
+
+def bar_at(width: int, encoding: str = "utf-8", *, stopping: bool = False) -> LiveBar:
+    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding), width=width, force_terminal=True)
+    return LiveBar(
+        console, total_steps=400, first_step=100, steps_per_epoch=100, batch=64, memory=lambda: 2034.4,
+        stopping=lambda: stopping,
+    )  # fmt: skip
+
+
+def line(bar: LiveBar, width: int) -> str:
+    with (console := Console(width=width, file=io.StringIO())).capture() as capture:
+        console.print(bar)
+    return capture.get().rstrip("\n")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("sequencer2d.training.bar.time.monotonic", lambda: now[0])
+    return now
+
+
+def after_three_steps(clock, width: int) -> LiveBar:
+    """Half a second a step, steps 101 to 103 of 400."""
+    bar = bar_at(width)
+    for step in (101, 102, 103):
+        bar.advance(step, torch.tensor(step / 100), 1e-3)
+        clock[0] += 0.5
+    clock[0] -= 0.5
+    bar.stop()
+    return bar
+
+
+def test_at_200_columns_the_bar_shows_everything(clock):
+    shown = line(after_three_steps(clock, 200), 200)
+    parts = ("epoch 2/4", "step 103/400", "loss 1.0300", "lr 1.00e-03", "128 images/s", "2,034 MiB", "0:02:28 left")
+    assert [part for part in parts if part not in shown] == []
+    assert shown.index("epoch") < shown.index("━") < shown.index("loss")
+
+
+@pytest.mark.parametrize(
+    ("width", "stays"),
+    [
+        (80, ("epoch 2/4", "━━━━━━━━", "loss 1.0300", "128 images/s", "0:02:28 left")),
+        (40, ("epoch 2/4", "loss 1.0300", "0:02:28 left")),
+        (25, ("epoch 2/4", "loss 1.0300")),
+        (8, ("epoch",)),
+    ],
+)
+def test_what_does_not_fit_is_left_out_and_the_rest_is_whole(clock, width, stays):
+    shown = line(after_three_steps(clock, width), width)
+    assert len(shown) <= width - 3, "^C has room"
+    assert [part for part in stays if part not in shown] == []
+
+
+def test_the_bar_says_what_takes_time_beside_steps(clock):
+    bar = bar_at(80)
+    assert "first step" in line(bar, 80)
+    assert "left" not in line(bar, 80), "nothing is known yet"
+    bar.advance(101, torch.tensor(1.0), 1e-3)
+    assert "first step" not in line(bar, 80)
+    bar.show("evaluating")
+    assert "evaluating" in line(bar, 80)
+    bar.stop()
+    stopping = bar_at(80, stopping=True)
+    assert "stopping after this step" in line(stopping, 80)
+    stopping.stop()
+
+
+def test_a_terminal_without_unicode_gets_a_bar_of_ascii(clock):
+    bar = bar_at(80, "ascii")
+    bar.stop()
+    file = bar._live.console.file
+    file.flush()
+    assert file.buffer.getvalue().isascii()
+    assert b"#" in file.buffer.getvalue()
+
+
+def test_the_screen_that_tests_look_at_acts_on_what_rich_writes():
+    assert screen("ab\r\ncd\x1b[2K\r\x1b[1A\x1b[2Kx\x1b[31my\x1b[0m", 80) == ["xy", ""]
+    assert screen("abcdef", 4) == ["abcd", "ef"]
+
+
+@pytest.mark.parametrize("columns", [200, 40])
+def test_a_run_in_a_terminal_ends_clean(tiny, tmp_path, columns):
+    terminal = in_terminal(tiny(run__progress="auto"), tmp_path, columns)
+    assert terminal.finish() == 0
+    text = "\n".join(terminal.lines())
+    assert "images/s" not in text, "the bar is gone"
+    assert "━" not in text
+    assert [line.split("  ")[0] for line in terminal.lines() if line.startswith("epoch")] == ["epoch 1", "epoch 2"]
+    assert "━" in terminal.shown or columns == 40
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_ctrl_c_leaves_one_line_with_the_command_to_go_on(tiny, tmp_path, columns):
+    terminal = in_terminal(tiny("my run", run__progress="auto"), tmp_path, columns, slow=0.4)
+    terminal.wait_for(lambda shown: "loss" in shown)
+    terminal.type(b"\x03")
+    assert terminal.finish() == 75
+    text = "".join(terminal.lines())
+    command = f"go on with: sequencer2d train --resume '{tmp_path / 'my run'}'"
+    assert text.endswith(command), text
+    assert text.count("stopped by Ctrl-C") == 1
+    assert "stopping after this step"[: columns - 12] in terminal.shown
+    assert "Traceback" not in terminal.shown
+    assert "MiB" not in text
+
+
+def in_terminal(config, folder: Path, columns: int, slow: float = 0.0) -> Terminal:
+    path = folder / "config.json"
+    path.write_text(json.dumps(to_dict(config)))
+    command = [sys.executable, "-m", "tests.training.run_from_json", str(path), "--slow", str(slow)]
+    return Terminal(command, columns, folder, {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)})
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "says"),
+    [
+        (False, CPU, ""),
+        (False, GPU, ""),
+        (True, CPU, "takes minutes"),
+        (True, GPU, "about a minute"),
+        ("reduce-overhead", GPU, "about a minute"),
+        ("reduce-overhead", CPU, "not compiled"),
+    ],
+)
+def test_compilation_is_announced_with_its_time(mode, device, says):
+    notice = compiling_notice(RunConfig(compile=mode), device)
+    assert says in notice
+    assert bool(notice) == bool(says)
