@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmarks.columns import Column, fixed, millions
 from benchmarks.side_by_side import Comparison, Row, Run, run
 from sequencer2d.data.labels import IGNORED
-from sequencer2d.data.mask_folders import MASK_SETS, MaskFolder
+from sequencer2d.data.mask_folders import MaskFolder
+from sequencer2d.data.mask_sets import MASK_SETS
 from sequencer2d.tasks.segmentation import color_of
 
 SWIN = "timm:swin_tiny_patch4_window7_224"

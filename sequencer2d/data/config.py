@@ -112,6 +112,12 @@ class DataConfig(Checked):
     reduce_zero: bool = False
     """task=segmentation: 0 in a folder's masks is not scored, and value k is class k - 1 (ADE20K)."""
 
+    photometric_distortion: bool = False
+    """task=segmentation: change brightness, contrast, saturation and hue of training images as mmsegmentation does."""
+    checked_masks: Annotated[int, Range(at_least=0, at_most=1_000_000_000)] = 512
+    """task=segmentation: masks of a split, evenly spread, that are checked before the run begins. One of the others
+    that does not fit counts as an image that cannot be read (`max_broken`)."""
+
     eval_interpolation: Interpolation = "bicubic"
     """Resampling in evaluation."""
     eval_crop: CropMode = "center"

@@ -1,19 +1,23 @@
 """Images with masks for training: how a split is opened, how both are transformed together, how batches are made."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import ColorJitter
+from torchvision.transforms import functional as colors
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.joined import JoinedSource
 from sequencer2d.data.labels import IGNORED, LabelRules
-from sequencer2d.data.mask_folders import CLASSES, MASK_SETS, MaskFolder, read_class_names
+from sequencer2d.data.mask_folders import CLASSES, MaskFolder, read_class_names
+from sequencer2d.data.mask_parquet import MaskParquet, has_parquet
+from sequencer2d.data.mask_sets import MASK_SETS
 from sequencer2d.data.samples import Samples, refuse
 from sequencer2d.data.sources import Source
 from sequencer2d.data.transforms import eval_transform
@@ -27,7 +31,8 @@ def open_masks(config: DataConfig, split: str) -> Source:
     """The split of a folder of images and masks.
 
     `data.source` is `folder` with `data.root`, the path of such a folder, or a name in `MASK_SETS` with `data.root`.
-    A folder holds the names of its classes in `classes.txt`. Splits joined by "+" are read as one.
+    A folder holds the names of its classes in `classes.txt`. A folder of Parquet files, as the Hugging Face hub stores
+    data sets, is read too. Splits joined by "+" are read as one.
 
     Raises:
         DataError: what `MaskFolder` and `read_class_names` refuse, or no folder.
@@ -44,15 +49,21 @@ def open_masks(config: DataConfig, split: str) -> Source:
             f"no folder {root}; data.source for task=segmentation is folder, a path, or one of {', '.join(MASK_SETS)}, "
             "and data.root the folder"
         )
+    options: dict[str, Any] = {"checked": config.checked_masks}
     if known is None:
         names = read_class_names(Path(root, CLASSES))
         rules = LabelRules(len(names), config.ignored_labels, config.reduce_zero)
-        return MaskFolder(root, split, names, rules, config.decoding)
-    if config.reduce_zero or config.ignored_labels != DataConfig.ignored_labels:
+    elif config.reduce_zero or config.ignored_labels != DataConfig.ignored_labels:
         raise ConfigError(
             f"{config.source} has its own label rules: leave out data.ignored_labels and data.reduce_zero"
         )
-    return MaskFolder(root, split, known.class_names, known.rules, config.decoding)
+    else:
+        names, rules = known.class_names, known.rules
+    if has_parquet(Path(root)):
+        return MaskParquet(root, split, names, rules, config.decoding, **options)
+    if known is not None:
+        options["layout"] = known.layout
+    return MaskFolder(root, split, names, rules, config.decoding, **options)
 
 
 class JitterCropFlip:
@@ -65,7 +76,11 @@ class JitterCropFlip:
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         jitter = config.color_jitter
-        self.colors = ColorJitter(jitter, jitter, jitter) if jitter else None
+        self.colors: Callable[[Image.Image], Image.Image] | None = None
+        if config.photometric_distortion:
+            self.colors = distort_colors
+        elif jitter:
+            self.colors = ColorJitter(jitter, jitter, jitter)
         self.ground = tuple(round(255 * value) for value in config.mean)
 
     def __call__(self, image: Image.Image, mask: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -97,8 +112,32 @@ class JitterCropFlip:
         c = self.config
         return (
             f"JitterCropFlip(size={c.size}, scale={c.scale_jitter}, class_limit={c.class_limit}, hflip={c.hflip}, "
-            f"interpolation={c.interpolation}, color_jitter={c.color_jitter})"
+            f"interpolation={c.interpolation}, color_jitter={c.color_jitter}, "
+            f"photometric_distortion={c.photometric_distortion})"
         )
+
+
+def distort_colors(image: Image.Image) -> Image.Image:
+    """SSD's photometric distortion, as in mmsegmentation, with torchvision's operations.
+
+    Each with probability 1/2: brightness by up to 1/8, contrast and saturation by up to 1/2, hue by up to a tenth of
+    the circle. The contrast changes before the saturation and the hue or, with the same probability, after them.
+    Brightness is a factor here; in mmsegmentation it is a sum of up to 32 levels.
+    """
+    contrast_first = random.random() < 0.5
+
+    def contrast(image: Image.Image) -> Image.Image:
+        return colors.adjust_contrast(image, random.uniform(0.5, 1.5)) if random.random() < 0.5 else image
+
+    if random.random() < 0.5:
+        image = colors.adjust_brightness(image, random.uniform(0.875, 1.125))
+    if contrast_first:
+        image = contrast(image)
+    if random.random() < 0.5:
+        image = colors.adjust_saturation(image, random.uniform(0.5, 1.5))
+    if random.random() < 0.5:
+        image = colors.adjust_hue(image, random.uniform(-0.1, 0.1))
+    return image if contrast_first else contrast(image)
 
 
 class WholeImage:
@@ -124,6 +163,8 @@ def train_pairs(config: DataConfig) -> JitterCropFlip:
         ("data.crop=pad", config.crop == "pad", "data.crop=random-resized"),
         ("data.erasing", config.erasing > 0, "data.erasing=0"),
     )
+    if config.photometric_distortion and config.color_jitter:
+        raise ConfigError("data.photometric_distortion and data.color_jitter both change colors: set one of them")
     return JitterCropFlip(config)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sequencer2d.errors import ConfigError, did_you_mean
-from sequencer2d.recipes.camvid import camvid
 from sequencer2d.recipes.cifar import cifar10
 from sequencer2d.recipes.detection import bccd, coco_retinanet_s, coco_retinanet_s_3x
 from sequencer2d.recipes.digits import digits
 from sequencer2d.recipes.finetune import finetune_392_l
 from sequencer2d.recipes.imagenet import imagenet_l, imagenet_m, imagenet_s
+from sequencer2d.recipes.segmentation import ade20k_fpn_l, ade20k_fpn_m, ade20k_fpn_s, camvid
 from sequencer2d.recipes.tiny_imagenet import (
     tiny_imagenet,
     tiny_imagenet_convnext,
@@ -42,6 +42,9 @@ _RECIPES: tuple[Callable[[], "TrainConfig"], ...] = (
     imagenet_l,
     finetune_392_l,
     camvid,
+    ade20k_fpn_s,
+    ade20k_fpn_m,
+    ade20k_fpn_l,
     bccd,
     coco_retinanet_s,
     coco_retinanet_s_3x,

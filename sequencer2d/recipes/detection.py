@@ -19,7 +19,7 @@ def coco_retinanet_s() -> TrainConfig:
         task="detection",
         model=ModelSpec(name="sequencer2d_s", drop_path_rate=0.1, pretrained=True),
         data=whole_images(image_size=(800, 1333), batch_size=16),
-        optimizer=OptimizerConfig(lr=1e-4, lr_reference_batch=None, weight_decay=1e-4),
+        optimizer=OptimizerConfig(lr=1e-4, lr_reference_batch=None, weight_decay=1e-4, decay_all=True),
         schedule=ScheduleConfig(
             warmup_epochs=500 / 7330, warmup_lr=1e-7, min_lr=1e-7, milestones=(8, 11), update="step"
         ),

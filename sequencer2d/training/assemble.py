@@ -134,6 +134,12 @@ def class_weights(config: TrainConfig, source: Source) -> torch.Tensor | None:
     return torch.from_numpy(weights.astype(np.float32))
 
 
+def synchronize_batch_norms(config: TrainConfig, model: nn.Module, processes: Processes) -> None:
+    """Let batch norms of several processes on GPUs work together, in place, if the configuration asks for it."""
+    if config.distributed.sync_batch_norm and processes.world_size > 1 and processes.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
 def build_step(
     config: TrainConfig, model: nn.Module, processes: Processes, weights: torch.Tensor | None = None
 ) -> TrainStep:
@@ -146,6 +152,7 @@ def build_step(
         weights: of the classes; see `class_weights`.
     """
     device = processes.device
+    synchronize_batch_norms(config, model, processes)
     decay = config.regularization.ema_decay
     average = None if decay is None else WeightAverage(model, decay)
     optimizer = build_optimizer(model, config.optimizer)

@@ -52,7 +52,7 @@ class ModelSpec(Checked):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Checked):
-    """AdamW. Weight decay leaves out norms, biases and every other one-dimensional parameter."""
+    """AdamW. Weight decay leaves out norms, biases and every other one-dimensional parameter, unless `decay_all`."""
 
     section: ClassVar[str] = "optimizer."
 
@@ -61,6 +61,8 @@ class OptimizerConfig(Checked):
     lr_reference_batch: Annotated[int | None, Range(at_least=1, at_most=2**20, unit="images")] = 512
     """`lr` is for this many images per step and scales with the batch; none: `lr` is absolute."""
     weight_decay: Annotated[float, Range(at_least=0, at_most=1000)] = 0.05
+    decay_all: bool = False
+    """Norms and biases decay too, as in the runs of PVT and PoolFormer for segmentation and detection."""
     no_decay: tuple[str, ...] = ()
     """Names of more parameters that weight decay leaves out. In the paper's runs every parameter of two or more
     dimensions decays, `pos_embed.weight` included."""
@@ -91,6 +93,8 @@ class ScheduleConfig(Checked):
     """Learning rate at the end of the cosine (absolute)."""
     milestones: Annotated[tuple[float, ...], Range(above=0, at_most=1_000_000, unit="epochs")] = ()
     """Epochs after which the learning rate drops to a tenth, as for detection; it then stays, without a cosine."""
+    poly_power: Annotated[float | None, Range(above=0, at_most=100)] = None
+    """min_lr + (peak − min_lr) · (1 − t/T)^poly_power instead of the cosine, as for segmentation; none: the cosine."""
     update: Literal["step", "epoch"] = "epoch"
     """Change the learning rate at every step, or at the start of each epoch as the paper's runs."""
 
@@ -118,6 +122,8 @@ class DistributedConfig(Checked):
 
     backend: Literal["auto", "gloo", "nccl"] = "auto"
     """auto: nccl on CUDA, gloo on the CPU."""
+    sync_batch_norm: bool = False
+    """On GPUs, batch norms take mean and variance over the images of all processes, as mmsegmentation's do."""
     timeout_s: Annotated[int, Range(at_least=1, at_most=30 * 86400, unit="seconds")] = 600
     """Seconds that a process waits for the others before it fails."""
 
@@ -271,6 +277,10 @@ def _check_schedule(config: TrainConfig) -> None:
         f"(run.epochs={epochs}, schedule.cooldown_epochs={cooldown}); shorten the warm-up, or train for longer",
     )
     drops = schedule.milestones
+    _require(
+        not (drops and schedule.poly_power),
+        "schedule.milestones and schedule.poly_power both say how the learning rate falls: give one of them",
+    )
     _require(
         list(drops) == sorted(set(drops)) and all(warmup < drop < epochs - cooldown for drop in drops),
         f"schedule.milestones={','.join(f'{drop:g}' for drop in drops)} must ascend and lie after the warm-up "

@@ -90,6 +90,8 @@ def train_head_only(model: nn.Module) -> None:
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over `parameter_groups`, as one fused kernel."""
     groups = parameter_groups(model, config.weight_decay, config.no_decay, config.layer_decay)
+    if config.decay_all:
+        groups = [{**group, "weight_decay": config.weight_decay} for group in groups]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
@@ -126,7 +128,8 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
 
     With t in epochs: warm-up rises linearly from `warmup_lr` at t = 0 to the peak at t = `warmup_epochs`; then
     min_lr + (peak − min_lr) · (1 + cos(π t / cosine_epochs)) / 2, where t is not shifted by the warm-up; then `min_lr`.
-    With `milestones` the rate is peak · 0.1^(milestones that t has reached) instead of the cosine.
+    With `milestones` the rate is peak · 0.1^(milestones that t has reached) instead of the cosine, and with
+    `poly_power` min_lr + (peak − min_lr) · (1 − t / cosine_epochs)^poly_power.
     This is timm's CosineLRScheduler as the paper's runs use it (`update="epoch"`: t is the epoch's number).
     """
     schedule, peak, epochs = config.schedule, config.peak_lr, config.cosine_epochs
@@ -135,6 +138,8 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
         return schedule.warmup_lr + (peak - schedule.warmup_lr) * t / schedule.warmup_epochs
     if t < epochs and schedule.milestones:
         return float(peak * 0.1 ** sum(t >= milestone for milestone in schedule.milestones))
+    if t < epochs and schedule.poly_power:
+        return float(schedule.min_lr + (peak - schedule.min_lr) * (1 - t / epochs) ** schedule.poly_power)
     if t < epochs:
         return schedule.min_lr + 0.5 * (peak - schedule.min_lr) * (1 + math.cos(math.pi * t / epochs))
     return schedule.min_lr

@@ -12,7 +12,8 @@ from PIL import Image
 
 from sequencer2d.data.images import PUBLISHED, BrokenImageError, decode, size_of
 from sequencer2d.data.labels import LabelRules, read_labels
-from sequencer2d.data.mask_folders import MASK_SETS, MaskFolder, read_class_names
+from sequencer2d.data.mask_folders import MaskFolder, read_class_names
+from sequencer2d.data.mask_sets import MASK_SETS
 from sequencer2d.errors import ConfigError, DataError
 from tests.data.images import break_image, picture
 
@@ -146,6 +147,18 @@ def test_all_masks_that_do_not_fit_are_counted(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_masks_beyond_those_that_are_checked_count_as_broken_images(tmp_path: Path) -> None:
+    masks = [write(tmp_path, name) for name in "abcde"]
+    beyond(masks[1])
+    larger(masks[3])
+    source = opened(tmp_path, checked=3)  # a, c, e
+    for number, message in ((1, "its mask holds the value 7"), (3, "its mask has 8×3 pixels and its image 4×3")):
+        with pytest.raises(BrokenImageError, match=message):
+            source[number]
+    with pytest.raises(DataError, match=r"b\.png holds the value 7"):
+        opened(tmp_path, checked=5)
+
+
 def test_files_that_cannot_be_decoded_are_left_to_the_loader(tmp_path: Path) -> None:
     break_image(write(tmp_path, "a", np.random.default_rng(0).integers(0, 3, (40, 40), dtype=np.uint8)))
     write(tmp_path, "b")
@@ -224,7 +237,11 @@ def test_class_names_stand_one_a_line(tmp_path: Path) -> None:
         ({"num_classes": 256}, "masks of 256 classes"),
         ({"num_classes": 3, "ignored": (2,)}, "value 2 of a mask cannot be both"),
         ({"num_classes": 3, "ignored": (3,), "reduce_zero": True}, "value 3 of a mask cannot be both"),
-        ({"num_classes": 3, "ignored": (-1,)}, "ignored value -1"),
+        ({"num_classes": 3, "ignored": (-1,)}, "cannot hold the value -1"),
+        ({"num_classes": 3, "values": (7, 8)}, "3 classes need as many different values"),
+        ({"num_classes": 2, "values": (7, 7)}, "2 classes need as many different values"),
+        ({"num_classes": 2, "values": (7, 8), "reduce_zero": True}, "and no reduce_zero"),
+        ({"num_classes": 2, "values": (7, 8), "ignored": (8,)}, "value 8 of a mask cannot be both"),
     ],
 )
 def test_rules_that_contradict_themselves_are_refused(options: dict[str, Any], message: str) -> None:

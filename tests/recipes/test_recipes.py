@@ -109,6 +109,19 @@ def test_transfer_is_the_papers(data_set, size):
     check_augmentation(config, size=224, crop_pct=0.875, erasing=0.0)
 
 
+@pytest.mark.parametrize("size", "sml")
+def test_ade20k_is_poolformers(size):
+    config = recipes.get(f"ade20k_fpn_{size}")
+    assert (config.data.source, config.data.size, config.data.batch_size) == ("ade20k", (512, 512), 32)
+    assert (config.data.scale_jitter, config.data.class_limit, config.data.hflip) == ((0.5, 2.0), 0.75, 0.5)
+    assert (config.data.photometric_distortion, config.data.color_jitter) == (True, 0.0)
+    assert (config.peak_lr, config.optimizer.weight_decay, config.optimizer.decay_all) == (2e-4, 1e-4, True)
+    schedule = config.schedule
+    assert (schedule.poly_power, schedule.min_lr, schedule.warmup_epochs, schedule.update) == (0.9, 0.0, 0.0, "step")
+    assert (config.model.name, config.model.pretrained) == (f"sequencer2d_{size}", True)
+    assert config.run.epochs == 40_000 * 32 // 20_210
+
+
 def test_cifar10_model_is_small_enough():
     config = recipes.get("cifar10")
     model = create_model(config.model.name, num_classes=10, **config.model.overrides)

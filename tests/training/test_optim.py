@@ -179,3 +179,22 @@ def test_the_optimizer_is_one_fused_kernel_with_the_settings_of_the_configuratio
         "lr": 0.25, "betas": (0.5, 0.75), "eps": 0.125, "fused": True, "amsgrad": False, "maximize": False,
     }  # fmt: skip
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.375, 0.0]
+
+
+def test_a_polynomial_schedule_is_mmcvs():
+    config = with_overrides(
+        TrainConfig(),
+        {"optimizer.lr": 2e-4, "optimizer.lr_reference_batch": "none", "schedule.poly_power": 0.9,
+         "schedule.min_lr": 0, "schedule.update": "step", "run.epochs": 10},
+    )  # fmt: skip
+    rates = [learning_rate(config, step, STEPS) for step in range(10 * STEPS)]
+    assert rates == pytest.approx([2e-4 * (1 - step / (10 * STEPS)) ** 0.9 for step in range(10 * STEPS)])
+    with pytest.raises(ConfigError, match=r"schedule\.milestones and schedule\.poly_power both"):
+        validate(with_overrides(config, {"schedule.milestones": "3"}))
+
+
+def test_norms_and_biases_decay_if_all_shall():
+    model = torch.nn.LayerNorm(2)
+    for decay_all, expected in ((True, [(0.1, 0), (0.1, 2)]), (False, [(0.1, 0), (0.0, 2)])):
+        optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1, decay_all=decay_all))
+        assert [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups] == expected
