@@ -107,7 +107,7 @@ def test_every_transfer_and_imagenet_recipe_and_every_ablation_is_in_it() -> Non
     for name in recipes.names():
         if name.startswith(("transfer", "imagenet", "finetune")):
             assert name in words
-    ours = {"sequencer2d_t", "sequencer2d_n", "sequencer2d_l_wide", "sequencer2d_s_add"}
+    ours = {"sequencer2d_t", "sequencer2d_n", "sequencer2d_n_p4", "sequencer2d_l_wide", "sequencer2d_s_add"}
     assert set(VARIANTS) - ours <= words
 
 
