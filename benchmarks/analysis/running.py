@@ -66,10 +66,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {SCRIPT}", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", help="our checkpoint: file or run folder; LABEL@… names it")
     parser.add_argument("--peers", nargs="*", default=[], help="models beside it, as `sequencer2d analyze` takes them")
-    parser.add_argument("--data", required=True, help="folder of labelled images, root/<split>/<class>/*")
+    parser.add_argument("--data", required=True, help="folder of labeled images, root/<split>/<class>/*")
     parser.add_argument("--split", default="val")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--limit", type=int, default=2000, help="labelled images for each measurement (default: 2000)")
+    parser.add_argument("--limit", type=int, default=2000, help="labeled images for each measurement (default: 2000)")
     parser.add_argument(
         "--images", type=int, default=200, help="images for receptive fields, memory, CKA (default: 200)"
     )

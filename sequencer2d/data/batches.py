@@ -1,4 +1,4 @@
-"""What happens to a whole batch: a policy in the workers; mixup and cutmix, normalisation, erasing on the device.
+"""What happens to a whole batch: a policy in the workers; mixup and cutmix, normalization, erasing on the device.
 
 That is timm's order and the order of the paper's runs: images are mixed as bytes, then normalized, then erased, so that
 no image carries another's erased rectangle. Everything random here comes from a seed, so a resumed run draws what the
@@ -46,7 +46,7 @@ class BatchTransform:
     def __call__(
         self, images: Tensor, targets: Tensor, *, step: int, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
-        """Mix, normalise and erase a batch on the device it lies on.
+        """Mix, normalize and erase a batch on the device it lies on.
 
         Args:
             images: uint8 (B, 3, H, W).
@@ -109,7 +109,7 @@ def erase(images: Tensor, probability: float, *, mode: str = "pixel", seed: int 
     Args:
         images: (B, C, H, W), normalized, on any device.
         probability: that an image loses a rectangle.
-        mode: "pixel" fills it with normal noise, "color" with one normal colour, "constant" with 0, the mean colour.
+        mode: "pixel" fills it with normal noise, "color" with one normal color, "constant" with 0, the mean color.
         seed: of the rectangles and the noise.
 
     Returns:

@@ -88,7 +88,7 @@ class DataConfig(Checked):
     erasing: Probability = 0.25
     """Probability that a rectangle of an image is erased (timm's random erasing, also the paper's cutout)."""
     erasing_mode: Literal["pixel", "color", "constant"] = "pixel"
-    """Fill of an erased rectangle: noise for each pixel, one random colour, or the mean colour."""
+    """Fill of an erased rectangle: noise for each pixel, one random color, or the mean color."""
     mixup: Annotated[float, Range(at_least=0, at_most=1000)] = 0.8
     """Alpha of mixup; 0: none."""
     cutmix: Annotated[float, Range(at_least=0, at_most=1000)] = 1.0

@@ -9,7 +9,7 @@ from sequencer2d.errors import DataError
 
 
 class DigitsSource:
-    """scikit-learn's handwritten digits: 1,797 greyscale images of 8×8 pixels in 10 classes, no download.
+    """scikit-learn's handwritten digits: 1,797 grayscale images of 8×8 pixels in 10 classes, no download.
 
     Every fifth image of each class is a test image, so that both splits hold the same mix of classes.
 

@@ -1,4 +1,4 @@
-"""Labelled images in the files of one folder: what sources of files share."""
+"""Labeled images in the files of one folder: what sources of files share."""
 
 import os
 from collections.abc import Sequence

@@ -86,8 +86,8 @@ def background_color(text: str) -> tuple[int, int, int] | None:
 def decode(file: str | os.PathLike[str] | bytes | IO[bytes], decoding: Decoding = UPRIGHT) -> Image.Image:
     """The image in a path, a buffer or an open file as RGB, 8 bits a channel, fully loaded.
 
-    Palette, CMYK and CIELAB images are converted. Greyscale of up to 16 bits keeps its upper 8 bits; TIFF's inverted
-    greyscale is turned round. Of several frames the first one is taken.
+    Palette, CMYK and CIELAB images are converted. Grayscale of up to 16 bits keeps its upper 8 bits; TIFF's inverted
+    grayscale is turned round. Of several frames the first one is taken.
 
     Raises:
         BrokenImageError: whatever is wrong with the file; the message says what.
@@ -118,7 +118,7 @@ def to_rgb(image: Image.Image, decoding: Decoding = UPRIGHT) -> Image.Image:
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width}×{image.height} pixels; at most {MOST_PIXELS:,} are decoded")
     _refuse_misread(image)
-    bits, inverted = _grey_bits(image), _tiff_tag(image, "PhotometricInterpretation", None) == _INVERTED
+    bits, inverted = _gray_bits(image), _tiff_tag(image, "PhotometricInterpretation", None) == _INVERTED
     transparent = _transparent_key(image)
     image.load()
     turn = _TURNS.get(_orientation(image)) if decoding.orientation == "upright" else None
@@ -175,22 +175,22 @@ def _refuse_misread(image: Image.Image) -> None:
 _NO_RANGE = "{} pixels state no range, so black and white are unknown; save the image with 8 or 16 unsigned bits"
 
 
-def _grey_bits(image: Image.Image) -> int | None:
-    """Bits of greyscale deeper than 8; None for all other images. Raises `ValueError` where the range is unknown."""
+def _gray_bits(image: Image.Image) -> int | None:
+    """Bits of grayscale deeper than 8; None for all other images. Raises `ValueError` where the range is unknown."""
     if image.mode.startswith("I;16"):
         return int(_tiff_tag(image, "BitsPerSample", (16,))[0])
     if image.mode == "I" and image.format in ("PNG", "PPM"):  # Pillow scales these to 16 bits
         return 16
     if image.mode in ("I", "F"):
-        raise ValueError(_NO_RANGE.format("32-bit grey" if image.mode == "I" else "floating-point"))
+        raise ValueError(_NO_RANGE.format("32-bit gray" if image.mode == "I" else "floating-point"))
     return None
 
 
 def _from_deep_grey(image: Image.Image, bits: int, inverted: bool) -> Image.Image:
-    """The upper 8 bits of greyscale, with an alpha channel if the file names a transparent level."""
+    """The upper 8 bits of grayscale, with an alpha channel if the file names a transparent level."""
     pixels = np.asarray(image).astype(np.int32)
-    grey = (pixels.clip(0, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
-    shown = Image.fromarray(255 - grey if inverted else grey)
+    gray = (pixels.clip(0, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
+    shown = Image.fromarray(255 - gray if inverted else gray)
     key = image.info.get("transparency")
     if isinstance(key, int):
         shown.putalpha(Image.fromarray(np.where(pixels == key, 0, 255).astype(np.uint8)))

@@ -75,7 +75,7 @@ class BatchReader(Dataset[Batch]):
     def _with_policy(self, images: Tensor, key: Key) -> Tensor:
         assert self.policy is not None
         seed = mix(image_seed(self.seed, key.epoch, int(key.indices[0])))
-        # Planar in memory: the policy's operations take 1.3 times as long on interleaved colours.
+        # Planar in memory: the policy's operations take 1.3 times as long on interleaved colors.
         augmented = self.policy(images.permute(0, 3, 1, 2).contiguous(), seed=seed >> 1)
         return augmented.permute(0, 2, 3, 1).contiguous()
 

@@ -55,7 +55,7 @@ def index_shard(path: Path, shard: int, left_out: LeftOut) -> Index:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # tarfile lets through whatever damaged headers raise in the codecs and in arithmetic
         raise DataError(f"{path} is not an uncompressed tar file, or is damaged or cut short: {error}") from error
-    return _labelled(path, shard, images, targets, left_out)
+    return _labeled(path, shard, images, targets, left_out)
 
 
 def _members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
@@ -109,24 +109,24 @@ def _why_not_taken(member: tarfile.TarInfo, is_label: bool) -> str | None:
     return why_no_image(parts[-1]) or (_HUGE if member.size > _LARGEST_IMAGE else None)
 
 
-def _labelled(path: Path, shard: int, images: dict[str, Place], targets: dict[str, int], left_out: LeftOut) -> Index:
+def _labeled(path: Path, shard: int, images: dict[str, Place], targets: dict[str, int], left_out: LeftOut) -> Index:
     """The images that have a class, each sample once."""
     taken: dict[str, str] = {}
-    unlabelled = []
+    unlabeled = []
     for name in sorted(images, key=_dots_of_file):  # `a.png` before `a.mask.png`, which is a further image of sample a
         own = name.rpartition(".")[0]
         key = next((key for key in _keys_of(name) if key in targets), None)
         if key is None:
-            unlabelled.append(own)
+            unlabeled.append(own)
         elif key not in taken:
             taken[key] = name
         elif key == own:
             raise DataError(f"{path}: the sample {key} has two images, {taken[key]} and {name}; expected one")
         else:
             left_out.add(_SECOND, name)
-    if unlabelled:
+    if unlabeled:
         raise DataError(
-            f"{len(unlabelled)} images in {path} have no class (.cls, or label in .json): {shorten(sorted(unlabelled))}"
+            f"{len(unlabeled)} images in {path} have no class (.cls, or label in .json): {shorten(sorted(unlabeled))}"
         )
     for key in targets.keys() - taken.keys():
         left_out.add(_NO_IMAGE, key)

@@ -1,6 +1,6 @@
 """What happens to one image on its way to the model: crops, flips, policies. Batches are in `batches`.
 
-A transform turns an RGB image into a `uint8` array of shape (height, width, 3); normalisation waits for the device. All
+A transform turns an RGB image into a `uint8` array of shape (height, width, 3); normalization waits for the device. All
 randomness comes from the global generators of `random`, numpy and torch, which the loader seeds for each image.
 """
 
@@ -157,7 +157,7 @@ class NoThinnerThanAPixel:
 
 
 def train_transform(config: DataConfig) -> Transform:
-    """The random transform of training: crop, flip, policy or colour jitter.
+    """The random transform of training: crop, flip, policy or color jitter.
 
     Raises:
         ConfigError: `auto_augment` is not in timm's notation, or `resampler` cannot do what the others ask for.

@@ -1,7 +1,7 @@
 """Adversarial examples within an L∞ ball of the image: FGSM (Goodfellow et al. 2015) and PGD (Madry et al. 2018).
 
 Everything is in pixels between 0 and 1: an ε of 8/255 is eight of the 255 levels of an 8-bit image, before
-normalisation. The defaults are the paper's settings.
+normalization. The defaults are the paper's settings.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 from sequencer2d.data.sources import Source
 from sequencer2d.errors import ConfigError, DataError
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
-from sequencer2d.evaluation.pixels import Progress, choose, match_classes, normalise_unit, read_batches, to_unit
+from sequencer2d.evaluation.pixels import Progress, choose, match_classes, normalize_unit, read_batches, to_unit
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.seeds import image_seed
 
@@ -180,7 +180,7 @@ def attack_accuracy(
     right, clean, count = np.zeros(len(settings.epsilons)), 0, 0
 
     def classifier(images: Tensor) -> Tensor:
-        return subject.model(normalise_unit(images, subject.data))
+        return subject.model(normalize_unit(images, subject.data))
 
     def attacked(images: Tensor, targets: Tensor, indices: np.ndarray, epsilon: float) -> Tensor:
         if attack == "fgsm":

@@ -87,11 +87,11 @@ def untrained(name: str, num_classes: int) -> nn.Module:
                 raise ConfigError(
                     f"neither a variant of ours ({', '.join(list_models())}), nor a peer, nor timm's: {error}"
                 ) from error
-        randomise_head(model)
+        randomize_head(model)
     return model
 
 
-def randomise_head(model: nn.Module) -> None:
+def randomize_head(model: nn.Module) -> None:
     """Give a classifier that starts at zero (ours, timm's Sequencer) small random weights, in place."""
     find: Any = getattr(model, "get_classifier", None)
     head = find() if find else None

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from sequencer2d.errors import InputError
-from sequencer2d.evaluation.pixels import normalise_unit, to_unit
+from sequencer2d.evaluation.pixels import normalize_unit, to_unit
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.tasks.accuracy import Outcomes
 from sequencer2d.tasks.finite import require_probabilities
@@ -23,7 +23,7 @@ def logits_of(subject: Subject, pixels: np.ndarray, *, batch_size: int = 64) -> 
     subject.model.eval()
     parts = []
     for start in range(0, len(pixels), batch_size):
-        images = normalise_unit(to_unit(pixels[start : start + batch_size], subject.device), subject.data)
+        images = normalize_unit(to_unit(pixels[start : start + batch_size], subject.device), subject.data)
         try:
             parts.append(subject.model(images).float().cpu())
         except AssertionError as error:  # how timm's models of one size refuse others

@@ -1,4 +1,4 @@
-"""Images as a model is evaluated on them: resized, cropped, still 8 bits, before normalisation.
+"""Images as a model is evaluated on them: resized, cropped, still 8 bits, before normalization.
 
 Everything that changes images (corruptions, attacks, other sizes) starts here, so that it works on what the model sees.
 """
@@ -108,7 +108,7 @@ def read_augmented(
 
 def normalized(pixels: np.ndarray | Tensor, subject: Subject) -> Tensor:
     """uint8 (B, H, W, 3) → float32 (B, 3, H, W), normalized, on the subject's device."""
-    return normalise_unit(to_unit(pixels, subject.device), subject.data)
+    return normalize_unit(to_unit(pixels, subject.device), subject.data)
 
 
 def to_unit(pixels: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -117,7 +117,7 @@ def to_unit(pixels: np.ndarray | Tensor, device: torch.device | str = "cpu") -> 
     return tensor.to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
 
 
-def normalise_unit(images: Tensor, data: DataConfig) -> Tensor:
+def normalize_unit(images: Tensor, data: DataConfig) -> Tensor:
     """Images between 0 and 1 (B, 3, H, W) as the model takes them; differentiable."""
     mean, std = (images.new_tensor(value).view(-1, 1, 1) for value in (data.mean, data.std))
     return (images - mean) / std

@@ -137,7 +137,7 @@ def spectral_conflict(
 ) -> ShapeTextureResult:  # fmt: skip
     """Decisions on images that take their phases from one image and their amplitudes from another of a different class.
 
-    The phase stands for shape, the amplitude for texture. For any labelled data set.
+    The phase stands for shape, the amplitude for texture. For any labeled data set.
 
     Raises:
         ConfigError: classes that do not match. DataError: fewer than two classes among the images.

@@ -91,7 +91,7 @@ HUB_WEIGHTS: dict[str, str] = {
 TIMM_PREFIX = "s2d_"
 """In front of a variant's name in timm's registry."""
 
-# Fields that start, regularise or speed up training and leave the function that the weights compute alone.
+# Fields that start, regularize or speed up training and leave the function that the weights compute alone.
 NOT_ARCHITECTURE = (
     "num_classes", "in_chans", "drop_rate", "proj_drop_rate", "drop_path_rate", "implementation", "gates", "conv_init",
 )  # fmt: skip

@@ -38,7 +38,7 @@ CONVOLUTION_INITS: dict[str, Callable[[Tensor], None]] = {"paper": lecun_normal_
 
 
 def init_weights(model: nn.Module, convolutions: str = "paper") -> None:
-    """Initialise every linear layer, convolution, position embedding and classifier of `model`, in place.
+    """Initialize every linear layer, convolution, position embedding and classifier of `model`, in place.
 
     Args:
         model: the model.

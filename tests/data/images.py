@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def picture(seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
-    """A smooth coloured picture of (width, height), different for every seed."""
+    """A smooth colored picture of (width, height), different for every seed."""
     generator = np.random.default_rng(seed)
     small = Image.fromarray(generator.integers(0, 256, (3, 3, 3), dtype=np.uint8))
     return small.resize(size, Image.Resampling.BICUBIC)
@@ -90,7 +90,7 @@ def tiff(
 
 
 def png(levels: np.ndarray, bits: int, transparent: tuple[int, ...] = ()) -> bytes:
-    """A PNG of two equal rows: greyscale (W,) or RGB (W, 3) of any depth, with a transparent level or color."""
+    """A PNG of two equal rows: grayscale (W,) or RGB (W, 3) of any depth, with a transparent level or color."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -29,7 +29,7 @@ def test_normalize_is_torchvisions(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=4 * 2.7 * torch.finfo(dtype).eps)
 
 
-def test_plain_batches_are_only_normalised() -> None:
+def test_plain_batches_are_only_normalized() -> None:
     images, targets = batch()
     found, labels = BatchTransform(PLAIN, 5)(images, targets, step=3)
     assert torch.equal(found, normalize(images, PLAIN.mean, PLAIN.std))

@@ -19,7 +19,7 @@ def test_folder_through_torchvision(tmp_path: Path) -> None:
     assert source.describe(1) == "torch:image_folder[train][1]"
 
 
-def test_greyscale_data_set_of_torchvision_becomes_rgb(tmp_path: Path) -> None:
+def test_grayscale_data_set_of_torchvision_becomes_rgb(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name, (images, targets) in {"train": (4, [3, 1, 4, 1]), "t10k": (2, [5, 9])}.items():

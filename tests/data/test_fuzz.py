@@ -80,7 +80,7 @@ def test_pixels_are_upright_on_the_background(
     st.integers(1, 9),
     st.integers(1, 9),
 )
-def test_greyscale_of_any_depth_is_right_or_refused(
+def test_grayscale_of_any_depth_is_right_or_refused(
     kind: str, photometric: int, compressed: bool, width: int, height: int
 ) -> None:
     levels = np.random.default_rng(width * 10 + height).integers(0, 256, (height, width))

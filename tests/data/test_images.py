@@ -49,7 +49,7 @@ def test_every_kind_of_pixels_becomes_rgb(mode: str, kind: str) -> None:
     assert error < 12
 
 
-def test_sixteen_bit_greyscale_keeps_its_upper_bits() -> None:
+def test_sixteen_bit_grayscale_keeps_its_upper_bits() -> None:
     levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
     content = encoded(Image.fromarray(levels * 257), "PNG")
     assert np.array_equal(np.asarray(decode(content))[..., 1], levels)
@@ -65,26 +65,26 @@ def test_cut_and_strange_files_are_broken(tmp_path: Path, kind: str) -> None:
             decode(file)
 
 
-GREY = np.asarray(picture(5, (16, 12)).convert("L"))
+GRAY = np.asarray(picture(5, (16, 12)).convert("L"))
 
 
 @pytest.mark.parametrize(
     "pixels, options",
     [
-        (GREY, {}),
-        (GREY.astype(np.uint16) * 257, {}),
-        (GREY.astype(">u2") * np.uint16(257), {}),
-        (255 - GREY, {"photometric": 0}),
-        (65535 - GREY.astype(np.uint16) * 257, {"photometric": 0}),
+        (GRAY, {}),
+        (GRAY.astype(np.uint16) * 257, {}),
+        (GRAY.astype(">u2") * np.uint16(257), {}),
+        (255 - GRAY, {"photometric": 0}),
+        (65535 - GRAY.astype(np.uint16) * 257, {"photometric": 0}),
     ],
     ids=["8", "16", "16 big-endian", "8 inverted", "16 inverted"],
 )
 @pytest.mark.parametrize("compressed", [False, True])
-def test_unsigned_greyscale_of_tiff_is_one_picture(
+def test_unsigned_grayscale_of_tiff_is_one_picture(
     pixels: np.ndarray, options: dict[str, int], compressed: bool
 ) -> None:
     decoded = decode(tiff(pixels, compressed=compressed, **options))
-    assert np.array_equal(np.asarray(decoded), np.repeat(GREY[..., None], 3, axis=-1))
+    assert np.array_equal(np.asarray(decoded), np.repeat(GRAY[..., None], 3, axis=-1))
 
 
 def test_twelve_bits_fill_the_range() -> None:
@@ -101,13 +101,13 @@ def test_twelve_bits_fill_the_range() -> None:
     ids=lambda kind: np.dtype(kind).str,
 )
 @pytest.mark.parametrize("photometric", [0, 1])
-def test_greyscale_without_a_range_is_refused(dtype: type, photometric: int) -> None:
-    content = tiff(GREY.astype(dtype), photometric=photometric)
+def test_grayscale_without_a_range_is_refused(dtype: type, photometric: int) -> None:
+    content = tiff(GRAY.astype(dtype), photometric=photometric)
     with pytest.raises(BrokenImageError, match=r"state no range|no readable image"):
         decode(content)
 
 
-def test_cases_of_deep_grey_in_memory_are_refused_too() -> None:
+def test_cases_of_deep_gray_in_memory_are_refused_too() -> None:
     for mode in ("I", "F"):
         with pytest.raises(ValueError, match="state no range"):
             to_rgb(Image.new(mode, (4, 4)))

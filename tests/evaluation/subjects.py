@@ -8,8 +8,8 @@ from sequencer2d.evaluation.subject import Subject
 from sequencer2d.models import create_model
 
 
-class MeanColour(nn.Module):
-    """Names the strongest colour channel: a model whose answers are known."""
+class MeanColor(nn.Module):
+    """Names the strongest color channel: a model whose answers are known."""
 
     def __init__(self):
         super().__init__()
@@ -19,14 +19,12 @@ class MeanColour(nn.Module):
         return x.mean(dim=(2, 3)) * self.scale
 
 
-COLOURS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
+COLORS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
-def colours_subject(size=32):
-    return Subject(
-        "colours", MeanColour(), DataConfig(image_size=size, crop_pct=1.0, **PLAIN), ("red", "green", "blue")
-    )
+def colors_subject(size=32):
+    return Subject("colors", MeanColor(), DataConfig(image_size=size, crop_pct=1.0, **PLAIN), ("red", "green", "blue"))
 
 
 def small(**overrides):

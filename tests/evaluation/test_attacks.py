@@ -10,12 +10,12 @@ from torch import nn
 
 from sequencer2d.errors import ConfigError
 from sequencer2d.evaluation.attacks import PRESETS, AttackSettings, attack_accuracy, fgsm, pgd, random_start
-from sequencer2d.evaluation.pixels import normalise_unit
-from tests.evaluation.subjects import colours_subject, small
+from sequencer2d.evaluation.pixels import normalize_unit
+from tests.evaluation.subjects import colors_subject, small
 
 
 def unit_classifier(subject):
-    return lambda images: subject.model(normalise_unit(images, subject.data))
+    return lambda images: subject.model(normalize_unit(images, subject.data))
 
 
 def art_classifier(classifier, model):
@@ -42,7 +42,7 @@ def assert_same_images(ours, theirs):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_attacks_equal_those_of_the_reference_library(preset):
-    """The adversarial robustness toolbox, on one of our models with its normalisation inside, at every radius of both
+    """The adversarial robustness toolbox, on one of our models with its normalization inside, at every radius of both
     presets, from the random start that the toolbox draws."""
     subject, settings = small(), PRESETS[preset]
     classifier = unit_classifier(subject)
@@ -68,13 +68,13 @@ def test_attacks_equal_those_of_the_reference_library(preset):
         assert_same_images(ours, reference.generate(images, targets))
 
 
-def test_the_papers_attack_is_the_default(colours):
+def test_the_papers_attack_is_the_default(colors):
     """ε 1/255, 5 steps of 0.5/255 from a random start, on every image."""
     assert PRESETS["radii"] == AttackSettings((1 / 255, 4 / 255, 8 / 255), steps=10, step_size=None, random_start=True)
     paper = PRESETS["paper"]
     assert (paper.epsilons, paper.steps, paper.step_size, paper.random_start) == ((1 / 255,), 5, 0.5 / 255, True)
-    result = attack_accuracy(colours_subject(), colours)
-    assert (result.attack, result.steps, result.random_start, result.count) == ("pgd", 5, True, len(colours))
+    result = attack_accuracy(colors_subject(), colors)
+    assert (result.attack, result.steps, result.random_start, result.count) == ("pgd", 5, True, len(colors))
     np.testing.assert_allclose(result.epsilons, [1 / 255])
     np.testing.assert_allclose(result.step_sizes, [0.5 / 255])
     # The rule for other radii gives the same at the paper's.
@@ -129,14 +129,14 @@ def test_attacks_stay_in_the_ball_and_raise_the_loss():
         assert nn.functional.cross_entropy(classifier(attacked), y) > before
 
 
-def test_accuracy_under_attack_falls_where_the_margin_ends(colours):
-    """The colour model errs once ε exceeds half of the 200 levels between the channels."""
+def test_accuracy_under_attack_falls_where_the_margin_ends(colors):
+    """The color model errs once ε exceeds half of the 200 levels between the channels."""
     settings = AttackSettings(epsilons=(90 / 255, 110 / 255))
-    result = attack_accuracy(colours_subject(), colours, "fgsm", settings)
+    result = attack_accuracy(colors_subject(), colors, "fgsm", settings)
     assert result.clean_accuracy == 1
     np.testing.assert_array_equal(result.accuracy, [1, 0])
     assert (result.steps, result.random_start) == (1, False)
     with pytest.raises(ConfigError, match="choose one of fgsm, pgd"):
-        attack_accuracy(colours_subject(), colours, "cw")
+        attack_accuracy(colors_subject(), colors, "cw")
     with pytest.raises(ConfigError, match="a radius of at least 0"):
-        attack_accuracy(colours_subject(), colours, "pgd", AttackSettings(epsilons=(-0.1,)))
+        attack_accuracy(colors_subject(), colors, "pgd", AttackSettings(epsilons=(-0.1,)))

@@ -24,7 +24,7 @@ GROUPS = {"noise": 3, "blur": 4, "weather": 4, "digital": 4}  # archives, and ho
 
 
 class Shade(nn.Module):
-    """Names the class whose grey level is nearest to the mean of the whole image."""
+    """Names the class whose gray level is nearest to the mean of the whole image."""
 
     def __init__(self):
         super().__init__()

@@ -146,8 +146,8 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-class Grey(nn.Module):
-    """Right about images whose grey level is 20 times their class's number."""
+class Gray(nn.Module):
+    """Right about images whose gray level is 20 times their class's number."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return nn.functional.one_hot((images.mean((1, 2, 3)) / 20).round().long(), 12).float()
@@ -159,7 +159,7 @@ def test_folders_of_numbers_are_the_outputs_of_a_model_without_names(tmp_path: P
         Image.new("RGB", (8, 8), (20 * number,) * 3).save(tmp_path / "val" / str(number) / "x.png")
     config = DataConfig(source=str(tmp_path), image_size=8, workers=0, mean=(0, 0, 0), std=(1 / 255,) * 3)
     loader = build_loader(config, "val", train=False)
-    assert evaluate(Grey(), loader, device="cpu").top1 == pytest.approx(100 * 2 / 12)
-    result = evaluate(Grey(), loader, device="cpu", classes=match(None, 12, loader.source))
+    assert evaluate(Gray(), loader, device="cpu").top1 == pytest.approx(100 * 2 / 12)
+    result = evaluate(Gray(), loader, device="cpu", classes=match(None, 12, loader.source))
     assert (result.top1, result.class_names) == (100, tuple(str(number) for number in range(12)))
     assert result.per_class == (100.0,) * 12

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sequencer2d.data.config import DataConfig
 from sequencer2d.evaluation.predict import picture_of, predict
 from sequencer2d.tasks import CLASSIFICATION
-from tests.evaluation.subjects import PLAIN, MeanColour
+from tests.evaluation.subjects import PLAIN, MeanColor
 
 COLORS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
 NAMES = tuple(COLORS)
@@ -49,21 +49,21 @@ def test_images_of_one_size_share_a_pass_and_all_keep_their_order(photos: list[P
 
     samples = dataclasses.replace(CLASSIFICATION.samples, eval_transform=NativeSize)
     task = dataclasses.replace(CLASSIFICATION, samples=samples, decode=decode)
-    found = list(predict(MeanColour(), map(str, photos), DataConfig(**PLAIN), task, class_names=NAMES, top_k=1))
+    found = list(predict(MeanColor(), map(str, photos), DataConfig(**PLAIN), task, class_names=NAMES, top_k=1))
     assert [prediction.path for prediction in found] == [str(path) for path in photos]
     assert [p.found and p.found.guesses[0].name for p in found] == ["red", "green", "blue", None, "red"]
     assert found[3].error
     assert found[3].to_dict() == {"path": str(photos[3]), "error": found[3].error}
     assert asked == [((2, 3), [(6, 8)] * 2, 1), ((1, 3), [(6, 12)], 1), ((1, 3), [(6, 8)], 1)]
     asked.clear()
-    again = predict(MeanColour(), photos, DataConfig(**PLAIN), task, class_names=NAMES, top_k=1, batch_size=1)
+    again = predict(MeanColor(), photos, DataConfig(**PLAIN), task, class_names=NAMES, top_k=1, batch_size=1)
     assert list(again) == found
     assert [shape for shape, _, _ in asked] == [(1, 3)] * 4
 
 
 def test_images_are_read_when_their_turn_comes(photos: list[Path]) -> None:
     config = DataConfig(image_size=8, **PLAIN)
-    predictions = predict(MeanColour(), photos, config, class_names=NAMES, batch_size=2)
+    predictions = predict(MeanColor(), photos, config, class_names=NAMES, batch_size=2)
     next(predictions)
     Image.new("RGB", (8, 6), COLORS["blue"]).save(photos[4])
     assert [p.found.guesses[0].name for p in predictions if p.found] == ["green", "blue", "blue"]
@@ -86,7 +86,7 @@ def test_the_picture_is_of_the_file_as_people_see_it(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turned by a quarter
     image.save(tmp_path / "a.jpg", exif=exif)
     config = DataConfig(image_size=8, **PLAIN)
-    (prediction,) = predict(MeanColour(), [tmp_path / "a.jpg"], config, class_names=NAMES)
+    (prediction,) = predict(MeanColor(), [tmp_path / "a.jpg"], config, class_names=NAMES)
     picture = picture_of(prediction, config)
     assert (picture.width, picture.height > 300) == (200, True)
     stored = picture_of(prediction, dataclasses.replace(config, orientation="stored"))

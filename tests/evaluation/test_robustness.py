@@ -25,7 +25,7 @@ from sequencer2d.evaluation.shape_texture import CATEGORIES, cue_conflict, phase
 from sequencer2d.evaluation.shifted import evaluate_shifted, open_shifted
 from sequencer2d.evaluation.subject import Subject, imagenet_wnids, load_subject
 from sequencer2d.models import create_model
-from tests.evaluation.subjects import MeanColour, colours_subject, small
+from tests.evaluation.subjects import MeanColor, colors_subject, small
 
 needs_corruptions = pytest.mark.skipif(
     not __import__("importlib.util").util.find_spec("imagecorruptions"),
@@ -55,10 +55,8 @@ def test_each_corruption_changes_the_image_more_with_severity_and_the_same_every
 
 
 @needs_corruptions
-def test_errors_under_corruption(colours, tmp_path):
-    result = corruption_errors(
-        colours_subject(), colours, corruptions=("gaussian_noise", "contrast"), severities=(1, 5)
-    )
+def test_errors_under_corruption(colors, tmp_path):
+    result = corruption_errors(colors_subject(), colors, corruptions=("gaussian_noise", "contrast"), severities=(1, 5))
     assert (result.clean_error, result.count) == (0, 6)
     np.testing.assert_array_equal(result.error, np.zeros((2, 2)))
     assert result.mce is None
@@ -71,7 +69,7 @@ def test_errors_under_corruption(colours, tmp_path):
 
 
 @needs_corruptions
-def test_corruptions_made_on_the_fly_have_no_mce(colours):
+def test_corruptions_made_on_the_fly_have_no_mce(colors):
     """Not even all of them, of a model of ImageNet's 1000 classes: AlexNet's errors are of the released files."""
     subject = Subject("always", Always(1000, [0]), DataConfig(image_size=32), imagenet_wnids())
 
@@ -82,7 +80,7 @@ def test_corruptions_made_on_the_fly_have_no_mce(colours):
             return 1
 
         def __getitem__(self, index):
-            return colours[0][0], 0
+            return colors[0][0], 0
 
     result = corruption_errors(subject, Tench())
     assert result.error.shape == (15, 5)
@@ -91,20 +89,20 @@ def test_corruptions_made_on_the_fly_have_no_mce(colours):
 
 
 @needs_corruptions
-def test_worker_processes_give_the_same(colours):
+def test_worker_processes_give_the_same(colors):
     options = {"corruptions": ("shot_noise",), "severities": (3,)}
-    here = corruption_errors(colours_subject(), colours, **options)
-    there = corruption_errors(colours_subject(), colours, workers=1, **options)
+    here = corruption_errors(colors_subject(), colors, **options)
+    there = corruption_errors(colors_subject(), colors, workers=1, **options)
     np.testing.assert_array_equal(here.confidence, there.confidence)
 
 
 @needs_corruptions
-def test_models_of_one_image_size_share_the_corrupted_images(colours, monkeypatch):
+def test_models_of_one_image_size_share_the_corrupted_images(colors, monkeypatch):
     """Each gets what it gets alone; only the one of another size has images of its own corrupted."""
     options = {"corruptions": ("shot_noise", "contrast"), "severities": (1, 3)}
-    subjects = [colours_subject(32), colours_subject(40), small()]
+    subjects = [colors_subject(32), colors_subject(40), small()]
     subjects[2] = replace(subjects[2], data=subjects[0].data)
-    alone = [corruption_errors(subject, colours, **options) for subject in subjects]
+    alone = [corruption_errors(subject, colors, **options) for subject in subjects]
     sizes = []
 
     def counting(image, *cell, seed):
@@ -113,20 +111,20 @@ def test_models_of_one_image_size_share_the_corrupted_images(colours, monkeypatc
 
     monkeypatch.setattr(corruptions, "corrupt", counting)
     counted = []
-    together = compare_corruption_errors(subjects, colours, progress=counted.append, **options)
+    together = compare_corruption_errors(subjects, colors, progress=counted.append, **options)
     assert (sizes.count(32), sizes.count(40)) == (6 * 4, 6 * 4)
     assert sum(counted) == 2 * 6 * 4
-    assert [result.model for result in together] == ["colours", "colours", "small"]
+    assert [result.model for result in together] == ["colors", "colors", "small"]
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.confidence, other.confidence)
         np.testing.assert_array_equal(one.error, other.error)
 
 
 @needs_corruptions
-def test_a_corrupted_image_does_not_depend_on_the_others(colours):
+def test_a_corrupted_image_does_not_depend_on_the_others(colors):
     """Nor on how many go through the model at once."""
     options = {"corruptions": ("gaussian_noise", "fog"), "severities": (2, 4)}
-    one, many = (corruption_errors(colours_subject(), colours, batch_size=size, **options) for size in (1, 64))
+    one, many = (corruption_errors(colors_subject(), colors, batch_size=size, **options) for size in (1, 64))
     np.testing.assert_allclose(one.confidence, many.confidence, rtol=1e-6)
 
 
@@ -137,11 +135,11 @@ def test_processes_that_corrupt_start_without_torch():
 
 
 @needs_corruptions
-def test_mistakes_with_corruptions(colours):
+def test_mistakes_with_corruptions(colors):
     with pytest.raises(ConfigError, match="no corruption 'rain'; there are: gaussian_noise"):
-        corruption_errors(colours_subject(), colours, corruptions=("rain",))
+        corruption_errors(colors_subject(), colors, corruptions=("rain",))
     with pytest.raises(InputError, match="at least 32×32 pixels, these are 24×24"):
-        corruption_errors(colours_subject(24), colours)
+        corruption_errors(colors_subject(24), colors)
 
 
 def test_sizes_of_the_paper_and_of_small_images():
@@ -153,18 +151,18 @@ def test_sizes_of_the_paper_and_of_small_images():
     assert default_sizes(small()) == (16, 24, 32, 40, 48, 56, 64)
 
 
-def test_resolution_sweep(colours):
-    result = resolution_sweep(colours_subject(), colours, (16, 64))
+def test_resolution_sweep(colors):
+    result = resolution_sweep(colors_subject(), colors, (16, 64))
     assert result.sizes.tolist() == [16, 32, 64]
     np.testing.assert_array_equal(result.relative, 1)
 
 
-def test_a_vit_is_resized_and_a_model_of_one_size_refuses(colours):
+def test_a_vit_is_resized_and_a_model_of_one_size_refuses(colors):
     sizes = {}
     for name in ("vit_tiny_patch16_224", "mixer_s32_224"):
         subject = load_subject(f"random:{name}", num_classes=3)
         subject = Subject(name, subject.model, subject.data, ("red", "green", "blue"))
-        sizes[name] = resolution_sweep(subject, colours, (112,), limit=2)
+        sizes[name] = resolution_sweep(subject, colors, (112,), limit=2)
     assert sizes["vit_tiny_patch16_224"].sizes.tolist() == [112, 224]
     assert sizes["mixer_s32_224"].sizes.tolist() == [224]
     assert list(sizes["mixer_s32_224"].refused) == [112]
@@ -252,42 +250,42 @@ def test_cue_conflict_counts_decisions(tmp_path):
     with pytest.raises(DataError, match="does not name its cues"):
         cue_conflict(imagenet_subject([0]), tmp_path)
     with pytest.raises(ConfigError, match="has 3 classes"):
-        cue_conflict(colours_subject(), tmp_path)
+        cue_conflict(colors_subject(), tmp_path)
 
 
-def test_spectral_conflict(colours):
+def test_spectral_conflict(colors):
     images = np.random.default_rng(0).integers(60, 200, (2, 32, 32, 3), dtype=np.uint8)
     np.testing.assert_array_equal(phase_amplitude(images, images), images)
-    # The mean of a channel is an amplitude: the colour model follows "texture" only.
-    result = spectral_conflict(colours_subject(), colours)
+    # The mean of a channel is an amplitude: the color model follows "texture" only.
+    result = spectral_conflict(colors_subject(), colors)
     assert (result.shape, result.texture) == (0, 6)
 
 
-def test_classes_that_do_not_match(colours):
-    subject = Subject("x", MeanColour(), DataConfig(), ("red", "green", "yellow"))
+def test_classes_that_do_not_match(colors):
+    subject = Subject("x", MeanColor(), DataConfig(), ("red", "green", "yellow"))
     with pytest.raises(ConfigError, match="1 of the 3 classes of the images are not among the 3 of x: blue"):
-        match_classes(subject, colours)
-    assert match_classes(subject, colours, common_only=True).tolist() == [-1, 1, 0]
-    unnamed = Subject("x", MeanColour(), DataConfig(), ("class 0", "class 1"), names_known=False)
+        match_classes(subject, colors)
+    assert match_classes(subject, colors, common_only=True).tolist() == [-1, 1, 0]
+    unnamed = Subject("x", MeanColor(), DataConfig(), ("class 0", "class 1"), names_known=False)
     with pytest.raises(ConfigError, match="2 outputs without names, the images have 3"):
-        match_classes(unnamed, colours)
+        match_classes(unnamed, colors)
 
 
-def test_what_is_assumed_of_classes_is_said_once_for_all_cells(colours, caplog):
-    subject = Subject("x", MeanColour(), DataConfig(), ("class 0", "class 1", "class 2"), names_known=False)
+def test_what_is_assumed_of_classes_is_said_once_for_all_cells(colors, caplog):
+    subject = Subject("x", MeanColor(), DataConfig(), ("class 0", "class 1", "class 2"), names_known=False)
     for cell in (subject, subject, subject.resized(64)):
-        assert match_classes(cell, colours).tolist() == [0, 1, 2]
+        assert match_classes(cell, colors).tolist() == [0, 1, 2]
     assert caplog.text.count("brings no class names") == 1
 
 
-def test_images_that_cannot_be_read_are_named(colours, tmp_path):
+def test_images_that_cannot_be_read_are_named(colors, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images in"):
         read_images([tmp_path / "empty"], DataConfig())
     broken = tmp_path / "c" / "red" / "1.png"
     broken.write_bytes(broken.read_bytes()[:50])
     with pytest.raises(DataError, match=r"cannot read the image .*1\.png"):
-        list(read_batches(colours, DataConfig(image_size=32)))
+        list(read_batches(colors, DataConfig(image_size=32)))
     with pytest.raises(DataError, match=r"cannot read the image .*1\.png"):
         read_images([tmp_path / "c"], DataConfig(image_size=32))
 

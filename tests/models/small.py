@@ -9,7 +9,7 @@ from sequencer2d import create_model
 SIZES: dict[str, Any] = {"depths": (1, 2, 1, 1), "dims": (16, 32, 32, 32), "hidden_dims": (4, 8, 8, 8)}
 
 
-def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Give every norm, bias and classifier values that show in the output: they start as 0 or 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -22,4 +22,4 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def small_model(**options: Any) -> Any:
     """A Sequencer2D of 5 blocks and at most 32 channels, 5 classes unless told otherwise, in eval mode."""
     torch.manual_seed(0)
-    return randomise(create_model("sequencer2d_n", **({"num_classes": 5} | SIZES | options))).eval()
+    return randomize(create_model("sequencer2d_n", **({"num_classes": 5} | SIZES | options))).eval()

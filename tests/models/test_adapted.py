@@ -19,7 +19,7 @@ from sequencer2d.models import load_model, save_weights
 from sequencer2d.models.inference import to_inference_form
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.nn.inference import InPlaceBlock
-from tests.models.small import randomise, small_model
+from tests.models.small import randomize, small_model
 from tests.models.test_fusing import SMALL
 
 RECURRENT = ["weight_ih_l0", "weight_hh_l0", "weight_ih_l0_reverse", "weight_hh_l0_reverse"]
@@ -85,7 +85,7 @@ def test_lora_on_a_whole_recurrent_layer_is_refused_by_peft() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_adapters_on_timms_layers_come_after_fuse() -> None:
-    model, x = randomise(Sequencer2d(**SMALL)).eval(), images()
+    model, x = randomize(Sequencer2d(**SMALL)).eval(), images()
     adapted = with_lora(copy.deepcopy(model), target_parameters=RECURRENT)
     with pytest.raises(InputError, match=r"merge them first|parametrized"):
         sequencer2d.fuse(adapted)
@@ -182,7 +182,7 @@ def test_sharded_models_are_gathered_before_they_are_written(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("size", [(28, 28), (30, 45)])
 def test_a_fused_model_is_traced_by_symbols(size: tuple[int, int]) -> None:
-    model = randomise(Sequencer2d(**SMALL)).eval()
+    model = randomize(Sequencer2d(**SMALL)).eval()
     sequencer2d.fuse(model)
     x = torch.randn(2, 3, *size)
     expected = model(x)

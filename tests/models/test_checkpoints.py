@@ -19,7 +19,7 @@ from sequencer2d.models import (
     to_authors,
 )
 from sequencer2d.models.fit import adapt_channels, identify
-from tests.models.small import SIZES, randomise, small_model
+from tests.models.small import SIZES, randomize, small_model
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_foreign_files_wrapped_or_not(tmp_path, model, key, prefix, authors):
 
 
 def test_averaged_weights_are_taken_unless_told_otherwise(tmp_path, model):
-    other = randomise(small_model(), seed=1)
+    other = randomize(small_model(), seed=1)
     torch.save({"model": model.state_dict(), "model_ema": other.state_dict()}, tmp_path / "last.pt")
     assert same(read_checkpoint(tmp_path / "last.pt").state_dict, other.state_dict())
     assert same(read_checkpoint(tmp_path / "last.pt", use_ema=False).state_dict, model.state_dict())
@@ -160,9 +160,9 @@ def test_a_stem_for_rgb_adapts_to_other_channels_as_timms_does(tmp_path, model, 
     loaded = load_model(tmp_path / "w.pt", in_chans=chans)
     assert f"adapted to {chans}" in caplog.text
     torch.testing.assert_close(loaded.stem.proj.weight, adapt_input_conv(chans, model.stem.proj.weight))
-    grey = torch.randn(1, 1, 28, 28)
+    gray = torch.randn(1, 1, 28, 28)
     if chans != 2 and chans != 4:
-        torch.testing.assert_close(loaded(grey.expand(-1, chans, -1, -1)), model(grey.expand(-1, 3, -1, -1)))
+        torch.testing.assert_close(loaded(gray.expand(-1, chans, -1, -1)), model(gray.expand(-1, 3, -1, -1)))
 
 
 def test_adapted_channels_keep_the_sum():

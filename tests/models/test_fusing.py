@@ -15,7 +15,7 @@ from torch.nn.utils import prune
 import sequencer2d
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.nn.rnn2d import RNN2D
-from tests.models.small import randomise, small_model
+from tests.models.small import randomize, small_model
 
 SMALL = {
     "layers": (1, 1),
@@ -47,7 +47,7 @@ class Mixer(nn.Module):
 
 def timms(**options):
     torch.manual_seed(0)
-    return randomise(Sequencer2d(**SMALL | options)).eval()
+    return randomize(Sequencer2d(**SMALL | options)).eval()
 
 
 def images(*size, seed=1):
@@ -86,7 +86,7 @@ def test_timms_models_keep_their_logits(options):
 
 @pytest.mark.parametrize("name, mixers", [("sequencer2d_s", 18), ("sequencer2d_m", 24)])
 def test_timms_variants_are_fused_whole(name, mixers):
-    model = randomise(timm.create_model(name, num_classes=5)).eval()
+    model = randomize(timm.create_model(name, num_classes=5)).eval()
     before = copy.deepcopy(model)
     assert len(sequencer2d.fuse(model)) == mixers
     assert_same_function(before, model, images(28, 28))

@@ -10,7 +10,7 @@ from torch import nn
 import sequencer2d
 from sequencer2d.errors import ConfigError
 from sequencer2d.models.graphs import SIGHTINGS_CROWDED, Recurring, Weights
-from tests.models.small import randomise, small_model
+from tests.models.small import randomize, small_model
 
 SIZES = {"depths": (2, 2), "dims": (192, 384), "hidden_dims": (48, 96), "patch_sizes": (7, 2)}
 
@@ -87,7 +87,7 @@ def test_new_values_in_the_same_place_are_no_change():
 def gpu_model(device="cuda", seed=0, **options):
     torch.manual_seed(seed)
     model = sequencer2d.create_model("sequencer2d_n", num_classes=40, **(SIZES | options))
-    return randomise(model, seed).eval().to(device)
+    return randomize(model, seed).eval().to(device)
 
 
 def gpu_images(*shape, seed=0, device="cuda"):

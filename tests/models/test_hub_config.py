@@ -20,7 +20,7 @@ from sequencer2d.errors import CheckpointError
 from sequencer2d.evaluation.predict import class_names_of
 from sequencer2d.evaluation.subject import input_fields
 from sequencer2d.models import Sequencer2D
-from tests.models.small import SIZES, randomise, small_model
+from tests.models.small import SIZES, randomize, small_model
 
 NAMES = ["a", "b", "c", "d", "é"]
 INPUT = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop_pct": 0.8, "interpolation": "bilinear"}
@@ -37,12 +37,12 @@ with_model_args = pytest.mark.skipif(
 def theirs(**options: Any) -> Any:
     """timm's own Sequencer, small, with weights that show."""
     torch.manual_seed(0)
-    return randomise(timm.create_model("sequencer2d_s", num_classes=5, **(TIMM_SIZES | options))).eval()
+    return randomize(timm.create_model("sequencer2d_s", num_classes=5, **(TIMM_SIZES | options))).eval()
 
 
 def of_a_published_name(**options: Any) -> Any:
     torch.manual_seed(0)
-    model = randomise(create_model("sequencer2d_s", num_classes=5, **(SIZES | options))).eval()
+    model = randomize(create_model("sequencer2d_s", num_classes=5, **(SIZES | options))).eval()
     model.pretrained_cfg = model.pretrained_cfg | INPUT | {"label_names": NAMES}
     return model
 
@@ -157,7 +157,7 @@ def test_what_timm_cannot_be_is_refused_until_ours_are_registered(tmp_path: Path
 def test_what_timm_saves_for_the_hub_is_read_by_timm_and_by_us(tmp_path: Path, safe: bool, options: Any) -> None:
     register_timm()
     model = timm.create_model("s2d_sequencer2d_n", **SIZES, num_classes=5, **options)
-    randomise(model).eval()
+    randomize(model).eval()
     save_for_hf(model, tmp_path, {"label_names": list("abcde")}, safe_serialization=safe)
     x = torch.randn(2, model.in_chans, 28, 42)
     for again in (timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval(), load_model(tmp_path)):

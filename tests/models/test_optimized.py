@@ -13,7 +13,7 @@ from torch import nn
 import sequencer2d
 from sequencer2d.errors import CheckpointError, ConfigError, InputError
 from sequencer2d.models.compiling import MAX_SIZES, MODES, WholeModel
-from tests.models.small import randomise, small_model
+from tests.models.small import randomize, small_model
 from tests.models.test_fusing import SMALL, assert_same_function, images
 
 ONE_BLOCK = {"depths": (1,), "dims": (16,), "hidden_dims": (4,), "patch_sizes": (7,)}
@@ -34,7 +34,7 @@ def eager(**options):
     return model, sequencer2d.optimize(model, compile=False)
 
 
-@pytest.mark.parametrize("build", [small_model, lambda: randomise(Sequencer2d(**SMALL)).eval()], ids=["ours", "timm's"])
+@pytest.mark.parametrize("build", [small_model, lambda: randomize(Sequencer2d(**SMALL)).eval()], ids=["ours", "timm's"])
 def test_a_series_of_shapes_is_compiled_a_few_times(build):
     """Once for each kind of layer; again for one image, and where images need padding."""
     model = build()
@@ -52,7 +52,7 @@ def test_a_series_of_shapes_is_compiled_a_few_times(build):
     assert counts[-1] - counts[0] <= 10
 
 
-@pytest.mark.parametrize("build", [small_model, lambda: randomise(Sequencer2d(**SMALL)).eval()], ids=["ours", "timm's"])
+@pytest.mark.parametrize("build", [small_model, lambda: randomize(Sequencer2d(**SMALL)).eval()], ids=["ours", "timm's"])
 @pytest.mark.parametrize("sizes", [((28, 28), (30, 44), (57, 33)), ((57, 33), (28, 28), (41, 29))], ids=str)
 def test_sizes_that_do_not_fit_are_right_after_those_that_do_and_before(build, sizes):
     """The first size that is compiled decides for later ones which conditions hold."""
@@ -69,7 +69,7 @@ class OwnBlock(Sequencer2dBlock):
 
 def test_models_of_other_code_are_compiled_as_a_whole():
     one_block = {key: value[:1] if isinstance(value, tuple) else value for key, value in SMALL.items()}
-    model = randomise(Sequencer2d(**one_block, block_layer=OwnBlock)).eval()
+    model = randomize(Sequencer2d(**one_block, block_layer=OwnBlock)).eval()
     fast = sequencer2d.optimize(model)
     assert isinstance(fast._run, WholeModel)
     assert_same_function(model, fast, images(28, 28))
@@ -135,7 +135,7 @@ def test_names_of_weights_are_listed_once():
 
 @pytest.mark.parametrize("assign", [True, False])
 def test_the_weights_of_another_optimized_model_can_be_loaded(assign):
-    first, second = small_model(**ONE_BLOCK), randomise(small_model(**ONE_BLOCK), seed=7)
+    first, second = small_model(**ONE_BLOCK), randomize(small_model(**ONE_BLOCK), seed=7)
     fast = sequencer2d.optimize(first)
     x = images(28, 28)
     fast(x)

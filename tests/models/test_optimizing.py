@@ -15,7 +15,7 @@ from sequencer2d.models.features import Sequencer2DFeatures
 from sequencer2d.models.inference import to_inference_form
 from sequencer2d.models.optimizing import Optimized
 from sequencer2d.nn.inference import InPlaceBlock, PackedRNN2D
-from tests.models.small import randomise, small_model
+from tests.models.small import randomize, small_model
 from tests.models.test_fusing import SMALL, assert_same_function, images
 
 OPTIONS = [
@@ -73,7 +73,7 @@ def test_sizes_that_do_not_fit_the_stride_and_any_batch(pad):
 
 def test_vanilla_models():
     model = sequencer2d.create_model("vsequencer_s", depths=(1, 1, 1, 1), num_classes=5)
-    model = randomise(model).eval()
+    model = randomize(model).eval()
     assert_same_function(model, eager(model), images(28, 28))
 
 
@@ -110,7 +110,7 @@ def test_dtype_is_of_weights_and_output_whatever_the_images():
 
 
 def test_timms_models_are_fused_on_the_way():
-    model = randomise(Sequencer2d(**SMALL)).eval()
+    model = randomize(Sequencer2d(**SMALL)).eval()
     fast = eager(model)
     assert any(isinstance(module, PackedRNN2D) for module in fast.modules())
     assert any(isinstance(module, nn.LSTM) for module in model.modules())
@@ -143,12 +143,12 @@ def test_blocks_add_in_place(options, blocks):
     ids=str,
 )
 def test_timms_blocks_add_in_place(options, blocks):
-    assert_in_place(randomise(Sequencer2d(**SMALL | options)).eval(), blocks, (28, 42))
+    assert_in_place(randomize(Sequencer2d(**SMALL | options)).eval(), blocks, (28, 42))
 
 
 def test_a_stage_after_an_unknown_layer_is_left_as_it_is():
     """Here the stem ends in a norm, which biases cannot pass: only the second stage changes."""
-    assert_in_place(randomise(Sequencer2d(**SMALL, stem_norm=True)).eval(), 1, (28, 42))
+    assert_in_place(randomize(Sequencer2d(**SMALL, stem_norm=True)).eval(), 1, (28, 42))
 
 
 class Reordered(Sequencer2d):
@@ -156,7 +156,7 @@ class Reordered(Sequencer2d):
 
 
 def test_models_that_inherit_from_known_ones_keep_their_first_stage():
-    model = randomise(Reordered(**SMALL)).eval()
+    model = randomize(Reordered(**SMALL)).eval()
     assert_in_place(model, 1, (28, 42))
 
 

@@ -15,7 +15,7 @@ from sequencer2d import create_model, fuse, optimize
 from sequencer2d.dense import Segmenter
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.models import FeaturePyramid, feature_pyramid, register_timm, restride, save_weights
-from tests.models.small import SIZES, randomise, small_model
+from tests.models.small import SIZES, randomize, small_model
 
 STRIDES = (4, 8, 16, 32)
 NATIVE = (3.5, 7, 14, 28)
@@ -181,7 +181,7 @@ def test_it_is_compiled_without_a_graph_break_optimized_and_traced() -> None:
 def test_gradients_reach_every_parameter_and_checkpointing_keeps_them() -> None:
     x, gradients = torch.randn(1, 3, 40, 50), []
     for checkpointing in (False, True):
-        made = randomise(pyramid((2, 4, 8, 16, 32), 8)).train()
+        made = randomize(pyramid((2, 4, 8, 16, 32), 8)).train()
         made.set_grad_checkpointing(checkpointing)
         sum(taken.square().mean() for taken in made(x)).backward()
         assert all(parameter.grad is not None for parameter in made.parameters())

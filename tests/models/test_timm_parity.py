@@ -12,7 +12,7 @@ from timm.models.sequencer import Sequencer2d
 
 from sequencer2d import create_model
 from sequencer2d.models import load_weights, save_weights, to_authors
-from tests.models.small import randomise
+from tests.models.small import randomize
 
 NAMES = ("sequencer2d_s", "sequencer2d_m", "sequencer2d_l")
 SIZES = ((224, 224), (392, 392), (256, 256), (111, 251))
@@ -26,7 +26,7 @@ def images(*size):
 @pytest.fixture(scope="module", params=NAMES)
 def theirs(request):
     torch.manual_seed(0)
-    return randomise(timm.create_model(request.param)).eval()
+    return randomize(timm.create_model(request.param)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_parameters_come_in_timms_names_and_shapes(ours, theirs):
 
 @pytest.fixture(scope="module")
 def small_pair():
-    theirs = randomise(timm.create_model("sequencer2d_s", layers=(1, 1, 1, 1), num_classes=7)).eval()
+    theirs = randomize(timm.create_model("sequencer2d_s", layers=(1, 1, 1, 1), num_classes=7)).eval()
     ours = create_model("sequencer2d_s", depths=(1, 1, 1, 1), num_classes=7).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return ours, theirs

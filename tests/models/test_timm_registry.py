@@ -22,7 +22,7 @@ from sequencer2d.models import load_model, save_weights, to_authors
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.models.timm_registry import register_timm
 from sequencer2d.peers import list_peers
-from tests.models.small import SIZES, randomise, small_model
+from tests.models.small import SIZES, randomize, small_model
 
 NAME = "s2d_sequencer2d_n"
 INPUT = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop_pct": 0.95, "interpolation": "bilinear"}
@@ -183,7 +183,7 @@ def test_features_in_other_layouts_and_of_all_stages():
 @pytest.mark.parametrize("train", [False, True])
 def test_a_model_traced_by_symbols_computes_the_same_at_every_size(options: Any, train: bool) -> None:
     model = create(drop_path_rate=0.5, num_classes=5, **options)
-    randomise(model).train(train)
+    randomize(model).train(train)
     traced = torch.fx.symbolic_trace(model)
     for size in ((28, 28), (30, 41)):
         x = torch.randn(2, 3, *size)

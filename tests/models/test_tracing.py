@@ -13,7 +13,7 @@ import sequencer2d
 from sequencer2d.errors import ImplementationError, InputError
 from sequencer2d.models import register_timm
 from sequencer2d.models.features import Sequencer2DFeatures
-from tests.models.small import SIZES, randomise, small_model
+from tests.models.small import SIZES, randomize, small_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
@@ -29,7 +29,7 @@ CALLS = ((2, 28, 28), (1, 30, 45), (3, 57, 29), (1, 14, 14))
 
 def registered(**options: Any) -> nn.Module:
     register_timm()
-    return randomise(timm.create_model("s2d_sequencer2d_n", **(SIZES | options)))
+    return randomize(timm.create_model("s2d_sequencer2d_n", **(SIZES | options)))
 
 
 def models(pad: str) -> dict[str, nn.Module]:

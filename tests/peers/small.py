@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from sequencer2d import create_model
-from tests.models.small import randomise
+from tests.models.small import randomize
 
 SMALL: dict[str, dict[str, Any]] = {
     "vip_m7": {"depths": (1, 2, 1), "dims": (8, 8, 12), "segments": (4, 4, 2), "patch_size": 7, "img_size": (28, 28)},
@@ -28,7 +28,7 @@ def small_peer(name: str, **options: Any) -> Any:
     """The small model of a family in eval mode, 5 classes unless told otherwise."""
     torch.manual_seed(0)
     model = create_model(name, **({"num_classes": 5} | SMALL[name] | options))
-    return randomise(model).eval()
+    return randomize(model).eval()
 
 
 def images(name: str, batch: int = 2, channels: int = 3) -> torch.Tensor:
