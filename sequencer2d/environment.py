@@ -45,6 +45,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "").strip() in ("", "0")
 
 
+def under_torchrun() -> bool:
+    """Whether torchrun started this process, and watches its exit code."""
+    return bool(os.environ.get("TORCHELASTIC_RUN_ID"))
+
+
 def _number(name: str, default: int, *, lowest: int) -> int:
     text = os.environ.get(name, "").strip()
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None if text else default

@@ -49,7 +49,18 @@ class NumericalError(Exception):
 
 
 class Interrupted(Exception):
-    """Training was asked to stop (SIGTERM or Ctrl-C) and has saved; the command line exits with 75."""
+    """Training was asked to stop, by a signal or a limit, and has saved; the command line exits with 75.
+
+    Args:
+        message: why, and how to go on.
+        by_launcher: whether torchrun ends its processes (SIGTERM, Ctrl-C), perhaps to start them again with others.
+            If not, the run itself stops: under torchrun the command line then exits with 0, because torchrun takes
+            any other code for a failure, prints a stack of errors and starts the processes again.
+    """
+
+    def __init__(self, message: str, *, by_launcher: bool = False) -> None:
+        super().__init__(message)
+        self.by_launcher = by_launcher
 
 
 def first_line(error: BaseException, longest: int = 200) -> str:

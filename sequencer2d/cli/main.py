@@ -15,7 +15,7 @@ from sequencer2d.cli import analyze, bench, data, demo, evaluate, export, finetu
 from sequencer2d.cli.common import FIELD
 from sequencer2d.cli.parsing import Parser, run_checks, unknown_arguments
 from sequencer2d.cli.verbs import TASK_VERBS, add_task_verb
-from sequencer2d.environment import is_first_process
+from sequencer2d.environment import is_first_process, under_torchrun
 from sequencer2d.errors import Interrupted, NumericalError, UserError
 
 VERBS = (models, data, finetune, train, evaluate, predict, export, analyze, bench, demo)
@@ -28,8 +28,9 @@ EXIT_BROKEN_PIPE = 141
 
 EXIT_CODES = """\
 exit codes: 0 done; 2 a mistake that the message says how to put right; 3 the training loss was not finite;
-4 sequencer2d data found something wrong in a data set; 75 stopped by a signal after saving (go on with:
-sequencer2d train --resume RUN); 130 stopped by Ctrl-C; 141 the program that read the output has ended"""
+4 sequencer2d data found something wrong in a data set; 75 stopped by a signal or a limit after saving (go on with:
+sequencer2d train --resume RUN), under torchrun 0; 130 stopped by Ctrl-C; 141 the program that read the output has
+ended"""
 
 
 def entry_point() -> None:
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NumericalError as error:
         return _fail(error, EXIT_NUMERICAL)
     except Interrupted as error:
-        return _fail(error, EXIT_INTERRUPTED) if is_first_process() else EXIT_INTERRUPTED
+        if is_first_process():
+            _fail(error, EXIT_INTERRUPTED)
+        return 0 if under_torchrun() and not error.by_launcher else EXIT_INTERRUPTED
     except KeyboardInterrupt:
         return _fail("stopped", EXIT_KEYBOARD)
     except BrokenPipeError:

@@ -47,11 +47,13 @@ def worker_count(config: DataConfig) -> int:
 def start_worker(_: int) -> None:
     """Let the main process decide when a worker stops.
 
-    Ctrl-C and torchrun's SIGTERM reach every process of the group. If a worker died of them, it would kill the main
-    process before that has saved. So a worker ignores Ctrl-C, and SIGTERM ends it only after a while.
+    Ctrl-C, torchrun's SIGTERM and a scheduler's SIGUSR1 reach every process of the group. If a worker died of them, it
+    would kill the main process before that has saved. So a worker ignores Ctrl-C and SIGUSR1, and SIGTERM ends it only
+    after a while.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):  # not on Windows
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_TERMINATION_GRACE_S))
 

@@ -20,7 +20,7 @@ class Stopper:
     Args:
         run: the limits of this call.
         here: this process.
-        signals: SIGTERM and Ctrl-C.
+        signals: those that stop a run.
         state: where the run stands.
         folder: of the run, for messages.
     """
@@ -28,6 +28,7 @@ class Stopper:
     def __init__(self, run: RunConfig, here: Processes, signals: StopSignals, state: RunState, folder: Path) -> None:
         self._run, self._signals, self._state, self._folder = run, signals, state, folder
         self._agreement = Agreement(here.control)
+        self._by_launcher = False
 
     def agree(self, save: bool, *, last_of_epoch: bool) -> tuple[bool, bool]:
         """Whether the run stops here and whether a checkpoint is due, if any process says so.
@@ -40,7 +41,7 @@ class Stopper:
         limit = self._run.time_limit_s
         told = self.told() or (limit is not None and time.monotonic() - self._state.started >= limit)
         decide = self._agreement.settle if last_of_epoch else self._agreement.exchange
-        told, save = decide(told, save)
+        told, save, self._by_launcher = decide(told, save, self._signals.by_launcher)
         return (told or self._at_limit()) and not self._state.finished, save
 
     def refuse_old_limit(self) -> None:
@@ -63,7 +64,8 @@ class Stopper:
         go_on = "go on with" if received else "go on, without the limit, with"
         return Interrupted(
             f"stopped by {_NAMES.get(received, received) if received else limit} after step {self._state.step} of "
-            f"{self._state.total_steps}, saved in {self._folder}; {go_on}: {resume_command(self._folder)}"
+            f"{self._state.total_steps}, saved in {self._folder}; {go_on}: {resume_command(self._folder)}",
+            by_launcher=self._by_launcher,
         )
 
     def _at_limit(self) -> bool:

@@ -1,7 +1,8 @@
 """A process that trains: `python -m tests.training.run_from_json CONFIG.json`, alone or under torchrun.
 
 `--slow SECONDS` waits after each step, so that a test can stop the run where it wants. `--fork N` is N processes that
-share one import of torch, for runs that nobody stops. Exits with 75 if interrupted.
+share one import of torch, for runs that nobody stops. `--worlds FILE` notes there how many processes started together.
+Exits with 75 if interrupted.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from sequencer2d.environment import launch
 from sequencer2d.errors import Interrupted
 from sequencer2d.training import loop
 from sequencer2d.training.config import TrainConfig
@@ -25,6 +27,7 @@ def main() -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--fork", type=int, default=1)
+    parser.add_argument("--worlds", type=Path)
     arguments = parser.parse_args()
     if arguments.fork > 1:
         return forked(arguments.fork, lambda: train(arguments))
@@ -32,6 +35,9 @@ def main() -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
+    if arguments.worlds and launch().rank == 0:
+        with arguments.worlds.open("a") as file:
+            file.write(f"{launch().world_size}\n")
     if arguments.slow:
         loop.RunAhead.mark = lambda self: time.sleep(arguments.slow)
     try:
