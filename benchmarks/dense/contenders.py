@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from sequencer2d.dense import Segmenter
 from sequencer2d.models import create_model
-from sequencer2d.tasks.segmentation import segmenter
+from sequencer2d.tasks.backbone import backbone_of_strides
+from sequencer2d.tasks.segmentation import STRIDES
 
 CLASSES = 150
 """Those of ADE20K."""
@@ -63,7 +64,8 @@ def build(contender: Contender, size: int) -> nn.Module:
         torch.manual_seed(SEED)
         create = functools.partial(create_model, contender.model)
         if not contender.is_ours:
-            model: nn.Module = segmenter(functools.partial(create, img_size=size), CLASSES)
+            backbone = backbone_of_strides(functools.partial(create, img_size=size), STRIDES)
+            model: nn.Module = Segmenter(backbone, CLASSES)
         else:
             pyramid = _PYRAMIDS[contender.maps]
             backbone = create(features_only=True, **({"pyramid": pyramid} if pyramid else {}))

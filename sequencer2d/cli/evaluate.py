@@ -70,6 +70,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images per step over all processes")
     parser.add_argument("--image-size", type=positive, metavar="PIXELS", help="side of the square input")
     parser.add_argument("--per-class", action="store_true", help="print the number of every class as well")
+    row.add_options(parser)
     add_device(parser, precision_of_run=True)
     add_json(parser)
     parser.set_defaults(run=run, row=row)
@@ -108,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
             result = evaluate(
                 model,
                 loader,
-                subject.task,
+                arguments.row.with_options(subject.task, arguments),
                 device=device if group.world_size == 1 else group.device,
                 amp_dtype=autocast_dtype(precision),
                 progress=lambda: bar.advance(task),

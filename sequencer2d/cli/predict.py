@@ -96,6 +96,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
     parser.add_argument(
         "--pictures", type=writable_path, metavar="FOLDER", help="draw what was found in each image, as PNG files there"
     )
+    row.add_options(parser)
     for output in row.outputs:
         parser.add_argument(f"--{output.writer}", type=writable_path, metavar=output.metavar, help=output.help)
     add_decoding(parser)
@@ -138,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
         subject.model,
         paths,
         config,
-        subject.task,
+        arguments.row.with_options(subject.task, arguments),
         class_names=class_names(subject),
         device=device,
         amp_dtype=autocast_dtype(arguments.precision),

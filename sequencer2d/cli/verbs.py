@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sequencer2d.errors import ConfigError
@@ -28,6 +28,19 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Option:
+    """An option of a task's `eval` and `predict` that `Task.inference` takes as a keyword."""
+
+    name: str
+    """`window` is the flag `--window`."""
+    help: str
+    metavar: str = ""
+    """Empty for a flag without a value."""
+    read: Callable[[str], Any] = str
+    """Text of the argument → value; raises `argparse.ArgumentTypeError`."""
+
+
+@dataclass(frozen=True)
 class TaskVerb:
     """One row: the words of a task on the command line."""
 
@@ -42,6 +55,21 @@ class TaskVerb:
     examples: Mapping[str, str] = field(default_factory=dict)
     """Examples below the help of each of its verbs, without the indent."""
     outputs: tuple[Output, ...] = ()
+    options: tuple[Option, ...] = ()
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options to a parser of `eval` or `predict`."""
+        for option in self.options:
+            how: dict[str, Any] = {"action": "store_true"}
+            if option.metavar:
+                how = {"type": option.read, "metavar": option.metavar}
+            parser.add_argument(f"--{option.name}", default=None, help=option.help, **how)
+
+    def with_options(self, task: Any, arguments: argparse.Namespace) -> Any:
+        """The task, run as the options say; the task itself where none is given."""
+        given = {option.name: getattr(arguments, option.name) for option in self.options}
+        given = {name: value for name, value in given.items() if value is not None}
+        return replace(task, infer=task.inference(**given)) if given else task
 
     def describe(self, verb: str, summary: str, description: str, epilog: str) -> dict[str, Any]:
         """Arguments of a parser: the row's words for `verb`, or those that are given where the row has none."""
@@ -68,6 +96,24 @@ class TaskVerb:
             )
 
 
+def pixels(text: str) -> int:
+    """An argument that is a number of pixels, at least 32."""
+    if not text.isdecimal() or not 32 <= int(text) <= 65536:
+        raise argparse.ArgumentTypeError(f"expected a number of pixels, at least 32, got {text!r}")
+    return int(text)
+
+
+def factors(text: str) -> tuple[float, ...]:
+    """An argument that lists factors from 0.1 to 10, "0.75,1,1.25"."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0.1 <= value <= 10 for value in values):
+        raise argparse.ArgumentTypeError(f"expected factors from 0.1 to 10, such as 0.75,1,1.25, got {text!r}")
+    return values
+
+
 EVERY_TASK = TaskVerb()
 TASK_VERBS: tuple[TaskVerb, ...] = (
     TaskVerb(
@@ -85,6 +131,11 @@ TASK_VERBS: tuple[TaskVerb, ...] = (
             "predict": "predict runs/camvid photo.jpg --pictures drawn/\npredict runs/camvid photos/ --labels masks/",
         },
         outputs=(Output("labels", "FOLDER", "write the class of each pixel, a number, as PNG files there"),),
+        options=(
+            Option("window", "run on overlapping square windows of this side, not on whole images", "PIXELS", pixels),
+            Option("scales", "average over sizes of the images, such as 0.75,1,1.25 (default: 1)", "LIST", factors),
+            Option("flip", "average over mirrored images too"),
+        ),
     ),
     TaskVerb(
         name="detect",

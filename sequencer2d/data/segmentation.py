@@ -20,7 +20,6 @@ from sequencer2d.data.mask_parquet import MaskParquet, has_parquet
 from sequencer2d.data.mask_sets import MASK_SETS
 from sequencer2d.data.samples import Samples, refuse
 from sequencer2d.data.sources import Source
-from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ConfigError, DataError
 
 _TRIES = 10
@@ -141,17 +140,26 @@ def distort_colors(image: Image.Image) -> Image.Image:
 
 
 class WholeImage:
-    """Evaluation and prediction: the whole image and its mask, resized to `image_size`."""
+    """Evaluation and prediction: the whole image, resized until it just covers `image_size`; the mask as it is.
+
+    The image keeps its proportions. Its longer side has at most `LONGEST` times the longer side of `image_size`.
+    """
+
+    LONGEST = 4
 
     def __init__(self, config: DataConfig) -> None:
-        self.size, self.transform = config.size, eval_transform(config)
+        self.size, self.resampling = config.size, Image.Resampling[config.eval_interpolation.upper()]
 
     def __call__(self, image: Image.Image, mask: Image.Image | None) -> tuple[np.ndarray, np.ndarray | None]:
-        pixels = self.transform(image)
-        return pixels, None if mask is None else np.asarray(mask.resize(self.size[::-1], Image.Resampling.NEAREST))
+        height, width = self.size
+        factor = max(height / image.height, width / image.width)
+        factor = min(factor, self.LONGEST * max(self.size) / max(image.size))
+        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+        pixels = np.asarray(image if size == image.size else image.resize(size, self.resampling))
+        return pixels, None if mask is None else np.asarray(mask)
 
     def __repr__(self) -> str:
-        return repr(self.transform)
+        return f"WholeImage(covers={self.size}, interpolation={self.resampling.name.lower()})"
 
 
 def train_pairs(config: DataConfig) -> JitterCropFlip:
@@ -179,14 +187,30 @@ def eval_pairs(config: DataConfig) -> WholeImage:
     return WholeImage(config)
 
 
-def stack_pairs(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
-    """Stack images, uint8 (B, H, W, 3), and labels, int64 (B, H, W)."""
+def stack_pairs(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor | list[dict[str, Tensor]]]:
+    """Stack images, uint8 (B, H, W, 3), and labels, int64 (B, H, W).
+
+    In evaluation, images may differ in size, and so may an image and its mask. Images then lie in the upper left of a
+    batch of the largest sides, and the labels are a dictionary for each image: int64 `labels` (h, w) in the mask's own
+    size, and `size`, int64 (2,), the height and width that the image takes in the batch.
+    """
     images, masks = zip(*samples, strict=True)
-    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)).long()
+    if len({shape for image, mask in samples for shape in (image.shape[:2], mask.shape)}) == 1:
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)).long()
+    rows, columns = max(image.shape[0] for image in images), max(image.shape[1] for image in images)
+    batch = np.zeros((len(images), rows, columns, 3), np.uint8)
+    for place, image in zip(batch, images, strict=True):
+        place[: image.shape[0], : image.shape[1]] = image
+    sizes = [torch.tensor(image.shape[:2]) for image in images]
+    listed = [
+        {"labels": torch.from_numpy(mask.astype(np.int64)), "size": size}
+        for mask, size in zip(masks, sizes, strict=True)
+    ]
+    return torch.from_numpy(batch), listed
 
 
 IMAGES_AND_MASKS = Samples(open=open_masks, train_transform=train_pairs, eval_transform=eval_pairs, collate=stack_pairs)
-"""Images of one size, each with the class of every pixel."""
+"""Images with the class of every pixel; of one size in training."""
 
 
 def _cut(picture: Image.Image, box: tuple[int, int, int, int], ground: int | tuple[int, ...]) -> Image.Image:

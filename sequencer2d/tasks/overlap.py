@@ -13,6 +13,7 @@ from torch import Tensor
 from sequencer2d.data.labels import IGNORED
 from sequencer2d.errors import DataError
 from sequencer2d.tasks.finite import refuse_broken
+from sequencer2d.tasks.pixelwise import best_labels
 from sequencer2d.tasks.task import percentages
 
 
@@ -74,21 +75,36 @@ class OverlapMeter:
         self._confusion = torch.zeros(classes, classes, dtype=torch.int64)
         self._images = self._not_finite = 0
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take logits (B, classes, H, W) and int64 labels (B, H, W). Raises `DataError` for other shapes."""
+    def add(self, outputs: Tensor | list[Tensor], targets: Tensor | list[dict[str, Tensor]]) -> None:
+        """Take logits (B, classes, H, W) and int64 labels (B, H, W). Raises `DataError` for other shapes.
+
+        Or a list of each: logits (classes, h, w), which are resized to the size of the labels, and dictionaries with
+        int64 `labels` (H, W).
+        """
         classes = len(self.class_names)
+        if isinstance(targets, list):
+            for logits, target in zip(outputs, targets, strict=True):
+                labels = target["labels"]
+                if len(logits) != classes:
+                    raise DataError(_other_classes(tuple(logits.shape), classes, (classes, *logits.shape[1:])))
+                self._count(best_labels(logits.float(), labels.shape).long(), labels)
+                self._not_finite += int(not logits.isfinite().all())
+                self._images += 1
+            return
+        assert isinstance(outputs, Tensor)
         expected = (len(targets), classes, *targets.shape[1:])
         if tuple(outputs.shape) != expected:
-            raise DataError(
-                f"the model's output has shape {tuple(outputs.shape)}; masks of {classes} classes need {expected}: "
-                "evaluate on the data the model was made for"
-            )
-        labels = self._output_of_label.to(targets.device)[targets]
-        scored = labels != IGNORED
-        pairs = labels[scored] * classes + outputs.argmax(1)[scored]
-        self._confusion += pairs.bincount(minlength=classes * classes).view(classes, classes).cpu()
+            raise DataError(_other_classes(tuple(outputs.shape), classes, expected))
+        self._count(outputs.argmax(1), targets)
         self._not_finite += int((~outputs.isfinite()).flatten(1).any(1).sum())
         self._images += len(targets)
+
+    def _count(self, found: Tensor, targets: Tensor) -> None:
+        classes = len(self.class_names)
+        labels = self._output_of_label.to(targets.device)[targets]
+        scored = labels != IGNORED
+        pairs = labels[scored] * classes + found[scored]
+        self._confusion += pairs.bincount(minlength=classes * classes).view(classes, classes).cpu()
 
     def state(self) -> Counts:
         """What was counted."""
@@ -111,6 +127,13 @@ class OverlapMeter:
         if not np.any(confusion):
             raise DataError(f"every pixel of the {images} masks is ignored: there is nothing to measure")
         return summarize(np.asarray(confusion), self.class_names, images=images, broken=broken)
+
+
+def _other_classes(shape: tuple[int, ...], classes: int, expected: tuple[int, ...]) -> str:
+    return (
+        f"the model's output has shape {shape}; masks of {classes} classes need {expected}: "
+        "evaluate on the data the model was made for"
+    )
 
 
 def summarize(

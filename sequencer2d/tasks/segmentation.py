@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
@@ -17,11 +16,13 @@ from torch import Tensor, nn
 from sequencer2d.data.labels import IGNORED
 from sequencer2d.data.segmentation import IMAGES_AND_MASKS
 from sequencer2d.dense import Segmenter
+from sequencer2d.errors import ConfigError
 from sequencer2d.files import atomic_write
 from sequencer2d.tasks.backbone import backbone_of_strides
 from sequencer2d.tasks.drawing import with_caption
 from sequencer2d.tasks.finite import refuse_broken
 from sequencer2d.tasks.overlap import OverlapMeter
+from sequencer2d.tasks.pixelwise import Inference, best_labels
 from sequencer2d.tasks.task import Forward, Metric, Task
 
 STRIDES = (4, 8, 16, 32)
@@ -79,8 +80,14 @@ def color_of(number: int) -> tuple[int, int, int]:
 
 
 def segmenter(create: Callable[..., nn.Module], outputs: int) -> Segmenter:
-    """Semantic FPN on maps of strides 4 to 32."""
-    return Segmenter(backbone_of_strides(create, STRIDES), outputs)
+    """Semantic FPN on maps of strides 4 to 32. Raises `ConfigError` for a backbone of one size of images."""
+    backbone = backbone_of_strides(create, STRIDES)
+    if any(getattr(module, "strict_img_size", False) for module in backbone.modules()):
+        raise ConfigError(
+            "the backbone takes images of one size only, and in evaluation images keep their proportions: set "
+            "model.overrides.dynamic_img_size=true"
+        )
+    return Segmenter(backbone, outputs)
 
 
 def pixel_cross_entropy(forward: Forward, images: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -116,23 +123,9 @@ def segments(
     """
     refuse_broken(int((~logits.isfinite()).flatten(1).any(1).sum()), len(logits))
     return [
-        Segments(_best(one.float(), size).cpu().numpy(), tuple(class_names), top_k)
+        Segments(best_labels(one.float(), size).cpu().numpy(), tuple(class_names), top_k)
         for one, size in zip(logits, sizes, strict=True)
     ]
-
-
-def _best(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (height, width): the class of the highest logit (classes, H, W) after resizing.
-
-    It goes class by class: all classes of a photo at once would fill gigabytes.
-    """
-    resized = (F.interpolate(one[None, None], size, mode="bilinear")[0, 0] for one in logits)
-    highest = next(resized)
-    labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
-    for number, one in enumerate(resized, start=1):
-        labels[one > highest] = number
-        highest = torch.maximum(one, highest)
-    return labels
 
 
 @contextlib.contextmanager
@@ -171,4 +164,6 @@ SEGMENTATION = Task(
     decode=segments,
     columns=("class", "area"),
     writers={"labels": label_folder},
+    infer=Inference(),
+    inference=Inference,
 )

@@ -165,6 +165,7 @@ class Task:
         infer: (forward, images, targets) → outputs, in evaluation and prediction; sliding windows for instance. The
             targets of an evaluation may say how large each image of a batch is; in prediction, whose images of a batch
             are of one size, they are None.
+        inference: options of the task's verb (`cli.verbs.Option`), as keywords → another `infer`; none: no options.
         decoders: other models than `build`'s, by the name that `model.decoder` gives.
         top_k: classes or objects that a prediction shows of an image, where the user names no number.
         threshold: least probability, share or score of what is shown, where the user names none.
@@ -181,6 +182,7 @@ class Task:
     columns: tuple[str, ...]
     build: Build = classifier
     infer: Callable[[Forward, Tensor, Any], Any] = call
+    inference: Callable[..., Callable[[Forward, Tensor, Any], Any]] | None = None
     decoders: Mapping[str, Build] = field(default_factory=dict)
     top_k: int = 5
     threshold: float = 0.0

@@ -83,15 +83,31 @@ def test_colors_change_and_labels_do_not() -> None:
     np.testing.assert_array_equal(labels, np.asarray(mask))
 
 
-def test_evaluation_takes_the_whole_image_and_batches_are_stacked() -> None:
-    transform = eval_pairs(config())
+def test_evaluation_takes_the_whole_image_and_leaves_the_mask() -> None:
+    transform = eval_pairs(config(eval_interpolation="nearest"))
     image, mask = pair()
-    samples = [transform(image, mask), transform(image, mask)]
-    np.testing.assert_array_equal(samples[0][1], np.asarray(mask)[1::2, 1::2])
-    images, labels = stack_pairs(samples)
-    assert (images.dtype, tuple(images.shape)) == (torch.uint8, (2, 16, 24, 3))
-    assert (labels.dtype, tuple(labels.shape)) == (torch.int64, (2, 16, 24))
+    pixels, labels = transform(image, mask)
+    np.testing.assert_array_equal(pixels, np.asarray(image)[1::2, 1::2])
+    np.testing.assert_array_equal(labels, np.asarray(mask))
     assert transform(image, None)[1] is None
+    for size, expected in (((20, 20), (24, 24, 3)), ((5, 100), (5, 96, 3)), ((16, 24), (16, 24, 3))):
+        assert transform(Image.new("RGB", size[::-1]), None)[0].shape == expected
+
+
+def test_images_of_one_size_are_stacked_and_others_lie_in_the_upper_left() -> None:
+    whole = [(np.full((4, 6, 3), k, np.uint8), np.full((4, 6), k, np.uint8)) for k in (1, 2)]
+    images, labels = stack_pairs(whole)
+    assert (images.dtype, tuple(images.shape)) == (torch.uint8, (2, 4, 6, 3))
+    assert (labels.dtype, tuple(labels.shape)) == (torch.int64, (2, 4, 6))
+    wide = (np.full((3, 9, 3), 3, np.uint8), np.full((30, 90), 3, np.uint8))
+    images, listed = stack_pairs([whole[0], wide])
+    assert tuple(images.shape) == (2, 4, 9, 3)
+    assert [(one["size"].tolist(), tuple(one["labels"].shape)) for one in listed] == [
+        ([4, 6], (4, 6)),
+        ([3, 9], (30, 90)),
+    ]
+    assert (images[1, :3] == 3).all()
+    assert (images[0, :, 6:] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sequencer2d import create_model, recipes
 from sequencer2d.cli.main import main
-from sequencer2d.errors import DataError, Interrupted, NumericalError
+from sequencer2d.errors import ConfigError, DataError, Interrupted, NumericalError
 from sequencer2d.tasks.segmentation import Segments, color_of, pixel_cross_entropy, segmenter, segments
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import with_overrides
@@ -94,6 +94,17 @@ def test_the_command_line_evaluates_as_in_training(run: Path, capsys: pytest.Cap
     found = json.loads(capsys.readouterr().out)
     assert found["mean_iou"] == pytest.approx(best["miou"], rel=1e-6)
     assert found["per_class"][0] > 50
+    options = ["--window", "32", "--scales", "0.75,1", "--flip"]
+    assert main(["segment", "eval", str(run), "--json", "--device", "cpu", *options]) == 0
+    averaged = json.loads(capsys.readouterr().out)
+    assert averaged["mean_iou"] != found["mean_iou"]
+    assert averaged["per_class"][0] > 50
+    for wrong, message in (
+        (["--window", "8"], "at least 32"),
+        (["--scales", "1,0"], "expected factors from 0.1 to 10"),
+    ):
+        assert main(["segment", "eval", str(run), *wrong]) == 2
+        assert message in capsys.readouterr().err
     assert main(["eval", str(run), "--per-class", "--device", "cpu"]) == 0
     table = capsys.readouterr().out
     assert "mIoU" in table
@@ -185,6 +196,14 @@ def test_the_decoder_stands_on_maps_of_strides_4_to_32(name: str, channels: list
         model = segmenter(functools.partial(create_model, name, drop_path_rate=0.1), 150)
     assert model.backbone.feature_info.reduction() == [4, 8, 16, 32]
     assert model.backbone.feature_info.channels() == channels
+
+
+def test_a_backbone_of_one_size_is_refused_unless_it_takes_others_too() -> None:
+    swin = functools.partial(create_model, "timm:swin_tiny_patch4_window7_224", img_size=(64, 96))
+    with torch.device("meta"):
+        with pytest.raises(ConfigError, match=r"one size only.*model\.overrides\.dynamic_img_size=true"):
+            segmenter(swin, 3)
+        assert segmenter(functools.partial(swin, dynamic_img_size=True), 3).divisor == 32
 
 
 def test_colors_of_classes_differ() -> None:
