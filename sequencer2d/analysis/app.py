@@ -17,8 +17,8 @@ from sequencer2d.analysis.figure_files import figure_bytes
 from sequencer2d.analysis.figures import hidden_state_figure, readable, receptive_field_grid
 from sequencer2d.analysis.hidden_states import hidden_states, mixers
 from sequencer2d.analysis.page_guard import guard
+from sequencer2d.data.eval_transforms import eval_transform
 from sequencer2d.data.images import BrokenImageError, decode, to_rgb
-from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import ConfigError, InputError, NumericalError, UserError
 from sequencer2d.evaluation.outcomes import logits_of
 from sequencer2d.evaluation.pixels import check_photo

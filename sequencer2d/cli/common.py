@@ -183,6 +183,14 @@ def check_images(arguments: argparse.Namespace) -> None:
         find_images([arguments.images] if isinstance(arguments.images, str) else arguments.images)
 
 
+def check_data(arguments: argparse.Namespace) -> None:
+    """Raise `DataError` for a --data that is neither a kind of source nor a folder that exists."""
+    from sequencer2d.data.opening import check_spec
+
+    if arguments.data:
+        check_spec(arguments.data)
+
+
 def check_device(arguments: argparse.Namespace) -> None:
     """Raise `DeviceError` for a --device that no machine has; whether this one has it, `resolve_device` finds out."""
     if not _DEVICE.fullmatch(arguments.device):

@@ -13,6 +13,7 @@ from sequencer2d.cli.common import (
     add_device,
     add_download,
     add_json,
+    check_data,
     console,
     field_values,
     positive,
@@ -20,6 +21,7 @@ from sequencer2d.cli.common import (
     remark,
     resolve_device,
 )
+from sequencer2d.cli.parsing import check_first
 from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
 from sequencer2d.errors import ConfigError, RunError
 from sequencer2d.precisions import autocast_dtype
@@ -73,6 +75,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
     row.add_options(parser)
     add_device(parser, precision_of_run=True)
     add_json(parser)
+    check_first(parser, check_data)
     parser.set_defaults(run=run, row=row)
 
 

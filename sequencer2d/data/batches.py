@@ -7,7 +7,7 @@ uninterrupted one drew.
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from sequencer2d.data.config import DataConfig, require_pairs
+from sequencer2d.data.normalization import normalize
 from sequencer2d.seeds import numpy_seeded, stream_seed, torch_seeded
 
 # Zhong et al., "Random Erasing Data Augmentation", section 3.2, with the bounds that timm's recipes use.
@@ -65,23 +66,6 @@ class BatchTransform:
             seed = _stream(self.seed, _ERASING_STREAM, self.rank, step)
             images = erase(images, self.config.erasing, mode=self.config.erasing_mode, seed=seed)
         return images, targets
-
-
-def normalize(
-    images: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    *,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """(images / 255 - mean) / std, with images (B, 3, H, W) of any dtype that hold 0 to 255.
-
-    The result has the dtype `dtype` and lies on `device` (default: where the images are).
-    """
-    images = images.to(device, non_blocking=True).to(dtype)
-    scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device, dtype)
-    return torch.addcmul(shift, images, scale)
 
 
 def augment(images: Tensor, policy: str, *, draws: int = 8, seed: int = 0) -> Tensor:
@@ -198,17 +182,6 @@ def mixup(config: DataConfig, num_classes: int, *, rank: int = 0, world_size: in
         num_classes=num_classes,
     )
     return Mixer(timms, group=config.mixup_group, rank=rank, world_size=world_size)
-
-
-@functools.lru_cache(maxsize=16)
-def _scale_and_shift(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """1 / (255 std) and -mean / std, (C, 1, 1) each. Kept: copying them to a GPU would make every step wait for it."""
-    with torch.inference_mode(False):
-        scale = torch.tensor([1 / (255 * part) for part in std], dtype=dtype, device=device)
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=dtype, device=device)
-    return scale.view(-1, 1, 1), shift.view(-1, 1, 1)
 
 
 def _boxes(generator: np.random.Generator, batch: int, probability: float, height: int, width: int) -> np.ndarray:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import ColorJitter
 
 from sequencer2d.data.coco import Boxes, CocoBoxes
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.joined import JoinedSource
 from sequencer2d.data.samples import Samples, refuse
 from sequencer2d.data.sources import Source
+from sequencer2d.data.transforms import color_jitter
 from sequencer2d.errors import DataError, UserError
 
 
@@ -51,7 +51,7 @@ class FitToSides:
     def __init__(self, config: DataConfig, train: bool) -> None:
         self.config, self.train = config, train
         jitter = config.color_jitter if train else 0
-        self.colors = ColorJitter(jitter, jitter, jitter) if jitter else None
+        self.colors = color_jitter(jitter) if jitter else None
 
     def __call__(self, image: Image.Image, target: Boxes | None) -> tuple[np.ndarray, dict[str, Any] | None]:
         config, file = self.config, (image.height, image.width)

@@ -19,8 +19,9 @@ from torchvision.transforms import InterpolationMode, RandomHorizontalFlip
 
 from sequencer2d.data import pixel_ops
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.eval_transforms import Pipeline
 from sequencer2d.data.operations import AFFINE, MATRICES, OPERATIONS, kind_of
-from sequencer2d.data.transforms import Pipeline, train_transform
+from sequencer2d.data.transforms import train_transform
 from sequencer2d.errors import ConfigError
 
 _FILTERS = {InterpolationMode.BILINEAR: pixel_ops.BILINEAR, InterpolationMode.BICUBIC: pixel_ops.BICUBIC}

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from timm.data import create_dataset
-from torchvision.datasets import DatasetFolder
 
 from sequencer2d.data.fine_grained import FINE_GRAINED
 from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode, to_rgb
@@ -70,6 +68,8 @@ class ExternalSource:
 
     def __init__(self, dataset: Any, name: str, decoding: Decoding = UPRIGHT) -> None:
         self._dataset, self._name, self.decoding = dataset, name, decoding
+        from torchvision.datasets import DatasetFolder
+
         if isinstance(dataset, DatasetFolder):
             dataset.loader = functools.partial(decode, decoding=decoding)
         self._reader = getattr(dataset, "reader", None)
@@ -120,6 +120,8 @@ class ExternalSource:
 
 
 def _create(kind: str, name: str, split: str, root: str, download: bool) -> Any:
+    from timm.data import create_dataset
+
     options: dict[str, Any] = {"download": download} if kind == "torch" else {}
     names = (split, "validation", "test") if kind == "hfds" and split == "val" else (split,)
     for number, candidate in enumerate(names):

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torchvision.datasets import Flowers102
 
 from sequencer2d.data.image_files import ImageFiles
 from sequencer2d.data.images import UPRIGHT, Decoding
@@ -181,12 +180,16 @@ def _loadmat(path: Path) -> dict[str, Any]:
 
 def _flower_names(labels: np.ndarray) -> tuple[str, ...]:
     """torchvision knows the flowers' names; the distributed files only have numbers, which serve otherwise."""
+    from torchvision.datasets import Flowers102
+
     names = getattr(Flowers102, "classes", ())
     count = int(labels.max())
     return tuple(names) if len(names) == count else tuple(str(number + 1) for number in range(count))
 
 
 def _download_flowers(root: str | os.PathLike[str]) -> None:
+    from torchvision.datasets import Flowers102
+
     try:
         Flowers102(root, download=True)
     except Exception as error:  # whatever the network and the checksums bring

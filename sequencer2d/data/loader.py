@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from sequencer2d.data.batch_loader import BatchLoader, build_sampler
-from sequencer2d.data.batches import augment, normalize
+from sequencer2d.data.batches import augment
 from sequencer2d.data.cache import CachedSource
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.normalization import normalize
 from sequencer2d.data.reader import Batch, BatchReader
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.samples import CLASS_NUMBERS, Samples

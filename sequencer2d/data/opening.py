@@ -52,11 +52,7 @@ def open_source(
         return open_external(kind, name, split, root=root, download=download, decoding=decoding)
     if not name and not root:
         raise DataError("no folder of images given; set data.root to one laid out as root/<split>/<class>/<images>")
-    if name and not Path(name).exists():
-        raise DataError(
-            f"unknown data source {spec!r}: neither a folder nor one of folder, digits, wds:<shards>.tar, hfds:<name>, "
-            "torch:<name>"
-        )
+    check_spec(spec)
     return FolderSource(name or root, split, decoding)
 
 
@@ -66,6 +62,16 @@ def split_spec(spec: str) -> tuple[str, str]:
         return spec, ""
     kind, _, name = spec.partition(":")
     return (kind, name) if kind in NAMED_KINDS and name else ("folder", spec)
+
+
+def check_spec(spec: str) -> None:
+    """Raise `DataError` for what is neither a kind of source nor a folder that exists."""
+    kind, name = split_spec(spec)
+    if kind == "folder" and name and not Path(name).exists():
+        raise DataError(
+            f"unknown data source {spec!r}: neither a folder nor one of folder, digits, wds:<shards>.tar, hfds:<name>, "
+            "torch:<name>"
+        )
 
 
 def open_split(config: DataConfig, split: str) -> Source:

@@ -15,12 +15,13 @@ import torch
 from torch.utils.data import Dataset
 
 from sequencer2d.data.batch_loader import BatchLoader
-from sequencer2d.data.batches import BatchTransform, erase, normalize
+from sequencer2d.data.batches import BatchTransform, erase
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.eval_transforms import Pipeline
+from sequencer2d.data.normalization import normalize
 from sequencer2d.data.photos import RepeatedSource
 from sequencer2d.data.samples import ImageOnly, Samples, SampleTransform
 from sequencer2d.data.sources import Source
-from sequencer2d.data.transforms import Pipeline
 from sequencer2d.data.workers import Key
 from sequencer2d.seeds import keep_random_state, seed_image
 

@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.eval_transforms import Transform, eval_transform
 from sequencer2d.data.opening import open_split
 from sequencer2d.data.sources import Source
-from sequencer2d.data.transforms import Transform, eval_transform, train_transform
+from sequencer2d.data.transforms import train_transform
 from sequencer2d.errors import ConfigError
 
 SampleTransform = Callable[[Image.Image, Any], tuple[np.ndarray, Any]]

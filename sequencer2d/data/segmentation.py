@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import ColorJitter
-from torchvision.transforms import functional as colors
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.joined import JoinedSource
@@ -20,6 +18,7 @@ from sequencer2d.data.mask_parquet import MaskParquet, has_parquet
 from sequencer2d.data.mask_sets import MASK_SETS
 from sequencer2d.data.samples import Samples, refuse
 from sequencer2d.data.sources import Source
+from sequencer2d.data.transforms import color_jitter
 from sequencer2d.errors import ConfigError, DataError
 
 _TRIES = 10
@@ -79,7 +78,7 @@ class JitterCropFlip:
         if config.photometric_distortion:
             self.colors = distort_colors
         elif jitter:
-            self.colors = ColorJitter(jitter, jitter, jitter)
+            self.colors = color_jitter(jitter)
         self.ground = tuple(round(255 * value) for value in config.mean)
 
     def __call__(self, image: Image.Image, mask: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +122,8 @@ def distort_colors(image: Image.Image) -> Image.Image:
     the circle. The contrast changes before the saturation and the hue or, with the same probability, after them.
     Brightness is a factor here; in mmsegmentation it is a sum of up to 32 levels.
     """
+    from torchvision.transforms import functional as colors
+
     contrast_first = random.random() < 0.5
 
     def contrast(image: Image.Image) -> Image.Image:

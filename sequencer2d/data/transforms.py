@@ -1,45 +1,27 @@
-"""What happens to one image on its way to the model: crops, flips, policies. Batches are in `batches`.
+"""What happens to one image in training: crops, flips, policies. Batches are in `batches`.
 
-A transform turns an RGB image into a `uint8` array of shape (height, width, 3); normalization waits for the device. All
-randomness comes from the global generators of `random`, numpy and torch, which the loader seeds for each image.
+All randomness comes from the global generators of `random`, numpy and torch, which the loader seeds for each image.
+timm's steps are imported when they are made: prediction needs none of them, and timm and torchvision take seconds.
 """
 
-import math
+from __future__ import annotations
+
 import random
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from timm.data import create_transform
-from timm.data.auto_augment import AugmentOp, RandAugment
-from timm.data.transforms import RandomResizedCropAndInterpolation
 
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.eval_transforms import Pipeline, Transform
 from sequencer2d.errors import ConfigError
 
-_MOST_RESIZED = 2**24
-"""Pixels of a resized image, at most, where its crop has fewer than an eighth of them: 50 MB."""
-
-_LEAST_BOX = 1 / 64  # of a pixel: Pillow takes boxes in single precision
-
-Transform = Callable[[Image.Image], np.ndarray]
-
-
-class Pipeline:
-    """Steps from image to image, then the pixels: RGB image → uint8 (height, width, 3)."""
-
-    def __init__(self, steps: list[Callable[[Image.Image], Image.Image]]) -> None:
-        self.steps = steps
-
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        for step in self.steps:
-            image = step(image)
-        return np.asarray(image)
-
-    def __repr__(self) -> str:
-        return "\n".join(repr(step) for step in self.steps)
+if TYPE_CHECKING:
+    from timm.data.auto_augment import AugmentOp
+    from timm.data.transforms import RandomResizedCropAndInterpolation
 
 
 class PadCrop:
@@ -96,72 +78,15 @@ class TorchResizedCrop:
         return f"TorchResizedCrop({self.crop!r})"
 
 
-class CentralCrop:
-    """timm's resize and central crop, without ever making a resized image that is much larger than the crop.
-
-    A strip of 1 × 20,000 pixels, resized so that its short side fits, would be 256 × 5 million. Where the resized image
-    would be out of proportion, the crop alone is resized, from the same part of the image.
-
-    Args:
-        resize: timm's step: the whole image, its sides in proportion.
-        crop: timm's step: the middle of it.
-        scaled: (height, width) that the resized image just covers.
-        size: (height, width) of the crop.
-        interpolation: of the crop that is resized alone.
-    """
-
-    def __init__(
-        self,
-        resize: Callable[[Image.Image], Image.Image],
-        crop: Callable[[Image.Image], Image.Image],
-        scaled: tuple[int, int],
-        size: tuple[int, int],
-        interpolation: str,
-    ) -> None:
-        self.resize, self.crop, self.scaled, self.size = resize, crop, scaled, size
-        self.interpolation = Image.Resampling[interpolation.upper()]
-        self.most_resized = max(_MOST_RESIZED, 8 * size[0] * size[1])
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        shrink = min(image.height / self.scaled[0], image.width / self.scaled[1])
-        height, width = (int(side / shrink + 1e-6) for side in (image.height, image.width))
-        if height * width <= self.most_resized:
-            return self.crop(self.resize(image))
-        top, bottom = _middle(image.height, height, self.size[0])
-        left, right = _middle(image.width, width, self.size[1])
-        return image.resize(self.size[::-1], self.interpolation, (left, top, right, bottom))
-
-    def __repr__(self) -> str:
-        return f"{self.resize!r}\n{self.crop!r}"
-
-
-def _middle(side: int, resized: int, crop: int) -> tuple[float, float]:
-    """The part of a side of `side` pixels that becomes the central `crop` of `resized` pixels: begin and end."""
-    scale = side / resized
-    begin = min(max(0, round((resized - crop) / 2)) * scale, side - _LEAST_BOX)
-    return begin, min(begin + max(crop * scale, _LEAST_BOX), side)
-
-
-class NoThinnerThanAPixel:
-    """Widen a strip of which the resize to `scaled` = (height, width), sides in proportion, would leave nothing."""
-
-    def __init__(self, scaled: tuple[int, int]) -> None:
-        self.scaled = scaled
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        shrink = max(image.height / self.scaled[0], image.width / self.scaled[1])
-        if min(image.size) >= shrink:
-            return image
-        width, height = (max(1, round(side / shrink)) for side in image.size)
-        return image.resize((width, height), Image.Resampling.BOX)
-
-
 def train_transform(config: DataConfig) -> Transform:
     """The random transform of training: crop, flip, policy or color jitter.
 
     Raises:
         ConfigError: `auto_augment` is not in timm's notation, or `resampler` cannot do what the others ask for.
     """
+    from timm.data import create_transform
+    from timm.data.auto_augment import RandAugment
+
     if config.crop == "pad" and config.resampler != "pillow":
         raise ConfigError("data.resampler=torch is for data.crop=random-resized; set data.resampler=pillow")
     try:
@@ -194,25 +119,11 @@ def train_transform(config: DataConfig) -> Transform:
     return Pipeline(steps)
 
 
-def eval_transform(config: DataConfig) -> Transform:
-    """The fixed transform of evaluation: resize to size / `crop_pct`, then crop (`eval_crop`: the middle)."""
-    steps = _without_tensor(
-        create_transform(
-            config.size,
-            is_training=False,
-            interpolation=config.eval_interpolation,
-            crop_pct=config.crop_pct,
-            crop_mode=config.eval_crop,
-            mean=config.mean,  # what a crop with a border is filled with
-            std=config.std,
-            use_prefetcher=True,
-        ).transforms
-    )
-    scaled = math.floor(config.size[0] / config.crop_pct), math.floor(config.size[1] / config.crop_pct)
-    if config.eval_crop == "center":
-        resize, crop = steps
-        return Pipeline([CentralCrop(resize, crop, scaled, config.size, config.eval_interpolation)])
-    return Pipeline([NoThinnerThanAPixel(scaled), *steps] if config.eval_crop == "border" else steps)
+def color_jitter(strength: float) -> Callable[[Image.Image], Image.Image]:
+    """Random changes of brightness, contrast and saturation, each of up to `strength`."""
+    from torchvision.transforms import ColorJitter
+
+    return ColorJitter(strength, strength, strength)  # type: ignore[no-any-return]
 
 
 def _without_tensor(steps: list) -> list:

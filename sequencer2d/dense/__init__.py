@@ -1,6 +1,22 @@
-"""Decoders for dense prediction, on the feature maps of any backbone. They know nothing of data sets."""
+"""Decoders for dense prediction, on the feature maps of any backbone. They know nothing of data sets.
 
-from sequencer2d.dense.detection import Detector, fcos, retinanet
-from sequencer2d.dense.semantic_fpn import FPN, Segmenter, SemanticFPN, SemanticFPNHead
+Names are imported when they are first used: torchvision's detectors take longer to import than torch does.
+"""
+
+from typing import TYPE_CHECKING
+
+from sequencer2d.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from sequencer2d.dense.detection import Detector, fcos, retinanet
+    from sequencer2d.dense.semantic_fpn import FPN, Segmenter, SemanticFPN, SemanticFPNHead
 
 __all__ = ["FPN", "Detector", "Segmenter", "SemanticFPN", "SemanticFPNHead", "fcos", "retinanet"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(("Detector", "fcos", "retinanet"), "detection"),
+        **dict.fromkeys(("FPN", "Segmenter", "SemanticFPN", "SemanticFPNHead"), "semantic_fpn"),
+    },
+)

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from sequencer2d.data.classes import match
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.eval_transforms import eval_transform
 from sequencer2d.data.finding import find_images
 from sequencer2d.data.images import BrokenImageError, decode
 from sequencer2d.data.sources import Source
-from sequencer2d.data.transforms import eval_transform, train_transform
+from sequencer2d.data.transforms import train_transform
 from sequencer2d.errors import ConfigError, DataError, InputError
 from sequencer2d.evaluation.subject import Subject
 from sequencer2d.seeds import keep_random_state, seed_image

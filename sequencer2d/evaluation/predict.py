@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sequencer2d.data.batches import normalize
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.images import BrokenImageError, decode
+from sequencer2d.data.normalization import normalize
 from sequencer2d.tasks import CLASSIFICATION, Task
 
 

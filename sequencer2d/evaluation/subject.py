@@ -13,7 +13,7 @@ from torch import nn
 from sequencer2d.data.config import DataConfig, fields_of_input
 from sequencer2d.errors import InputError, first_line
 from sequencer2d.evaluation.loading import build_described, peer_from, task_of, untrained
-from sequencer2d.input_spec import InputSpec
+from sequencer2d.input_spec import FIELDS, InputSpec
 from sequencer2d.models import Sequencer2D, read_checkpoint
 from sequencer2d.models.loading import restore
 from sequencer2d.models.peers import create_peer
@@ -175,9 +175,12 @@ def input_fields(model: nn.Module) -> dict[str, Any]:
     Raises:
         InputError: the model takes no RGB images.
     """
-    from timm.data import resolve_model_data_config
+    stated: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    if any(stated.get(name) is None for name in ("input_size", *FIELDS)):
+        from timm.data import resolve_model_data_config  # imported only where timm's defaults are needed: it is slow
 
-    return fields_of_input(InputSpec.from_timm(resolve_model_data_config(model)))
+        stated = resolve_model_data_config(model)
+    return fields_of_input(InputSpec.from_timm(stated))
 
 
 def imagenet_wnids() -> tuple[str, ...]:

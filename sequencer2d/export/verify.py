@@ -11,10 +11,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from sequencer2d.data.batches import normalize
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.eval_transforms import eval_transform
 from sequencer2d.data.images import BrokenImageError, decode
-from sequencer2d.data.transforms import eval_transform
+from sequencer2d.data.normalization import normalize
 from sequencer2d.errors import ExportError, InputError
 from sequencer2d.evaluation.subject import input_fields
 from sequencer2d.models.sequencer2d import Sequencer2D

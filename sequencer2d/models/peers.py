@@ -19,7 +19,7 @@ from sequencer2d.models.description import is_number, is_text
 from sequencer2d.models.features import OF_CLASSIFIER
 from sequencer2d.models.specs import PREFIX
 from sequencer2d.nn.maps import check_layout, take_indices
-from sequencer2d.peers import PEERS, build_peer
+from sequencer2d.peers import PEERS
 
 logger = logging.getLogger("sequencer2d")
 
@@ -49,6 +49,8 @@ def create_peer(name: str, *, pretrained: bool = False, download: bool = True, *
                 f"the weights of {name} are not fetched: download its authors' file (docs/peers.md says where) and "
                 f"give it as {name}=FILE, or as checkpoint= in Python"
             )
+        from sequencer2d.peers import build_peer
+
         return build_peer(name, **options)
     import timm
 

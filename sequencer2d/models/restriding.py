@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
-from timm.layers import resample_patch_embed
 from torch import nn
 
 from sequencer2d.errors import ConfigError
@@ -27,6 +26,8 @@ def restride(model: Sequencer2D, patch_size: int) -> None:
     """
     if patch_size == model.config.patch_sizes[0]:
         return
+    from timm.layers import resample_patch_embed
+
     config = model.config.replace(patch_sizes=(patch_size, *model.config.patch_sizes[1:]))
     stem = model.stem
     assert isinstance(stem, PatchEmbed)

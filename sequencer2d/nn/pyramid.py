@@ -4,7 +4,6 @@ import itertools
 from fractions import Fraction
 
 import torch
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,7 +64,7 @@ class PyramidLevel(nn.Module):
 
     def __init__(self, channels: int, steps: int, dim: int | None = None, normed: bool = False) -> None:
         super().__init__()
-        self.norm: nn.Module = nn.Identity() if normed else LayerNorm2d(channels, eps=NORM_EPS)
+        self.norm: nn.Module = nn.Identity() if normed else _norm(channels)
         self.resize: nn.Module = nn.Identity()
         if steps > 0:
             self.resize = _enlarge(channels, steps)
@@ -77,9 +76,15 @@ class PyramidLevel(nn.Module):
         return self.proj(crop_map(self.resize(self.norm(x_BCHW)), height, width)).contiguous()
 
 
+def _norm(channels: int) -> nn.Module:
+    from timm.layers import LayerNorm2d  # timm takes seconds, and classifiers have no pyramid
+
+    return LayerNorm2d(channels, eps=NORM_EPS)  # type: ignore[no-any-return]
+
+
 def _enlarge(channels: int, steps: int) -> nn.Sequential:
     convolutions = [nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2) for _ in range(steps)]
-    between = [(LayerNorm2d(channels, eps=NORM_EPS), nn.GELU()) for _ in convolutions[1:]]
+    between = [(_norm(channels), nn.GELU()) for _ in convolutions[1:]]
     layers = [(convolutions[0],), *((*pair, conv) for pair, conv in zip(between, convolutions[1:], strict=True))]
     return nn.Sequential(*itertools.chain(*layers))
 
@@ -87,7 +92,7 @@ def _enlarge(channels: int, steps: int) -> nn.Sequential:
 def _project(channels: int, dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, dim, kernel_size=1, bias=False),
-        LayerNorm2d(dim, eps=NORM_EPS),
+        _norm(dim),
         nn.Conv2d(dim, dim, kernel_size=3, padding=1, bias=False),
-        LayerNorm2d(dim, eps=NORM_EPS),
+        _norm(dim),
     )

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from sequencer2d import dense
 from sequencer2d.data.detection import IMAGES_AND_BOXES
-from sequencer2d.dense import Detector, fcos, retinanet
 from sequencer2d.files import atomic_write
 from sequencer2d.tasks.average_precision import PrecisionMeter, as_bbox, in_file
 from sequencer2d.tasks.backbone import backbone_of_strides
@@ -78,11 +78,12 @@ class Objects:
         return Image.alpha_composite(picture, reduced).convert("RGB")
 
 
-def detector(make: Callable[[Any, int], Detector]) -> Callable[[Callable[..., nn.Module], int], Detector]:
-    """What builds a detector on maps of strides 8, 16 and 32."""
+def detector(name: str) -> Callable[[Callable[..., nn.Module], int], nn.Module]:
+    """What builds the detector `name` of `dense` on maps of strides 8, 16 and 32."""
 
-    def build(create: Callable[..., nn.Module], outputs: int) -> Detector:
-        return make(backbone_of_strides(create, STRIDES), outputs)
+    def build(create: Callable[..., nn.Module], outputs: int) -> nn.Module:
+        made: nn.Module = getattr(dense, name)(backbone_of_strides(create, STRIDES), outputs)
+        return made
 
     return build
 
@@ -182,8 +183,8 @@ def _tag(
 DETECTION = Task(
     name="detection",
     samples=IMAGES_AND_BOXES,
-    build=detector(retinanet),
-    decoders={"retinanet": detector(retinanet), "fcos": detector(fcos)},
+    build=detector("retinanet"),
+    decoders={name: detector(name) for name in ("retinanet", "fcos")},
     loss=sum_of_losses,
     loss_name="loss",
     infer=with_targets,

@@ -26,7 +26,7 @@ from PIL import Image
 from sequencer2d.analysis import app
 from sequencer2d.analysis.app import LARGEST_UPLOAD_MIB, look
 from sequencer2d.analysis.page_guard import OwnPageOnly
-from sequencer2d.data.transforms import eval_transform
+from sequencer2d.data.eval_transforms import eval_transform
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.evaluation.pixels import normalized
 from sequencer2d.models import save_weights

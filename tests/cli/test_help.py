@@ -24,7 +24,11 @@ def examples(parser: argparse.ArgumentParser) -> list[str]:
 
 
 @pytest.mark.parametrize(("verb", "parser"), [(verb, parser) for verb, parser, _ in VERBS], ids=[v for v, *_ in VERBS])
-def test_every_verb_shows_two_examples_that_parse(verb: str, parser: argparse.ArgumentParser) -> None:
+def test_every_verb_shows_two_examples_that_parse(
+    verb: str, parser: argparse.ArgumentParser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
     found = examples(parser)
     assert len(found) >= 2
     for command in found:
@@ -86,6 +90,8 @@ def test_mistakes_are_answered_without_torch(tiny: Path, images: Path) -> None:
         ["predict", "nope.safetensors", picture],
         ["predict", str(tiny), picture, "--device", "gpu"],
         ["eval", "nope", "--data", "digits"],
+        ["eval", str(tiny), "--data", "nope"],
+        ["analyze", "calibration", str(tiny), "--data", "nope"],
         ["export", str(tiny), "--format", "onnx", "--images", "nope"],
         ["export", str(tiny), "--format", "coreml2"],
         ["predict", "none.onnx", picture],
@@ -96,6 +102,11 @@ def test_mistakes_are_answered_without_torch(tiny: Path, images: Path) -> None:
         ["train", "digits", "optimizer.lrr=1", "--dry-run"],
     ):
         assert loaded(*argv, code=2) == set(), argv
+
+
+def test_predicting_loads_torch_alone(tiny: Path, images: Path) -> None:
+    """timm, torchvision and torch's compiler take longer to import than torch; a prediction needs none of them."""
+    assert loaded("predict", str(tiny), str(images / "a.png"), code=0) == {"torch"}
 
 
 def test_the_table_of_models_needs_no_torch() -> None:

@@ -7,8 +7,9 @@ from timm.data import FastCollateMixup
 from timm.data.random_erasing import RandomErasing
 from torchvision.transforms.functional import normalize as torchvision_normalize
 
-from sequencer2d.data.batches import _MIXUP_STREAM, BatchTransform, _stream, augment, erase, mixup, normalize
+from sequencer2d.data.batches import _MIXUP_STREAM, BatchTransform, _stream, augment, erase, mixup
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.normalization import normalize
 from sequencer2d.errors import ConfigError
 
 PLAIN = DataConfig(erasing=0.0, mixup=0.0, cutmix=0.0)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.eval_transforms import eval_transform
 from sequencer2d.data.finding import SYSTEM_NAMES, LeftOut, find_images, images_below
 from sequencer2d.data.folders import FolderSource
 from sequencer2d.data.images import EXTENSIONS, BrokenImageError, Decoding, decode, readable_extensions
 from sequencer2d.data.opening import open_source
-from sequencer2d.data.transforms import eval_transform
 from sequencer2d.errors import DataError
 from sequencer2d.terminal import printable
 from tests.data.images import picture, tiff

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.eval_transforms import eval_transform
 from sequencer2d.data.loader import Loader, build_loader
-from sequencer2d.data.transforms import eval_transform
 from sequencer2d.data.workers import Key
 from sequencer2d.errors import ConfigError, DataError
 from tests.data.images import break_image, make_folder

@@ -9,14 +9,8 @@ from timm.data import create_transform
 from timm.data.auto_augment import RandAugment, rand_augment_ops
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.transforms import (
-    PadCrop,
-    TorchResizedCrop,
-    _allow_black,
-    _posterize,
-    eval_transform,
-    train_transform,
-)
+from sequencer2d.data.eval_transforms import eval_transform
+from sequencer2d.data.transforms import PadCrop, TorchResizedCrop, _allow_black, _posterize, train_transform
 from sequencer2d.errors import ConfigError
 from sequencer2d.seeds import seed_image
 from tests.data.images import picture

@@ -15,7 +15,7 @@ from timm.models import save_for_hf
 
 from sequencer2d import create_model, load_model, register_timm
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.transforms import eval_transform
+from sequencer2d.data.eval_transforms import eval_transform
 from sequencer2d.errors import CheckpointError
 from sequencer2d.evaluation.predict import class_names_of
 from sequencer2d.evaluation.subject import input_fields

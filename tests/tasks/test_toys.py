@@ -175,6 +175,7 @@ def test_a_task_that_is_not_known_is_named(
 
 
 def test_analyses_take_classifiers(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.png")
     arguments = ("--images", str(tmp_path), "--output", str(tmp_path), "--device", "cpu")
     assert main(["analyze", "memory", str(runs["strokes"]), *arguments]) == 2
     assert "is a model for strokes; analyze takes classifiers" in capsys.readouterr().err

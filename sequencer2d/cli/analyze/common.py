@@ -15,6 +15,7 @@ from sequencer2d.cli.analyze.examples import epilog
 from sequencer2d.cli.common import (
     add_decoding,
     add_download,
+    check_data,
     check_device,
     check_images,
     console,
@@ -93,6 +94,7 @@ def add_data(parser: argparse.ArgumentParser, limit: int | None, *, required: bo
     parser.add_argument(
         "--data", required=required, metavar="SOURCE", help=f"folder of labeled images, or another data source{use}"
     )
+    check_first(parser, check_data)
     parser.add_argument(
         "--split", default="val", help="its split; '' if the classes stand in the folder itself (default: val)"
     )

@@ -56,7 +56,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
             description="Measure the steps of the input (CPU time of an image), the loader, and on a GPU the training "
             "step.",
             epilog=feed.EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
 
