@@ -34,7 +34,7 @@ from benchmarks.recurrences import error, milliseconds
 from sequencer2d.errors import first_line
 from sequencer2d.ops.precision import tf32
 
-NAME, SCRIPT = "public_models", "benchmarks.public_models"
+NAME, CURVES, SCRIPT = "public_models", "public_curves", "benchmarks.public_models"
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def measure(public: Public, x: Tensor, dtype: str, implementation: str, repeats:
     """One row: what was replaced, errors, and times in milliseconds of the model before and after `fuse`."""
     torch.manual_seed(0)
     before = public.build().to(x.device)
-    after = copy.deepcopy(before)
-    report = sequencer2d.fuse(after, implementation=implementation)
+    models = {"before": before, "after": copy.deepcopy(before)}
+    report = sequencer2d.fuse(models["after"], implementation=implementation)
     row: dict[str, Any] = {
         "replaced": [entry.before for entry in report],
         "left": [str(entry) for entry in report.left],
@@ -123,19 +123,18 @@ def measure(public: Public, x: Tensor, dtype: str, implementation: str, repeats:
 
     with torch.no_grad():
         expected = public.run(copy.deepcopy(before).double().eval(), x.double())
-        row["errors"] = {
-            name: error(call(model.eval()), expected) for name, model in (("before", before), ("after", after))
-        }
+        for name, model in models.items():
+            row[f"{name}_error"] = error(call(model.eval()), expected)
     if repeats == 0:
         return row
-    row["ms"] = {}
-    for name, model in (("before", before), ("after", after)):
+    for name, model in models.items():
         with torch.no_grad():
-            inference = milliseconds(functools.partial(call, model.eval()), x.device.type, repeats)
+            row[f"{name}_inference_ms"] = milliseconds(functools.partial(call, model.eval()), x.device.type, repeats)
         model.train()
         step = training_step(model, lambda model=model: call(model).float().square().mean())
-        row["ms"][name] = {"inference": inference, "training": milliseconds(step, x.device.type, repeats)}
-    row["ratio"] = {kind: row["ms"]["before"][kind] / row["ms"]["after"][kind] for kind in ("inference", "training")}
+        row[f"{name}_training_ms"] = milliseconds(step, x.device.type, repeats)
+    for kind in ("inference", "training"):
+        row[f"{kind}_ratio"] = row[f"before_{kind}_ms"] / row[f"after_{kind}_ms"]
     return row
 
 
@@ -180,8 +179,10 @@ def curves(args: argparse.Namespace) -> dict[str, Any]:
         return statistics.fmean(abs(a - b) for a, b in zip(runs[one], runs[other], strict=True))
 
     return {
-        "model": "asteroid.DPRNNTasNet",
-        "losses": runs,
+        "rows": [
+            {"step": step, **dict(zip(runs, losses, strict=True))}
+            for step, losses in enumerate(zip(*runs.values(), strict=True))
+        ],
         "spread": distance("torch, seed 0", "torch, seed 1"),
         "difference": distance("torch, seed 0", "fused, seed 0"),
     }
@@ -200,18 +201,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=4, help="mixtures in a step of --curve")
     parser.add_argument("--samples", type=int, default=8000, help="of a mixture in --curve")
     parser.add_argument("--repeats-of-blocks", type=int, default=2, help="dual-path blocks in --curve (the paper's: 6)")
-    parser.add_argument("--output", type=Path, help="default: benchmarks/results/public_models.json")
+    parser.add_argument(
+        "--output", type=Path, help="default: benchmarks/results/public_models.json, of --curve public_curves.json"
+    )
     args = parser.parse_args(arguments)
     begin, rows = time.monotonic(), []
 
-    def save(**fields: Any) -> None:
-        write_result({**origin(NAME, SCRIPT, command_line(SCRIPT, arguments)), **fields}, args.output)
+    def save(name: str = NAME, **fields: Any) -> None:
+        write_result({**origin(name, SCRIPT, command_line(SCRIPT, arguments)), **fields}, args.output)
 
     if args.curve:
         with tf32(True):
             result = curves(args)
         print(f"difference {result['difference']:.3f} dB, spread of seeds {result['spread']:.3f} dB")
-        save(**result)
+        save(CURVES, **result)
         return
     for name in args.models:
         batch, *rest = MODELS[name].shape

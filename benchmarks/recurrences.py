@@ -176,23 +176,25 @@ def time_layer(layer: nn.Module, x: Tensor, grad: Tensor, device: str, repeats: 
 
 
 def measure(problem: Problem, repeats: int) -> dict[str, Any]:
-    """One row of the results. Times are in milliseconds."""
-    row = {**asdict(problem.shape), "dtype": problem.dtype, **check(problem)}
+    """One row of the results. What was not measured is None."""
+    checked = {"error": None, "error_to_budget": None, "failure": None, **check(problem)}
     theirs, layer = problem.layers()
     x, grad = problem.inputs(problem.shape.steps)
-    row["torch"] = time_layer(theirs, x, grad, problem.device, repeats)
+    times = {"torch": time_layer(theirs, x, grad, problem.device, repeats)}
     if problem.dtype != "float32":
         plain, _ = problem.layers(torch.float32)
-        row["torch_float32"] = time_layer(plain, x.float(), grad.float(), problem.device, max(repeats // 2, 1))
-    if row.get("error_to_budget", 2) <= 1:
-        row["ours"] = time_layer(layer, x, grad, problem.device, repeats)
-        best = {kind: min(row[name][kind] for name in ("torch", "torch_float32") if name in row) for kind in KINDS}
-        row["ratio"] = {kind: best[kind] / row["ours"][kind] for kind in KINDS}
+        times["torch_float32"] = time_layer(plain, x.float(), grad.float(), problem.device, max(repeats // 2, 1))
+    best = {kind: min(measured[kind] for measured in times.values()) for kind in KINDS}
+    if checked["failure"] is None and checked["error_to_budget"] <= 1:
+        times["ours"] = time_layer(layer, x, grad, problem.device, repeats)
     layer.set_implementation("auto")
-    row["auto"] = {}
+    row = {**asdict(problem.shape), "dtype": problem.dtype, **checked}
     for kind in KINDS:
+        for name in ("torch", "torch_float32", "ours"):
+            row[f"{name}_{kind}_ms"] = times[name][kind] if name in times else None
+        row[f"{kind}_ratio"] = best[kind] / times["ours"][kind] if "ours" in times else None
         with torch.set_grad_enabled(kind == "training"):
-            row["auto"][kind] = layer.choose_implementation(x)
+            row[f"auto_{kind}"] = layer.choose_implementation(x)
     return row
 
 
@@ -200,11 +202,12 @@ def slower_choices(rows: list[dict[str, Any]], tolerance: float = 1.03) -> list[
     """The problems for which "auto" takes what is slower than the other in the same dtype."""
     found = []
     for row in rows:
-        for kind in KINDS if "ours" in row else ():
-            is_ours = row["auto"][kind] == "triton"
-            taken, other = (row[name][kind] for name in (("ours", "torch") if is_ours else ("torch", "ours")))
+        for kind in KINDS:
+            chosen, ours_ms, torch_ms = row[f"auto_{kind}"], row[f"ours_{kind}_ms"], row[f"torch_{kind}_ms"]
+            if ours_ms is None:
+                continue
+            taken, other = (ours_ms, torch_ms) if chosen == "triton" else (torch_ms, ours_ms)
             if taken > tolerance * other:
-                chosen = row["auto"][kind]
                 found.append(f"{row['who']}, {row['dtype']}, {kind}: {chosen} {taken:.2f} ms, the other {other:.2f} ms")
     return found
 
