@@ -217,6 +217,7 @@ def _report(config: TrainConfig, summary: dict[str, Any], device: str) -> None:
 
     from sequencer2d.analysis.predictions import draw_predictions
     from sequencer2d.data.opening import open_split
+    from sequencer2d.evaluation.intervals import accuracy_text
     from sequencer2d.evaluation.mistakes import judge, mistakes
     from sequencer2d.evaluation.subject import load_checkpoint
     from sequencer2d.files import atomic_write
@@ -234,11 +235,11 @@ def _report(config: TrainConfig, summary: dict[str, Any], device: str) -> None:
     shown, command = shlex.quote(str(output)), "sequencer2d"
     _, targets = source.identities()
     chance = 100 * int(np.bincount(targets).max()) / len(source)
-    accuracy = f"{right} of {len(judged)} validation images are right: {100 * right / len(judged):.1f} %"
+    accuracy = f"{right} of {len(judged)} validation images are right: {accuracy_text(right, len(judged))}"
     beside = f"the largest class alone would be {chance:.1f} %"
     lines = [
         "",
-        f"{accuracy} ({beside}); best epoch {summary['best']['epoch']}, {summary['duration_s'] / 60:.1f} min",
+        f"{accuracy}; {beside}; best epoch {summary['best']['epoch']}, {summary['duration_s'] / 60:.1f} min",
         "The best epoch was chosen on these images: expect a little less on new ones.",
         f"  curves      {output / 'curves.png'}",
         f"  mistakes    {output / 'mistakes.csv'}",

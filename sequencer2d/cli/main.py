@@ -11,14 +11,28 @@ import sys
 from collections.abc import Sequence
 
 from sequencer2d import __version__, terminal
-from sequencer2d.cli import analyze, bench, data, demo, evaluate, export, finetune, models, predict, train
+from sequencer2d.cli import (
+    analyze,
+    bench,
+    data,
+    demo,
+    embed,
+    evaluate,
+    export,
+    finetune,
+    models,
+    predict,
+    probe,
+    similar,
+    train,
+)
 from sequencer2d.cli.common import FIELD
 from sequencer2d.cli.parsing import Parser, run_checks, unknown_arguments
 from sequencer2d.cli.verbs import TASK_VERBS, add_task_verb
 from sequencer2d.environment import is_first_process, under_torchrun
 from sequencer2d.errors import Interrupted, NumericalError, UserError
 
-VERBS = (models, data, finetune, train, evaluate, predict, export, analyze, bench, demo)
+VERBS = (models, data, finetune, train, evaluate, predict, embed, similar, probe, export, analyze, bench, demo)
 
 EXIT_USER = 2
 EXIT_NUMERICAL = 3

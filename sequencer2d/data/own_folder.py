@@ -8,7 +8,8 @@ import numpy as np
 from sequencer2d.data.folders import FolderSource
 from sequencer2d.data.images import BrokenImageError, size_of
 from sequencer2d.data.opening import check_several_classes
-from sequencer2d.data.sources import SPLIT_ALIASES, Source, shorten
+from sequencer2d.data.parts import hold_out
+from sequencer2d.data.sources import SPLIT_ALIASES, Source, check_same_classes, shorten
 from sequencer2d.errors import DataError
 
 _SAMPLED = 200
@@ -64,6 +65,21 @@ def look_into(path: Path) -> OwnFolder:
         int(np.median([min(size) for size in sizes])),
         int(np.median([width * height for width, height in sizes])),
     )
+
+
+def open_parts(path: Path, fraction: float = 0.2) -> tuple[Source, Source]:
+    """The training and the validation images of a folder; without a split to validate on, a part of each class.
+
+    Raises:
+        DataError: as `look_into`; other classes in one split than in the other; images that stand in both splits.
+    """
+    found = look_into(path)
+    if found.val_split is None:
+        return hold_out(found.train, fraction, seed=0)
+    val = FolderSource(path, found.val_split)
+    check_same_classes(found.train, val)
+    refuse_shared_images(found.train, val)
+    return found.train, val
 
 
 def refuse_shared_images(train: Source, val: Source) -> None:

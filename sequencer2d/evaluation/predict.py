@@ -1,8 +1,7 @@
-"""A model and image files → what the model finds in each image."""
+"""A model and images → what the model finds in each image."""
 
 import itertools
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.given import GivenImage, each_image, open_given
 from sequencer2d.data.images import BrokenImageError, decode
 from sequencer2d.data.normalization import normalize
 from sequencer2d.tasks import CLASSIFICATION, Task
@@ -33,7 +33,7 @@ class Prediction:
 
 def predict(
     model: nn.Module,
-    paths: Iterable[str | os.PathLike[str]],
+    images: GivenImage | Iterable[GivenImage],
     config: DataConfig,
     task: Task = CLASSIFICATION,
     *,
@@ -44,11 +44,11 @@ def predict(
     threshold: float | None = None,
     batch_size: int = 32,
 ) -> Iterator[Prediction]:
-    """Predict image files, in their order; one that cannot be read gives its error and does not stop the others.
+    """Predict images in their order; one that cannot be read gives its error and does not stop the others.
 
     Args:
         model: normalized images (B, 3, H, W) → the task's outputs. It is moved to `device` and put in evaluation mode.
-        paths: image files.
+        images: one or many: paths, images of Pillow's, arrays or tensors; see `data.given.GivenImage`.
         config: decoding, size, mean, std, resampling and crop of the images; see `Subject.data`.
         task: what the model was trained for.
         class_names: name of each output of the model.
@@ -59,6 +59,7 @@ def predict(
         batch_size: images in one forward pass, at most; images of different sizes take different passes.
 
     Raises:
+        InputError: an array or tensor that is no image.
         NumericalError: outputs that are not finite.
     """
     device = torch.device(device)
@@ -71,28 +72,55 @@ def predict(
         with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
             return model(*arguments)
 
-    @torch.inference_mode()
-    def find(images: Sequence[Readable]) -> list[Any]:
-        pixels = torch.from_numpy(np.stack([image.pixels for image in images])).permute(0, 3, 1, 2)
+    def find(pixels: torch.Tensor, sizes: list[tuple[int, int]]) -> list[Any]:
         outputs = task.infer(forward, normalize(pixels, config.mean, config.std, device=device), None)
-        found = task.decode(outputs, [image.size for image in images], class_names, most)
+        found = task.decode(outputs, sizes, class_names, most)
         return [finding.above(least) for finding in found] if least else found
 
-    def read(path: str) -> Readable | str:
+    for path, found, error in for_each(images, config, transform, find, batch_size):
+        yield Prediction(path, found, error)
+
+
+def for_each(
+    images: GivenImage | Iterable[GivenImage],
+    config: DataConfig,
+    transform: Callable[[Image.Image, Any], tuple[np.ndarray, Any]],
+    find: Callable[[torch.Tensor, list[tuple[int, int]]], Sequence[Any]],
+    batch_size: int,
+) -> Iterator[tuple[str, Any, str | None]]:
+    """Read images, and apply a function to batches of those that can be read.
+
+    Args:
+        images: as for `predict`.
+        config: says how they are decoded.
+        transform: image → pixels uint8 (H, W, 3) as the model takes them.
+        find: pixels uint8 (B, 3, H, W) and each image's own (height, width) → what was found in each.
+        batch_size: images in one call of `find`, at most; images of different sizes take different calls.
+
+    Yields:
+        (path, what was found, None) or (path, None, why it cannot be read), in the order of the images.
+    """
+
+    def read(given: GivenImage) -> Readable | str:
         try:
-            image = decode(path, config.decoding)
+            image = open_given(given, config.decoding)
         except BrokenImageError as error:
             return str(error)
         return Readable(transform(image, None)[0], (image.height, image.width))
 
-    iterator = iter(paths)
-    while batch := [str(path) for path in itertools.islice(iterator, batch_size)]:
-        images = [read(path) for path in batch]
-        readable = [image for image in images if isinstance(image, Readable)]
+    def apply(group: list[Readable]) -> Sequence[Any]:
+        pixels = torch.from_numpy(np.stack([image.pixels for image in group])).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            return find(pixels, [image.size for image in group])
+
+    iterator = each_image(images)
+    while batch := list(itertools.islice(iterator, batch_size)):
+        read_images = [read(image) for _, image in batch]
+        readable = [image for image in read_images if isinstance(image, Readable)]
         groups = [list(group) for _, group in itertools.groupby(readable, key=lambda image: image.pixels.shape)]
-        found = iter([finding for group in groups for finding in find(group)])
-        for path, image in zip(batch, images, strict=True):
-            yield Prediction(path, error=image) if isinstance(image, str) else Prediction(path, found=next(found))
+        found = iter([finding for group in groups for finding in apply(group)])
+        for (path, _), image in zip(batch, read_images, strict=True):
+            yield (path, None, image) if isinstance(image, str) else (path, next(found), None)
 
 
 @dataclass(frozen=True)
