@@ -18,7 +18,7 @@ from sequencer2d.evaluation.features import (
 from sequencer2d.evaluation.intervals import wilson
 from sequencer2d.evaluation.subject import load_checkpoint, subject_of
 from tests.cli.conftest import save_tiny
-from tests.evaluation.subjects import MeanColour
+from tests.evaluation.subjects import MeanColor
 
 
 def test_features_are_what_the_classifier_takes(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_features_are_what_the_classifier_takes(tmp_path: Path) -> None:
 
 def test_a_model_that_does_not_tell_its_features_is_refused() -> None:
     with pytest.raises(InputError, match="colors does not tell its features"):
-        list(embed(subject_of(MeanColour(), name="colors"), np.zeros((8, 8, 3), np.uint8)))
+        list(embed(subject_of(MeanColor(), name="colors"), np.zeros((8, 8, 3), np.uint8)))
 
 
 def test_features_come_back_from_their_file(tmp_path: Path) -> None:
