@@ -85,6 +85,15 @@ def stop_rows(rows: list[Row]) -> list[Row]:
     return [{**stop, "number": number + 1} for row in rows for number, stop in enumerate(row["stops"])]
 
 
+def size_rows(rows: list[Row]) -> list[Row]:
+    """One row a size of images at which the model that ships was evaluated."""
+    return [
+        {"side": side, "top1_percent": top1, "images": row["sizes_images"]}
+        for row in rows
+        for side, top1 in zip(row["sizes"], row["sizes_top1_percent"], strict=True)
+    ]
+
+
 TINY_IMAGENET_TABLES = {
     "tiny-imagenet-shipped": View(
         "tiny-imagenet-shipped",
@@ -98,6 +107,16 @@ TINY_IMAGENET_TABLES = {
             Column("both_rates", "images/s"),
         ),
         shipped_rows,
+        "benchmarks.tiny_imagenet.shipping",
+    ),
+    "tiny-imagenet-sizes": View(
+        "tiny-imagenet-shipped",
+        (
+            Column("side", "side, pixels"),
+            Column("top1_percent", "top-1, %", fixed(2)),
+            Column("images", "images"),
+        ),
+        size_rows,
         "benchmarks.tiny_imagenet.shipping",
     ),
     "tiny-imagenet-stops": View(
