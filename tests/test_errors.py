@@ -14,6 +14,7 @@ def test_close_names_are_suggested_at_most_four_and_otherwise_all_are_listed() -
     assert did_you_mean("transformer", NAMES[:3], otherwise="see docs") == "see docs"
     assert did_you_mean("transformer", NAMES[:3], otherwise="") == ""
     assert did_you_mean("grx", ["gru"], cutoff=0.7) == "known: gru"
+    assert did_you_mean("transformer", iter(NAMES[:2])) == "known: lstm, gru", "names may come one by one"
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,54 @@
 """`sequencer2d export`, and `predict` and `bench` on what it wrote."""
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sequencer2d.cli.export import _default_output, _plain, _print_table
+from sequencer2d.cli.main import main
 from sequencer2d.export.exporting import Exported
 from sequencer2d.export.verify import Difference
-from tests.cli.conftest import Outcome
+from tests.cli.conftest import Outcome, save_tiny
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a tiny model, for all tests that need an artifact of it."""
+    return save_tiny(tmp_path_factory.mktemp("export") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def said(checkpoint: Path) -> dict[str, Any]:
+    """What the command line says of the tiny model as ONNX, written beside its checkpoint."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["export", str(checkpoint), "--format", "onnx", "--json"]) == 0
+    told: dict[str, Any] = json.loads(out.getvalue())
+    return told
 
 
 @pytest.fixture
-def exported(command: Callable[..., Outcome], tiny: Path) -> Path:
-    """The tiny model as ONNX, beside its checkpoint."""
-    outcome = command("export", tiny, "--format", "onnx", "--json")
-    said = json.loads(outcome.out)
-    assert said["recurrent_nodes"] == 4
-    assert all(row["relative"] <= 1e-4 for row in said["differences"])
+def exported(said: dict[str, Any]) -> Path:
+    """The tiny model as ONNX."""
     return Path(said["path"])
 
 
+def test_json_says_what_was_written_and_how_far_it_is_from_the_model(said: dict[str, Any]) -> None:
+    assert said["recurrent_nodes"] == 4
+    assert all(row["relative"] <= 1e-4 for row in said["differences"])
+
+
 def test_an_artifact_predicts_what_its_checkpoint_does(
-    command: Callable[..., Outcome], tiny: Path, images: Path, exported: Path
+    command: Callable[..., Outcome], checkpoint: Path, images: Path, exported: Path
 ) -> None:
-    assert exported == tiny.with_name("sequencer2d_n.onnx")
+    assert exported == checkpoint.with_name("sequencer2d_n.onnx")
     of_model, of_artifact = (
-        json.loads(command("predict", source, images, "--json").out) for source in (tiny, exported)
+        json.loads(command("predict", source, images, "--json").out) for source in (checkpoint, exported)
     )
     for a, b in zip(of_model, of_artifact, strict=True):
         assert [guess["name"] for guess in a["guesses"]] == [guess["name"] for guess in b["guesses"]]

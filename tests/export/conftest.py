@@ -18,8 +18,9 @@ def small(variant: str = "sequencer2d_n", **overrides: object) -> Sequencer2D:
     """A model of two blocks for images of 16 pixels, with class names."""
     torch.manual_seed(0)
     hidden = {"vsequencer_s": 8, "vsequencer_pe_s": 8, "sequencer2d_s_vertical": 8, "sequencer2d_s_horizontal": 8}
+    sizes = SMALL | overrides
     width = hidden.get(variant, 4)
-    model = create_model(variant, num_classes=len(NAMES), **(SMALL | {"hidden_dims": (width, width)} | overrides))
+    model = create_model(variant, num_classes=len(NAMES), **({"hidden_dims": (width,) * len(sizes["depths"])} | sizes))
     torch.nn.init.normal_(model.head.fc.weight)
     model.pretrained_cfg = model.pretrained_cfg | {"label_names": list(NAMES)}
     return model.eval()
