@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.errors import InputError
-from sequencer2d.models.exact import peculiarity, share_hooks
+from sequencer2d.models.exact import full_name, peculiarity, share_hooks
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import CELLS
 
 _AXES = ("rnn_v", "rnn_h")
+_TIMMS_BLOCK = "timm.models.sequencer.Sequencer2dBlock"
 # Largest relative error of a mixer's output in float64. The order of summation changes it by about 1e-15.
 _TOLERANCE = 1e-6
 M = TypeVar("M", bound=nn.Module)
@@ -60,7 +61,17 @@ def fuse_mixers(model: nn.Module, implementation: str = "auto") -> list[Replaced
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, share_hooks(module, mixers[module]))
         report.append(Replaced(path, type(module).__name__, f"RNN2D({mixers[module].extra_repr()})"))
+    _run_timms_blocks_as_ours(model)
     return report
+
+
+def _run_timms_blocks_as_ours(model: nn.Module) -> None:
+    """Give timm's blocks the class that runs them as one autograd node."""
+    for block in model.modules():
+        if full_name(type(block)) == _TIMMS_BLOCK and type(block.rnn_tokens) is RNN2D:
+            from sequencer2d.models.timm_block import EagerSequencer2dBlock  # it imports all of timm's models
+
+            block.__class__ = EagerSequencer2dBlock
 
 
 def check_fusible(model: nn.Module) -> None:

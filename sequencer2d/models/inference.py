@@ -17,7 +17,11 @@ from sequencer2d.nn.rnn2d import RNN2D
 # In these models we know in which order the layers run, and that nothing else reads what a block overwrites.
 _MODELS = (full_name(Sequencer2D), full_name(Sequencer2DFeatures), "timm.models.sequencer.Sequencer2d")
 _STAGES = (full_name(Stage), "timm.models.sequencer.Sequencer2dStage")
-_BLOCKS = (full_name(SequencerBlock), "timm.models.sequencer.Sequencer2dBlock")
+_BLOCKS = (
+    full_name(SequencerBlock),
+    "timm.models.sequencer.Sequencer2dBlock",
+    "sequencer2d.models.timm_block.EagerSequencer2dBlock",
+)
 _STEM, _TIMMS_STEM = full_name(PatchEmbed), "timm.layers.patch_embed.PatchEmbed"
 _DOWNSAMPLES = (full_name(Downsample), "timm.models.sequencer.Downsample2d")
 _MLPS = (full_name(Mlp), "timm.layers.mlp.Mlp")

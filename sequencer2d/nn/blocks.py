@@ -6,6 +6,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
+from sequencer2d.nn.eager import run_as_one_node
 from sequencer2d.nn.rnn2d import RNN2D
 
 NORM_EPS = 1e-6
@@ -82,6 +83,10 @@ class SequencerBlock(nn.Module):
         self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            out = run_as_one_node(self, x_BHWC, ("drop_path1", "drop_path2"), (Mlp, DropPath))
+            if out is not None:
+                return out
         x_BHWC = x_BHWC + self.drop_path1(self.rnn_tokens(self.norm1(x_BHWC)))
         return x_BHWC + self.drop_path2(self.mlp_channels(self.norm2(x_BHWC)))
 

@@ -104,13 +104,12 @@ class RNN2D(nn.Module):
     @property
     def rnn_names(self) -> tuple[str, ...]:
         """Names of the recurrent layers, vertical first: rnn_v and rnn_h, or rnn for a flattened sequence."""
-        return tuple(f"rnn_{axis}" if axis else "rnn" for axis in AXES[self.axes])
+        return layer_names(self.axes)
 
     @property
     def scans(self) -> tuple[int, ...]:
         """Scans in the order of their parameters and the output's channels, as `sequencer2d.ops.rnn2d` numbers them."""
-        # A flattened sequence is the second axis of a grid of one row.
-        return scans_of([0 if axis == "v" else 1 for axis in AXES[self.axes]], self.bidirectional)
+        return scans_along(self.axes, self.bidirectional)
 
     def set_implementation(self, implementation: str) -> None:
         """Choose the recurrence's implementation. Raises ConfigError for an unknown name."""
@@ -160,6 +159,17 @@ class RNN2D(nn.Module):
             f"{self.dim}, {self.hidden_dim}, cell={self.cell}, axes={self.axes}, "
             f"bidirectional={self.bidirectional}, fusion={self.fusion}, implementation={self.implementation}"
         )
+
+
+def layer_names(axes: str) -> tuple[str, ...]:
+    """See `RNN2D.rnn_names`."""
+    return tuple(f"rnn_{axis}" if axis else "rnn" for axis in AXES[axes])
+
+
+def scans_along(axes: str, bidirectional: bool) -> tuple[int, ...]:
+    """See `RNN2D.scans`."""
+    # A flattened sequence is the second axis of a grid of one row.
+    return scans_of([0 if axis == "v" else 1 for axis in AXES[axes]], bidirectional)
 
 
 def _check_options(cell: str, axes: str, fusion: str) -> None:

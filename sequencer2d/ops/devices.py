@@ -1,8 +1,9 @@
 """What a device and the installed Triton can run. Kernels are imported and compiled to find out; versions are not read.
 
-There are three families of kernels: "shared" (W_hh in shared memory) needs Triton's language, "registers" (W_hh in
-registers) needs Gluon as well, "products" needs launches that can start early. Each family compiles its kernels once,
-at the smallest size, before it is used. A family that does not compile gives way to the next implementation.
+There are four families of kernels: "shared" (W_hh in shared memory) and "blocks" (between the products of a block in
+training) need Triton's language, "registers" (W_hh in registers) needs Gluon as well, "products" needs launches that
+can start early. Each family compiles its kernels once, at the smallest size, before it is used. A family that does not
+compile gives way to the next implementation.
 """
 
 import functools
@@ -133,10 +134,29 @@ def _compile_products(device: torch.device) -> None:
     triton_linear_launch.launch_add_linear(x, x, x, early_start=early_start)
 
 
+def _compile_blocks(device: torch.device) -> None:
+    from sequencer2d.ops.kernels import triton_block_launch
+
+    x, mask = torch.empty(16, 16, dtype=torch.float16, device=device), torch.empty(1, device=device)
+    vector = torch.empty(16, device=device)
+    sums = triton_block_launch.new_sums(x, 96)
+    for factor in (None, mask.half()):
+        total, _, *saved = triton_block_launch.add_norm(x, x, factor, vector, vector, 1e-6)
+        triton_block_launch.add_norm_backward(x, x, (total, saved[0], saved[1]), vector, factor, sums, 0, 32)
+        triton_block_launch.apply_mask(x, factor, sums, 0)
+    triton_block_launch.gelu_backward_(x, x, sums, 0)
+
+
 # The module that imports all of a family's kernels, and the function that compiles them.
-_MODULES = {"shared": "triton_launch", "registers": "gluon_launch", "products": "triton_linear_launch"}
+_MODULES = {
+    "shared": "triton_launch",
+    "registers": "gluon_launch",
+    "products": "triton_linear_launch",
+    "blocks": "triton_block_launch",
+}
 _COMPILE: dict[str, Callable[[torch.device], None]] = {
     "shared": _compile_shared,
     "registers": _compile_registers,
     "products": _compile_products,
+    "blocks": _compile_blocks,
 }

@@ -139,7 +139,7 @@ def scan_backward(
     grad_first: Tensor | None = None,
     grad_last: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Backward: gradients of the gates, of weight_hh, and of a bias inside the recurrent product, fp32 (S, G*D).
+    """Backward: gradients of the gates, of weight_hh, fp32, and of a bias inside the recurrent product, fp32 (S, G*D).
 
     For a cell without an inner gate the last one is also the gradient of a bias of the input product.
 
@@ -163,7 +163,7 @@ def scan_backward(
     grad_out, gates, weight_hh, scans = aligned(grad_out), aligned(gates), weight_hh.contiguous(), tuple(scans)
     if gates.numel() == 0:
         bias_sums = weight_hh.new_zeros(weight_hh.shape[:-1], dtype=torch.float32)
-        return gates.new_empty(gates.shape), torch.zeros_like(weight_hh), bias_sums
+        return gates.new_empty(gates.shape), weight_hh.new_zeros(weight_hh.shape, dtype=torch.float32), bias_sums
     with devices.current(gates):
         if gates_are_activations:
             from sequencer2d.ops.kernels import gluon_launch
@@ -206,7 +206,7 @@ def scan_backward(
         )
     if first is not None and not CELLS[cell].has_c:
         add_products_of_first_steps(grad_weight, grad_recurrent, first, scans)
-    return grad_gates, grad_weight.to(weight_hh.dtype), grad_bias
+    return grad_gates, grad_weight, grad_bias
 
 
 def add_products_of_first_steps(

@@ -43,6 +43,23 @@ def scan_backward(
     cell: str,
     gates_are_activations: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """`scan_gradients` with that of weight_hh in its dtype."""
+    arguments = (grad_out, gates, weight_hh, inner_bias, out, cells, scans, cell, gates_are_activations)
+    grad_gates, grad_weight_hh, grad_bias = scan_gradients(*arguments)
+    return grad_gates, grad_weight_hh.to(weight_hh.dtype), grad_bias
+
+
+def scan_gradients(
+    grad_out: Tensor,
+    gates: Tensor,
+    weight_hh: Tensor,
+    inner_bias: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    scans: Sequence[int],
+    cell: str,
+    gates_are_activations: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     """See `scan_kernels.scan_backward`."""
     arguments = (grad_out, gates, weight_hh, inner_bias, out, cells, scans, cell, gates_are_activations)
     if gates_are_activations:
@@ -78,6 +95,7 @@ def rnn2d_recomputing_backward(
         gates, weight_hh, cell,
     )  # fmt: skip
     flat = grad_gates.flatten(0, -2)
+    grad_weight_hh = grad_weight_hh.to(weight_hh.dtype)
     # The results of an operator may not share memory, hence the copy.
     has_inner_gate = CELLS[cell].inner_gate is not None
     grad_bias = flat.sum(0, dtype=torch.float32) if has_inner_gate else grad_bias_hh.flatten().clone()

@@ -84,7 +84,8 @@ def sequence_scan_backward(
 
     arguments = (grad_out, gates, weight_hh, inner_bias, out, cells, scans, cell, gates_are_activations)
     grads = kernels_or_reference(by_kernels, by_reference, arguments, gates, weight_hh, cell)
-    return *grads, grad_first
+    grad_gates, grad_weight, grad_bias = grads
+    return grad_gates, grad_weight.to(weight_hh.dtype), grad_bias, grad_first
 
 
 def scan_sequence_by_reference(

@@ -25,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.errors import OutOfResources
 
 from sequencer2d.ops import CELLS, compile_errors, devices, linear_kernels, scan_kernels, tuning
-from sequencer2d.ops.kernels import launching, triton_launch
+from sequencer2d.ops.kernels import launching, triton_block_launch, triton_launch
 
 SCANS = (0, 1, 2, 3)
 
@@ -103,6 +103,7 @@ def compile_case(grid: list[int], hidden: int, cell: str, dtype_name: str) -> No
     scan_kernels.scan(gates, *problem, save_for_backward=False, weight_is_final=True)
     train(gates, problem)
     train_sequences(gates, weight, bias_n, cell)
+    compile_between_products(gates.new_empty(64, 4 * hidden))
     if scan_kernels.runs_in_registers(gates, weight, cell):
         compile_products(gates, 4 * hidden)
         with mock.patch.object(scan_kernels, "runs_in_registers", return_value=False):  # what runs on other GPUs
@@ -149,6 +150,20 @@ def compile_products(gates: torch.Tensor, channels: int) -> None:
     linear_kernels.add_linear(x, hidden, gates.new_empty(channels, 3 * channels))
 
 
+def compile_between_products(x: torch.Tensor) -> None:
+    """Compile what a block in training does between its products, for tokens (T, C)."""
+    channels, vector = x.shape[1], x.new_empty(x.shape[1], dtype=torch.float32)
+    sums = triton_block_launch.new_sums(x, 9 * channels)
+    for branch, mask in ((None, None), (x, None), (x, x.new_empty(2))):
+        total, _, *saved = triton_block_launch.add_norm(x, branch, mask, vector, vector, 1e-6)
+        triton_block_launch.add_norm_backward(
+            x, x, (total, *saved), vector, mask, sums, 0, None if branch is None else 2 * channels
+        )
+        triton_block_launch.apply_mask(x, mask, sums, 0)
+    expanded = x.new_empty(x.shape[0], 3 * channels)
+    triton_block_launch.gelu_backward_(expanded, expanded, sums, 0)
+
+
 @contextlib.contextmanager
 def gpu(capability: int) -> Iterator[None]:
     """Pretend to have a GPU, as far as kernels are chosen by it."""
@@ -161,8 +176,8 @@ def gpu(capability: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, value in replaced.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, value))
-        # `triton_launch` imports the function by its name.
-        for module in (tuning, triton_launch):
+        # They import the function by its name.
+        for module in (tuning, triton_launch, triton_block_launch):
             stack.enter_context(mock.patch.object(module, "multiprocessors", return_value=132))
         stack.enter_context(mock.patch.object(scan_kernels, "aligned", torch.Tensor.contiguous))
         stack.enter_context(mock.patch.object(scan_kernels, "add_products_of_first_steps"))
@@ -172,7 +187,7 @@ def gpu(capability: int) -> Iterator[None]:
 def compile_all(order: dict[str, Any]) -> dict[str, Any]:
     results = []
     with gpu(order["capability"]):
-        problems = {family: devices.problem(family, "cuda", 0) for family in ("shared", "registers", "products")}
+        problems = {family: devices.problem(family, "cuda", 0) for family in tuple(devices._MODULES)}
         for case in order["cases"]:
             compiler = Compiler(order["shared"], order.get("resources", False))
             launching._REFUSED.clear()

@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 import triton
 
-from sequencer2d.ops.kernels import launching, prepared, triton_launch
+from sequencer2d.ops.kernels import launching, prepared, triton_block_launch, triton_launch
 from sequencer2d.ops.launches import RegisterLaunch, SharedLaunch
 from tests.ops.compile_kernels import OfflineDriver
 
@@ -69,6 +69,7 @@ def run_all() -> None:
         both["launches"] = (RegisterLaunch(16, 2, 2, 1),)
         out, cells, activations = gluon_launch.launch_forward(gates, weight, save=True, **both)
         gluon_launch.launch_backward(out, activations, weight, cells, **both)
+    run_between_products()
     try:
         from sequencer2d.ops.kernels import triton_linear_launch
     except (ImportError, AttributeError):
@@ -78,6 +79,16 @@ def run_all() -> None:
         x, vector, x, vector, 1e-6, gelu=True, approximate_tanh=False, early_start=True
     )
     triton_linear_launch.launch_add_linear(x, x.clone(), x.clone(), early_start=True)
+
+
+def run_between_products() -> None:
+    """Launch each kernel that stands between the products of a block in training."""
+    x, vector = torch.zeros(16, 16, dtype=torch.float16), torch.zeros(16)
+    mask, sums = torch.zeros(2, dtype=torch.float16), triton_block_launch.new_sums(x, 96)
+    total, _, mean, scale = triton_block_launch.add_norm(x, x.clone(), mask, vector, vector.clone(), 1e-6)
+    triton_block_launch.add_norm_backward(x, x.clone(), (total, mean, scale), vector, mask, sums, 0, 32)
+    triton_block_launch.apply_mask(x, mask, sums, 0)
+    triton_block_launch.gelu_backward_(x, x.clone(), sums, 0)
 
 
 def described(arguments: tuple[Any, ...], tensors: int) -> list[str]:

@@ -112,7 +112,7 @@ def test_kernels_compile_and_fit(gpu):
         pytest.skip(reason)
     (capability, shared), cases = GPUS[gpu]
     answer = compile_kernels(capability, shared, cases)
-    assert answer["problems"] == {"shared": None, "registers": None, "products": None}
+    assert answer["problems"] == {"shared": None, "registers": None, "products": None, "blocks": None}
     check(answer, cases, gpu)
 
 

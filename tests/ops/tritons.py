@@ -19,13 +19,13 @@ from tests.ops.test_prepared import KERNELS
 
 # By PyTorch 2.7, 2.8, 2.9, 2.10 and 2.11, 2.12 and 2.13, 2.14, 2.15: the kernels that each can have.
 FAMILIES = {
-    "3.3.1": {"shared"},
-    "3.4.0": {"shared"},
-    "3.5.1": {"shared", "products"},
-    "3.6.0": {"shared", "products", "registers"},
-    "3.7.1": {"shared", "products", "registers"},
-    "3.8.0": {"shared", "products", "registers"},
-    "3.9.0": {"shared", "products", "registers"},
+    "3.3.1": {"shared", "blocks"},
+    "3.4.0": {"shared", "blocks"},
+    "3.5.1": {"shared", "blocks", "products"},
+    "3.6.0": {"shared", "blocks", "products", "registers"},
+    "3.7.1": {"shared", "blocks", "products", "registers"},
+    "3.8.0": {"shared", "blocks", "products", "registers"},
+    "3.9.0": {"shared", "blocks", "products", "registers"},
 }
 
 
@@ -54,7 +54,11 @@ def problems(version: str) -> list[str]:
         found += [f"{gpu}, {what}: {why}" for what, why in missing.items()]
         print(f"Triton {version}, {gpu}: {time.monotonic() - started:.0f} s", *found[-len(missing) or len(found) :])
     try:
-        families = {"shared": KERNELS[:3], "registers": KERNELS[3:5], "products": KERNELS[5:]}
+        parts = ((0, 3), (3, 5), (5, 9), (9, None))
+        families = {
+            name: KERNELS[slice(*part)]
+            for name, part in zip(("shared", "registers", "blocks", "products"), parts, strict=True)
+        }
         names = [name for family, kernels in families.items() if family in FAMILIES[version] for name in kernels]
         check_repeated(repeated_launches(install(version)), names)
     except AssertionError as error:

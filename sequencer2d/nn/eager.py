@@ -1,0 +1,105 @@
+"""Runs a block as one autograd node, in eager PyTorch, if its layers do what their classes say and nothing looks on.
+
+The conditions are checked at each call, because hooks, adapters, parametrizations and observers come and go.
+"""
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules import module as global_hooks
+
+from sequencer2d.nn.rnn2d import KINDS, RNN2D, RecurrentWeights, layer_names, scans_along
+from sequencer2d.ops.block import BlockOptions, run_block, runs_eagerly, takes
+
+
+def run_as_one_node(
+    block: nn.Module, x: Tensor, drop_paths: tuple[str, str], known: tuple[type, type]
+) -> Tensor | None:
+    """The output of a block for tokens (B, H, W, C); None if its layers must run one by one.
+
+    Args:
+        block: with `norm1`, `rnn_tokens`, `norm2` and `mlp_channels`, as `SequencerBlock`.
+        x: tokens.
+        drop_paths: the names of its two layers of stochastic depth.
+        known: the classes of the MLP and of stochastic depth, which compute what `Mlp` and `DropPath` do.
+    """
+    if not runs_eagerly() or global_hooks._has_any_global_hook() or type(x) is not Tensor:
+        return None
+    parts: Any = block._modules
+    mixer, mlp, norms = parts["rnn_tokens"], parts["mlp_channels"], (parts["norm1"], parts["norm2"])
+    if type(mixer) is not RNN2D or type(mlp) is not known[0] or mixer.fusion != "concat" or mixer.gates != "stored":
+        return None
+    in_mlp: dict[str, Any] = parts["mlp_channels"]._modules
+    scans, names, parameters = _layout(mixer.axes, mixer.bidirectional)
+    recurrent: dict[str, Any] = {name: mixer._modules[name] for name in names}
+    linears: Any = (mixer._modules["fc"], in_mlp["fc1"], in_mlp["fc2"])
+    others: list[Any] = [layer for name, layer in in_mlp.items() if name not in ("fc1", "fc2")]
+    depths = [parts[name] for name in drop_paths]
+    if not (
+        _are_plain((mixer, mlp), (RNN2D, known[0]))
+        and _are_plain(recurrent.values(), (RecurrentWeights,))
+        and _are_plain(linears, (nn.Linear,))
+        and _are_plain(norms, (nn.LayerNorm,))
+        and _are_plain(depths, (known[1], nn.Identity))
+        and _are_plain(others, (nn.GELU, nn.Dropout, nn.Identity))
+        and not any(_differs(layer) for layer in others)
+    ):
+        return None
+    weights: list[Any] = [recurrent[layer]._parameters.get(name) for layer, name in parameters]
+    for layer in (*linears, *norms):
+        weights += (layer._parameters.get("weight"), layer._parameters.get("bias"))
+    if {type(weight) for weight in weights} != {nn.Parameter}:
+        return None
+    eps = (norms[0].eps, norms[1].eps)
+    options = BlockOptions(scans, mixer.cell, mixer.implementation, mixer.axes == "flatten", eps)
+    if not takes(x, weights, options):
+        return None
+    return run_block(x, weights, options, (draw_mask(depths[0], x), draw_mask(depths[1], x)))
+
+
+@functools.cache  # small batches wait for what is worked out at each call
+def _layout(axes: str, bidirectional: bool) -> tuple[tuple[int, ...], tuple[str, ...], list[tuple[str, str]]]:
+    """A mixer's scans, its recurrent layers, and layer and name of each recurrent weight as `run_block` takes them."""
+    layers, suffixes = layer_names(axes), ("", "_reverse") if bidirectional else ("",)
+    weights = [(layer, f"{kind}_l0{suffix}") for kind in KINDS for layer in layers for suffix in suffixes]
+    return scans_along(axes, bidirectional), layers, weights
+
+
+def _are_plain(layers: Iterable[Any], kinds: tuple[type, ...]) -> bool:
+    """Whether layers are exactly of the given classes, without hooks, code of their own or compiled code."""
+    for layer in layers:
+        if type(layer) not in kinds or layer._forward_hooks or layer._forward_pre_hooks:
+            return False
+        if layer._backward_hooks or layer._backward_pre_hooks or layer._compiled_call_impl is not None:
+            return False
+        if not _OWN_CODE.isdisjoint(vars(layer)):
+            return False
+    return True
+
+
+# What, set on an instance, replaces the method of its class.
+_OWN_CODE = frozenset(("forward", "scan", "weights", "__call__"))
+
+
+def _differs(layer: Any) -> bool:
+    """Whether a layer of the MLP between its products is neither the exact GELU nor the identity."""
+    if type(layer) is nn.GELU:
+        return bool(layer.approximate != "none")
+    return type(layer) is nn.Dropout and layer.training and layer.p > 0
+
+
+def draw_mask(depth: Any, x: Tensor) -> Tensor | None:
+    """What a layer of stochastic depth multiplies the samples of a branch by, (B, 1, 1, 1), drawn as it draws.
+
+    None for an identity, a rate of 0 and eval mode.
+    """
+    if type(depth) is nn.Identity or not depth.training:
+        return None
+    rate = depth.rate if hasattr(depth, "rate") else depth.drop_prob
+    if rate <= 0:
+        return None
+    mask = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(1 - rate)
+    # timm's layer need not scale.
+    return mask.div_(1 - rate) if getattr(depth, "scale_by_keep", True) and rate < 1 else mask
