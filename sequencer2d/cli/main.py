@@ -14,6 +14,7 @@ from sequencer2d import __version__, terminal
 from sequencer2d.cli import (
     analyze,
     bench,
+    compare,
     data,
     demo,
     embed,
@@ -32,7 +33,7 @@ from sequencer2d.cli.verbs import TASK_VERBS, add_task_verb
 from sequencer2d.environment import is_first_process, under_torchrun
 from sequencer2d.errors import Interrupted, NumericalError, UserError
 
-VERBS = (models, data, finetune, train, evaluate, predict, embed, similar, probe, export, analyze, bench, demo)
+VERBS = (models, data, finetune, train, evaluate, compare, predict, embed, similar, probe, export, analyze, bench, demo)
 
 EXIT_USER = 2
 EXIT_NUMERICAL = 3

@@ -38,6 +38,7 @@ NUMBERS = {
     "bench input --seconds": 2.0,
 }
 REQUIRED = {
+    "compare": ["runs"],
     "data": ["folder"],
     "finetune": ["folder"],
     "eval": ["checkpoint"],
