@@ -21,6 +21,7 @@ from benchmarks.camvid import CAMVID_COLUMNS
 from benchmarks.columns import Column, View, fixed, millions, minutes
 from benchmarks.cycle_shift import CYCLE_SHIFT_COLUMNS
 from benchmarks.dense.shown import DENSE_TABLES
+from benchmarks.efficiency.overview import OVERVIEW_TABLES
 from benchmarks.efficiency.ratios import RATIO_TABLES
 from benchmarks.efficiency.tables import EFFICIENCY_TABLES
 from benchmarks.export.tables import EXPORT_TABLES
@@ -36,6 +37,7 @@ MARKERS = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=nam
 
 TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **RATIO_TABLES,
+    **OVERVIEW_TABLES,
     **EFFICIENCY_TABLES,
     **EXPORT_TABLES,
     "cifar10": (

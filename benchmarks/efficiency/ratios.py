@@ -3,6 +3,7 @@
 Each side stands at its best; a comparison that names Sequencer's form shows it beside the peer's same form or best one.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.columns import Column, Row, View, fixed
@@ -59,12 +60,12 @@ COMPARISONS = (
 )
 
 
-def ratios(rows: list[Row]) -> list[Row]:
-    """The comparisons for which both sides were measured."""
+def ratios(rows: list[Row], comparisons: Sequence[Comparison] = COMPARISONS) -> list[Row]:
+    """Those of the comparisons for which both sides were measured."""
     shown = {(*_key(row), row["form"]): row for row in latest(rows) if row.get(RATE)}
     shown |= {(*_key(row), None): row for row in best_rows(rows)}
     found = []
-    for comparison in COMPARISONS:
+    for comparison in comparisons:
         ours = shown.get(_wanted(comparison.ours, comparison.form, comparison))
         peer = shown.get(_wanted(comparison.peer, comparison.peer_form, comparison))
         if ours is not None and peer is not None and ours[comparison.quantity] and peer[comparison.quantity]:

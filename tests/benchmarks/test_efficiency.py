@@ -167,3 +167,27 @@ def test_a_killed_process_leaves_nobody_standing_still() -> None:
     killed = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     killed.kill()
     assert running.wait([sleeping, killed]) == [0, -signal.SIGKILL]
+
+
+def test_the_front_page_shows_each_model_once_with_its_accuracy_and_its_rates(result):
+    larger = [{**line, "size": 448, "gmacs": 99.0} for line in result["rows"]]
+    lines = cells_of(shown("front-models", {**result, "rows": [*larger, *result["rows"]]}))
+    cells = {name: rest for name, *rest in lines}
+    assert cells["Sequencer2D-S"] == ["82.3", "28.0 M", "8.3", "5,120", "2,560"]
+    assert cells["ConvNeXt-T"] == ["82.1", "28.0 M", "8.3", "5,120", "1,280"], "the faster of its two forms"
+    assert cells["DeiT-S"] == ["79.9", "28.0 M", "8.3", "10,240", "5,120"]
+    assert len(cells) == 3, "timm's own Sequencer is the same model"
+
+
+def test_the_front_page_has_four_rows_of_speed_and_one_in_which_a_peer_leads(result):
+    lines = cells_of(shown("front-speed", result))
+    assert [line[0] for line in lines] == [
+        "inference, batch 256, 224²", "training, batch 128, 224²", "inference, batch 1, 224²",
+        "inference, batch 16, 448²",
+    ]  # fmt: skip
+    assert (lines[3][4], lines[3][-1]) == ("deit_small, eager", "0.50")
+
+
+def cells_of(table: str) -> list[list[str]]:
+    """The cells of a Markdown table, without its head."""
+    return [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
