@@ -11,6 +11,8 @@ from sequencer2d.models import create_model
 from sequencer2d.models.sequencer2d import Sequencer2D
 
 SMALL = {"depths": (1, 1), "dims": (16, 16), "patch_sizes": (2, 2), "img_size": (16, 16)}
+ONE_BLOCK = {"depths": (1,), "dims": (16,), "patch_sizes": (4,)}
+"""Of the same stride: for what holds block by block, at half of the time."""
 NAMES = ("cat", "dog", "fish", "bird", 'a "quoted", ünusual name')
 
 

@@ -13,7 +13,7 @@ from sequencer2d.export.formats import FORMATS
 from sequencer2d.export.mixers import OneDNN, with_constant_weights
 from sequencer2d.export.programs import native, trace
 from sequencer2d.models.sequencer2d import Sequencer2D
-from tests.export.conftest import NAMES, small
+from tests.export.conftest import NAMES, ONE_BLOCK, small
 
 VARIANTS = (
     "sequencer2d_s_gru",
@@ -23,8 +23,6 @@ VARIANTS = (
     "vsequencer_pe_s",
 )
 SIZES = ((2, 16, 16), (1, 21, 40), (3, 8, 11))
-ONE_BLOCK = {"depths": (1,), "dims": (16,), "patch_sizes": (4,)}
-"""Of the same stride as the model of two blocks: for what holds block by block, at half of the time."""
 PADDED = ((2, 16, 16), (1, 21, 40), (3, 5, 9))
 """Batch, height and width. The stride is 4 and the smallest images make two tokens, or with padding two begun ones."""
 
@@ -56,7 +54,7 @@ def test_every_cell_and_axis_becomes_nodes_of_onnx(
 
 @pytest.mark.parametrize("format", ["torch", "onnx"])
 def test_artifacts_pad_if_the_model_does(format: str, tmp_path: Path) -> None:
-    model, path = small(pad="zeros"), tmp_path / f"model{FORMATS[format].suffix}"
+    model, path = small(pad="zeros", **ONE_BLOCK), tmp_path / f"model{FORMATS[format].suffix}"
     export_model(model, path, format, images=[])
     artifact = load_artifact(path, trust=True)
     for size in PADDED:

@@ -17,7 +17,7 @@ from sequencer2d.export.mixers import OnnxLayer
 from sequencer2d.input_spec import IMAGENET_MEAN
 from sequencer2d.models.sequencer2d import Sequencer2D
 from sequencer2d.nn.rnn2d import RNN2D
-from tests.export.conftest import NAMES, small
+from tests.export.conftest import NAMES, ONE_BLOCK, small
 
 
 def test_each_format_has_its_suffix_precisions_and_packages() -> None:
@@ -83,7 +83,7 @@ def test_without_a_compiler_aoti_says_what_to_install(tmp_path: Path) -> None:
     from torch._inductor import config
 
     with config.patch({"cpp.cxx": ("/no/such/compiler",)}), pytest.raises(ExportError, match=r"needs a C\+\+ compiler"):
-        export_model(small(), tmp_path / "model.pt2", "aoti", images=[])
+        export_model(small(**ONE_BLOCK), tmp_path / "model.pt2", "aoti", images=[])
     assert list(tmp_path.iterdir()) == []
 
 
