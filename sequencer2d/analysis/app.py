@@ -1,11 +1,16 @@
-"""A local web page (Gradio): drop an image, see what a model predicts, what its blocks see, what its LSTMs hand on."""
+"""A local web page (Gradio): drop an image, see what a model predicts, what its blocks see, what its LSTMs hand on.
+
+For segmentation and detection it shows what the model finds in the image.
+"""
 
 import base64
 import contextlib
+import functools
 import io
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,6 +20,7 @@ from sequencer2d.analysis.blocks import block_names
 from sequencer2d.analysis.erf import receptive_fields
 from sequencer2d.analysis.figure_files import figure_bytes
 from sequencer2d.analysis.figures import hidden_state_figure, readable, receptive_field_grid
+from sequencer2d.analysis.found_page import add_found, found_in
 from sequencer2d.analysis.hidden_states import hidden_states, mixers
 from sequencer2d.analysis.page_guard import guard
 from sequencer2d.data.eval_transforms import eval_transform
@@ -23,6 +29,7 @@ from sequencer2d.errors import ConfigError, InputError, NumericalError, UserErro
 from sequencer2d.evaluation.outcomes import logits_of
 from sequencer2d.evaluation.pixels import check_photo
 from sequencer2d.evaluation.subject import Subject
+from sequencer2d.tasks import CLASSIFICATION
 from sequencer2d.terminal import printable
 
 HOST = "127.0.0.1"
@@ -114,20 +121,38 @@ def build_app(subject: Subject) -> Any:
     except ImportError as error:
         raise UserError(f"the page needs gradio: pip install 'sequencer2d[app]' ({error})") from error
 
-    def show(file: str | None, block: str) -> tuple[Any, ...]:
+    @contextlib.contextmanager
+    def telling() -> Iterator[None]:
+        """Show mistakes on the page."""
         try:
-            image = decode(file, subject.data.decoding) if file else None
-            classes, field, states, sentence = look(subject, image, block)
+            yield
         except BrokenImageError as error:
             raise gradio.Error(f"the image cannot be read ({printable(error)})") from error
         except (UserError, NumericalError) as error:
             raise gradio.Error(str(error)) from error
+
+    def show(file: str | None, block: str) -> tuple[Any, ...]:
+        with telling():
+            image = decode(file, subject.data.decoding) if file else None
+            classes, field, states, sentence = look(subject, image, block)
         return classes, _html(field, "effective receptive field"), _html(states, "hidden states"), sentence
 
+    def show_found(file: str | None) -> tuple[Any, ...]:
+        with telling():
+            if not file:
+                raise InputError("drop an image first")
+            picture, rows = found_in(subject, file)
+        return _html(picture, "what was found"), [[printable(cell) for cell in row] for row in rows]
+
+    new_page = functools.partial(
+        gradio.Blocks, title=f"How {subject.name} sees", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S)
+    )
+    if subject.task is not CLASSIFICATION:
+        with new_page() as page:
+            add_found(gradio, subject, show_found)
+        return page
     names = _blocks(subject)
-    with gradio.Blocks(
-        title=f"How {subject.name} sees", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S)
-    ) as page:
+    with new_page() as page:
         gradio.Markdown(f"# How {subject.name} sees\n\nDrop an image.")
         with gradio.Row():
             with gradio.Column():

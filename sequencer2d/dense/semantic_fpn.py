@@ -9,17 +9,17 @@ Shapes: B images, level i has C_i channels and H_i × W_i pixels. Level 0 is the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sequencer2d.errors import ConfigError, InputError
+from sequencer2d.dense.parts import check_description, check_maps, convolution, listed, new_classifier, resize
+from sequencer2d.errors import ConfigError
 
 FPN_CHANNELS, HEAD_CHANNELS, DROPOUT = 256, 128, 0.1
 """Those of PVT, PoolFormer and mmsegmentation's base configuration."""
-_CLASSIFIER_STD = 0.01
 
 
 class FPN(nn.Module):
@@ -78,16 +78,13 @@ class SemanticFPNHead(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList(_level(in_channels, channels, count) for count in _doublings(strides))
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
-        nn.init.normal_(self.classifier.weight, std=_CLASSIFIER_STD)
-        if self.classifier.bias is not None:  # for type checkers
-            nn.init.zeros_(self.classifier.bias)
+        self.classifier = new_classifier(channels, num_classes)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (B, in_channels, H_i, W_i) → logits (B, num_classes, H_0, W_0)."""
         first, *rest = [level(x) for level, x in zip(self.levels, maps, strict=True)]
         for x in rest:  # sizes differ by a pixel or two where those of the maps are not exact multiples
-            first = first + _resize(x, first.shape[-2:])
+            first = first + resize(x, first.shape[-2:])
         return self.classifier(self.dropout(first))
 
 
@@ -105,23 +102,14 @@ class SemanticFPN(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], strides: Sequence[float], num_classes: int) -> None:
         super().__init__()
-        if not in_channels or len(in_channels) != len(strides):
-            raise ConfigError(
-                f"{len(in_channels)} maps and {len(strides)} strides were given; give channels and stride of each map"
-            )
-        if num_classes < 1:
-            raise ConfigError(f"num_classes={num_classes}; a decoder needs at least one class")
+        check_description(in_channels, strides, num_classes)
         self.in_channels, self.strides, self.num_classes = tuple(in_channels), tuple(strides), num_classes
         self.fpn = FPN(in_channels)
         self.head = SemanticFPNHead(FPN_CHANNELS, strides, num_classes)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i) → logits (B, num_classes, H_0, W_0). Raises `InputError` for other maps."""
-        found = tuple(x.shape[1] for x in maps)
-        if found != self.in_channels:
-            raise InputError(
-                f"the decoder was made for maps of {_listed(self.in_channels)} channels (NCHW) and got {_listed(found)}"
-            )
+        check_maps(maps, self.in_channels)
         return self.head(self.fpn(maps))
 
 
@@ -134,35 +122,30 @@ class Segmenter(nn.Module):
     Args:
         backbone: images → list of NCHW maps, with timm's `feature_info`; `create_model(name, features_only=True)`.
         num_classes: channels of the logits.
+        decoder: (channels of the maps, their strides, number of classes) → what stands on the maps.
     """
 
-    def __init__(self, backbone: Any, num_classes: int) -> None:
+    def __init__(self, backbone: Any, num_classes: int, decoder: Callable[..., nn.Module] = SemanticFPN) -> None:
         super().__init__()
         self.backbone = backbone
         info = backbone.feature_info
-        self.decoder = SemanticFPN(info.channels(), info.reduction(), num_classes)
+        self.decoder = decoder(info.channels(), info.reduction(), num_classes)
         self.divisor = math.ceil(max(info.reduction()))
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
-        return _resize(self.decoder(self.backbone(padded)), padded.shape[-2:])[..., :height, :width]
+        return resize(self.decoder(self.backbone(padded)), padded.shape[-2:])[..., :height, :width]
 
 
 def _level(in_channels: int, channels: int, doublings: int) -> nn.Sequential:
     repeats = max(1, doublings)
     layers: list[nn.Module] = []
     for index in range(repeats):
-        layers.append(_convolution(channels if index else in_channels, channels))
+        layers.append(convolution(channels if index else in_channels, channels, 3))
         if doublings:
             layers.append(nn.Upsample(scale_factor=2, mode="bilinear"))
     return nn.Sequential(*layers)
-
-
-def _convolution(in_channels: int, channels: int) -> nn.Sequential:
-    convolution = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
 
 
 def _doublings(strides: Sequence[float]) -> list[int]:
@@ -172,15 +155,7 @@ def _doublings(strides: Sequence[float]) -> list[int]:
         count = math.log2(stride / strides[0]) if stride > 0 and strides[0] > 0 else -1.0
         if count < 0 or not count.is_integer():
             raise ConfigError(
-                f"strides {_listed(strides)} do not fit: each must be the first one times 1, 2, 4 or another power of 2"
+                f"strides {listed(strides)} do not fit: each must be the first one times 1, 2, 4 or another power of 2"
             )
         counts.append(int(count))
     return counts
-
-
-def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, list(size), mode="bilinear")
-
-
-def _listed(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)

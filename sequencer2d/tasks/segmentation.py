@@ -2,6 +2,7 @@
 
 import colorsys
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from sequencer2d.data.labels import IGNORED
 from sequencer2d.data.segmentation import IMAGES_AND_MASKS
-from sequencer2d.dense import Segmenter
+from sequencer2d.dense import Segmenter, SemanticFPN, UPerNet
 from sequencer2d.errors import ConfigError
 from sequencer2d.files import atomic_write
 from sequencer2d.tasks.backbone import backbone_of_strides
@@ -79,15 +80,17 @@ def color_of(number: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def segmenter(create: Callable[..., nn.Module], outputs: int) -> Segmenter:
-    """Semantic FPN on maps of strides 4 to 32. Raises `ConfigError` for a backbone of one size of images."""
+def segmenter(
+    create: Callable[..., nn.Module], outputs: int, decoder: Callable[..., nn.Module] = SemanticFPN
+) -> Segmenter:
+    """A decoder on maps of strides 4 to 32. Raises `ConfigError` for a backbone of one size of images."""
     backbone = backbone_of_strides(create, STRIDES)
     if any(getattr(module, "strict_img_size", False) for module in backbone.modules()):
         raise ConfigError(
             "the backbone takes images of one size only, and in evaluation images keep their proportions: set "
             "model.overrides.dynamic_img_size=true"
         )
-    return Segmenter(backbone, outputs)
+    return Segmenter(backbone, outputs, decoder)
 
 
 def pixel_cross_entropy(forward: Forward, images: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -154,6 +157,7 @@ SEGMENTATION = Task(
     name="segmentation",
     samples=IMAGES_AND_MASKS,
     build=segmenter,
+    decoders={"semantic_fpn": segmenter, "upernet": functools.partial(segmenter, decoder=UPerNet)},
     loss=pixel_cross_entropy,
     loss_name="cross entropy",
     meter=OverlapMeter,

@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from sequencer2d import create_model, recipes
+from sequencer2d.analysis.app import build_app
+from sequencer2d.analysis.found_page import found_in
 from sequencer2d.cli.main import main
 from sequencer2d.errors import ConfigError, DataError, Interrupted, NumericalError
+from sequencer2d.evaluation.subject import load_checkpoint
 from sequencer2d.tasks.segmentation import Segments, color_of, pixel_cross_entropy, segmenter, segments
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import with_overrides
@@ -79,6 +82,14 @@ def test_the_recipe_learns_on_tiny_data(run: Path) -> None:
     assert best["pixel_accuracy"] > 80
 
 
+def test_the_decoder_is_chosen_by_name(camvid: Path, run: Path, tmp_path: Path) -> None:
+    train(configuration(camvid, tmp_path, model__decoder="upernet", run__epochs=1))
+    upernet, fpn = (load_checkpoint(folder).model.decoder for folder in (tmp_path, run))
+    assert (type(upernet).__name__, type(fpn).__name__) == ("UPerNet", "SemanticFPN")
+    with pytest.raises(ConfigError, match=r"model\.decoder='uper' is none of task=segmentation; .*upernet"):
+        train(configuration(camvid, tmp_path / "other", model__decoder="uper"))
+
+
 def test_a_resumed_run_is_that_of_an_uninterrupted_one(camvid: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(configuration(camvid, tmp_path / "parts", run__max_steps=13))
@@ -134,6 +145,27 @@ def test_the_command_line_predicts_and_draws(
         sky = np.asarray(drawn.convert("RGB"))[5, 160].astype(int)
     expected = 0.45 * np.array([92, 162, 252]) + 0.55 * np.array(color_of(0))
     assert np.abs(sky - expected).max() < 8
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # gradio's
+def test_the_local_page_shows_the_overlay(run: Path, camvid: Path) -> None:
+    subject = load_checkpoint(run)
+    picture, rows = found_in(subject, camvid / "images/val/0.webp")
+    assert picture.width == 224  # enlarged: the photo has 32 pixels
+    assert "Sky" in {row[0] for row in rows}
+    gradio = pytest.importorskip("gradio")
+    page = build_app(subject)
+    assert isinstance(page, gradio.Blocks)
+    shown = [block.elem_id for block in page.blocks.values() if getattr(block, "elem_id", None)]
+    assert sorted(shown) == ["found", "image", "picture"]
+    (show,) = page.fns.values()
+    html, table = show.fn(str(camvid / "images/val/0.webp"))
+    assert html.startswith('<img alt="what was found"')
+    assert [row[0] for row in table] == [row[0] for row in rows]
+    with pytest.raises(gradio.Error, match="drop an image"):
+        show.fn(None)
+    with pytest.raises(gradio.Error, match="cannot be read"):
+        show.fn(str(run / "log.jsonl"))
 
 
 def test_a_wrong_mask_ends_the_run_before_its_first_step(camvid: Path, tmp_path: Path) -> None:

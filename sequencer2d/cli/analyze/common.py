@@ -154,8 +154,8 @@ def models_of(arguments: argparse.Namespace) -> list[str]:
     return arguments.models if "models" in arguments else [arguments.model]
 
 
-def subjects(arguments: argparse.Namespace) -> list[Subject]:
-    """The models of the command line, loaded, on their device."""
+def subjects(arguments: argparse.Namespace, *, any_task: bool = False) -> list[Subject]:
+    """The models of the command line, loaded, on their device; classifiers, unless `any_task`."""
     from sequencer2d.evaluation.subject import load_subject
     from sequencer2d.tasks import CLASSIFICATION
 
@@ -164,7 +164,8 @@ def subjects(arguments: argparse.Namespace) -> list[Subject]:
     options = {"num_classes": getattr(arguments, "random_classes", None), "download": arguments.download}
     loaded = [load_subject(spec, **options).to(device) for spec in specs]
     names = [subject.name for subject in loaded]
-    if others := [subject for subject in loaded if subject.task is not CLASSIFICATION]:
+    others = [subject for subject in loaded if subject.task is not CLASSIFICATION]
+    if others and not any_task:
         raise ConfigError(f"{others[0].name} is a model for {others[0].task.name}; analyze takes classifiers")
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(

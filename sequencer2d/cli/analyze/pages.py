@@ -54,7 +54,7 @@ def run_app(arguments: argparse.Namespace) -> int:
     need("gradio", "app", "the page")
     from sequencer2d.analysis.app import serve
 
-    subject = common.subjects(arguments)[0]
+    subject = common.subjects(arguments, any_task=True)[0]
     terminal.write(f"http://127.0.0.1:{arguments.port} (Ctrl-C stops it)")
     serve(subject, arguments.port)
     return 0
