@@ -35,6 +35,8 @@ class Case(NamedTuple):
 CASES = (
     Case("ImageNet's recipe", "imagenet_s", (500, 375), {}),
     Case("… resized by torch", "imagenet_s", (500, 375), {"data.resampler": "torch"}),
+    Case("… and its policy on the device", "imagenet_s", (500, 375),
+         {"data.resampler": "torch", "data.augment_on": "workers+device"}),
     Case("CIFAR-10's recipe", "cifar10", (32, 32), {}),
     Case("… with `auto_augment` instead", "cifar10", (32, 32),
          {"data.batch_policy": "", "data.auto_augment": "rand-m9-mstd0.5-inc1"}),

@@ -74,10 +74,11 @@ class DataConfig(Checked):
     """Probability of a horizontal flip."""
     auto_augment: str = "rand-m9-mstd0.5-inc1"
     """RandAugment (or another policy) in timm's notation; empty: none."""
-    augment_on: Literal["workers", "device"] = "workers"
+    augment_on: Literal["workers", "device", "workers+device"] = "workers"
     """Where training images are cropped, flipped and changed by `auto_augment`: by the processes that read them, or on
     the training device, with the same pixels. `device` keeps the whole split in the device's memory and needs images of
-    one size: for small images, where a GPU waits for the processes."""
+    one size: for small images, where a GPU waits for the processes. `workers+device`: the processes read, crop and
+    flip, and the device runs `auto_augment`: for photos, where cores are few."""
     batch_policy: Literal["", "rand", "trivial"] = ""
     """torchvision's RandAugment or TrivialAugmentWide, run by the workers on parts of a batch; empty: none. For small
     images, where `auto_augment`, image by image, leaves the device waiting; leave that empty then."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from sequencer2d.data import pixel_ops
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.operations import AFFINE, OPERATIONS
-from sequencer2d.data.plans import Plan
+from sequencer2d.data.plans import Plan, Steps
 
 
 def augment_batch(pixels: Tensor, plan: Plan, size: tuple[int, int], fill: Tensor) -> Tensor:
@@ -21,15 +21,28 @@ def augment_batch(pixels: Tensor, plan: Plan, size: tuple[int, int], fill: Tenso
     Returns:
         uint8 (B, 3, *size), channels last in memory.
     """
-    images = _cropped(pixels, plan, size)
-    for step in plan.steps:
-        members, arguments = plan.members(step), plan.arguments(step)
+    return apply_steps(_cropped(pixels, plan, size), plan, fill).contiguous(memory_format=torch.channels_last)
+
+
+def apply_steps(images: Tensor, steps: Steps, fill: Tensor) -> Tensor:
+    """Run the operations of a policy, each on the images that drew it.
+
+    Args:
+        images: uint8 (B, 3, H, W); changed in place.
+        steps: on the same device.
+        fill: uint8 (3,), color of pixels that come from outside an image.
+
+    Returns:
+        `images`.
+    """
+    for step in steps.steps:
+        members, arguments = steps.members(step), steps.arguments(step)
         part = images[members]
         if step.kind == AFFINE:
             images[members] = pixel_ops.affine(part, arguments, fill, step.resample)
         else:
             images[members] = OPERATIONS[step.kind](part, arguments)
-    return images.contiguous(memory_format=torch.channels_last)
+    return images
 
 
 def fill_color(config: DataConfig) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from sequencer2d.data.device_images import DeviceImages
 from sequencer2d.data.draws import Drawer
 from sequencer2d.data.opening import open_split
 from sequencer2d.data.plans import Plan, make_plan
+from sequencer2d.data.policy_loader import PolicyLoader
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.sources import Source
 from sequencer2d.data.workers import Key
@@ -72,13 +73,21 @@ class DeviceLoader(BatchLoader):
 
 def build_device_loader(
     config: DataConfig, *, device: torch.device, rank: int = 0, world_size: int = 1, seed: int = 0
-) -> DeviceLoader:
-    """Open the training split, put its images on `device` and build its loader; see `loader.build_loader`.
+) -> DeviceLoader | PolicyLoader:
+    """Open the training split and build the loader that augments on `device`; see `loader.build_loader`.
 
     Raises:
-        DataError: the images have several sizes, too many are broken, or they make less than one batch.
+        DataError: the images make less than one batch, or all are to lie on the device and differ in size.
         ConfigError: an augmentation that the device does not have, or too little memory.
     """
     source = open_split(config, config.train_split)
     sampler = build_sampler(config, source, train=True, rank=rank, world_size=world_size, seed=seed)
-    return DeviceLoader(source, sampler, config, device)
+    return device_loader(source, sampler, config, device)
+
+
+def device_loader(
+    source: Source, sampler: ResumableSampler, config: DataConfig, device: torch.device
+) -> DeviceLoader | PolicyLoader:
+    """The loader of `config.augment_on`: "workers+device", otherwise "device"."""
+    kind = PolicyLoader if config.augment_on == "workers+device" else DeviceLoader
+    return kind(source, sampler, config, device)

@@ -67,7 +67,8 @@ class Drawer:
     """
 
     def __init__(self, config: DataConfig, size: tuple[int, int]) -> None:
-        self._crop, flip, self._policy = _known_steps(config)
+        self._crop, flip, policy = _known_steps(config)
+        self._policy = None if policy is None else PolicyDrawer(policy)
         # torch compares its single-precision draws with the probability in single precision.
         self._flip_below = None if flip is None else float(np.float32(flip.p))
         self._blank = Image.new("L", (size[1], size[0]))
@@ -80,25 +81,47 @@ class Drawer:
             crops.append(self._crop.get_params(self._blank, self._crop.scale, self._crop.ratio))
             filters.append(_FILTERS[_one_of(self._crop.interpolation)])
             flips.append(self._flip_below is not None and torch.rand(1).item() < self._flip_below)
-            operations.append(self._operations())
+            operations.append([] if self._policy is None else self._policy())
         return Draws(np.array(crops), np.array(filters), np.array(flips), operations)
 
-    def _operations(self) -> list[Operation]:
-        """What timm's `RandAugment` would do, from the same draws.
+
+class PolicyDrawer:
+    """Draws the operations of one image as timm's `RandAugment` draws them, without running them.
+
+    Args:
+        policy: timm's step. Its operations only record from now on.
+
+    Raises:
+        ConfigError: it has an operation that the device does not have.
+    """
+
+    def __init__(self, policy: RandAugment) -> None:
+        if unknown := _unknown_operations(policy):
+            raise ConfigError(
+                f"the device has no {', '.join(unknown)} of data.auto_augment; set data.augment_on=workers"
+            )
+        self._ops, self._weights, self._layers = policy.ops, policy.choice_weights, policy.num_layers
+        for op in self._ops:
+            op.aug_fn = functools.partial(_record, op.name)
+
+    def __call__(self) -> list[Operation]:
+        """The operations of an image, in order.
 
         timm lets NumPy choose from the list of operations, which NumPy copies into an array for every image. Drawing
         their numbers takes half the time. Without weights, `choice` is `randint`.
         """
+        if self._weights is None:
+            numbers = np.random.randint(0, len(self._ops), self._layers)
+        else:
+            numbers = np.random.choice(len(self._ops), self._layers, replace=False, p=self._weights)
         recorded: list[Operation] = []
-        if (policy := self._policy) is not None:
-            ops, weights = policy.ops, policy.choice_weights
-            if weights is None:
-                numbers = np.random.randint(0, len(ops), policy.num_layers)
-            else:
-                numbers = np.random.choice(len(ops), policy.num_layers, replace=False, p=weights)
-            for number in numbers:
-                ops[number](recorded)
+        for number in numbers:
+            self._ops[number](recorded)
         return recorded
+
+
+def _unknown_operations(policy: RandAugment) -> list[str]:
+    return sorted({op.name for op in policy.ops if kind_of(op.name) not in (AFFINE, *OPERATIONS)})
 
 
 def _known_steps(config: DataConfig) -> tuple[RandomResizedCropAndInterpolation, Any, Any]:
@@ -107,9 +130,8 @@ def _known_steps(config: DataConfig) -> tuple[RandomResizedCropAndInterpolation,
     by_type: dict[type, Any] = {type(step): step for step in pipeline.steps}
     crop = by_type.pop(RandomResizedCropAndInterpolation, None)
     flip, policy = by_type.pop(RandomHorizontalFlip, None), by_type.pop(RandAugment, None)
-    names = [op.name for op in policy.ops] if policy is not None else []
     unknown = sorted({type(step).__name__ for step in pipeline.steps if type(step) in by_type})
-    unknown += [name for name in names if kind_of(name) not in (AFFINE, *OPERATIONS)]
+    unknown += [] if policy is None else _unknown_operations(policy)
     if crop is None or unknown or config.batch_policy:
         reason = (
             "data.batch_policy is set" if config.batch_policy else f"not {', '.join(unknown) or f'crop={config.crop}'}"
@@ -121,9 +143,6 @@ def _known_steps(config: DataConfig) -> tuple[RandomResizedCropAndInterpolation,
     modes = crop.interpolation if isinstance(crop.interpolation, tuple | list) else (crop.interpolation,)
     if not set(modes) <= set(_FILTERS):
         raise ConfigError("data.augment_on=device resamples bilinear or bicubic; set data.interpolation to one of them")
-    if policy is not None:
-        for op in policy.ops:
-            op.aug_fn = functools.partial(_record, op.name)
     return crop, flip, policy
 
 

@@ -4,11 +4,13 @@ One buffer means one copy to the device. Whatever can be computed without pixels
 images share an operation, and the matrices of those that move pixels.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ from torch import Tensor
 
 from sequencer2d.data.draws import Draws, Operation
 from sequencer2d.data.operations import AFFINE, MATRICES, kind_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Step(NamedTuple):
@@ -49,27 +54,16 @@ class Rows(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How to make one batch.
+class Steps:
+    """What a policy does to the images of one batch.
 
     Attributes:
-        buffer: int64 (n,): the rows of `Rows`, then what the slices point to. Floating-point numbers stand in it as
-            their bits.
-        size: images of the batch.
-        rows_first: the images whose rows are resized before their columns, as `Step.members`.
+        buffer: int64 (n,): what the slices point to. Floating-point numbers stand in it as their bits.
         steps: the operations, in order.
     """
 
     buffer: Tensor
-    size: int
-    rows_first: slice
     steps: tuple[Step, ...]
-
-    @property
-    def rows(self) -> Rows:
-        """What every image has."""
-        count = len(Rows._fields)
-        return Rows(*self.buffer[: count * self.size].view(count, self.size).unbind())
 
     def members(self, step: Step) -> Tensor:
         """Places of a step's images in the batch, int64 (M,)."""
@@ -80,13 +74,32 @@ class Plan:
         values = self.buffer[step.arguments].view(torch.float64)
         return values.view(-1, 6) if step.kind == AFFINE else values
 
-    def pin_memory(self) -> "Plan":
-        """The plan in page-locked memory. The `DataLoader` calls it in a thread of its own."""
+    def pin_memory(self) -> Self:
+        """The same in page-locked memory. The `DataLoader` calls it in a thread of its own."""
         return dataclasses.replace(self, buffer=self.buffer.pin_memory())
 
-    def to(self, device: torch.device) -> "Plan":
-        """The plan on `device`: one copy, for which the CPU does not wait if the buffer is page-locked."""
+    def to(self, device: torch.device) -> Self:
+        """The same on `device`: one copy, for which the CPU does not wait if the buffer is page-locked."""
         return dataclasses.replace(self, buffer=self.buffer.to(device, non_blocking=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(Steps):
+    """How to make one batch: which images, which part of each, then the steps. `buffer` begins with the rows of `Rows`.
+
+    Attributes:
+        size: images of the batch.
+        rows_first: the images whose rows are resized before their columns, as `Step.members`.
+    """
+
+    size: int
+    rows_first: slice
+
+    @property
+    def rows(self) -> Rows:
+        """What every image has."""
+        count = len(Rows._fields)
+        return Rows(*self.buffer[: count * self.size].view(count, self.size).unbind())
 
 
 def make_plan(indices: np.ndarray, draws: Draws, size: tuple[int, int]) -> Plan:
@@ -101,14 +114,15 @@ def make_plan(indices: np.ndarray, draws: Draws, size: tuple[int, int]) -> Plan:
     buffer.add(np.stack([indices, *draws.crops.T, draws.filters, draws.flips]).ravel())
     late = np.flatnonzero(_rows_first(draws.crops, size)) if pillow_may_resize_rows_first() else np.zeros(0, int)
     rows_first = buffer.add(late)
-    steps = []
-    for layer in range(max(map(len, draws.operations), default=0)):
-        for (kind, resample), members in _groups(draws.operations, layer).items():
-            operations = [draws.operations[index][layer] for index in members]
-            places = buffer.add(np.array(members))
-            arguments = buffer.add(np.array([_argument(step, size) for step in operations], np.float64).ravel())
-            steps.append(Step(kind, resample, places, arguments))
-    return Plan(torch.from_numpy(buffer.joined()), len(indices), rows_first, tuple(steps))
+    steps = _pack(draws.operations, size, buffer)
+    return Plan(torch.from_numpy(buffer.joined()), steps, len(indices), rows_first)
+
+
+def make_steps(operations: Sequence[Sequence[Operation]], size: tuple[int, int]) -> Steps:
+    """Pack the operations of each image of a batch of (height, width) `size`."""
+    buffer = _Buffer()
+    steps = _pack(operations, size, buffer)
+    return Steps(torch.from_numpy(buffer.joined()), steps)
 
 
 class _Buffer:
@@ -125,7 +139,18 @@ class _Buffer:
         return slice(start, self._length)
 
     def joined(self) -> np.ndarray:
-        return np.concatenate(self._parts)
+        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.int64)
+
+
+def _pack(operations: Sequence[Sequence[Operation]], size: tuple[int, int], buffer: _Buffer) -> tuple[Step, ...]:
+    """The steps of a batch, layer by layer; their numbers go into `buffer`."""
+    steps = []
+    for layer in range(max(map(len, operations), default=0)):
+        for (kind, resample), members in _groups(operations, layer).items():
+            values = [_argument(operations[index][layer], size) for index in members]
+            places = buffer.add(np.array(members))
+            steps.append(Step(kind, resample, places, buffer.add(np.array(values, np.float64).ravel())))
+    return tuple(steps)
 
 
 def _groups(operations: Sequence[Sequence[Operation]], layer: int) -> dict[tuple[str, int], list[int]]:

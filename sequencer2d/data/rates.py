@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.data.auto_augment import RandAugment
 from torch.utils.data import Dataset
 
 from sequencer2d.data.batch_loader import BatchLoader
 from sequencer2d.data.batches import BatchTransform, erase
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.device_augment import apply_steps, fill_color
 from sequencer2d.data.eval_transforms import Pipeline
 from sequencer2d.data.normalization import normalize
 from sequencer2d.data.photos import RepeatedSource
+from sequencer2d.data.policy_loader import drawn_steps
 from sequencer2d.data.samples import ImageOnly, Samples, SampleTransform
 from sequencer2d.data.sources import Source
 from sequencer2d.data.workers import Key
@@ -56,6 +59,8 @@ def worker_rows(
     with keep_random_state(), _one_thread():
         rows.append(_row("decode", _core_ms(lambda index: source[index], len(indices), seconds)))
         for step in _steps(samples.train_transform(config)):
+            if isinstance(step, RandAugment) and config.augment_on != "workers":
+                continue
             name = _NAMES.get(type(step).__name__, type(step).__name__)
             rows.append(_row(name, _core_ms(_seeded(step, pictures), len(indices), seconds)))
             pictures = [step(picture) for picture in pictures]
@@ -65,7 +70,7 @@ def worker_rows(
 
 
 def device_rows(config: DataConfig, batch: int, device: torch.device, seconds: float) -> list[Row]:
-    """What the training device spends on an image of a batch: mixup, normalizing, erasing, those that are on."""
+    """What the training device spends on an image of a batch: policy, mixup, normalizing, erasing, those it runs."""
     images = torch.randint(0, 256, (batch, 3, *config.size), dtype=torch.uint8, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     targets = torch.randint(0, 1000, (batch,), device=device)
@@ -76,6 +81,11 @@ def device_rows(config: DataConfig, batch: int, device: torch.device, seconds: f
         steps["mixup"] = lambda seed: mixer(images, targets, seed=seed)
     if config.erasing:
         steps["erase"] = lambda seed: erase(normalized, config.erasing, mode=config.erasing_mode, seed=seed)
+    if config.augment_on == "workers+device":
+        fill = torch.tensor(fill_color(config), dtype=torch.uint8, device=device)
+        drawn = drawn_steps(config, batch, config.size).to(device)
+        planar = images.contiguous()
+        steps["policy"] = lambda _: apply_steps(planar, drawn, fill)
     measure = _core_ms if device.type == "cpu" else _device_ms
     with _one_thread():
         return [_row(name, measure(step, 1, seconds) / batch, device.type) for name, step in steps.items()]

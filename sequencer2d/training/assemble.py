@@ -58,7 +58,7 @@ def build_data(config: TrainConfig, processes: Processes) -> Data:
     samples = tasks.get(config.task).samples
     shared: dict[str, Any] = {"rank": processes.rank, "world_size": processes.world_size, "seed": config.run.seed}
     pinned = processes.device.type == "cuda"
-    if config.data.augment_on == "device":
+    if config.data.augment_on != "workers":
         train: BatchLoader = build_device_loader(config.data, device=processes.device, **shared)
     else:
         train = build_loader(config.data, train=True, samples=samples, pin_memory=pinned, **shared)

@@ -258,7 +258,7 @@ def _check_task(config: TrainConfig) -> None:
         ("data.resampler=torch", config.data.resampler != "pillow", "data.resampler=pillow"),
         ("data.val_fraction", config.data.val_fraction, "data.val_fraction=0"),
         ("class weights", config.regularization.class_weights != "none", "regularization.class_weights=none"),
-        ("data.augment_on=device", config.data.augment_on == "device", "data.augment_on=workers"),
+        (f"data.augment_on={config.data.augment_on}", config.data.augment_on != "workers", "data.augment_on=workers"),
     ):
         _require(not wrong, f"{name} is for images of one class each, not for task={config.task}: set {instead}")
 

@@ -12,7 +12,7 @@ import torch
 from sequencer2d import tasks
 from sequencer2d.data.batch_loader import BatchLoader, build_sampler
 from sequencer2d.data.cache import CachedSource
-from sequencer2d.data.device_loader import DeviceLoader
+from sequencer2d.data.device_loader import device_loader
 from sequencer2d.data.loader import Loader
 from sequencer2d.data.photos import PhotoSource, RepeatedSource
 from sequencer2d.data.rates import Row, device_rows, loader_row, worker_rows
@@ -78,8 +78,8 @@ def open_images(config: TrainConfig, photo: tuple[int, int]) -> Source:
 
 def _loader(config: TrainConfig, device: torch.device, source: Source) -> BatchLoader:
     sampler = build_sampler(config.data, source, train=True)
-    if config.data.augment_on == "device":
-        return DeviceLoader(source, sampler, config.data, device)
+    if config.data.augment_on != "workers":
+        return device_loader(source, sampler, config.data, device)
     samples = tasks.get(config.task).samples
     return Loader(source, sampler, config.data, train=True, samples=samples, pin_memory=device.type == "cuda")
 

@@ -28,6 +28,12 @@ def test_the_training_step_says_who_waits(command):
     assert "cores" in said
 
 
+def test_a_policy_on_the_device_is_a_row_of_the_device(command):
+    fields = ("data.image_size=32", "data.augment_on=workers+device")
+    rows = json.loads(command("bench", "input", "--photo", "60x45", *fields, *QUICK, "--json").out)
+    assert [row["where"] for row in rows if row["part"] == "policy"] == ["cpu"]
+
+
 def test_images_on_the_device_and_cached_ones(command):
     for fields in (("data.augment_on=device", "data.batch_policy="), ("data.augment_on=workers",)):
         fields = ("data.image_size=8", "data.crop=random-resized", *fields)
