@@ -23,6 +23,7 @@ from benchmarks.cycle_shift import CYCLE_SHIFT_COLUMNS
 from benchmarks.dense.shown import DENSE_TABLES
 from benchmarks.efficiency.overview import OVERVIEW_TABLES
 from benchmarks.efficiency.ratios import RATIO_TABLES
+from benchmarks.efficiency.table1 import TABLE1_TABLES
 from benchmarks.efficiency.tables import EFFICIENCY_TABLES
 from benchmarks.export.tables import EXPORT_TABLES
 from benchmarks.input import INPUT_COLUMNS
@@ -39,6 +40,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **RATIO_TABLES,
     **OVERVIEW_TABLES,
     **EFFICIENCY_TABLES,
+    **TABLE1_TABLES,
     **EXPORT_TABLES,
     "cifar10": (
         Column("recipe", "recipe"),

@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.record import RESULTS, write_result
+from benchmarks.record import RESULTS, command_line, write_result
 from sequencer2d.benchmark import PLANS, merge, read_result
 
 SCRIPT = "benchmarks.efficiency"
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         left = time_left()
         if left is None or left > 0:
             codes += run_plan(plan, options, left)
-            merge_parts(options.parts, options.output)
+            merge_parts(options.parts, options.output, command_line(SCRIPT, arguments))
     return max(codes, default=0)
 
 
@@ -139,9 +139,9 @@ def bench_command(
     return command + passed_on(options)
 
 
-def merge_parts(folder: Path, output: Path) -> None:
-    """Put the parts together."""
+def merge_parts(folder: Path, output: Path, command: str) -> None:
+    """Put the parts together. command: of the last run."""
     parts = [read_result(path) for path in sorted(folder.glob("part-*.json"))]
-    merged = {**merge(parts, output.stem), "script": SCRIPT}
+    merged = {**merge(parts, output.stem), "script": SCRIPT, "command": command}
     write_result(merged, output)
     print(f"{output}: {len(merged['rows'])} rows from {len(parts)} parts")

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 
 from benchmarks.columns import Column, Row, View, fixed, millions
-from sequencer2d.benchmark import LEAN, best_rows, label, latest, table1, with_ratio
+from sequencer2d.benchmark import LEAN, best_rows, label, latest, with_ratio
 
 PEER = "convnext_tiny"
 FORMS = {
@@ -29,19 +29,6 @@ def by_form(rows: list[Row], *, mode: str, batch: int, size: int = 224, dtype: s
         same = [row for row in wanted if _model(row) == _model(best)]
         found.append({**best, "label": label(best), **{row["form"]: row["images_per_s"] for row in same}})
     return found
-
-
-def paper_columns(rows: list[Row]) -> list[Row]:
-    """The columns of the paper's Table 1, 16 images a batch: rate and peak memory in training and inference."""
-    merged: dict[tuple[str, str, str], Row] = {}
-    for mode in ("training", "inference"):
-        for row in by_form(rows, mode=mode, batch=16):
-            entry = merged.setdefault(
-                _model(row), {key: row[key] for key in ("label", "family", "parameters", "gmacs")}
-            )
-            entry[f"{mode}_rate"] = row["images_per_s"]
-            entry[f"{mode}_memory"] = row["lowest_memory_mib"]
-    return sorted(merged.values(), key=lambda row: row["parameters"])
 
 
 def against(rows: list[Row], *, field: str, values: Sequence[int], mode: str, what: str) -> list[Row]:
@@ -75,48 +62,10 @@ def _sweep_view(field: str, values: Sequence[int], mode: str, what: str = "image
     return View("efficiency", (Column("label", "model"), *columns), rows)
 
 
-def _pair(row: Row, quantity: str) -> str:
-    """Training/inference, as the paper writes them."""
-    values = (row[quantity.format(mode)] for mode in ("training", "inference"))
-    return "/".join("–" if value is None else f"{value:,.0f}" for value in values)
-
-
-def _table1_rows(rows: list[Row]) -> list[Row]:
-    quantities = [f"{protocol}_{{}}_{what}" for protocol in ("paper", "best") for what in ("rate", "memory")]
-    return [{**row, **{quantity: _pair(row, quantity) for quantity in quantities}} for row in table1(rows)]
-
-
 EFFICIENCY_TABLES = {
-    "efficiency-table1": View(
-        "efficiency-table1",
-        (
-            Column("label", "model"),
-            Column("family", "family"),
-            Column("size", "res.", "{}²".format),
-            *_MODEL[1:],
-            Column("paper_{}_rate", "paper's protocol, images/s"),
-            Column("paper_{}_memory", "peak MiB"),
-            Column("best_{}_rate", "at its best, images/s"),
-            Column("best_{}_memory", "peak MiB"),
-        ),
-        _table1_rows,
-    ),
     "efficiency-inference": _forms_view("inference", 256, _MEMORY),
     "efficiency-training": _forms_view("training", 128, _MEMORY),
     "efficiency-latency": _forms_view("inference", 1, Column("latency_ms", "best latency, ms", fixed(2))),
-    "efficiency-paper": View(
-        "efficiency",
-        (
-            Column("label", "model"),
-            Column("family", "family"),
-            *_MODEL[1:],
-            Column("training_rate", "training, images/s", fixed(0)),
-            Column("inference_rate", "inference, images/s", fixed(0)),
-            Column("training_memory", "training, peak MiB", fixed(0)),
-            Column("inference_memory", "inference, peak MiB", fixed(0)),
-        ),
-        paper_columns,
-    ),
     "efficiency-batch": _sweep_view("batch", BATCHES, "inference"),
     "efficiency-batch-training": _sweep_view("batch", TRAINING_BATCHES, "training"),
     "efficiency-resolution": _sweep_view("size", SIZES, "inference"),

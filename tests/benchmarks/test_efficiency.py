@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import tables
-from benchmarks.efficiency import plots, running
+from benchmarks.efficiency import plots, running, table1
 from sequencer2d.benchmark import parse_contender
 from sequencer2d.files import read_json, write_json
 
@@ -57,8 +57,23 @@ def test_every_form_and_the_ratio_of_the_best_are_in_the_table(result: dict[str,
     assert "| deit_small | 28.0 M | 8.3 | 10,240 | – | – | – | 2.00 | 768 |" in text
 
 
-def test_the_papers_columns_join_training_and_inference(result: dict[str, Any]) -> None:
-    assert "| timm sequencer2d_s | Seq. | 28.0 M | 8.3 | 80 | 80 | 48 | 48 |" in shown("efficiency-paper", result)
+def test_who_is_ahead_of_sequencer_is_said_class_by_class(result: dict[str, Any]) -> None:
+    assert [[row.name for row in group][-1] for group in table1.classes()] == [
+        *(f"Sequencer2D-{size}" for size in "SML"),
+        "Sequencer2D-L↑",
+    ]
+    assert [len(group) for group in table1.classes()] == [8, 6, 9, 4]
+    result["rows"].append(row("convnext_tiny", "inference", 16, 224, "graph", images_per_s=500.0))
+    (found,) = [entry for entry in table1.ahead(result["rows"]) if entry["mode"] == "inference"]
+    assert found == {
+        "protocol": "each at its best",
+        "mode": "inference",
+        "name": "Sequencer2D-S",
+        "rate": 320.0,  # ours, not timm's
+        "ahead": "DeiT-S 640, ConvNeXt-T 500",
+        "peers": 2,
+        "missing": "RegNetY-4GF, Swin-T, ViP-S/7, CycleMLP-B2, PoolFormer-S24",
+    }
 
 
 def test_table_1_has_the_papers_protocol_beside_the_best(result: dict[str, Any]) -> None:
@@ -67,8 +82,11 @@ def test_table_1_has_the_papers_protocol_beside_the_best(result: dict[str, Any])
         result["rows"].append(exact)
     markers = "<!-- table: efficiency-table1 -->\n<!-- end: efficiency-table1 -->"
     text = tables.render(markers, {"efficiency-table1": result})
-    assert "| sequencer2d_s (auto) | Seq. | 224² | 28.0 M | 8.3 | 11/33 | 12/34 | 320/320 | 48/48 |" in text
-    assert "| convnext_tiny | CNN | 224² | 28.0 M | 8.3 | –/– | –/– | 160/160 | 48/48 |" in text
+    assert (
+        "| sequencer2d_s (auto) | Seq. | 224² | 28.0 M | 8.3 | 11/33 | 12/34 | 320/320 | 48/48 | 110/347 | 1,799/196 |"
+        in text
+    )
+    assert "| convnext_tiny | CNN | 224² | 28.0 M | 8.3 | –/– | –/– | 160/160 | 48/48 | 337/1,124 | 1,418/248 |" in text
 
 
 def test_a_sweep_has_a_column_per_value(result: dict[str, Any]) -> None:
@@ -132,10 +150,11 @@ def test_processes_share_a_plan_and_the_parts_are_merged(result: dict[str, Any],
     ]
     for index in range(2):
         write_json(tmp_path / f"part-{index}.json", {**result, "rows": result["rows"][index::2]})
-    running.merge_parts(tmp_path, tmp_path / "efficiency.json")
+    running.merge_parts(tmp_path, tmp_path / "efficiency.json", "python -m benchmarks.efficiency")
     merged = read_json(tmp_path / "efficiency.json")
     assert len(merged["rows"]) == len(result["rows"])
     assert merged["script"] == "benchmarks.efficiency"
+    assert merged["command"] == "python -m benchmarks.efficiency"
 
 
 def test_a_process_does_not_measure_what_another_one_has(result: dict[str, Any], tmp_path: Path) -> None:
