@@ -38,6 +38,7 @@ from benchmarks.tiny_imagenet.segments import (
 )
 from sequencer2d import recipes
 from sequencer2d.cli.main import EXIT_INTERRUPTED
+from sequencer2d.data.words import class_words
 from sequencer2d.training.runfiles import read_config
 
 NAME, SCRIPT = "tiny-imagenet-shipped", "benchmarks.tiny_imagenet.shipping"
@@ -146,19 +147,6 @@ def write_weights(run: Path, path: Path, data: Path) -> dict[str, Any]:
         "sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(w.numel() for w in state.values()),
     }
-
-
-def class_words(data: Path, names: list[str]) -> list[str] | None:
-    """The first word for each WordNet identifier, all of its words where two classes share the first; from `words.txt`.
-
-    None without that file.
-    """
-    if not (data / "words.txt").is_file():
-        return None
-    lines = (data / "words.txt").read_text(encoding="utf-8").splitlines()
-    words = dict(line.split("\t", 1) for line in lines)
-    first = [words[name].split(",")[0] for name in names]
-    return [words[name] if first.count(word) > 1 else word for name, word in zip(names, first, strict=True)]
 
 
 def measure(weights: Path, data: Path, limit: int | None) -> dict[str, Any]:

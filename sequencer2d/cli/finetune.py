@@ -228,9 +228,9 @@ def _report(config: TrainConfig, summary: dict[str, Any], device: str) -> None:
     judged = list(judge(load_checkpoint(output), source, device=device, amp_dtype=autocast_dtype(config.precision)))
     wrong = mistakes(judged)
     with atomic_write(output / "mistakes.csv", "w") as file:
-        table = csv.DictWriter(file, ["path", "truth", "predicted", "probability"])
+        table = csv.DictWriter(file, ["path", "truth", "predicted", "probability"], lineterminator="\n")
         table.writeheader()
-        table.writerows(one.to_dict() for one in wrong)
+        table.writerows({key: terminal.printable(value) for key, value in one.to_dict().items()} for one in wrong)
     right = len(judged) - len(wrong)
     shown, command = shlex.quote(str(output)), "sequencer2d"
     _, targets = source.identities()

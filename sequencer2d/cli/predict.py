@@ -49,6 +49,7 @@ EPILOG = """\
 examples:
   sequencer2d predict runs/cifar10 photo.jpg
   sequencer2d predict hf-hub:timm/sequencer2d_s.in1k photos/ --top 3 --json > predictions.json
+  sequencer2d predict runs/cifar10 photos/ --top 1 --csv predictions.csv
   sequencer2d predict runs/cifar10 photos/ --pictures out/  the images with what was found in them
   sequencer2d predict model.onnx photo.jpg                 what `sequencer2d export` wrote
   sequencer2d predict model.pt2 photo.jpg --trust          the same, in a format that runs code of its maker
@@ -112,12 +113,15 @@ def choose_model(arguments: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: a checkpoint without images.
+        DataError: a URL in place of a file.
         CheckpointError: images without a checkpoint, while no model comes with the package.
     """
-    from sequencer2d.data.finding import why_no_image
+    from sequencer2d.data.finding import refuse_url, why_no_image
     from sequencer2d.models.locate import is_checkpoint_folder
     from sequencer2d.models.shipped import default_model
 
+    for text in (arguments.checkpoint, *arguments.images):
+        refuse_url(text)
     first, path = arguments.checkpoint, Path(arguments.checkpoint)
     is_image = why_no_image(path.name) is None
     if not arguments.images and not is_image and (not path.is_dir() or is_checkpoint_folder(path)):
@@ -172,6 +176,10 @@ def _outputs(
     for output in arguments.row.outputs:
         path = getattr(arguments, output.writer)
         if path is not None:
+            if output.writer not in subject.task.writers:
+                raise ConfigError(
+                    f"--{output.writer} is for classifiers, and this model is for task={subject.task.name}"
+                )
             yield path, _findings(subject.task.writers[output.writer](path, names))
 
 

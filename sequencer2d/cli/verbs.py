@@ -114,7 +114,7 @@ def factors(text: str) -> tuple[float, ...]:
     return values
 
 
-EVERY_TASK = TaskVerb()
+EVERY_TASK = TaskVerb(outputs=(Output("csv", "FILE", "write the classes and probabilities (0 to 1) as a CSV file"),))
 TASK_VERBS: tuple[TaskVerb, ...] = (
     TaskVerb(
         name="segment",

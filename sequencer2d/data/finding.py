@@ -93,7 +93,16 @@ def _given(path: str | os.PathLike[str]) -> Path:
     """A path that somebody gave; an empty one would be the current folder. Raises `DataError`."""
     if not os.fspath(path):
         raise DataError("a path of images is empty; give a file or a folder ('.' for the current one)")
+    refuse_url(path)
     return Path(path)
+
+
+def refuse_url(path: str | os.PathLike[str]) -> None:
+    """Raise `DataError` for a URL: files are read, and nothing is fetched from the network."""
+    text = os.fspath(path)
+    if text.startswith(("http://", "https://", "ftp://", "s3://", "gs://")):
+        fetch = f"curl -LO '{text}'" if text.startswith(("http", "ftp")) else "the client of its storage"
+        raise DataError(f"{text} is a URL, and only files are read; download it first ({fetch}) and name the file")
 
 
 def _find_below(folder: Path) -> list[Path]:

@@ -1,8 +1,11 @@
 """Classification: whole images, one class each."""
 
+import contextlib
+import csv
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
@@ -10,10 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from sequencer2d.data.samples import CLASS_NUMBERS
+from sequencer2d.files import atomic_write
 from sequencer2d.tasks.accuracy import AccuracyMeter
 from sequencer2d.tasks.drawing import with_caption
 from sequencer2d.tasks.finite import require_probabilities
 from sequencer2d.tasks.task import Forward, Metric, Task
+from sequencer2d.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,24 @@ def best_guesses(
     ]
 
 
+@contextlib.contextmanager
+def csv_file(path: Path, class_names: Sequence[str]) -> Iterator[Callable[[str, Guesses], None]]:
+    """Write predictions as a table: path, rank from 1, number and name of the class, probability 0 to 1.
+
+    The file is written whole at the end, or not at all. Raises `OSError` at once where it cannot be written.
+    """
+    with atomic_write(path, "w") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("path", "rank", "index", "class", "probability"))
+
+        def add(image: str, found: Guesses) -> None:
+            for rank, guess in enumerate(found.guesses, start=1):
+                row = (printable(image), rank, guess.index, printable(guess.name), f"{guess.probability:.6f}")
+                table.writerow(row)
+
+        yield add
+
+
 CLASSIFICATION = Task(
     name="classification",
     samples=CLASS_NUMBERS,
@@ -108,4 +131,5 @@ CLASSIFICATION = Task(
     ),
     decode=best_guesses,
     columns=("class", "probability"),
+    writers={"csv": csv_file},
 )

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from sequencer2d.data.batch_loader import BatchLoader
 from sequencer2d.data.batches import BatchTransform
 from sequencer2d.data.device_loader import build_device_loader
 from sequencer2d.data.loader import Loader, build_loader
+from sequencer2d.data.parts import PartOfSource
 from sequencer2d.data.sources import Source, check_same_classes
+from sequencer2d.data.words import class_words
 from sequencer2d.errors import ConfigError
 from sequencer2d.models import Sequencer2D, create_model, describe_model
 from sequencer2d.models.description import FORMAT
@@ -38,6 +41,8 @@ class Data:
     train: BatchLoader
     val: Loader
     class_names: tuple[str, ...]
+    class_words: list[str] | None = None
+    """Words for classes that are named by identifiers of WordNet."""
 
     def __enter__(self) -> "Data":
         return self
@@ -64,7 +69,14 @@ def build_data(config: TrainConfig, processes: Processes) -> Data:
         train = build_loader(config.data, train=True, samples=samples, pin_memory=pinned, **shared)
     val = build_loader(config.data, train=False, samples=samples, pin_memory=pinned, **shared)
     check_same_classes(train.source, val.source)
-    return Data(train=train, val=val, class_names=tuple(train.source.class_names))
+    names = tuple(train.source.class_names)
+    return Data(train=train, val=val, class_names=names, class_words=class_words(_folders(train.source), names))
+
+
+def _folders(source: Source) -> list[Path]:
+    """Where a source's `words.txt` may be: in the folder of its files or the one above."""
+    folder = getattr(source.source if isinstance(source, PartOfSource) else source, "folder", None)
+    return [folder, folder.parent] if isinstance(folder, Path) else []
 
 
 def resolve(config: TrainConfig, num_classes: int) -> TrainConfig:
@@ -176,7 +188,9 @@ def build_step(
     )
 
 
-def checkpoint_meta(config: TrainConfig, model: nn.Module, class_names: tuple[str, ...]) -> dict[str, Any]:
+def checkpoint_meta(
+    config: TrainConfig, model: nn.Module, class_names: tuple[str, ...], words: list[str] | None = None
+) -> dict[str, Any]:
     """What the run's checkpoints say of themselves (docs/design.md, Models): the model, its classes and its input.
 
     A model that is no classifier of ours cannot describe itself: its options are those it was created with. The task is
@@ -195,6 +209,8 @@ def checkpoint_meta(config: TrainConfig, model: nn.Module, class_names: tuple[st
             "in_chans": spec.in_chans,
             "class_names": list(names) if names else None,
         }
+    if words and names:
+        said["class_descriptions"] = words
     if config.task != tasks.CLASSIFICATION.name:
         said["task"] = config.task
     if spec.decoder:

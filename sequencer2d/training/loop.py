@@ -74,7 +74,7 @@ class _Run:
         self.config = assemble.resolve(config, len(self.data.class_names))
         last = self._open_folder()
         self.model = assemble.build_model(self.config, here.device, first_weights=last is None)
-        meta = assemble.checkpoint_meta(self.config, self.model, self.data.class_names)
+        meta = assemble.checkpoint_meta(self.config, self.model, self.data.class_names, self.data.class_words)
         here.on_main(
             lambda: folder.require_space(self.model, config.regularization.ema_decay is not None, config.run.keep)
         )

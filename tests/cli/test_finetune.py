@@ -85,3 +85,13 @@ def test_training_images_are_no_validation_images_unless_told(command: Callable[
 
 def mistake_line(outcome: Outcome) -> str:
     return outcome.err.splitlines()[-1]
+
+
+def test_identifiers_of_wordnet_become_words(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"n01443537": 10, "n02099601": 10}, (20, 16))
+    run = tmp_path / "run"
+    command("finetune", photos, "--from", "scratch", "--output", run, *QUICK, *SMALL)
+    said = command("predict", run, photos / "n01443537" / "000.png").out
+    assert "goldfish" in said
+    assert "golden retriever" in said
+    assert "n01443537" not in said.replace(str(photos), "")

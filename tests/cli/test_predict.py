@@ -1,5 +1,6 @@
 """`sequencer2d predict`: a table or JSON, whatever the images are like."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -165,3 +166,30 @@ def test_a_program_asks_for_consent(
     outcome = command("predict", program, images, "--json", "--trust")
     assert len(json.loads(outcome.out)) == 3
     command("bench", "--artifacts", program, "--trust", "--seconds", "0.01")
+
+
+def test_predictions_are_written_as_a_table(
+    command: Callable[..., Outcome], images: Path, tiny: Path, tmp_path: Path
+) -> None:
+    (images / "broken.png").write_bytes(b"no image")
+    said = json.loads(command("predict", tiny, images, "--top", 2, "--csv", tmp_path / "x.csv", "--json").out)
+    with (tmp_path / "x.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    expected = [
+        (one["path"], str(k + 1), guess) for one in said if "guesses" in one for k, guess in enumerate(one["guesses"])
+    ]
+    assert len(rows) == 6
+    for row, (path, rank, guess) in zip(rows, expected, strict=True):
+        assert (row["path"], row["rank"], row["index"], row["class"]) == (
+            path,
+            rank,
+            str(guess["index"]),
+            guess["name"],
+        )
+        assert float(row["probability"]) == pytest.approx(guess["probability"], abs=1e-6)
+
+
+def test_a_url_is_answered_with_what_to_do(mistake: Callable[..., str], tiny: Path) -> None:
+    url = "https://example.org/photo.jpg"
+    for told in (("predict", tiny, url), ("predict", url), ("embed", tiny, url, "--output", "x.npz")):
+        assert f"{url} is a URL, and only files are read; download it first (curl -LO" in mistake(*told)

@@ -1,0 +1,22 @@
+"""Words for classes that are named by identifiers of WordNet."""
+
+from pathlib import Path
+
+from sequencer2d.data.words import class_words
+
+
+def test_words_come_from_the_first_file_that_has_all_of_the_names(tmp_path: Path) -> None:
+    few, all_ = tmp_path / "few", tmp_path / "all"
+    for folder, text in ((few, "a\tant\n"), (all_, "a\tant, pismire\nb\tant, emmet\nc\tbee\n")):
+        folder.mkdir()
+        (folder / "words.txt").write_text(text)
+    assert class_words([tmp_path, few, all_], ["c", "a"]) == ["bee", "ant"]
+    assert class_words(all_, ["a", "b"]) == ["ant, pismire", "ant, emmet"], "two classes must not look alike"
+    assert class_words([few], ["a", "b"]) is None
+
+
+def test_identifiers_of_wordnet_are_known_without_a_file() -> None:
+    assert class_words([], ["n01443537", "n02099601"]) == ["goldfish", "golden retriever"]
+    assert class_words([], ["n01443537", "cat"]) is None
+    assert class_words([], ["n01443537", "n99999999"]) is None
+    assert class_words([], []) is None
