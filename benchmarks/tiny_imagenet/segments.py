@@ -42,12 +42,16 @@ class Segment:
         recipe: its name.
         place: where the data and the runs are.
         fields: of the recipe, for this process alone.
+
+    Attributes:
+        start_s: seconds until its first line in the log; None while there is none.
     """
 
     def __init__(self, recipe: str, place: Place, fields: list[str]) -> None:
         self.recipe, self.run = recipe, place.run(recipe)
-        self._first_step = done_steps(self.run)
-        self._said = self.run.with_suffix(".txt")
+        self.start_s: float | None = None
+        self._place, self._first_step, self._began = place, done_steps(self.run), time.monotonic()
+        self._said, self._told = self.run.with_suffix(".txt"), self._began
         command = [
             sys.executable, "-m", "sequencer2d", "train", recipe, f"data.root={place.data}", f"run.output={self.run}",
             "run.resume=auto", "run.tensorboard=false", "run.progress=lines", *place.fields, *fields,
@@ -61,11 +65,16 @@ class Segment:
         """Wait for its end; its exit code. Says from time to time how far it is."""
         return self._watch(float("inf"))
 
-    def kill_at(self, moment: float) -> int:
-        """Kill it and its workers at `moment` (of `time.monotonic`), once it has saved something; its exit code."""
-        self._watch(moment)
-        while self._process.poll() is None and done_steps(self.run) == self._first_step:
-            time.sleep(0.1)
+    def kill_after(self, seconds: float, latest: float) -> int:
+        """Kill it and its workers once it has trained for `seconds` and saved something; its exit code.
+
+        At the moment `latest` (of `time.monotonic`) it is killed in any case.
+        """
+        while self._process.poll() is None and time.monotonic() < latest:
+            self._watch(min(latest, time.monotonic() + 0.5))
+            trained = 0.0 if self.start_s is None else time.monotonic() - self._began - self.start_s
+            if trained >= seconds and done_steps(self.run) > self._first_step:
+                break
         self._kill()
         return self._process.wait()
 
@@ -74,13 +83,19 @@ class Segment:
         return "\n".join(self._said.read_text(errors="replace").splitlines()[-15:])
 
     def _watch(self, moment: float) -> int:
-        said = time.monotonic()
         while self._process.poll() is None and time.monotonic() < moment:
-            time.sleep(0.1)
-            if time.monotonic() - said >= _SAID_EVERY_S:
-                said = time.monotonic()
+            time.sleep(0.2)
+            now = time.monotonic()
+            if self.start_s is None and any(line["step"] > self._first_step for line in self._lines()):
+                self.start_s = now - self._began
+                print(f"{self.recipe}: trains after {self.start_s:.0f} s", flush=True)
+            if now - self._told >= _SAID_EVERY_S:
+                self._told = now
                 print(f"{self.recipe}: {(self.last_words().splitlines() or ['…'])[-1]}", flush=True)
         return self._process.returncode or 0
+
+    def _lines(self) -> list[Line]:
+        return steps_of(self._place.log(self.recipe))
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -95,12 +110,6 @@ def steps_of(lines: list[Line]) -> list[Line]:
 def median_rate(lines: list[Line]) -> float:
     """Images/s in training: the median over a log's lines."""
     return statistics.median(line["images_per_s"] for line in steps_of(lines))
-
-
-def start_seconds(lines: list[Line], batch: int) -> float:
-    """Seconds that a run took before its first step: opening the data and compiling, from its log's first line."""
-    first = steps_of(lines)[0]
-    return max(0.0, first["time_s"] - first["step"] * batch / median_rate(lines))
 
 
 def repeated(before: list[Line], after: list[Line], first_step: int) -> dict[str, Any]:

@@ -33,7 +33,6 @@ from benchmarks.tiny_imagenet.segments import (
     Segment,
     median_rate,
     repeated,
-    start_seconds,
     steps_of,
 )
 from sequencer2d import recipes
@@ -49,8 +48,8 @@ SAMPLE = 2500
 INPUT_SIZE = 112
 """The side that the weights' file states, chosen before the run. Random crops make objects look larger in training, so
 a model is at its best somewhat above the size of its training, which ends at 96²."""
-_EVALUATIONS_S = 25.0
-"""Expected seconds of the decay for Python's start and four evaluations, the first of which compiles."""
+_EVALUATIONS_S = 35.0
+"""Expected seconds of the decay's two evaluations, the first of which compiles, and of its end."""
 _KILLED = -9
 
 
@@ -64,10 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     place = Place(options.data, options.work, options.fields)
     started = time.monotonic()
     try:
-        stops = train_plateau(place, options, started)
+        stops, start_s = train_plateau(place, options, started)
         seconds = {"plateau": round(time.monotonic() - started, 1)}
         left = started + options.seconds - options.reserve - time.monotonic()
-        train_decay(place, options.decay_epochs or epochs_within(place, left), left)
+        train_decay(place, options.decay_epochs or epochs_within(place, left - start_s), left)
         seconds["decay"] = round(time.monotonic() - started - seconds["plateau"], 1)
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
@@ -80,15 +79,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def train_plateau(place: Place, options: argparse.Namespace, started: float) -> list[dict[str, Any]]:
-    """Train at a constant rate until its share of the time is over, with hard stops in between; what these did."""
+def train_plateau(place: Place, options: argparse.Namespace, started: float) -> tuple[list[dict[str, Any]], float]:
+    """Train at a constant rate until its share of the time is over, with hard stops in between.
+
+    Returns what the stops did, and how many seconds the last start took.
+    """
     stops: list[dict[str, Any]] = []
     total = options.plateau_share * options.seconds
-    for number in range(options.stops):
+    for _ in range(options.stops):
         segment = Segment(PLATEAU, place, [])
-        code = segment.kill_at(started + total * (number + 1) / (options.stops + 1))
+        code = segment.kill_after(options.kill_after, latest=started + total)
         if code != _KILLED:
             raise Failure(f"{PLATEAU} ended with code {code} before it was killed\n{segment.last_words()}")
+        if not done_steps(segment.run):
+            raise Failure(f"{PLATEAU} had saved nothing when its time was over; give more --seconds")
         stops.append({"log": place.log(PLATEAU), "step": done_steps(segment.run)})
         print(f"{PLATEAU}: killed; it goes on at step {stops[-1]['step']}", flush=True)
         pack(place, options.output)
@@ -98,17 +102,16 @@ def train_plateau(place: Place, options: argparse.Namespace, started: float) -> 
         raise Failure(f"{PLATEAU} ended with code {code}\n{segment.last_words()}")
     pack(place, options.output)
     now = place.log(PLATEAU)
-    return [repeated(stop["log"], now, stop["step"]) for stop in stops]
+    return [repeated(stop["log"], now, stop["step"]) for stop in stops], segment.start_s or 0.0
 
 
 def epochs_within(place: Place, seconds: float) -> int:
-    """Epochs of the decay that fit, by the plateau's rate and the pixels of an image."""
+    """Epochs of the decay that fit beside its evaluations, by the plateau's rate and the pixels of an image."""
     lines, batch = place.log(PLATEAU), read_config(place.run(PLATEAU)).data.batch_size
     larger = (recipes.get(DECAY).data.size[0] / recipes.get(PLATEAU).data.size[0]) ** 2
     last = steps_of(lines)[-1]
     images = last["step"] / last["epoch"] * batch
-    training = seconds - start_seconds(lines, batch) - _EVALUATIONS_S
-    return max(2, int(training * median_rate(lines) / larger / images))
+    return max(2, int((seconds - _EVALUATIONS_S) * median_rate(lines) / larger / images))
 
 
 def train_decay(place: Place, epochs: int, seconds: float) -> None:
@@ -116,7 +119,7 @@ def train_decay(place: Place, epochs: int, seconds: float) -> None:
     print(f"{DECAY}: {epochs} epochs in {seconds:.0f} s", flush=True)
     first = place.run(PLATEAU) / "checkpoints" / "last.pt"
     fields = [f"run.epochs={epochs}", f"run.time_limit_s={max(1.0, seconds)}", f"model.checkpoint={first}"]
-    segment = Segment(DECAY, place, [*fields, f"run.eval_interval={max(1, epochs // 4)}"])
+    segment = Segment(DECAY, place, [*fields, f"run.eval_interval={max(1, epochs // 2)}"])
     if (code := segment.wait()) not in (0, EXIT_INTERRUPTED):
         raise Failure(f"{DECAY} ended with code {code}\n{segment.last_words()}")
 
@@ -196,7 +199,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=480, metavar="N", help="in all (default: 480)")
     parser.add_argument("--stops", type=int, default=2, metavar="N", help="hard stops of the plateau (default: 2)")
     parser.add_argument(
-        "--plateau-share", type=float, default=0.55, metavar="SHARE", help="of the time, its starts included"
+        "--kill-after", type=float, default=45, metavar="N", help="seconds of training before each (default: 45)"
+    )
+    parser.add_argument(
+        "--plateau-share", type=float, default=0.6, metavar="SHARE", help="of the time, its starts included"
     )
     parser.add_argument("--reserve", type=float, default=35, metavar="N", help="seconds for writing and measuring")
     parser.add_argument("--decay-epochs", type=int, metavar="N", help="default: as many as the time allows")

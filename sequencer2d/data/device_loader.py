@@ -18,7 +18,7 @@ from sequencer2d.data.plans import Plan, make_plan
 from sequencer2d.data.policy_loader import PolicyLoader
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.sources import Source
-from sequencer2d.data.workers import Key
+from sequencer2d.data.workers import Key, decoding_processes
 from sequencer2d.seeds import keep_random_state, seed_image
 
 
@@ -52,7 +52,7 @@ class DeviceLoader(BatchLoader):
     """
 
     def __init__(self, source: Source, sampler: ResumableSampler, config: DataConfig, device: torch.device) -> None:
-        self.images = DeviceImages(source, device, config.max_broken)
+        self.images = DeviceImages(source, device, config.max_broken, decoding_processes(config))
         reader = PlanReader(config, self.images.size, sampler.seed)
         super().__init__(reader, source, sampler, config, train=True, pin_memory=device.type == "cuda")
         self.broken = self.images.broken

@@ -17,6 +17,7 @@ from sequencer2d.data.reader import Batch, BatchReader
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.samples import CLASS_NUMBERS, Samples
 from sequencer2d.data.sources import Source, require_readable
+from sequencer2d.data.workers import decoding_processes
 from sequencer2d.terminal import EVERY_PROCESS
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def build_loader(
     opened = (samples.open_training or samples.open) if train else samples.open
     source = opened(config, split)
     if config.cache:
-        source = CachedSource(source)
+        source = CachedSource(source, decoding_processes(config))
     sampler = build_sampler(config, source, train=train, rank=rank, world_size=world_size, seed=seed)
     return Loader(source, sampler, config, train=train, samples=samples, pin_memory=pin_memory)
 

@@ -38,8 +38,16 @@ class BatchKeys:
 
 def worker_count(config: DataConfig) -> int:
     """Worker processes of this training process: `data.workers`, or the CPU cores that fall to it, 16 at most."""
-    if config.workers is not None:
-        return config.workers
+    return core_count() if config.workers is None else config.workers
+
+
+def decoding_processes(config: DataConfig) -> int:
+    """Processes that decode a data set before training begins: one a core, or none if `data.workers` is 0."""
+    return 0 if config.workers == 0 else core_count()
+
+
+def core_count() -> int:
+    """The CPU cores that fall to this training process, 16 at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(16, max(1, cores // launch().local_world_size))
 

@@ -18,7 +18,7 @@ from sequencer2d.data.photos import PhotoSource, RepeatedSource
 from sequencer2d.data.rates import Row, device_rows, loader_row, worker_rows
 from sequencer2d.data.samples import CLASS_NUMBERS, map_tensors
 from sequencer2d.data.sources import Source
-from sequencer2d.data.workers import worker_count
+from sequencer2d.data.workers import decoding_processes, worker_count
 from sequencer2d.errors import ConfigError
 from sequencer2d.training.assemble import build_model, build_step, resolve
 from sequencer2d.training.config import TrainConfig
@@ -73,7 +73,7 @@ def open_images(config: TrainConfig, photo: tuple[int, int]) -> Source:
         source = (samples.open_training or samples.open)(data, data.train_split)
     if data.batch_size > len(source):
         source = RepeatedSource(source, data.batch_size)
-    return CachedSource(source) if data.cache else source
+    return CachedSource(source, decoding_processes(data)) if data.cache else source
 
 
 def _loader(config: TrainConfig, device: torch.device, source: Source) -> BatchLoader:

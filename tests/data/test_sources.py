@@ -3,7 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from sequencer2d.data import cache
 from sequencer2d.data.cache import CachedSource
 from sequencer2d.data.digits import DigitsSource
 from sequencer2d.data.folders import FolderSource
@@ -96,12 +98,17 @@ def test_digits_are_split_once_and_for_all() -> None:
         DigitsSource("dev")
 
 
-def test_cache_gives_what_the_source_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [0, 2])
+def test_cache_gives_what_the_source_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    monkeypatch.setattr(cache, "_FEW", 4)
+    monkeypatch.setattr(cache, "_PART", 2)
     make_folder(tmp_path, {"train": {"a": 3, "b": 2}})
     picture(5, (30, 7)).save(tmp_path / "train" / "b" / "other-size.png")
     break_image(tmp_path / "train" / "a" / "001.png")
     source = FolderSource(tmp_path)
-    cached = CachedSource(source)
+    state = torch.get_rng_state()
+    cached = CachedSource(source, processes)
+    assert torch.equal(torch.get_rng_state(), state), "no number is drawn"
     assert (len(cached), cached.class_names, cached.describe(4)) == (6, ("a", "b"), source.describe(4))
     for index in (0, 2, 3, 4, 5):
         assert np.array_equal(np.asarray(cached[index][0]), np.asarray(source[index][0]))
