@@ -25,6 +25,10 @@ MODELS = (
     ("convnext_tiny", "timm", "timm"),
     ("swin_tiny_patch4_window7_224", "timm", "timm"),
     ("deit_small_patch16_224", "timm", "timm"),
+    ("regnety_040", "timm", "timm"),
+    ("poolformer_s24", "timm", "timm"),
+    ("cyclemlp_b2", "peers", "plain"),
+    ("gfnet_h_s", "peers", "plain"),
 )
 
 

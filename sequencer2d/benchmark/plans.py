@@ -10,6 +10,8 @@ from sequencer2d.benchmark.forms import PAPER
 OURS = ("sequencer2d_s", "sequencer2d_m", "sequencer2d_l")
 THEIRS = tuple(f"timm:{name}" for name in OURS)
 SMALL = ("sequencer2d_s", "timm:sequencer2d_s", "convnext_tiny", "swin_tiny", "deit_small")
+SMALL_PEERS = ("regnety_040", "poolformer_s24", "cyclemlp_b2", "gfnet_h_s")
+"""The other peers of Sequencer2D-S in the paper that take images of any size; ViP takes one size."""
 IMPLEMENTATIONS = tuple(f"sequencer2d_s@{name}" for name in ("reference", "cudnn", "auto"))
 
 
@@ -74,7 +76,7 @@ _LARGE_BATCH = (
     Sweep((*OURS, *THEIRS, *PEERS), ("training",), (128,)),
 )
 _LATENCY = Sweep((*OURS, *THEIRS, *PEERS), batches=(1,))
-_RESOLUTIONS = Sweep(SMALL, batches=(16,), sizes=(224, 448, 672, 896))
+_RESOLUTIONS = Sweep((*SMALL, *SMALL_PEERS), batches=(16,), sizes=(224, 448, 672, 896))
 
 _FUSED = ("timm:sequencer2d_s", "timm:sequencer2d_s@fuse")
 _HEADLINE = (
