@@ -72,6 +72,6 @@ def test_the_writer_of_every_committed_result_is_found(key: str) -> None:
 @pytest.mark.parametrize("key", RESULTS)
 def test_a_result_whose_command_is_none_says_that_it_was_put_together_by_hand(key: str) -> None:
     command, note = RESULTS[key]["command"], RESULTS[key].get("note", "")
-    runs = re.fullmatch(r"(python -m benchmarks\.\w+|sequencer2d bench)( [\w/.,;:=-]+)*", command)
+    runs = re.fullmatch(r"(python -m benchmarks(\.\w+)+|sequencer2d bench)( [\w/.,;:=-]+)*", command)
     if not runs or "put together" in command:
         assert note.startswith(BY_HAND)
