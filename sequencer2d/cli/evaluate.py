@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ from sequencer2d.cli.common import (
     check_data,
     console,
     field_values,
+    need,
     positive,
     progress_bar,
     remark,
     resolve_device,
+    writable_path,
 )
 from sequencer2d.cli.parsing import check_first
 from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     import torch
 
     from sequencer2d.data.config import DataConfig
+    from sequencer2d.data.sources import Source
+    from sequencer2d.evaluation.subject import Subject
+    from sequencer2d.tasks.accuracy import ClassificationResult
     from sequencer2d.tasks.task import Result
     from sequencer2d.training.config import TrainConfig
 
@@ -40,6 +46,7 @@ EPILOG = """\
 examples:
   sequencer2d eval runs/digits                                     on the data that the run was trained with
   sequencer2d eval hf-hub:timm/sequencer2d_s.in1k --data /imagenet --batch-size 256 --precision bf16
+  sequencer2d eval runs/photos --report report/                    and the confusion matrix, classes, mistakes as files
   sequencer2d eval model.safetensors --data wds:/shards/val.tar --per-class --json
   sequencer2d eval timm:convnext_tiny.fb_in1k --download --data /imagenet     a peer's published weights, its own input
   sequencer2d eval timm:swin_tiny_patch4_window7_224=swin.pth --data /imagenet    a peer with weights from a file
@@ -72,6 +79,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images per step over all processes")
     parser.add_argument("--image-size", type=positive, metavar="PIXELS", help="side of the square input")
     parser.add_argument("--per-class", action="store_true", help="print the number of every class as well")
+    parser.add_argument(
+        "--report",
+        type=writable_path,
+        metavar="FOLDER",
+        help="of a classifier: write the confusion matrix, a table of the classes and the most confident mistakes, "
+        "with pictures, into FOLDER",
+    )
     row.add_options(parser)
     add_device(parser, precision_of_run=True)
     add_json(parser)
@@ -91,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     device = resolve_device(arguments.device)
     subject = load_subject(arguments.checkpoint, variant=arguments.model, download=arguments.download)
     arguments.row.check(subject.task.name, arguments.checkpoint)
+    _check_report(arguments, subject)
     config = data_config(arguments, subject.input_fields)
     model: Any = subject.adapted(config.image_size).model
     precision, arithmetic = choose_precision(arguments, device)
@@ -121,13 +136,51 @@ def run(arguments: argparse.Namespace) -> int:
         if group.main:
             about = {
                 "model": subject.architecture,
+                "weights": arguments.checkpoint,
+                "data": {"source": config.source, "root": config.root, "split": config.val_split},
                 "parameters": count_parameters(model),
                 "image_size": config.size,
                 "precision": precision,
             }
             about |= {"implementation": implementation} if implementation else {}
             _print_result(result, arguments, about)
+            if arguments.report:
+                fed = dataclasses.replace(subject, model=model, data=config, class_names=classes.names)
+                _write_report(arguments, result, fed, loader.source, device, precision)
     return 0
+
+
+def _check_report(arguments: argparse.Namespace, subject: Subject) -> None:
+    if arguments.report is None:
+        return
+    need("matplotlib", "train", "--report")
+    if subject.task.name != "classification":
+        raise ConfigError(f"--report is for classifiers, and {arguments.checkpoint} is for {subject.task.name}")
+
+
+def _write_report(
+    arguments: argparse.Namespace,
+    result: ClassificationResult,
+    subject: Subject,
+    source: Source,
+    device: torch.device,
+    precision: str,
+) -> None:
+    """Write the files of `--report` and say where they are; mistakes are shown for sources of image files."""
+    from sequencer2d.analysis.evaluation_report import write_confusion, write_mistakes
+    from sequencer2d.evaluation.mistakes import judge, mistakes
+
+    folder: Path = arguments.report
+    folder.mkdir(parents=True, exist_ok=True)
+    title = f"{subject.name} on {subject.data.source} {subject.data.val_split}: {result.top1:.2f} % right"
+    files = write_confusion(result, folder, title)
+    if len(source) and Path(source.describe(0)).is_file():
+        judged = judge(subject, source, device=device, amp_dtype=autocast_dtype(precision))
+        files += write_mistakes(mistakes(list(judged)), folder)
+    else:
+        remark("mistakes are shown for images that are files; these are not")
+    for file in files:
+        remark(f"written: {file}")
 
 
 def data_config(arguments: argparse.Namespace, input_: Mapping[str, Any]) -> DataConfig:
@@ -221,7 +274,11 @@ def _print_result(result: Result, arguments: argparse.Namespace, about: dict[str
         return
     from rich.text import Text
 
+    data = about["data"]
     table = plain_table(show_header=False)
+    table.add_row("model", Text(printable(about["model"])))
+    table.add_row("weights", Text(printable(about["weights"])))
+    table.add_row("data", Text(printable(" ".join(filter(None, (data["source"], data["root"], data["split"]))))))
     table.add_row("images", f"{result.count:,}" + (f" ({result.broken} could not be read)" if result.broken else ""))
     for name, value in result.rows():
         table.add_row(name, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import shlex
 from pathlib import Path
@@ -42,8 +41,6 @@ Without a split to validate on, a fifth of each class is held out. Any field of 
 path, for example data.image_size=160 (pixels) or run.epochs=20."""
 
 SCRATCH, SMALLEST, PUBLISHED = "scratch", "sequencer2d_n", "sequencer2d_s"
-SHOWN = 24
-"""Mistakes in the picture, at most."""
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -215,22 +212,18 @@ def _report(config: TrainConfig, summary: dict[str, Any], device: str) -> None:
     """Judge the best weights on what was held out; write and say what came out."""
     import numpy as np
 
-    from sequencer2d.analysis.predictions import draw_predictions
+    from sequencer2d.analysis.evaluation_report import SHOWN, write_mistakes
     from sequencer2d.data.opening import open_split
     from sequencer2d.evaluation.intervals import accuracy_text
     from sequencer2d.evaluation.mistakes import judge, mistakes
     from sequencer2d.evaluation.subject import load_checkpoint
-    from sequencer2d.files import atomic_write
     from sequencer2d.precisions import autocast_dtype
 
     output = Path(config.run.output)
     source = open_split(config.data, config.data.val_split)
     judged = list(judge(load_checkpoint(output), source, device=device, amp_dtype=autocast_dtype(config.precision)))
     wrong = mistakes(judged)
-    with atomic_write(output / "mistakes.csv", "w") as file:
-        table = csv.DictWriter(file, ["path", "truth", "predicted", "probability"], lineterminator="\n")
-        table.writeheader()
-        table.writerows({key: terminal.printable(value) for key, value in one.to_dict().items()} for one in wrong)
+    write_mistakes(wrong, output)
     right = len(judged) - len(wrong)
     shown, command = shlex.quote(str(output)), "sequencer2d"
     _, targets = source.identities()
@@ -245,14 +238,8 @@ def _report(config: TrainConfig, summary: dict[str, Any], device: str) -> None:
         f"  mistakes    {output / 'mistakes.csv'}",
     ]
     if wrong:
-        first = wrong[:SHOWN]
-        draw_predictions(
-            [one.prediction for one in first],
-            [one.truth for one in first],
-            output / "mistakes.png",
-            columns=min(6, len(first)),
-        )
-        lines.append(f"              {output / 'mistakes.png'}: the {len(first)} most confident of {len(wrong)}")
+        shown_first = min(SHOWN, len(wrong))
+        lines.append(f"              {output / 'mistakes.png'}: the {shown_first} most confident of {len(wrong)}")
     lines += [
         f"  weights     {output / 'best.safetensors'}",
         "what to do next:",

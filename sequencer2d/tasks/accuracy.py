@@ -37,11 +37,13 @@ class ClassificationResult:
     """Images evaluated."""
     broken: int
     """Images that could not be read and are left out."""
+    pairs: tuple[tuple[int, int, int], ...] = ()
+    """The confusion matrix without its zeros: (class, predicted class, images)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; a number that is not finite becomes None."""
-        fields = dataclasses.asdict(self)
-        return {name: None if _not_finite(value) else value for name, value in fields.items()}
+        """Plain values for JSON, without the confusion matrix; a number that is not finite becomes None."""
+        fields = dataclasses.asdict(dataclasses.replace(self, pairs=()))
+        return {name: None if _not_finite(value) else value for name, value in fields.items() if name != "pairs"}
 
     def rows(self) -> list[tuple[str, str]]:
         """(name, value with its unit) of each number."""
@@ -110,6 +112,7 @@ def summarize(outcomes: Outcomes, class_names: tuple[str, ...], *, broken: int =
     hits = outcomes.predictions == outcomes.targets
     of_class = np.bincount(outcomes.targets, minlength=len(class_names))
     right = np.bincount(outcomes.targets[hits], minlength=len(class_names))
+    pairs, counts = np.unique(np.stack([outcomes.targets, outcomes.predictions], axis=1), axis=0, return_counts=True)
     return ClassificationResult(
         top1=100 * int(hits.sum()) / count,
         top5=100 * int(outcomes.in_top5.sum()) / count,
@@ -119,6 +122,7 @@ def summarize(outcomes: Outcomes, class_names: tuple[str, ...], *, broken: int =
         class_names=class_names,
         count=count,
         broken=broken,
+        pairs=tuple((t, p, n) for (t, p), n in zip(pairs.tolist(), counts.tolist(), strict=True)),
     )
 
 

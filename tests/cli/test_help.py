@@ -27,7 +27,6 @@ def examples(parser: argparse.ArgumentParser) -> list[str]:
 def test_every_verb_shows_two_examples_that_parse(
     verb: str, parser: argparse.ArgumentParser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     found = examples(parser)
     assert len(found) >= 2
@@ -35,6 +34,8 @@ def test_every_verb_shows_two_examples_that_parse(
         words = shlex.split(command.partition(" > ")[0])
         words = words[1:] if words[0] == "sequencer2d" else words
         assert " ".join(words).startswith(verb), command
+        for folder in (word for word in words if word.startswith(("photos", "runs/"))):
+            Path(folder).mkdir(parents=True, exist_ok=True)
         parse(words)
 
 

@@ -68,8 +68,11 @@ def test_train_eval_and_resume(command: Callable[..., Outcome], tmp_path: Path) 
     assert result["count"] == 355
     table = command("eval", run / "best.safetensors", "--data", "digits", "--per-class", "data.workers=0").out
     assert f"{result['top1']:.2f} %" in table
-    assert table.splitlines()[5].split() == ["precision", "fp32"]
-    assert len(table.splitlines()) == 16
+    stated = {line.split()[0]: line.split()[1:] for line in table.splitlines()[:9]}
+    assert stated["model"] == ["sequencer2d_n"]
+    assert stated["weights"] == [str(run / "best.safetensors")]
+    assert (stated["data"], stated["precision"]) == (["digits", "val"], ["fp32"])
+    assert len(table.splitlines()) == 19
 
 
 def test_eval_takes_the_runs_arithmetic_and_states_it(command: Callable[..., Outcome], tmp_path: Path) -> None:
