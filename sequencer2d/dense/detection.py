@@ -1,20 +1,21 @@
-"""torchvision's one-stage detectors on the feature maps of any backbone: `retinanet` and `fcos`.
+"""torchvision's detectors on the feature maps of any backbone: `retinanet`, `fcos` and `faster_rcnn`.
 
 Heads, losses and post-processing are torchvision's. Here stand the pyramid below them and anchors of fixed strides.
 """
 
+import functools
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 
 from sequencer2d.errors import ConfigError
 
@@ -24,31 +25,34 @@ _OCTAVE = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 
 
 class PyramidBackbone(nn.Module):
-    """Images (B, C, H, W) → float32 maps of 256 channels: torchvision's FPN and its two coarser levels, P6 and P7.
+    """Images (B, C, H, W) → float32 maps of 256 channels: torchvision's FPN and coarser levels, by default P6 and P7.
 
     Maps are float32 under autocast too: torchvision makes anchors in their dtype, and 16 bits round positions.
 
     Args:
         body: images → list of NCHW maps, finest first, with timm's `feature_info`; each stride doubles the one before.
+        pooled: one coarser level by pooling, as two-stage detectors have it, in place of P6 and P7.
 
     Attributes:
         out_channels: of every map.
-        strides: of every map, in pixels, those of P6 and P7 included.
+        strides: of every map, in pixels, those of the coarser levels included.
         size_divisible: pixels that the sides of images must be multiples of, so that maps lie exactly above each other.
 
     Raises:
         ConfigError: strides that do not double, or are no whole numbers.
     """
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: Any, *, pooled: bool = False) -> None:
         super().__init__()
         own = list(body.feature_info.reduction())
         if not own or any(b != 2 * a for a, b in itertools.pairwise(own)) or own[0] != int(own[0]):
             raise ConfigError(f"a detector needs maps whose strides double, such as 8, 16, 32; these have {own}")
         self.body = body
         self.out_channels = CHANNELS
-        self.fpn = FeaturePyramidNetwork(body.feature_info.channels(), CHANNELS, LastLevelP6P7(CHANNELS, CHANNELS))
-        self.strides = [int(stride) for stride in (*own, 2 * own[-1], 4 * own[-1])]
+        extra = LastLevelMaxPool() if pooled else LastLevelP6P7(CHANNELS, CHANNELS)
+        self.fpn = FeaturePyramidNetwork(body.feature_info.channels(), CHANNELS, extra)
+        coarser = (2,) if pooled else (2, 4)
+        self.strides = [int(stride) for stride in (*own, *(times * own[-1] for times in coarser))]
         self.size_divisible = math.lcm(*map(int, own))
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
@@ -96,7 +100,8 @@ class Detector(nn.Module):
     """Normalized images → losses in training, boxes in evaluation.
 
     Args:
-        model: a detector of torchvision over a `PyramidBackbone`, with classes from 0.
+        model: a detector of torchvision over a `PyramidBackbone`.
+        first_class: its number of class 0: 1 where it has a class for the background.
 
     `forward(images, targets)`: images (B, 3, H, W), normalized, each in the upper left of its place; targets, a
     dictionary for each image with int64 (2,) `size`, the height and width that the image takes there, and in training
@@ -105,11 +110,15 @@ class Detector(nn.Module):
     the image's `size` and `finite`, whether all of the head's outputs are.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, first_class: int = 0) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.first_class = model, first_class
         model.transform = PadOnly(model.backbone.size_divisible)
-        model.head.register_forward_hook(self._in_float32)
+        if hasattr(model, "rpn"):
+            model.rpn.head.register_forward_hook(self._in_float32)
+            model.roi_heads.box_predictor.register_forward_hook(functools.partial(self._in_float32, by_image=False))
+        else:
+            model.head.register_forward_hook(self._in_float32)
         self._finite: Tensor | None = None
 
     def forward(self, images: Tensor, targets: Sequence[dict[str, Tensor]] | None = None) -> Any:
@@ -119,19 +128,34 @@ class Detector(nn.Module):
         if self.training:
             if targets is None:
                 raise ConfigError("a detector in training mode needs targets; call eval() to find boxes")
-            return self.model(cut, [{"boxes": t["boxes"], "labels": t["labels"]} for t in targets])
+            first = self.first_class
+            return self.model(cut, [{"boxes": t["boxes"], "labels": t["labels"] + first} for t in targets])
+        self._finite = None
         found = self.model(cut)
         assert self._finite is not None
         for one, size, finite in zip(found, sizes, self._finite, strict=True):
-            one |= {"size": torch.tensor(size), "finite": finite}
+            one |= {"labels": one["labels"] - self.first_class, "size": torch.tensor(size), "finite": finite}
         self._finite = None
         return found
 
-    def _in_float32(self, head: nn.Module, _: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        outputs = {name: value.float() for name, value in outputs.items()}
+    def _in_float32(self, head: nn.Module, _: Any, outputs: Any, *, by_image: bool = True) -> Any:
+        """The outputs of a head as float32. In evaluation, note which images have finite ones, or whether all do."""
+        outputs = _mapped(Tensor.float, outputs)
         if not head.training:
-            self._finite = torch.stack([value.isfinite().flatten(1).all(1) for value in outputs.values()]).all(0)
+            checks: list[Tensor] = []
+            _mapped(lambda x: checks.append(x.isfinite().flatten(1).all(1)), outputs)
+            finite = torch.stack(checks).all(0) if by_image else torch.stack([check.all() for check in checks]).all()
+            self._finite = finite if self._finite is None else self._finite & finite
         return outputs
+
+
+def _mapped(function: Callable[[Tensor], Any], outputs: Any) -> Any:
+    """`function` of every tensor in dictionaries, lists and tuples."""
+    if isinstance(outputs, Tensor):
+        return function(outputs)
+    if isinstance(outputs, dict):
+        return {name: _mapped(function, value) for name, value in outputs.items()}
+    return type(outputs)(_mapped(function, value) for value in outputs)
 
 
 def retinanet(backbone: nn.Module, num_classes: int, **options: Any) -> Detector:
@@ -158,3 +182,20 @@ def fcos(backbone: nn.Module, num_classes: int, **options: Any) -> Detector:
     points = StridedAnchors([[stride] for stride in body.strides], [(1.0,)] * len(body.strides), body.strides)
     options = {"score_thresh": 0.05, **options}
     return Detector(FCOS(body, num_classes, anchor_generator=points, **options))
+
+
+def faster_rcnn(backbone: nn.Module, num_classes: int, **options: Any) -> Detector:
+    """Faster R-CNN (Ren et al. 2015) with a feature pyramid: proposals from five maps, boxes from the finest four.
+
+    Args:
+        backbone: images → NCHW maps whose strides double, as of `create_model(…, pyramid=(4, 8, 16, 32))`.
+        num_classes: outputs, without one for the background.
+        **options: of torchvision's `FasterRCNN`, such as `box_detections_per_img`.
+
+    Raises:
+        ConfigError: maps of other strides.
+    """
+    body = PyramidBackbone(backbone, pooled=True)
+    sizes = [[2 * _ANCHOR_SCALE * stride] for stride in body.strides]
+    anchors = StridedAnchors(sizes, [(0.5, 1.0, 2.0)] * len(sizes), body.strides)
+    return Detector(FasterRCNN(body, num_classes + 1, rpn_anchor_generator=anchors, **options), first_class=1)

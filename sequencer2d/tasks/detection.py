@@ -21,8 +21,8 @@ from sequencer2d.tasks.finite import refuse_broken
 from sequencer2d.tasks.segmentation import color_of
 from sequencer2d.tasks.task import Forward, Metric, Task
 
-STRIDES = (8, 16, 32)
-"""Of the maps below the pyramid, as in mmdetection's RetinaNet."""
+STRIDES = {"retinanet": (8, 16, 32), "fcos": (8, 16, 32), "faster_rcnn": (4, 8, 16, 32)}
+"""Detectors of `dense`, and the strides of the maps below their pyramids, as in mmdetection."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class Objects:
 
 
 def detector(name: str) -> Callable[[Callable[..., nn.Module], int], nn.Module]:
-    """What builds the detector `name` of `dense` on maps of strides 8, 16 and 32."""
+    """What builds the detector `name` of `dense` on maps of its strides."""
 
     def build(create: Callable[..., nn.Module], outputs: int) -> nn.Module:
-        made: nn.Module = getattr(dense, name)(backbone_of_strides(create, STRIDES), outputs)
+        made: nn.Module = getattr(dense, name)(backbone_of_strides(create, STRIDES[name]), outputs)
         return made
 
     return build
@@ -184,7 +184,7 @@ DETECTION = Task(
     name="detection",
     samples=IMAGES_AND_BOXES,
     build=detector("retinanet"),
-    decoders={name: detector(name) for name in ("retinanet", "fcos")},
+    decoders={name: detector(name) for name in STRIDES},
     loss=sum_of_losses,
     loss_name="loss",
     infer=with_targets,

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models.detection import fcos_resnet50_fpn, retinanet_resnet50_fpn
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, fcos_resnet50_fpn, retinanet_resnet50_fpn
 
 from sequencer2d import create_model
-from sequencer2d.dense import fcos, retinanet
+from sequencer2d.dense import faster_rcnn, fcos, retinanet
 from sequencer2d.errors import ConfigError
 
 TARGET = {"boxes": torch.tensor([[4.0, 4.0, 40.0, 50.0]]), "labels": torch.tensor([1]), "size": torch.tensor([64, 96])}
@@ -32,6 +32,40 @@ def parameters(module: nn.Module) -> int:
 def test_heads_have_the_parameters_of_torchvisions(make, theirs):
     reference = theirs(weights=None, weights_backbone=None)
     assert parameters(make(tiny(), 91).model.head) == parameters(reference.head)
+
+
+def test_faster_rcnn_has_the_heads_and_the_anchors_of_torchvisions():
+    reference = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    model = faster_rcnn(tiny(pyramid=(4, 8, 16, 32)), 90)
+    for part in ("rpn", "roi_heads"):
+        assert parameters(getattr(model.model, part)) == parameters(getattr(reference, part))
+    ours, theirs = model.model.rpn.anchor_generator, reference.rpn.anchor_generator
+    assert (ours.sizes, ours.aspect_ratios) == (theirs.sizes, theirs.aspect_ratios)
+    assert model.model.backbone.strides == [4, 8, 16, 32, 64]
+
+
+def test_faster_rcnn_numbers_classes_from_0_and_learns():
+    model = faster_rcnn(tiny(pyramid=(4, 8, 16, 32)), 2, box_score_thresh=0.0)
+    images = torch.randn(2, 3, 64, 96)
+    optimizer = torch.optim.SGD(model.parameters(), lr=2e-2)
+    losses = []
+    for _ in range(6):
+        torch.manual_seed(1)  # the sampling of proposals draws the same every time
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = model(images, [TARGET, TARGET])
+        loss = sum(parts.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert set(parts) == {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
+    assert losses[-1] < losses[0]
+    with torch.inference_mode():
+        found = model.eval()(images)
+    labels = torch.cat([one["labels"] for one in found])
+    assert set(labels.tolist()) <= {0, 1}
+    assert len(labels)
+    assert all(bool(one["finite"]) for one in found)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +123,10 @@ def test_outputs_that_are_not_finite_are_told(seeded):
     with torch.inference_mode():
         found = model(torch.stack([torch.zeros(3, 64, 64), torch.full((3, 64, 64), torch.nan)]))
     assert [bool(one["finite"]) for one in found] == [True, False]
+    two_stages = faster_rcnn(tiny(pyramid=(4, 8, 16, 32)), 3).eval()
+    torch.nn.init.constant_(two_stages.model.roi_heads.box_predictor.bbox_pred.bias, torch.nan)
+    with torch.inference_mode():
+        assert not two_stages(torch.zeros(1, 3, 64, 64))[0]["finite"]
 
 
 def test_mistakes():

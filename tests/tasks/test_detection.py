@@ -128,7 +128,7 @@ def test_objects_are_in_pixels_of_the_file_and_drawn_there(tmp_path):
     assert content["annotations"][1]["bbox"] == [100, 50, 80, 40]
 
 
-@pytest.mark.parametrize("decoder", ["retinanet", "fcos"])
+@pytest.mark.parametrize("decoder", ["retinanet", "fcos", "faster_rcnn"])
 def test_a_run_in_cocos_layout_is_trained_resumed_evaluated_and_predicts(tmp_path, capsys, decoder):
     pytest.importorskip("faster_coco_eval")
     for split in ("train", "val"):
@@ -176,4 +176,4 @@ def test_a_missing_evaluator_is_said_before_the_first_step(tmp_path, monkeypatch
 def test_the_task_is_a_row():
     row = tasks.get("detection")
     assert row.decides.key == "ap"
-    assert set(row.decoders) == {"retinanet", "fcos"}
+    assert set(row.decoders) == {"retinanet", "fcos", "faster_rcnn"}
