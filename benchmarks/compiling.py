@@ -3,9 +3,9 @@
     python -m benchmarks.compiling --output compiling.json
 
 Each form runs in a process of its own with empty caches. Training: for two batches and then another image size the
-first step and the rate, in bf16 on a GPU, with stochastic depth, without input. `optimize`: calls with the shapes of a server (batches
-of 1 to 32), of a folder's last batch and of images in their own aspect ratios; for each the seconds of its first calls,
-of which the second may capture a graph, and the memory that is held afterwards.
+first step and the rate, in bf16 on a GPU, with stochastic depth, without input. `optimize`: calls with the shapes of a
+server (batches of 1 to 32), of a folder's last batch and of images in their own aspect ratios; for each the seconds of
+its first calls, of which the second may capture a graph, and the memory that is held afterwards.
 """
 
 import argparse
