@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sequencer2d.evaluation.predict import Prediction
 
 SHOWN = 32
+PHOTO_SIZE = 64
+"""Pixels of a photo that the model of digits is shown."""
 
 
 EPILOG = """\
@@ -32,7 +34,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="see it work in minutes: train on handwritten digits on the CPU",
         description=(
             "Train a small Sequencer2D on scikit-learn's 1,797 handwritten digits on the CPU (a few minutes, no "
-            "download), evaluate it on test digits, predict some of them and draw curves and predictions."
+            "download), evaluate it on test digits, predict some of them and draw curves and predictions. At the end "
+            "hidden states run over scikit-learn's two photos, and the model that comes with the package names them."
         ),
         epilog=EPILOG,
     )
@@ -56,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = resolve("digits", [f"run.output={output}", "run.device=cpu", *arguments.fields], None)
     train(config)
     predictions, truths = predict_digits(output)
+    photographs = see_photographs(output)
     _report(output, predictions, truths, time.perf_counter() - started)
+    _report_photographs(output, photographs)
     return 0
 
 
@@ -81,6 +86,46 @@ def predict_digits(run_folder: Path) -> tuple[list[Prediction], list[str]]:
     predictions = list(predict(subject.model, paths, subject.data, class_names=subject.class_names, top_k=3))
     draw_predictions(predictions, truths, run_folder / "predictions.png")
     return predictions, truths
+
+
+def see_photographs(run_folder: Path) -> list[Prediction]:
+    """Draw the hidden states of a model as they run over scikit-learn's two photos; what the model sees in them.
+
+    The model is the one that comes with the package. Without one it is the run's own, which knows digits alone: its
+    states are drawn, and it is not asked what the photos show.
+    """
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    from sequencer2d.analysis.animation import running_animation
+    from sequencer2d.analysis.hidden_states import hidden_states
+    from sequencer2d.evaluation.pixels import read_images
+    from sequencer2d.evaluation.predict import class_names_of, predict
+    from sequencer2d.evaluation.subject import load_checkpoint
+    from sequencer2d.models.shipped import SHIPPED, default_model
+
+    folder = run_folder / "photos"
+    folder.mkdir(exist_ok=True)
+    photos = load_sample_images()
+    paths = [folder / Path(name).name for name in photos.filenames]  # they are paths within scikit-learn
+    for path, pixels in zip(paths, photos.images, strict=True):
+        Image.fromarray(pixels).save(path)
+    subject = load_checkpoint(default_model()) if SHIPPED else load_checkpoint(run_folder).adapted(PHOTO_SIZE)
+    for path, image in zip(paths, read_images([str(path) for path in paths], subject.data), strict=True):
+        running_animation(hidden_states(subject, image), path.with_suffix(".gif"))
+    if not SHIPPED:
+        return []
+    return list(predict(subject.model, paths, subject.data, class_names=class_names_of(subject.model), top_k=3))
+
+
+def _report_photographs(output: Path, predictions: list[Prediction]) -> None:
+    whose = "the model that comes with the package" if predictions else "the model of digits, which has seen no photo"
+    terminal.write(f"two photographs, and the states of {whose}, as they run over them:")
+    for path in sorted((output / "photos").glob("*.gif")):
+        terminal.write(f"  {path}")
+    for prediction in predictions:
+        seen = ", ".join(f"{guess.name} {guess.probability:.0%}" for guess in prediction.found.guesses)
+        terminal.write(f"  {Path(prediction.path).name}: {seen}")
 
 
 def _report(output: Path, predictions: list[Prediction], truths: list[str], seconds: float) -> None:

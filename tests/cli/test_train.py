@@ -15,6 +15,7 @@ from sequencer2d.cli.train import OWN_FOLDER, resolve
 from sequencer2d.errors import ConfigError
 from sequencer2d.training.runfiles import write_config
 from tests.cli.conftest import Outcome
+from tests.models.shipping import WORDS, ship
 
 SHORT = (
     "run.epochs=1",
@@ -120,7 +121,23 @@ def test_the_demo_trains_predicts_and_draws(
         assert str(folder / name) in outcome.out
         with Image.open(folder / name) as picture:
             assert len(picture.convert("L").getcolors()) > 10, f"{name} is blank"
+    assert "the model of digits, which has seen no photo" in outcome.out
+    for name in ("china.gif", "flower.gif"):
+        assert str(folder / "photos" / name) in outcome.out
+        with Image.open(folder / "photos" / name) as film:
+            assert film.n_frames > 10, "the states run"
     command("predict", folder, folder / "images", "--top", 1, "--json")
+
+
+def test_the_model_that_comes_with_the_package_names_the_demos_photos(
+    command: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ship(tmp_path, monkeypatch)
+    outcome = command("demo", *SHORT)
+    assert "the states of the model that comes with the package" in outcome.out
+    (line,) = (line for line in outcome.out.splitlines() if line.startswith("  china.jpg: "))
+    assert sum(name in line for name in WORDS) == 3
 
 
 def test_names_that_are_not_utf8_survive_training_evaluation_and_export(
