@@ -14,6 +14,7 @@ def test_each_case_has_a_row_with_every_column(tmp_path, monkeypatch):
     path = tmp_path / "input.json"
     script.main(["--batch", "4", "--workers", "1", "--seconds", "0.01", "--output", str(path)])
     result = json.loads(path.read_text())
-    assert [row["case"] for row in result["rows"]] == [case.title for case in script.CASES]
+    here = [case.title for case in script.CASES if "data.augment_on" not in case.fields]
+    assert [row["case"] for row in result["rows"]] == here
     assert all(row["worker_ms"] > 0 and row["images_per_second"] > 0 for row in result["rows"])
-    assert len(table(script.INPUT_COLUMNS, result["rows"]).splitlines()) == 2 + len(script.CASES)
+    assert len(table(script.INPUT_COLUMNS, result["rows"]).splitlines()) == 2 + len(here)
