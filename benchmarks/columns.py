@@ -31,6 +31,11 @@ def fixed(digits: int) -> Callable[[float], str]:
     return lambda value: f"{value:,.{digits}f}"
 
 
+def measured(write: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A value, or a dash for None, which stands for what was not measured."""
+    return lambda value: "–" if value is None else write(value)
+
+
 def millions(value: int) -> str:
     return f"{value / 1e6:.1f} M"
 

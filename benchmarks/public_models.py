@@ -29,12 +29,26 @@ import torch
 from torch import Tensor, nn
 
 import sequencer2d
+from benchmarks.columns import Column, fixed, measured
 from benchmarks.record import command_line, origin, write_result
 from benchmarks.recurrences import error, milliseconds
 from sequencer2d.errors import first_line
 from sequencer2d.ops.precision import tf32
 
 NAME, CURVES, SCRIPT = "public_models", "public_curves", "benchmarks.public_models"
+
+# What a row holds of the models before and after `fuse`; None where it was not measured.
+MEASURED = tuple(
+    f"{name}_{kind}" for name in ("before", "after") for kind in ("error", "inference_ms", "training_ms")
+) + ("inference_ratio", "training_ratio")
+PUBLIC_MODELS_COLUMNS = (
+    Column("model", "model"),
+    Column("replaced", "layers replaced", lambda replaced: str(len(replaced))),
+    Column("left", "left", lambda left: str(len(left))),
+    Column("dtype", "dtype"),
+    *(Column(f"{name}_error", f"error {name}", measured("{:.1e}".format)) for name in ("before", "after")),
+    *(Column(f"{kind}_ratio", f"speed-up, {kind}", measured(fixed(2))) for kind in ("inference", "training")),
+)
 
 
 @dataclass(frozen=True)
@@ -224,7 +238,8 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"not measured: {name}, {dtype}", flush=True)
                 continue
             x = torch.randn(max(batch // args.shrink, 1), *rest, device=args.device)
-            row: dict[str, Any] = {"model": name, "dtype": dtype, "input": list(x.shape)}
+            row: dict[str, Any] = {"model": name, "dtype": dtype, "input": list(x.shape), "failure": None}
+            row |= {"replaced": [], "left": [], **dict.fromkeys(MEASURED)}
             try:
                 with tf32(True):
                     row |= measure(MODELS[name], x, dtype, args.implementation, args.repeats)

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 import sequencer2d.nn as ours
+from benchmarks.columns import Column, fixed, measured
 from benchmarks.record import command_line, origin, write_result
 from sequencer2d.benchmark.timing import synchronize
 from sequencer2d.errors import first_line
@@ -74,6 +75,16 @@ SHAPES = (
     Shape("DPRNN as GRU", 256, 100, 128, 128, "gru"),
     Shape("DPRNN as RNN", 256, 100, 128, 128, "rnn"),
     Shape("DPRNN, one direction", 256, 100, 128, 128, "lstm", False),
+)
+
+RECURRENCES_COLUMNS = (
+    Column("who", "who runs it"),
+    *(Column(key, key) for key in ("rows", "steps", "channels", "hidden", "cell", "dtype")),
+    Column("torch_forward_ms", "torch, forward, ms", fixed(2)),
+    Column("torch_training_ms", "with backward", fixed(2)),
+    Column("ours_forward_ms", "kernels, forward, ms", measured(fixed(2))),
+    Column("ours_training_ms", "with backward", measured(fixed(2))),
+    *(Column(f"{kind}_ratio", f"ratio, {kind}", measured(fixed(2))) for kind in KINDS),
 )
 
 

@@ -28,6 +28,8 @@ from benchmarks.efficiency.tables import EFFICIENCY_TABLES
 from benchmarks.export.tables import EXPORT_TABLES
 from benchmarks.input import INPUT_COLUMNS
 from benchmarks.kernels.tables import KERNEL_TABLES
+from benchmarks.public_models import PUBLIC_MODELS_COLUMNS
+from benchmarks.recurrences import RECURRENCES_COLUMNS
 from benchmarks.tiny_imagenet.tables import TINY_IMAGENET_TABLES
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +60,8 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     "camvid": CAMVID_COLUMNS,
     **DENSE_TABLES,
     "input": INPUT_COLUMNS,
+    "public_models": PUBLIC_MODELS_COLUMNS,
+    "recurrences": RECURRENCES_COLUMNS,
     "cycle_shift": CYCLE_SHIFT_COLUMNS,
     "pad": (
         Column("size_pixels", "side, pixels"),

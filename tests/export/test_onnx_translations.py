@@ -19,7 +19,7 @@ pytest.importorskip("onnxscript")
 
 def run_as_onnx(model: nn.Module, traced: Tensor, images: Tensor) -> Tensor:
     """By ONNX Runtime, exported with one size and run with another."""
-    free = [axis for axis in range(4) if traced.shape[axis] != images.shape[axis]]
+    free = [axis for axis in range(images.dim()) if traced.shape[axis] != images.shape[axis]]
     shapes = (dict.fromkeys(free, Dim.DYNAMIC),)
     with quiet(), hushed("torch.onnx", "onnxscript", "onnx_ir"):
         exported = torch.onnx.export(
@@ -55,3 +55,30 @@ def test_a_model_of_timms_after_fuse():
         expected = model(images)
         sequencer2d.fuse(model)
     torch.testing.assert_close(run_as_onnx(model, torch.randn(2, 3, 84, 56), images), expected, rtol=1e-3, atol=1e-4)
+
+
+class Tagger(nn.Module):
+    """A recurrent layer of torch's with its last states as results."""
+
+    def __init__(self, kind: type[nn.RNNBase], **options: bool) -> None:
+        super().__init__()
+        self.rnn = kind(6, 5, 2, **options)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, last = self.rnn(x)
+        states = last if isinstance(last, tuple) else (last,)
+        # One result, of which each part matters.
+        return torch.cat([out.flatten(0, 1).sum(0), *(state.flatten() for state in states)])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_first": True, "bidirectional": True}, {"bias": False, "bidirectional": True}], ids=str
+)
+def test_a_layer_of_torchs_after_fuse(kind, options):
+    torch.manual_seed(0)
+    model, x = Tagger(kind, **options).eval(), torch.randn(4, 7, 6)
+    with torch.no_grad():
+        expected = model(x)
+        sequencer2d.fuse(model)
+    torch.testing.assert_close(run_as_onnx(model, torch.randn(3, 5, 6), x), expected, rtol=1e-4, atol=1e-5)
