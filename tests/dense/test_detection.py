@@ -90,6 +90,7 @@ def test_peers_train_a_step(make, name, options):
 @pytest.mark.parametrize("strides, divisible", [((8, 16, 32), 32), ((7, 14, 28), 28)])
 def test_anchors_stand_at_the_strides_of_the_maps(strides, divisible):
     model = retinanet(tiny(pyramid=strides), 3)
+    assert model.model.backbone.strides == [*strides, 2 * strides[-1], 4 * strides[-1]]
     assert model.model.transform.size_divisible == divisible
     seen = []
     model.model.anchor_generator.register_forward_hook(lambda _, __, out: seen.append(out[0]))

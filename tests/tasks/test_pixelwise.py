@@ -65,3 +65,14 @@ def test_images_of_different_sizes_are_measured_in_the_size_of_their_labels() ->
         scored += int((labels != 255).sum())
     result = meter.result([meter.state()], broken=0)
     assert (result.count, result.pixel_accuracy) == (2, pytest.approx(100 * right / scored))
+
+
+def test_each_scale_is_a_pass_over_images_of_that_size_of_at_least_a_pixel() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(images.shape[-2:]))
+        return images[:, :2]
+
+    assert Inference(scales=(0.1, 1.0, 1.5))(forward, torch.rand(1, 3, 30, 4), None).shape == (1, 2, 30, 4)
+    assert seen == [(3, 1), (30, 4), (45, 6)]
