@@ -158,6 +158,16 @@ def present_folder(text: str) -> Path:
     return path
 
 
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add `FOLDER`, of one's own photos."""
+    parser.add_argument(
+        "folder",
+        type=present_folder,
+        metavar="FOLDER",
+        help="folder of class folders, or of train/ and val/ with those",
+    )
+
+
 def new_folder(parent: Path, name: str) -> Path:
     """The first of parent/name, parent/name-2, … that does not exist yet."""
     numbered = (parent / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))

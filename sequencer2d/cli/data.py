@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from sequencer2d import terminal
-from sequencer2d.cli.common import add_json, console, need, present_folder, progress_bar, remark, writable_path
+from sequencer2d.cli.common import add_folder, add_json, console, need, progress_bar, remark, writable_path
 from sequencer2d.errors import InputError
 from sequencer2d.terminal import plain_table
 
@@ -47,12 +47,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Count the classes, sizes and modes of a folder of images; find broken, duplicate and odd ones.",
         epilog=EPILOG,
     )
-    parser.add_argument(
-        "folder",
-        type=present_folder,
-        metavar="FOLDER",
-        help="folder of class folders, or of train/ and val/ with those",
-    )
+    add_folder(parser)
     parser.add_argument(
         "--picture", type=writable_path, metavar="FILE", help="draw samples of up to 12 classes as a PNG file"
     )

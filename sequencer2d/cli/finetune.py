@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
 from sequencer2d.cli.common import (
+    add_folder,
     console,
     field_values,
     need,
     new_folder,
-    present_folder,
     remark,
     resolve_device,
     writable_path,
@@ -51,12 +51,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "is derived and explained.",
         epilog=EPILOG,
     )
-    parser.add_argument(
-        "folder",
-        type=present_folder,
-        metavar="FOLDER",
-        help="folder of class folders, or of train/ and val/ with those",
-    )
+    add_folder(parser)
     parser.add_argument("fields", nargs="*", metavar="field=value", help="set a field of the configuration")
     parser.add_argument(
         "--from",

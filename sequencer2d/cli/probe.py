@@ -10,11 +10,11 @@ from sequencer2d.cli.common import (
     add_checkpoint,
     add_device,
     add_download,
+    add_folder,
     add_json,
     console,
     need,
     positive,
-    present_folder,
 )
 from sequencer2d.cli.embed import add_batch_size, compute, load
 from sequencer2d.terminal import plain_table
@@ -45,12 +45,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     add_checkpoint(parser, peers=True)
     add_download(parser)
-    parser.add_argument(
-        "folder",
-        type=present_folder,
-        metavar="FOLDER",
-        help="folder of class folders, or of train/ and val/ with those",
-    )
+    add_folder(parser)
     parser.add_argument(
         "--neighbors", type=positive, default=10, metavar="K", help="nearest training images that vote (default: 10)"
     )
