@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.dense.parts import check_description, check_maps, convolution, new_classifier, resize
+from sequencer2d.errors import InputError
 
 CHANNELS = 512
 POOLED = (1, 2, 3, 6)
@@ -59,9 +60,18 @@ class UPerNet(nn.Module):
         self.classifier = new_classifier(channels, num_classes)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, H_i, W_i) → logits (B, num_classes, H_0, W_0). Raises `InputError` for other maps."""
+        """Maps (B, C_i, H_i, W_i) → logits (B, num_classes, H_0, W_0).
+
+        Raises:
+            InputError: other maps, or training on one image: batch norm has one value there, the image's average.
+        """
         check_maps(maps, self.in_channels)
         *finer, coarsest = maps
+        if self.training and coarsest.shape[0] < 2:
+            raise InputError(
+                "UPerNet trains on two images or more in each process, for its batch norm after averaging: raise "
+                "data.batch_size, lower optimizer.accumulation, or take model.decoder=semantic_fpn"
+            )
         merged = [*(layer(x) for layer, x in zip(self.lateral, finer, strict=True)), self.pooling(coarsest)]
         for i in reversed(range(len(finer))):
             merged[i] = merged[i] + resize(merged[i + 1], merged[i].shape[-2:])

@@ -64,3 +64,10 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         UPerNet(CHANNELS, STRIDES, 0)
     with pytest.raises(InputError, match="made for maps of 8, 8, 16, 24 channels"):
         UPerNet(CHANNELS, STRIDES, 5, channels=16)(maps()[:3])
+
+
+def test_one_image_is_refused_in_training_only() -> None:
+    model, one = UPerNet(CHANNELS, STRIDES, 5, channels=16), [x[:1] for x in maps()]
+    with pytest.raises(InputError, match=r"two images or more .* raise data\.batch_size"):
+        model.train()(one)
+    assert model.eval()(one).shape[:2] == (1, 5)
