@@ -75,7 +75,9 @@ class Parser(argparse.ArgumentParser):
             return
         if isinstance(action, argparse._SubParsersAction):
             what = f"no {'verb' if action.metavar == 'VERB' else 'kind'} {value!r}"
-            raise ConfigError(f"{what}; {did_you_mean(value, action.choices)} See {self.prog} --help")
+            close = did_you_mean(value, action.choices)
+            see = " See" if close.endswith("?") else "; see"
+            raise ConfigError(f"{what}; {close}{see} {self.prog} --help")
         raise argparse.ArgumentError(
             action, f"no choice {value!r}; {did_you_mean(str(value), map(str, action.choices))}"
         )

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation, derivatives
 from sequencer2d.ops.measured import are_kernels_faster
+from sequencer2d.ops.precision import runs_under_autocast
 from sequencer2d.ops.scans import scans_of
 from sequencer2d.ops.sequences import rnn_sequence
 from sequencer2d.ops.vendor_sequences import rnn_layer_compiled
@@ -70,7 +71,7 @@ class _Recurrent(nn.RNNBase):
         cell = _CELLS[self.mode]
         if self.implementation == "auto" and not derivatives.transforms():
             # For another dtype, too, torch's function runs: it says what is wrong.
-            fits = x.dtype == self.weight_hh_l0.dtype or torch.is_autocast_enabled(x.device.type)
+            fits = x.dtype == self.weight_hh_l0.dtype or runs_under_autocast(x)
             if not fits or (x.is_cuda and not are_kernels_faster(x, x.shape[0], self.hidden_size, cell)):
                 return "cudnn" if x.is_cuda else "aten"
         scans = scans_of([0], self.bidirectional)
@@ -130,7 +131,7 @@ class _Recurrent(nn.RNNBase):
             self.check_hidden_size(part, expected, f"Expected {name} size {{}}, got {{}}")
             if part.device != x.device:
                 raise RuntimeError(f"Expected {name} on {x.device}, the input's device, got {part.device}")
-            if part.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            if part.dtype != x.dtype and not runs_under_autocast(x):
                 raise RuntimeError(f"Expected {name} in {x.dtype}, the input's dtype, got {part.dtype}")
 
     def _layers(

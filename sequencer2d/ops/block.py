@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from sequencer2d.ops import devices, scan_operators
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.fused import refuse_double_backward
-from sequencer2d.ops.precision import compute_dtype
+from sequencer2d.ops.precision import compute_dtype, runs_under_autocast
 from sequencer2d.ops.rnn2d import choose_implementation
 
 _HAS_WIDER_PRODUCT = "dtype" in torch.ops.aten.mm.overloads()
@@ -66,7 +66,7 @@ def takes(x: Tensor, weights: Sequence[Tensor], options: BlockOptions) -> bool:
     row, dtype, device = CELLS[options.cell], weights[0].dtype, x.device
     if row.inner_gate is not None or not row.recurrent or x.ndim != 4 or x.numel() == 0:
         return False
-    if x.dtype is not (compute_dtype(x) if torch.is_autocast_enabled(device.type) else dtype):
+    if x.dtype is not (compute_dtype(x) if runs_under_autocast(x) else dtype):
         return False
     slots = len(options.scans)
     hidden, mlp = weights[slots].shape[-1], weights[4 * slots + 2].shape[0]

@@ -14,10 +14,14 @@ from torch import Tensor
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype that an operation on x computes in: autocast's if that is on. Autocast does not change float64."""
-    device = x.device.type
-    if x.dtype is torch.float64 or x.is_meta or not torch.is_autocast_enabled(device):
+    if x.dtype is torch.float64 or not runs_under_autocast(x):
         return x.dtype
-    return torch.get_autocast_dtype(device)
+    return torch.get_autocast_dtype(x.device.type)
+
+
+def runs_under_autocast(x: Tensor) -> bool:
+    """Whether autocast is on for the device of x. PyTorch refuses to answer for a device without autocast: meta."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 def allows_tf32() -> bool:

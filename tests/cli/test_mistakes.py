@@ -72,8 +72,9 @@ def test_a_truncated_checkpoint(mistake: Mistake, tmp_path: Path, tiny: Path, im
     assert "damaged, truncated" in mistake("predict", cut, images)
 
 
-def test_a_file_that_is_no_checkpoint(mistake: Mistake, images: Path) -> None:
-    assert "is no checkpoint" in mistake("predict", images / "a.png", images)
+def test_a_file_that_is_no_checkpoint(mistake: Mistake, tmp_path: Path, images: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no checkpoint")
+    assert "is no checkpoint" in mistake("predict", tmp_path / "notes.txt", images)
 
 
 def test_a_folder_that_is_no_run(mistake: Mistake, images: Path) -> None:
@@ -146,7 +147,7 @@ def test_a_plot_without_its_package_names_the_extra(mistake: Mistake, monkeypatc
         ["train", "digits", "run.output="],
         ["train", "--resume", ""],
         ["demo", "--output", ""],
-        ["bench", "sequencer2d_n", "--output", ""],
+        ["bench", "--models", "sequencer2d_n", "--output", ""],
         ["analyze", "erf", "MODEL", "--data", "digits", "--output", ""],
         ["analyze", "report", "MODEL", "--data", "digits", "--output", ""],
     ],

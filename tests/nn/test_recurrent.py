@@ -238,3 +238,10 @@ def test_hidden_sizes_of_the_two_directions_do_not_mix():
     out, (h, _) = layer(x)
     assert torch.equal(h[0], out[-1, :, :7])
     assert torch.equal(h[1], out[0, :, 7:])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_shapes_alone_are_answered_on_the_meta_device(kind: str) -> None:
+    with torch.device("meta"):
+        layer, x = getattr(ours, kind)(6, 5, bidirectional=True, batch_first=True), torch.empty(3, 7, 6)
+    assert layer(x)[0].shape == (3, 7, 10)
