@@ -10,6 +10,7 @@ from sequencer2d.data.config import DataConfig, require_pairs
 from sequencer2d.errors import ConfigError
 from sequencer2d.precisions import Precision
 from sequencer2d.ranges import Checked, Range, Text
+from sequencer2d.training.trackers import require
 
 FP16_NEEDS_CUDA = "precision=fp16 needs a CUDA device; on the CPU use fp32 or bf16"
 _GRAPH_MODES = ("reduce-overhead", "max-autotune")
@@ -174,6 +175,8 @@ class RunConfig(Checked):
     """Threads of torch on the CPU; none: torch's choice."""
     tensorboard: bool = True
     """Write TensorBoard files, if tensorboard is installed."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Programs that get the log as well, through their own clients, which must be installed; several with commas."""
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """auto: a bar on a terminal, else plain lines."""
 
@@ -240,6 +243,7 @@ def validate(config: TrainConfig, world_size: int = 1) -> None:
         not (on_cpu and config.distributed.backend == "nccl"),
         "distributed.backend=nccl needs CUDA devices; use gloo or auto on the CPU",
     )
+    require(config.run.trackers)
     _check_batch(config.data.batch_size, world_size, config.optimizer.accumulation)
     if config.data.mixes:
         require_pairs(config.data.batch_size // world_size)

@@ -22,6 +22,7 @@ from sequencer2d.training.checkpoint import Checkpoint, load_last
 from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.curves import plot_curves
 from sequencer2d.training.distributed import Processes, processes
+from sequencer2d.training.fields import paths, value_at
 from sequencer2d.training.folder import RunFolder
 from sequencer2d.training.hardware import memory_mib
 from sequencer2d.training.messages import announcement, step_entry
@@ -37,6 +38,7 @@ from sequencer2d.training.speed import Speedometer
 from sequencer2d.training.state import RunState
 from sequencer2d.training.stopping import Stopper
 from sequencer2d.training.summary import summarize
+from sequencer2d.training.trackers import chosen
 from sequencer2d.training.window import LossWindow
 
 
@@ -97,7 +99,7 @@ class _Run:
     def train(self) -> dict[str, Any]:
         with self.folder.writing():
             log = self._open_log()
-        with log as self.log, self.data:
+        with log, self.data:
             for line in announcement(self.config, self.model, self.here, self.state):
                 self.log.say(line)
             if compile_mode(self.config.run, self.here.device):
@@ -200,16 +202,20 @@ class _Run:
         return self.task.entry(evaluate(model, self.data.val, self.task, device=self.here.device, amp_dtype=amp_dtype))
 
     def _open_log(self) -> SilentLog:
+        self.log = SilentLog()
+        self.here.on_main(self._open_run_log)
+        return self.log
+
+    def _open_run_log(self) -> None:
         run = self.config.run
-        if not self.here.main:
-            return SilentLog()
-        return RunLog(
+        self.log = RunLog(
             self.folder.path,
             total_steps=self.state.total_steps,
             first_step=self.state.step,
             done_epochs=self.state.evaluated_epochs,
             metrics=self.task.metrics,
-            tensorboard=run.tensorboard,
+            trackers=chosen(run.trackers, run.tensorboard),
+            config={path: value_at(self.config, path) for path in paths(self.config)},
             progress=run.progress,
             bar=bar_of(
                 total_steps=self.state.total_steps,

@@ -1,13 +1,11 @@
-"""The log of a running run: into `log.jsonl`, TensorBoard, and a bar or lines on the terminal.
+"""The log of a running run: into `log.jsonl`, the trackers, and a bar or lines on the terminal.
 
 Only the main process opens a `RunLog`; the others use `SilentLog`, which has the same methods.
 """
 
 import contextlib
-import importlib.util
 import json
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -22,8 +20,7 @@ from sequencer2d.tasks.task import Metric
 from sequencer2d.training.bar import LiveBar
 from sequencer2d.training.logfile import LOG, keep_until
 from sequencer2d.training.messages import epoch_text, step_text
-
-logger = logging.getLogger(__name__)
+from sequencer2d.training.trackers import Trackers
 
 
 class SilentLog:
@@ -36,7 +33,7 @@ class SilentLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()
+            self.close(finished=kind is None)
         except RunError:
             if error is None:  # otherwise what ended the run is the better reason
                 raise
@@ -56,8 +53,8 @@ class SilentLog:
     def say(self, message: str) -> None:
         """One line for the person who watches."""
 
-    def close(self) -> None:
-        """Write out everything."""
+    def close(self, finished: bool = True) -> None:
+        """Write out everything. `finished`: the run is not interrupted and did not fail."""
 
 
 class RunLog(SilentLog):
@@ -70,7 +67,8 @@ class RunLog(SilentLog):
         done_epochs: epochs that are logged where the run goes on. The checkpoint at the end of an epoch is written
             before its evaluation, so a run killed in between logs that epoch again.
         metrics: of the task, which the line that ends an epoch shows.
-        tensorboard: write TensorBoard's files too.
+        trackers: names of the trackers that get the entries too.
+        config: the run's fields, which trackers show.
         progress: as `run.progress`.
         bar: makes the live bar on a console; none: lines in its place.
     """
@@ -83,17 +81,17 @@ class RunLog(SilentLog):
         first_step: int,
         done_epochs: int | None = None,
         metrics: Sequence[Metric] = CLASSIFICATION.metrics,
-        tensorboard: bool,
+        trackers: Sequence[str],
+        config: Mapping[str, Any] | None = None,
         progress: str,
         bar: Callable[[Console], LiveBar] | None = None,
     ) -> None:
         self._total_steps, self._folder, self._metrics = total_steps, folder, metrics
+        self._trackers = Trackers(trackers, folder, first_step, config or {})
         kept = keep_until(folder / LOG, first_step, done_epochs)
         self._file: IO[str] = (folder / LOG).open("a", encoding="utf-8")
-        self._board = _open_board(folder / "tensorboard", first_step) if tensorboard else None
         for entry in kept:
-            if entry["step"] >= first_step > 0:
-                self._show_on_board(entry["kind"], {key: value for key, value in entry.items() if key != "kind"})
+            self._trackers.log(entry["kind"], entry)
         self._console = terminal.console(error=True, soft_wrap=True, highlight=False, quiet=progress == "none")
         wants_bar = progress == "bar" or (progress == "auto" and self._console.is_terminal)
         self._bar = bar(self._console) if bar and wants_bar else None
@@ -118,20 +116,19 @@ class RunLog(SilentLog):
     def say(self, message: str) -> None:
         self._console.print(message, markup=False)
 
-    def close(self) -> None:
+    def close(self, finished: bool = True) -> None:
         if self._bar:
             self._bar.stop()
         with self._writing():
             self._file.close()
         with self._writing():
-            if self._board:
-                self._board.close()
+            self._trackers.close(finished)
 
     def _write(self, kind: str, entry: dict[str, Any]) -> None:
         with self._writing():
             self._file.write(json.dumps({"kind": kind, **entry}, allow_nan=False) + "\n")
             self._file.flush()
-            self._show_on_board(kind, entry)
+            self._trackers.log(kind, entry)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -142,19 +139,3 @@ class RunLog(SilentLog):
                 f"cannot write the log in {self._folder} ({error.strerror or error}); make room, or see whether the "
                 "folder is still there; then go on with --resume"
             ) from error
-
-    def _show_on_board(self, kind: str, entry: dict[str, Any]) -> None:
-        if self._board:
-            for name, value in entry.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self._board.add_scalar(f"{kind}/{name}", value, entry["step"])
-
-
-def _open_board(folder: Path, first_step: int) -> Any:
-    """A TensorBoard writer; None if tensorboard is not installed (it is an optional dependency)."""
-    if importlib.util.find_spec("tensorboard") is None:
-        logger.warning("tensorboard is not installed: no TensorBoard files (pip install 'sequencer2d[train]')")
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=first_step or None)

@@ -24,13 +24,13 @@ def entry(step: int) -> dict:
 def test_resuming_drops_the_lines_after_the_checkpoint_and_a_broken_one(tmp_path):
     lines = [json.dumps({"kind": "step", **entry(step)}) for step in (1, 2, 3)]
     (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"kind": "st')
-    with RunLog(tmp_path, total_steps=10, first_step=2, tensorboard=False, progress="none") as log:
+    with RunLog(tmp_path, total_steps=10, first_step=2, trackers=(), progress="none") as log:
         log.step(entry(3))
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
 
 
 def test_lines_show_what_matters(tmp_path, capfd):
-    with RunLog(tmp_path, total_steps=10, first_step=0, tensorboard=False, progress="lines") as log:
+    with RunLog(tmp_path, total_steps=10, first_step=0, trackers=(), progress="lines") as log:
         log.step(entry(1))
         log.epoch({"step": 10, "epoch": 1, "train_loss": 1.0, "time_s": 9.0, "top1": 98.5, "val_loss": 0.1})
     shown = capfd.readouterr().err
@@ -40,7 +40,7 @@ def test_lines_show_what_matters(tmp_path, capfd):
 
 def test_a_bar_leaves_the_log_as_it_is(tmp_path):
     bar = bar_of(total_steps=10, first_step=0, steps_per_epoch=10, batch=1, memory=lambda: 1.0)
-    with RunLog(tmp_path, total_steps=10, first_step=0, tensorboard=False, progress="bar", bar=bar) as log:
+    with RunLog(tmp_path, total_steps=10, first_step=0, trackers=(), progress="bar", bar=bar) as log:
         log.step(entry(1))
         log.show("evaluating")
         log.advance(1, torch.tensor(1.0), 1e-3)
@@ -66,7 +66,7 @@ def test_speed_leaves_out_pauses(monkeypatch):
 
 def test_a_line_is_in_the_file_as_soon_as_it_is_logged(tmp_path):
     """Not when the run ends: a killed run keeps its log, and others may watch it."""
-    with RunLog(tmp_path, total_steps=10, first_step=0, tensorboard=False, progress="none") as log:
+    with RunLog(tmp_path, total_steps=10, first_step=0, trackers=(), progress="none") as log:
         log.step(entry(1))
         assert read_log(tmp_path) == [{"kind": "step", **entry(1)}]
         log.epoch({"step": 10, "epoch": 1, "train_loss": 1.0, "time_s": 9.0})
@@ -84,7 +84,7 @@ def scalars(folder):
 
 def test_tensorboard_has_the_numbers_of_the_log_at_their_steps(tmp_path):
     done = {"step": 10, "epoch": 1, "train_loss": 0.75, "time_s": 9.0, "top1": 98.5, "val_loss": None}
-    with RunLog(tmp_path, total_steps=20, first_step=0, tensorboard=True, progress="none") as log:
+    with RunLog(tmp_path, total_steps=20, first_step=0, trackers=("tensorboard",), progress="none") as log:
         for step in (5, 10):
             log.step({**entry(step), "loss": 1 / step, "lr": step / 1000})
         log.epoch(done)
@@ -99,15 +99,15 @@ def test_tensorboard_has_the_numbers_of_the_log_at_their_steps(tmp_path):
 
 
 def test_a_resumed_run_takes_its_dropped_steps_from_tensorboard_too(tmp_path):
-    with RunLog(tmp_path, total_steps=20, first_step=0, tensorboard=True, progress="none") as log:
+    with RunLog(tmp_path, total_steps=20, first_step=0, trackers=("tensorboard",), progress="none") as log:
         for step in (1, 2, 3):
             log.step({**entry(step), "loss": 1.0})
-    with RunLog(tmp_path, total_steps=20, first_step=2, tensorboard=True, progress="none") as log:
+    with RunLog(tmp_path, total_steps=20, first_step=2, trackers=("tensorboard",), progress="none") as log:
         log.step({**entry(3), "loss": 0.5})
     assert scalars(tmp_path)["step/loss"] == [(1, 1.0), (2, 1.0), (3, 0.5)]
 
 
 def test_without_tensorboard_there_is_no_folder_of_its(tmp_path):
-    with RunLog(tmp_path, total_steps=10, first_step=0, tensorboard=False, progress="none") as log:
+    with RunLog(tmp_path, total_steps=10, first_step=0, trackers=(), progress="none") as log:
         log.step(entry(1))
     assert not (tmp_path / "tensorboard").exists()
