@@ -94,7 +94,7 @@ class _WandB:
 
         run_id = _read_ids(folder).get("wandb") or secrets.token_hex(4)
         # Neither the console nor git's remote address is recorded: both may hold what is secret.
-        settings = wandb.Settings(console="off", disable_git=True, save_code=False)
+        settings = wandb.Settings(console="off", disable_git=True, save_code=False, quiet=True)
         self._run = wandb.init(
             id=run_id,
             resume="allow",
