@@ -63,6 +63,11 @@ class Interrupted(Exception):
         self.by_launcher = by_launcher
 
 
+def how_to_install(extra: str) -> str:
+    """The command that installs the packages of an extra of `pyproject.toml`, by name and in a checkout."""
+    return f"pip install 'sequencer2d[{extra}]', or in a checkout pip install '.[{extra}]'"
+
+
 def first_line(error: BaseException, longest: int = 200) -> str:
     """The first line of an error's message that holds something, cut to `longest` characters; else the error's type."""
     lines = (line.strip() for line in str(error).splitlines())

@@ -25,7 +25,7 @@ from sequencer2d.analysis.hidden_states import hidden_states, mixers
 from sequencer2d.analysis.page_guard import guard
 from sequencer2d.data.eval_transforms import eval_transform
 from sequencer2d.data.images import BrokenImageError, decode, to_rgb
-from sequencer2d.errors import ConfigError, InputError, NumericalError, UserError
+from sequencer2d.errors import ConfigError, InputError, NumericalError, UserError, how_to_install
 from sequencer2d.evaluation.outcomes import logits_of
 from sequencer2d.evaluation.pixels import check_photo
 from sequencer2d.evaluation.subject import Subject
@@ -119,7 +119,7 @@ def build_app(subject: Subject) -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise UserError(f"the page needs gradio: pip install 'sequencer2d[app]' ({error})") from error
+        raise UserError(f"the page needs gradio: {how_to_install('app')} ({error})") from error
 
     @contextlib.contextmanager
     def telling() -> Iterator[None]:

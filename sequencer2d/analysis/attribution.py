@@ -10,7 +10,7 @@ from torch import Tensor
 from sequencer2d.analysis.arrays import save_arrays
 from sequencer2d.analysis.blocks import block_names, find_block
 from sequencer2d.analysis.layout import find_layout
-from sequencer2d.errors import ConfigError, UserError
+from sequencer2d.errors import ConfigError, UserError, how_to_install
 from sequencer2d.evaluation.modes import eval_mode, vendor_rnn_backward
 from sequencer2d.evaluation.pixels import normalized
 from sequencer2d.evaluation.subject import Subject
@@ -95,7 +95,5 @@ def _library():  # type: ignore[no-untyped-def]
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     except ImportError as error:
-        raise UserError(
-            f"Grad-CAM needs the library grad-cam: pip install 'sequencer2d[analysis]' ({error})"
-        ) from error
+        raise UserError(f"Grad-CAM needs the library grad-cam: {how_to_install('analysis')} ({error})") from error
     return GradCAM, ClassifierOutputTarget

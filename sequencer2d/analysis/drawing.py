@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
-from sequencer2d.errors import UserError
+from sequencer2d.errors import UserError, how_to_install
 
 Parameters = ParamSpec("Parameters")
 
@@ -39,7 +39,7 @@ def figure_function(draw: Callable[Parameters, Any]) -> Callable[Parameters, Any
         try:
             import matplotlib as mpl
         except ImportError as error:
-            raise UserError("figures need matplotlib: pip install 'sequencer2d[analysis]'") from error
+            raise UserError(f"figures need matplotlib: {how_to_install('analysis')}") from error
         with mpl.rc_context(STYLE):
             return draw(*args, **kwargs)
 

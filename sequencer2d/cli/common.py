@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from sequencer2d import terminal
 from sequencer2d.choices import Orientation
 from sequencer2d.cli.parsing import check_first
-from sequencer2d.errors import ConfigError, DeviceError, UserError
+from sequencer2d.errors import ConfigError, DeviceError, UserError, how_to_install
 from sequencer2d.precisions import PRECISIONS
 from sequencer2d.ranges import expand_home
 
@@ -249,7 +249,7 @@ def need(package: str, extra: str, what: str) -> None:
     import importlib.util
 
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{what} needs the package {package}: pip install 'sequencer2d[{extra}]'")
+        raise UserError(f"{what} needs the package {package}: {how_to_install(extra)}")
 
 
 def progress_bar(unit: str) -> Progress:

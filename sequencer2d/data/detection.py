@@ -16,7 +16,7 @@ from sequencer2d.data.joined import JoinedSource
 from sequencer2d.data.samples import Samples, refuse
 from sequencer2d.data.sources import Source
 from sequencer2d.data.transforms import color_jitter
-from sequencer2d.errors import DataError, UserError
+from sequencer2d.errors import DataError, UserError, how_to_install
 
 
 def open_boxes(config: DataConfig, split: str, *, train: bool = False) -> Source:
@@ -27,7 +27,7 @@ def open_boxes(config: DataConfig, split: str, *, train: bool = False) -> Source
         UserError: the package that measures AP is not installed.
     """
     if importlib.util.find_spec("faster_coco_eval") is None:
-        raise UserError("task=detection measures AP with faster-coco-eval: pip install 'sequencer2d[detection]'")
+        raise UserError(f"task=detection measures AP with faster-coco-eval: {how_to_install('detection')}")
     if "+" in split:
         return JoinedSource([open_boxes(config, part, train=train) for part in split.split("+")])
     root = config.root if config.source == "folder" else config.source

@@ -18,7 +18,7 @@ import numpy as np
 
 from sequencer2d.data.image_files import ImageFiles
 from sequencer2d.data.images import UPRIGHT, Decoding
-from sequencer2d.errors import DataError
+from sequencer2d.errors import DataError, how_to_install
 
 FLOWERS_SPLITS = {"train": "trnid", "val": "valid", "validation": "valid", "valid": "valid", "test": "tstid"}
 """Name of each split in setid.mat."""
@@ -171,7 +171,7 @@ def _loadmat(path: Path) -> dict[str, Any]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise DataError(f"{path.name} needs scipy: pip install 'sequencer2d[data]'") from error
+        raise DataError(f"{path.name} needs scipy: {how_to_install('data')}") from error
     try:
         return loadmat(path, squeeze_me=True)
     except Exception as error:  # scipy raises anything for a damaged file

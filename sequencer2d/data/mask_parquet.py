@@ -12,7 +12,7 @@ from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode
 from sequencer2d.data.labels import LabelRules
 from sequencer2d.data.mask_folders import CHECKED, check_masks, fault, fitting_mask, rules_for
 from sequencer2d.data.sources import SPLIT_ALIASES, shorten
-from sequencer2d.errors import DataError
+from sequencer2d.errors import DataError, how_to_install
 
 _IMAGE, _MASK = ("image",), ("annotation", "label", "mask", "segmentation")
 """Names of the two columns, the first of them that is there."""
@@ -106,7 +106,7 @@ def _load(files: Sequence[Path]) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise DataError("Parquet files need the package datasets: pip install 'sequencer2d[data]'") from error
+        raise DataError(f"Parquet files need the package datasets: {how_to_install('data')}") from error
     try:
         rows = datasets.load_dataset("parquet", data_files=[str(PurePath(path)) for path in files], split="train")
     except Exception as error:  # pyarrow and datasets raise anything

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sequencer2d.errors import ConfigError, InputError, UserError
+from sequencer2d.errors import ConfigError, InputError, UserError, how_to_install
 from sequencer2d.seeds import stream_seed
 
 CORRUPTIONS = (
@@ -111,6 +111,6 @@ def _library() -> Callable[..., Any]:
         from imagecorruptions import corrupt as library
     except ImportError as error:
         raise UserError(
-            f"corruptions need the library imagecorruptions-imaug: pip install 'sequencer2d[analysis]' ({error})"
+            f"corruptions need the library imagecorruptions-imaug: {how_to_install('analysis')} ({error})"
         ) from error
     return library  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sequencer2d.errors import CheckpointError, InputError, TrustError, UserError, first_line
+from sequencer2d.errors import CheckpointError, InputError, TrustError, UserError, first_line, how_to_install
 from sequencer2d.export import programs
 from sequencer2d.export.metadata import KEY, from_string
 from sequencer2d.export.naming import SUFFIXES, check_artifact
@@ -114,7 +114,7 @@ def load_artifact(path: str | os.PathLike[str], *, trust: bool = False) -> Artif
 def need(package: str) -> None:
     """Raise `UserError` with the command that installs `package` where it is missing."""
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"this format needs the package {package}: pip install 'sequencer2d[export]'")
+        raise UserError(f"this format needs the package {package}: {how_to_install('export')}")
 
 
 def _load_torch(path: Path) -> Artifact:

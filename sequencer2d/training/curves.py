@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sequencer2d import tasks
+from sequencer2d.errors import how_to_install
 from sequencer2d.files import atomic_write
 from sequencer2d.tasks.task import Metric
 from sequencer2d.terminal import printable
@@ -30,7 +31,7 @@ def plot_curves(run_folder: Path, config: TrainConfig, path: Path | None = None)
     Returns the path; None if matplotlib is not installed (it is an optional dependency).
     """
     if importlib.util.find_spec("matplotlib") is None:
-        logger.warning("matplotlib is not installed: no curves.png (pip install 'sequencer2d[train]')")
+        logger.warning(f"matplotlib is not installed: no curves.png ({how_to_install('train')})")
         return None
     target = path or run_folder / "curves.png"
     figure = curves_figure(read_log(run_folder), config)
