@@ -15,13 +15,20 @@ FIGURES = ROOT / "docs" / "figures"
 
 
 def command_line(script: str, arguments: Sequence[str] | None = None) -> str:
-    """The command that ran a script.
+    """The command that ran a script. An absolute path is shortened to its last name: where it lay says nothing here.
 
     Args:
         script: its module, such as "benchmarks.cpu".
         arguments: its arguments; None for those of this process.
     """
-    return shlex.join(["python", "-m", script, *(sys.argv[1:] if arguments is None else arguments)])
+    given = sys.argv[1:] if arguments is None else arguments
+    return shlex.join(["python", "-m", script, *map(_without_folders, given)])
+
+
+def _without_folders(argument: str) -> str:
+    """An argument, or what stands behind its first "=", without the folders of an absolute path."""
+    option, equals, value = argument.partition("=") if not argument.startswith("/") else ("", "", argument)
+    return f"{option}{equals}{Path(value).name or value}" if value.startswith("/") else argument
 
 
 def origin(name: str, script: str, command: str) -> dict[str, Any]:

@@ -75,3 +75,15 @@ def test_a_result_whose_command_is_none_says_that_it_was_put_together_by_hand(ke
     runs = re.fullmatch(r"(python -m benchmarks(\.\w+)+|sequencer2d bench)( [\w/.,;:=-]+)*", command)
     if not runs or "put together" in command:
         assert note.startswith(BY_HAND)
+
+
+def test_a_command_names_no_folder_of_a_machine() -> None:
+    given = ["--data", "/data/tiny", "--output=/root/out.json", "runs/a", "data.root=/images/", "/"]
+    expected = "python -m benchmarks.x --data tiny --output=out.json runs/a data.root=images /"
+    assert record.command_line("benchmarks.x", given) == expected
+
+
+def test_results_name_no_folder_of_a_machine() -> None:
+    folder = re.compile(r"(?<![\w.:/])/(?:root|home|tmp|work|opt|mnt|data|usr)/[\w./-]+")
+    files = {path.name: path.read_text(encoding="utf-8") for path in record.RESULTS.rglob("*.json")}
+    assert {name: found for name, text in files.items() if (found := folder.findall(text))} == {}
