@@ -126,7 +126,7 @@ def passed_on(options: argparse.Namespace) -> list[str]:
 def bench_command(
     plan: str, index: int, options: argparse.Namespace, time_limit: float | None, folder: Path
 ) -> list[str]:
-    """The command line of one process. folder: new for each run, in which the processes of a GPU agree on turns."""
+    """The command line of one process. folder: in which the processes of a GPU agree on turns."""
     command = [sys.executable, "-m", "sequencer2d", "bench", "--plan", plan]
     command += ["--output", str(options.parts / f"part-{index}.json")]
     gpu = index % options.gpus

@@ -24,7 +24,8 @@ class Turns:
     """Who does what, agreed upon in a folder that the processes share.
 
     Args:
-        folder: new for each run of the processes together. None: this process has the device for itself.
+        folder: of the processes that run together. What earlier ones left there is removed. None: this process has
+            the device for itself.
         kill: sends a signal (process, signal).
 
     Raises:
@@ -39,7 +40,10 @@ class Turns:
                 raise ConfigError("processes take turns on Linux and macOS only; leave --turns out")
             folder.mkdir(parents=True, exist_ok=True)
             with self._lock():  # not while another one is timed, who would not know of this process
-                (folder / f"{os.getpid()}.process").touch()
+                if not self._others():
+                    for left in folder.glob("*.claim"):
+                        left.unlink()
+                _sign_on(folder / f"{os.getpid()}.process")
 
     @property
     def shared(self) -> bool:
@@ -94,9 +98,20 @@ class Turns:
             yield
 
     def _others(self) -> list[int]:
+        """The other processes that have signed on and live."""
+        import fcntl
+
         assert self.folder is not None
-        processes = {int(path.stem) for path in self.folder.glob("*.process")}
-        return sorted(processes - {os.getpid()})
+        found = []
+        for path in self.folder.glob("*.process"):
+            with path.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    found.append(int(path.stem))
+                else:
+                    path.unlink()
+        return sorted({*found} - {os.getpid()})
 
     def _send(self, process: int, number: int) -> bool:
         try:
@@ -104,3 +119,12 @@ class Turns:
         except ProcessLookupError:
             return False
         return True
+
+
+def _sign_on(path: Path) -> None:
+    """Lock a file as long as this process lives: its number alone may later be another program's."""
+    import fcntl
+
+    file = os.open(path, os.O_RDWR | os.O_CREAT)  # left open: closing it would unlock it
+    with contextlib.suppress(BlockingIOError):  # this process has signed on before
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,6 +23,13 @@ with open(sys.argv[2], "w", buffering=1) as file:
         time.sleep(0.01)
 """
 
+CLAIM = """
+import sys
+from pathlib import Path
+from sequencer2d.benchmark import Turns
+print(Turns(Path(sys.argv[1])).claim("a"))
+"""
+
 
 @pytest.fixture
 def sibling(tmp_path: Path):
@@ -78,14 +85,33 @@ def test_algorithms_are_not_timed_beside_others(tmp_path, monkeypatch):
     assert torch.backends.cudnn.benchmark
 
 
-def test_this_process_is_not_stopped(tmp_path):
+def test_only_processes_that_take_part_are_stopped(sibling, tmp_path):
+    """Not this one, and not whoever has the number of a process that took part earlier."""
+    process, path = sibling
+    wait_for(lambda: path.exists() and path.stat().st_size > 0)
     sent = []
-    turns = Turns(tmp_path, kill=lambda process, number: sent.append((process, number)))
-    (tmp_path / "1.process").touch()
+    turns = Turns(tmp_path / "turns", kill=lambda number, what: sent.append((number, what)))
+    (tmp_path / "turns" / "1.process").touch()
     with turns.alone():
-        assert sent == [(1, signal.SIGSTOP)]
-    assert sent == [(1, signal.SIGSTOP), (1, signal.SIGCONT)]
-    assert (tmp_path / f"{os.getpid()}.process").exists()
+        assert sent == [(process.pid, signal.SIGSTOP)]
+    assert sent == [(process.pid, signal.SIGSTOP), (process.pid, signal.SIGCONT)]
+
+
+def test_claims_of_an_earlier_run_count_no_more(sibling, tmp_path):
+    process, path = sibling
+    wait_for(lambda: path.exists() and path.stat().st_size > 0)
+    folder = tmp_path / "turns"
+    (folder / f"{os.getpid()}.process").unlink(missing_ok=True)
+    earlier = subprocess.run([sys.executable, "-c", CLAIM, str(folder)], check=True, capture_output=True, text=True)
+    assert earlier.stdout == "True\n"
+    assert not Turns(folder).claim("a")  # the sibling still runs, so this is the same run
+    process.kill()
+    process.wait()
+    again = subprocess.run([sys.executable, "-c", CLAIM, str(folder)], check=True, capture_output=True, text=True)
+    assert again.stdout == "False\n"  # this process still takes part
+    (folder / f"{os.getpid()}.process").unlink()
+    again = subprocess.run([sys.executable, "-c", CLAIM, str(folder)], check=True, capture_output=True, text=True)
+    assert again.stdout == "True\n"
 
 
 def times(path: Path) -> list[float]:

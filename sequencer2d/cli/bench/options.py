@@ -61,7 +61,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--turns",
         type=Path,
         metavar="FOLDER",
-        help="share the device with other processes that are given the same new folder: each takes the next case, they "
+        help="share the device with other processes that are given the same folder: each takes the next case, they "
         "compile side by side, and all others stand still while one is timed",
     )
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="begin no new row after this time")
