@@ -26,9 +26,16 @@ from torch.nn import functional as F
 import sequencer2d
 from benchmarks.record import command_line, origin, write_result
 from sequencer2d.benchmark import timing
+from sequencer2d.models.compiling import compile_blocks
 
 NAME, SCRIPT = "compiling", "benchmarks.compiling"
-FORMS = ("optimize", "compiled", "eager")
+# What is done to a model before it trains; `optimize` is inference.
+TRAINING: dict[str, Callable[[Any], Any]] = {
+    "blocks": compile_blocks,
+    "whole": lambda model: model.compile(),
+    "eager": lambda model: None,
+}
+FORMS = ("optimize", *TRAINING)
 
 
 def seconds(call: Callable[[], Any], device: torch.device) -> float:
@@ -42,12 +49,11 @@ def seconds(call: Callable[[], Any], device: torch.device) -> float:
 def training(
     model_name: str, form: str, batches: list[int], size: int, device: torch.device, measure_s: float
 ) -> list[dict[str, Any]]:
-    """A row a batch: a model as it is or compiled, its first step with that batch and its rate; then another size."""
+    """A row a batch: a model in a form of `TRAINING`, its first step with that batch and its rate; then another size."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     model = sequencer2d.create_model(model_name, drop_path_rate=0.1).to(device).train()
-    if form == "compiled":
-        model.compile()
+    TRAINING[form](model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def step(images: torch.Tensor) -> None:

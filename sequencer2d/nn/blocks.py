@@ -90,6 +90,16 @@ class SequencerBlock(nn.Module):
         x_BHWC = x_BHWC + self.drop_path1(self.rnn_tokens(self.norm1(x_BHWC)))
         return x_BHWC + self.drop_path2(self.mlp_channels(self.norm2(x_BHWC)))
 
+    def add_branches(self, x_BHWC: Tensor, mask1: Tensor | None, mask2: Tensor | None) -> Tensor:
+        """What `forward` returns for these draws of stochastic depth, (B, 1, 1, 1), or None where it drops nothing.
+
+        Blocks that differ in their rates alone are the same to a compiler here.
+        """
+        branch = self.rnn_tokens(self.norm1(x_BHWC))
+        x_BHWC = x_BHWC + (branch if mask1 is None else branch * mask1)
+        branch = self.mlp_channels(self.norm2(x_BHWC))
+        return x_BHWC + (branch if mask2 is None else branch * mask2)
+
 
 class ClassifierHead(nn.Module):
     """Pool over the grid, dropout, linear.
