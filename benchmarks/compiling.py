@@ -49,7 +49,7 @@ def seconds(call: Callable[[], Any], device: torch.device) -> float:
 def training(
     model_name: str, form: str, batches: list[int], size: int, device: torch.device, measure_s: float
 ) -> list[dict[str, Any]]:
-    """A row a batch: a model in a form of `TRAINING`, its first step and its rate with that batch; then another size."""
+    """A row a batch: a model in a form of `TRAINING`, its first step and its rate; then another image size."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     model = sequencer2d.create_model(model_name, drop_path_rate=0.1).to(device).train()
