@@ -10,8 +10,8 @@ with a run of before in the same folder.
 
 import sys
 
-from benchmarks.columns import Column, fixed, millions
-from benchmarks.side_by_side import Comparison, run
+from benchmarks.columns import Column, fixed
+from benchmarks.side_by_side import COST_COLUMNS, SIZE_COLUMNS, Comparison, run
 
 BCCD = Comparison(
     name="bccd",
@@ -25,12 +25,10 @@ BCCD = Comparison(
 )
 BCCD_COLUMNS = (
     Column("model", "backbone"),
-    Column("parameters", "parameters", millions),
-    Column("epochs", "epochs"),
+    *SIZE_COLUMNS,
     Column("ap", "AP, %", fixed(1)),
     Column("ap50", "AP50, %", fixed(1)),
-    Column("images_per_second", "training side by side, images/s", fixed(0)),
-    Column("memory_mib", "training memory, MiB", fixed(0)),
+    *COST_COLUMNS,
 )
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.columns import Column, fixed, millions
-from benchmarks.side_by_side import Comparison, Row, Run, run
+from benchmarks.columns import Column, fixed
+from benchmarks.side_by_side import COST_COLUMNS, SIZE_COLUMNS, Comparison, Row, Run, run
 from sequencer2d.data.labels import IGNORED
 from sequencer2d.data.mask_folders import MaskFolder
 from sequencer2d.data.mask_sets import MASK_SETS
@@ -93,12 +93,10 @@ CAMVID = Comparison(
 CAMVID_COLUMNS = (
     Column("model", "backbone"),
     Column("seed", "seed"),
-    Column("parameters", "parameters", millions),
-    Column("epochs", "epochs"),
+    *SIZE_COLUMNS,
     Column("mean_iou", "mIoU, %", fixed(1)),
     Column("pixel_accuracy", "pixel accuracy, %", fixed(1)),
-    Column("images_per_second", "training side by side, images/s", fixed(0)),
-    Column("memory_mib", "training memory, MiB", fixed(0)),
+    *COST_COLUMNS,
 )
 
 if __name__ == "__main__":

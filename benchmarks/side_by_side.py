@@ -16,11 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.columns import Column, fixed, millions
 from benchmarks.record import RESULTS, command_line, origin, write_result
 from sequencer2d.cli.main import EXIT_INTERRUPTED
 from sequencer2d.files import read_json
 
 Row = dict[str, Any]
+
+SIZE_COLUMNS = (Column("parameters", "parameters", millions), Column("epochs", "epochs"))
+COST_COLUMNS = (
+    Column("images_per_second", "training side by side, images/s", fixed(0)),
+    Column("memory_mib", "training memory, MiB", fixed(0)),
+)
+"""Columns of every comparison, before and after those of its own numbers."""
 
 
 @dataclass(frozen=True)

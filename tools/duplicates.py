@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("sequencer2d", "benchmarks", "tools")
+FOLDERS = ("sequencer2d", "benchmarks", "tools", "tests")
 REASONS = Path(__file__).with_suffix(".json")
 LEAST = 6
 """Lines that a passage has at least."""

@@ -59,9 +59,6 @@ SMALL = Plan(
     },
 )
 
-AS_T = ("sequencer2d_t", "vit_small_8", "convnext_nano", "caformer_s18")
-"""Models of SMALL that are compared with Sequencer2D-T; the others are compared with N."""
-
 BETTER = Plan(
     """What later backbones suggest, at the cost of Sequencer2D-N: chosen before any of them was run.
 

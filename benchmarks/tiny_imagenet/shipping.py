@@ -24,7 +24,6 @@ import torch
 
 from benchmarks.record import command_line, origin, write_result
 from benchmarks.tiny_imagenet import moving
-from benchmarks.tiny_imagenet.rows import read_rows
 from benchmarks.tiny_imagenet.runs import done_steps
 from benchmarks.tiny_imagenet.segments import (
     DECAY,
@@ -182,12 +181,6 @@ def story(place: Place) -> dict[str, Any]:
         told["curve"][part] = [[line["step"], round(line["loss"], 4), line["lr"]] for line in steps_of(lines)]
         told["top1"][part] = [[line["step"], line["top1"]] for line in lines if line.get("top1") is not None]
     return told
-
-
-def shipped_row(results: Path) -> dict[str, Any] | None:
-    """The row of the model that ships; None before it was trained."""
-    rows = read_rows(results / f"{NAME}.json")
-    return rows[0] if rows else None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -65,17 +65,12 @@ def spread_blocks(model: nn.Module, count: int = 4) -> tuple[str, ...]:
     return tuple(names[round((index + 1) * len(names) / count) - 1] for index in range(count))
 
 
-def block_output(model: nn.Module, x: Tensor, name: str) -> Tensor:
-    """What the block called `name` puts out for `x`; the model runs no further than that.
+def block_outputs(model: nn.Module, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+    """What the named blocks put out for `x`, from one pass, which ends at the last of them.
 
     Raises:
-        ConfigError: no such block, the block did not run, or its output is no tensor.
+        ConfigError: no such block, a block that did not run, or one whose output is no tensor.
     """
-    return block_outputs(model, x, [name])[name]
-
-
-def block_outputs(model: nn.Module, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-    """What each of several blocks puts out for `x`, from one pass. Raises `ConfigError` as `block_output` does."""
     wanted = list(dict.fromkeys(names))
     outputs: dict[str, Tensor] = {}
 

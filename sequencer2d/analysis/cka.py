@@ -112,15 +112,6 @@ def unbiased_hsic(k: Tensor, m: Tensor) -> Tensor:
     return (trace + sums - rows) / (n * (n - 3))
 
 
-def linear_cka(x: Tensor, y: Tensor) -> Tensor:
-    """Linear CKA of features (n, p) and (n, q) by its definition: ‖Yᵀ X‖² / (‖Xᵀ X‖ ‖Yᵀ Y‖) after centering.
-
-    Its estimate from few images is too high.
-    """
-    x, y = x - x.mean(dim=0), y - y.mean(dim=0)
-    return (y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())
-
-
 @torch.no_grad()
 def _grams(model: nn.Module, images: Tensor, blocks: tuple[str, ...]) -> list[Tensor]:
     """The Gram matrix (n, n), float64, of each block's flattened output."""

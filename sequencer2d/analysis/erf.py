@@ -170,25 +170,6 @@ def method_images(
     return read(paths, subject.data, limit=limit or chosen.images)
 
 
-def theoretical_field(kernels: Sequence[tuple[int, int]]) -> np.ndarray:
-    """The exact gradient profile, along one axis, of a stack of convolutions whose weights are all 1.
-
-    Source: Luo et al., section 2.2.
-
-    Args:
-        kernels: (kernel size, stride) of each convolution, the first one first.
-
-    Returns:
-        1-D array: how often each input position, from the first that matters, reaches one output position.
-    """
-    profile = np.ones(1)
-    for kernel, stride in reversed(kernels):
-        spread = np.zeros((len(profile) - 1) * stride + 1)
-        spread[::stride] = profile
-        profile = np.convolve(spread, np.ones(kernel))
-    return profile
-
-
 def measure(values: np.ndarray, center: tuple[int, int, int, int]) -> Shape:
     """The form of a map (H, W) ≥ 0 around `center` = (top, left, bottom, right) of the middle token."""
     total = values.sum()

@@ -50,11 +50,6 @@ class Reach:
     def direction(self) -> str:
         return SCAN_NAMES[self.scan]
 
-    @property
-    def half_life_pixels(self) -> np.ndarray:
-        """(D,) half-lives in pixels."""
-        return self.half_life * self.stride
-
     def quantiles(self, of: Sequence[float] = (0.1, 0.5, 0.9)) -> np.ndarray:
         """Quantiles of the units' half-lives in tokens."""
         return np.quantile(self.half_life, of)

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,8 +167,3 @@ def linear_predictions(
         )
         strength = max(STRENGTHS, key=lambda c: float(fitted(c, inner, inner_y).score(held, held_y)))
     return fitted(strength, train, targets).predict(queries), strength
-
-
-def labels_of(paths: Iterable[str]) -> list[str]:
-    """The folder of each image, which in a folder of classes is its class."""
-    return [Path(path).parent.name for path in paths]

@@ -113,11 +113,6 @@ class PeerConfig:
             for start, depth in zip(starts, self.depths, strict=True)
         )
 
-    @property
-    def map_count(self) -> int:
-        """Number of feature maps."""
-        return count_maps(self.depths)
-
     def replace(self, **changes: Any) -> "Self":
         """Return a copy with `changes`.
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sequencer2d.analysis.erf import ReceptiveField, measure, method_images, receptive_fields, theoretical_field
+from sequencer2d.analysis.erf import ReceptiveField, measure, method_images, receptive_fields
 from sequencer2d.analysis.erf_methods import METHODS
 from sequencer2d.analysis.figures import receptive_field_grid
 from sequencer2d.analysis.layout import Layout, find_layout, find_layouts
@@ -40,6 +40,19 @@ class ToNHWC(nn.Module):
 
 def pixels(count, height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def theoretical_field(kernels):
+    """How often each input position reaches one output position along one axis, if all weights are 1.
+
+    Source: Luo et al., section 2.2. `kernels` holds (kernel size, stride) of each convolution, the first one first.
+    """
+    profile = np.ones(1)
+    for kernel, stride in reversed(kernels):
+        spread = np.zeros((len(profile) - 1) * stride + 1)
+        spread[::stride] = profile
+        profile = np.convolve(spread, np.ones(kernel))
+    return profile
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

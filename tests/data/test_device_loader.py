@@ -1,6 +1,5 @@
 """Augmentation on the device makes the batches that worker processes make."""
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +11,7 @@ from sequencer2d.data.device_loader import build_device_loader
 from sequencer2d.data.loader import build_loader
 from sequencer2d.data.plans import pillow_may_resize_rows_first
 from sequencer2d.errors import ConfigError, DataError
+from tests.data.batches import assert_same_batches, read_batches, smooth_folder
 
 DEVICE = torch.device("cpu")
 
@@ -19,25 +19,12 @@ DEVICE = torch.device("cpu")
 @pytest.fixture
 def folder(tmp_path):
     """Two classes of 24 images of 20×24 pixels each."""
-    random = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("a", "b"):
-            (tmp_path / split / name).mkdir(parents=True)
-            for index in range(24):
-                coarse = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8))
-                coarse.resize((20, 24), Image.Resampling.BICUBIC).save(tmp_path / split / name / f"{index}.png")
-    return tmp_path
+    return smooth_folder(tmp_path, 24, lambda index: (20, 24), ".png")
 
 
 def configuration(folder, **changes):
     options = {"root": str(folder), "image_size": (28, 18), "batch_size": 16, "workers": 0}
     return DataConfig(**{**options, **changes})
-
-
-def batches(loader, epochs=1):
-    made = [batch for _ in range(epochs) for batch in loader]
-    loader.close()
-    return made
 
 
 @pytest.mark.parametrize(
@@ -53,22 +40,17 @@ def batches(loader, epochs=1):
 )
 def test_batches_have_the_pixels_of_the_workers(folder, changes):
     config = configuration(folder, **changes)
-    there = batches(build_loader(config, train=True, seed=3), epochs=6)
-    here = batches(build_device_loader(config, device=DEVICE, seed=3), epochs=6)
-    assert len(here) == len(there) == 18
-    for (images, targets), (wanted_images, wanted_targets) in zip(here, there, strict=True):
-        assert torch.equal(targets, wanted_targets)
-        assert torch.equal(images, wanted_images)
-        assert images.is_contiguous(memory_format=torch.channels_last)
+    there = read_batches(build_loader(config, train=True, seed=3), epochs=6)
+    assert_same_batches(read_batches(build_device_loader(config, device=DEVICE, seed=3), epochs=6), there)
+    assert len(there) == 18
 
 
 def test_the_rest_of_an_epoch_does_not_depend_on_what_was_read_before_or_on_workers(folder):
-    whole = batches(build_device_loader(configuration(folder), device=DEVICE))
+    whole = read_batches(build_device_loader(configuration(folder), device=DEVICE))
     loader = build_device_loader(configuration(folder, workers=1), device=DEVICE)
     loader.seek(0, 1)
-    rest = batches(loader)
-    assert len(rest) == len(whole) - 1
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, whole[1:], strict=True))
+    rest = read_batches(loader)
+    assert_same_batches(rest, whole[1:])
 
 
 def test_a_broken_image_gives_way_to_the_next_and_is_named(folder):

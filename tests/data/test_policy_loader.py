@@ -10,6 +10,7 @@ from sequencer2d.data.device_loader import build_device_loader
 from sequencer2d.data.loader import build_loader
 from sequencer2d.errors import ConfigError
 from sequencer2d.training.loop import train
+from tests.data.batches import assert_same_batches, read_batches, smooth_folder
 from tests.training.conftest import configuration, logged
 
 CPU = torch.device("cpu")
@@ -18,32 +19,11 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def folder(tmp_path):
     """Two classes of 20 JPEG files, each of another size."""
-    random = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("a", "b"):
-            (tmp_path / split / name).mkdir(parents=True)
-            for index in range(20):
-                coarse = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8))
-                coarse.resize((30 + index, 24 + 2 * index)).save(tmp_path / split / name / f"{index}.jpg", quality=95)
-    return tmp_path
+    return smooth_folder(tmp_path, 20, lambda index: (30 + index, 24 + 2 * index), ".jpg")
 
 
 def options(folder, **changes):
     return DataConfig(**{"root": str(folder), "image_size": (28, 18), "batch_size": 10, "workers": 0, **changes})
-
-
-def batches(loader, epochs=1):
-    made = [batch for _ in range(epochs) for batch in loader]
-    loader.close()
-    return made
-
-
-def assert_same(here, there):
-    assert len(here) == len(there)
-    for (images, targets), (wanted_images, wanted_targets) in zip(here, there, strict=True):
-        assert torch.equal(targets, wanted_targets)
-        assert torch.equal(images, wanted_images)
-        assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +38,9 @@ def assert_same(here, there):
     ],
 )
 def test_batches_have_the_pixels_of_the_workers(folder, changes):
-    there = batches(build_loader(options(folder, **changes), train=True, seed=3), epochs=5)
+    there = read_batches(build_loader(options(folder, **changes), train=True, seed=3), epochs=5)
     config = options(folder, **changes, augment_on="workers+device")
-    assert_same(batches(build_device_loader(config, device=CPU, seed=3), epochs=5), there)
+    assert_same_batches(read_batches(build_device_loader(config, device=CPU, seed=3), epochs=5), there)
     assert len(there) == 20
 
 
@@ -91,26 +71,26 @@ def test_each_operation_of_the_policy_is_drawn_as_often_as_by_timm(folder):
 
 def test_the_rest_of_an_epoch_does_not_depend_on_what_was_read_before(folder):
     config = options(folder, augment_on="workers+device")
-    whole = batches(build_device_loader(config, device=CPU))
+    whole = read_batches(build_device_loader(config, device=CPU))
     loader = build_device_loader(config, device=CPU)
     loader.seek(0, 2)
-    assert_same(batches(loader), whole[2:])
+    assert_same_batches(read_batches(loader), whole[2:])
 
 
 def test_a_broken_image_gives_way_to_the_next(folder):
     (folder / "train/a/10.jpg").write_bytes(b"no image")
-    there = batches(build_loader(options(folder), train=True))
+    there = read_batches(build_loader(options(folder), train=True))
     loader = build_device_loader(options(folder, augment_on="workers+device"), device=CPU)
-    assert_same(batches(loader), there)
+    assert_same_batches(read_batches(loader), there)
     assert list(loader.broken) == [str(folder / "train/a/10.jpg")]
 
 
 @pytest.mark.gpu
 def test_a_gpu_makes_the_pixels_of_the_workers(folder):
-    there = batches(build_loader(options(folder), train=True), epochs=5)
+    there = read_batches(build_loader(options(folder), train=True), epochs=5)
     loader = build_device_loader(options(folder, augment_on="workers+device"), device=torch.device("cuda"))
-    here = [(images.cpu(), targets.cpu()) for images, targets in batches(loader, epochs=5)]
-    assert_same(here, there)
+    here = [(images.cpu(), targets.cpu()) for images, targets in read_batches(loader, epochs=5)]
+    assert_same_batches(here, there)
 
 
 @pytest.mark.parametrize(

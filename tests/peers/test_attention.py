@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from sequencer2d.errors import InputError
 from sequencer2d.peers.pvt import ReducedAttention
 from sequencer2d.peers.t2t_vit import SPLITS, T2TViT, TokenAttention, TokensToToken, grid_of, sinusoids
+from tests.peers.formulas import assert_follows_formula, in_play
 from tests.peers.small import images, small_peer
-from tests.peers.test_weighted import in_play
 
 
 def attend(queries: list[Tensor], keys: list[Tensor], values: list[Tensor], scale: float) -> list[Tensor]:
@@ -90,16 +90,7 @@ def _heads(layer: Any, queries: list[Tensor], keys: list[Tensor], values: list[T
 def test_attention_and_its_gradients_are_those_of_the_formula(
     layer: nn.Module, reference: Any, shape: tuple[int, int], arguments: tuple[Any, ...]
 ) -> None:
-    layer = in_play(layer)
-    x = torch.randn(2, *shape, dtype=torch.float64, requires_grad=True)
-    out = layer(x, *arguments)
-    expected = torch.stack([reference(layer, image, *arguments) for image in x])
-    torch.testing.assert_close(out, expected)
-    seed, inputs = torch.randn_like(out), (x, *layer.parameters())
-    found = torch.autograd.grad((out * seed).sum(), inputs)
-    right = torch.autograd.grad((expected * seed).sum(), inputs)
-    for one, two in zip(found, right, strict=True):
-        torch.testing.assert_close(one, two)
+    assert_follows_formula(layer, reference, shape, arguments)
 
 
 def test_the_attention_under_test_is_that_of_t2t_vits_blocks() -> None:

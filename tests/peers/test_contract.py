@@ -15,6 +15,7 @@ from sequencer2d import create_model, register_timm
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.models import save_weights
 from sequencer2d.peers import build_peer
+from sequencer2d.peers.config import count_maps
 from tests.peers.small import SMALL, images, small_peer
 
 every = pytest.mark.parametrize("name", SMALL)
@@ -59,7 +60,7 @@ def test_maps_are_as_described(name: str) -> None:
     model, x = small_peer(name), images(name)
     features, maps = model.forward_intermediates(x)
     assert torch.equal(features, model.forward_features(x))
-    assert len(maps) == len(model.feature_info) == model.config.map_count
+    assert len(maps) == len(model.feature_info) == count_maps(model.config.depths)
     modules = dict(model.named_modules())
     for found, info in zip(maps, model.feature_info, strict=True):
         expected = (info["num_chs"], *(side // info["reduction"] for side in x.shape[-2:]))
@@ -76,7 +77,7 @@ def test_maps_are_as_described(name: str) -> None:
 def test_extractors_of_features_give_the_same_maps(name: str, indices: Any) -> None:
     x = images(name)
     pruned = small_peer(name)
-    pruned.prune_intermediate_layers(tuple(range(pruned.config.map_count)))
+    pruned.prune_intermediate_layers(tuple(range(count_maps(pruned.config.depths))))
     expected = pruned.forward_intermediates(x, indices, intermediates_only=True)
     if name != "pvt_small":  # whose class token goes with the head
         full = small_peer(name).forward_intermediates(x, indices, intermediates_only=True)

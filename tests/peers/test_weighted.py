@@ -13,6 +13,7 @@ from sequencer2d.errors import CheckpointError, ConfigError, InputError
 from sequencer2d.models.peers import load_strictly
 from sequencer2d.peers.cyclemlp import HEIGHT, WIDTH, CycleFC, CycleMixer, cycle_shift
 from sequencer2d.peers.vip import PermuteMLP
+from tests.peers.formulas import assert_follows_formula, in_play
 from tests.peers.small import SMALL, images, small_peer
 
 
@@ -77,13 +78,6 @@ def cycle_mixer_by_pixels(mixer: CycleMixer, x_HWC: Tensor) -> Tensor:
     return weigh(mixer, h, w, x_HWC)
 
 
-def in_play(module: nn.Module) -> nn.Module:
-    """The module in float64, with every parameter large enough to show."""
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return module.double()
-
-
 @pytest.mark.parametrize(
     "mixer, reference, shape",
     [
@@ -97,16 +91,7 @@ def in_play(module: nn.Module) -> nn.Module:
 def test_mixers_and_their_gradients_are_those_of_the_formula(
     mixer: nn.Module, reference: Any, shape: tuple[int, ...]
 ) -> None:
-    mixer = in_play(mixer)
-    x = torch.randn(2, *shape, dtype=torch.float64, requires_grad=True)
-    out = mixer(x)
-    expected = torch.stack([reference(mixer, image) for image in x])
-    torch.testing.assert_close(out, expected)
-    seed, inputs = torch.randn_like(out), (x, *mixer.parameters())
-    found = torch.autograd.grad((out * seed).sum(), inputs)
-    right = torch.autograd.grad((expected * seed).sum(), inputs)
-    for one, two in zip(found, right, strict=True):
-        torch.testing.assert_close(one, two)
+    assert_follows_formula(mixer, reference, shape)
 
 
 @pytest.mark.parametrize("axis", [HEIGHT, WIDTH])

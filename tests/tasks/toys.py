@@ -139,8 +139,18 @@ def mirrored_too(forward: Forward, images: Tensor, _: Any) -> Tensor:
     return (forward(images).float() + forward(images.flip(-1)).float().flip(-1)) / 2
 
 
+class Result:
+    """What both results do alike: they are written with all their fields, and have no rows of classes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return vars(self)
+
+    def class_rows(self) -> list[tuple[str, str]]:
+        return []
+
+
 @dataclass(frozen=True)
-class Overlap:
+class Overlap(Result):
     """Mean intersection over union, in percent."""
 
     mean_iou: float
@@ -148,9 +158,6 @@ class Overlap:
     class_names: tuple[str, ...]
     count: int
     broken: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return vars(self)
 
     def rows(self) -> list[tuple[str, str]]:
         return [("mIoU", f"{self.mean_iou:.2f} %")]
@@ -183,21 +190,15 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Distance:
+class Distance(Result):
     """Mean distance of a box's sides, in pixels."""
 
     error: float
     count: int
     broken: int
 
-    def to_dict(self) -> dict[str, Any]:
-        return vars(self)
-
     def rows(self) -> list[tuple[str, str]]:
         return [("corner error", f"{self.error:.3f} px")]
-
-    def class_rows(self) -> list[tuple[str, str]]:
-        return []
 
 
 class Distances:
