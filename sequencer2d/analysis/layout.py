@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.analysis.blocks import block_outputs, pick_blocks
+from sequencer2d.choices import OUTPUT_LAYOUTS
 from sequencer2d.errors import ConfigError, InputError
-
-LAYOUTS = ("NCHW", "NHWC", "tokens")
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ def find_layouts(
             so.
         InputError: an output that is no map (for example a pooled vector).
     """
-    if stated is not None and stated not in LAYOUTS:
-        raise ConfigError(f"layout {stated!r}; choose one of {', '.join(LAYOUTS)}")
+    if stated is not None and stated not in OUTPUT_LAYOUTS:
+        raise ConfigError(f"layout {stated!r}; choose one of {', '.join(OUTPUT_LAYOUTS)}")
     blocks = pick_blocks(model, blocks)
     outputs = _shapes(model, blocks, size, in_chans)
     taller = _try_shapes(model, blocks, (2 * size[0], size[1]), in_chans)

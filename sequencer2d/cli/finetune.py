@@ -6,9 +6,10 @@ import argparse
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from sequencer2d import terminal
+from sequencer2d.choices import DeviceKind
 from sequencer2d.cli.common import (
     add_folder,
     console,
@@ -74,7 +75,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--device",
         default="auto",
-        choices=("auto", "cpu", "cuda"),
+        choices=get_args(DeviceKind),
         help="auto takes CUDA if there is a GPU (default: auto)",
     )
     parser.add_argument("--output", type=writable_path, metavar="FOLDER", help="the run's folder (default: a new one)")

@@ -65,7 +65,7 @@ class DataConfig(Checked):
     """Width to height of a random-resized crop: least, most."""
     crop_padding: Annotated[int, Range(at_least=0, at_most=8192, unit="pixels")] = 4
     """Black pixels on each side of the image for crop=pad."""
-    interpolation: Literal["random", "nearest", "bilinear", "bicubic", "lanczos"] = "random"
+    interpolation: Literal["random", Interpolation] = "random"
     """Resampling in training; random draws bilinear or bicubic for each image."""
     resampler: Literal["pillow", "torch"] = "pillow"
     """What resizes the crop in training: Pillow, or torch, whose antialiased uint8 kernels take less time. Its values

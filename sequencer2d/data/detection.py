@@ -15,7 +15,7 @@ from sequencer2d.data.config import DataConfig
 from sequencer2d.data.joined import JoinedSource
 from sequencer2d.data.samples import Samples, refuse
 from sequencer2d.data.sources import Source
-from sequencer2d.data.transforms import color_jitter
+from sequencer2d.data.transforms import color_jitter, draw_filter
 from sequencer2d.errors import DataError, UserError, how_to_install
 
 
@@ -60,9 +60,8 @@ class FitToSides:
             short = random.choice(config.short_sides)
         factor = min(short / min(file), long / max(file))
         rows, columns = (max(1, round(side * factor)) for side in file)
-        name = config.interpolation if self.train else config.eval_interpolation
-        name = random.choice(("bilinear", "bicubic")) if name == "random" else name
-        image = image.resize((columns, rows), Image.Resampling[name.upper()])
+        interpolation = config.interpolation if self.train else config.eval_interpolation
+        image = image.resize((columns, rows), draw_filter(interpolation))
         mirrored = self.train and random.random() < config.hflip
         if mirrored:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

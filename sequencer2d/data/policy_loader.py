@@ -24,7 +24,7 @@ from sequencer2d.data.reader import Batch
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.samples import CLASS_NUMBERS, class_numbers
 from sequencer2d.data.sources import Source
-from sequencer2d.data.transforms import train_transform
+from sequencer2d.data.transforms import SMOOTH, train_transform
 from sequencer2d.errors import ConfigError
 
 Drawn = tuple[Any, list[Operation]]
@@ -39,7 +39,7 @@ class DrawnPolicy:
     """
 
     def __init__(self, config: DataConfig) -> None:
-        if config.interpolation not in ("random", "bilinear", "bicubic"):
+        if config.interpolation not in ("random", *SMOOTH):
             raise ConfigError(
                 "data.augment_on=workers+device resamples bilinear or bicubic; set data.interpolation to one of them, "
                 "or data.augment_on=workers"

@@ -18,7 +18,7 @@ from sequencer2d.data.mask_parquet import MaskParquet, has_parquet
 from sequencer2d.data.mask_sets import MASK_SETS
 from sequencer2d.data.samples import Samples, refuse
 from sequencer2d.data.sources import Source
-from sequencer2d.data.transforms import color_jitter
+from sequencer2d.data.transforms import color_jitter, draw_filter
 from sequencer2d.errors import ConfigError, DataError
 
 _TRIES = 10
@@ -93,9 +93,8 @@ class JitterCropFlip:
         height, width = self.config.size
         factor = random.uniform(*self.config.scale_jitter) * max(height / image.height, width / image.width)
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-        name = self.config.interpolation
-        name = random.choice(("bilinear", "bicubic")) if name == "random" else name
-        return image.resize(size, Image.Resampling[name.upper()]), mask.resize(size, Image.Resampling.NEAREST)
+        image = image.resize(size, draw_filter(self.config.interpolation))
+        return image, mask.resize(size, Image.Resampling.NEAREST)
 
     def _box(self, mask: Image.Image) -> tuple[int, int, int, int]:
         height, width = self.config.size

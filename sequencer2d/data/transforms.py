@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from timm.data.transforms import RandomResizedCropAndInterpolation
 
 
+SMOOTH = ("bilinear", "bicubic")
+"""What `data.interpolation=random` draws from, and what resizes in tensors."""
+
+
+def draw_filter(interpolation: str) -> Image.Resampling:
+    """Pillow's filter of that name; "random" draws one of `SMOOTH` at each call."""
+    name = random.choice(SMOOTH) if interpolation == "random" else interpolation
+    return Image.Resampling[name.upper()]
+
+
 class PadCrop:
     """Shift an image at random by up to `padding` pixels, black where nothing was: the usual crop of small images.
 
@@ -36,13 +46,9 @@ class PadCrop:
     def __call__(self, image: Image.Image) -> Image.Image:
         height, width = self.size
         if image.size != (width, height):
-            image = ImageOps.fit(image, (width, height), method=self._resampling())
+            image = ImageOps.fit(image, (width, height), method=draw_filter(self.interpolation))
         left, top = random.randint(-self.padding, self.padding), random.randint(-self.padding, self.padding)
         return image.crop((left, top, left + width, top + height))
-
-    def _resampling(self) -> Image.Resampling:
-        name = random.choice(("bilinear", "bicubic")) if self.interpolation == "random" else self.interpolation
-        return Image.Resampling[name.upper()]
 
     def __repr__(self) -> str:
         return f"PadCrop(size={self.size}, padding={self.padding}, interpolation={self.interpolation})"
@@ -61,7 +67,7 @@ class TorchResizedCrop:
     def __init__(self, crop: RandomResizedCropAndInterpolation) -> None:
         modes = crop.interpolation if isinstance(crop.interpolation, (tuple, list)) else (crop.interpolation,)
         names = [mode.value for mode in modes]
-        if not {"bilinear", "bicubic"}.issuperset(names):
+        if not set(names) <= set(SMOOTH):
             raise ConfigError("data.resampler=torch resamples bilinear or bicubic; set data.interpolation accordingly")
         self.crop, self.modes = crop, names
 

@@ -4,16 +4,18 @@ import dataclasses
 import math
 from typing import Any
 
+from sequencer2d.choices import AXES, FUSIONS, GATES, PADS, POOLS
 from sequencer2d.errors import ConfigError, did_you_mean
 
 CHOICES = {
+    # Names of the rows of `ops.cells` and `nn.init`. Those tables load PyTorch, and the table of variants does not.
     "cell": ("lstm", "gru", "rnn"),
-    "axes": ("both", "vertical", "horizontal", "flatten"),
-    "fusion": ("concat", "add", "none"),
-    "global_pool": ("avg", "max", ""),
-    "gates": ("stored", "recomputed"),
     "conv_init": ("paper", "timm"),
-    "pad": ("crop", "zeros"),
+    "axes": tuple(AXES),
+    "fusion": FUSIONS,
+    "global_pool": POOLS,
+    "gates": GATES,
+    "pad": PADS,
 }
 PER_STAGE = ("depths", "patch_sizes", "dims", "hidden_dims")
 RATES = ("drop_rate", "proj_drop_rate", "drop_path_rate")

@@ -10,12 +10,11 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
+from sequencer2d.choices import AXES, FUSIONS
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.ops import CELLS, IMPLEMENTATIONS, rnn2d
 from sequencer2d.ops.scans import scans_of
 
-AXES = {"both": ("v", "h"), "vertical": ("v",), "horizontal": ("h",), "flatten": ("",)}
-FUSIONS = ("concat", "add", "none")
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 # It chooses by device, dtype and size, which cannot be traced by symbols: torch.fx keeps it as a call.

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sequencer2d.choices import GATES
 from sequencer2d.errors import ImplementationError, InputError
 from sequencer2d.ops import compiled, derivatives, fused, reference, vendor
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.weights import Weights
 
 IMPLEMENTATIONS = ("auto", "reference", "aten", "cudnn", "triton")
-GATES = ("stored", "recomputed")
 
 
 def rnn2d(

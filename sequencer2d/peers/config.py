@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sequencer2d.choices import POOLS
 from sequencer2d.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-POOLS_OF_MAPS = ("avg", "max", "")
 POOLS_OF_TOKENS = ("token", "avg", "")
 LARGEST = 10**7
 """No size is larger: a model that can be trained has none near it."""
@@ -70,7 +70,7 @@ class PeerConfig:
         ConfigError: a value that does not fit.
     """
 
-    pools: ClassVar[tuple[str, ...]] = POOLS_OF_MAPS
+    pools: ClassVar[tuple[str, ...]] = POOLS
     mixer: ClassVar[str] = ""
     """How tokens are mixed, in a few words."""
     fixed_size: ClassVar[bool] = False

@@ -6,6 +6,7 @@ Nothing here trains: recipes and the command line build a `TrainConfig` and hand
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+from sequencer2d.choices import DeviceKind
 from sequencer2d.data.config import DataConfig, require_pairs
 from sequencer2d.errors import ConfigError
 from sequencer2d.precisions import Precision
@@ -140,7 +141,7 @@ class RunConfig(Checked):
     epochs: Annotated[int, Range(at_least=1, at_most=1_000_000, unit="epochs")] = 300
     """Epochs of the run, warm-up and cool-down included."""
     seed: Annotated[int, Range(at_least=0, at_most=2**63 - 1)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceKind = "auto"
     """auto: CUDA if there is a GPU."""
     resume: bool | Literal["auto"] = False
     """true: go on with the run in the folder, from its last checkpoint or, if it has none yet, from its beginning.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
+from sequencer2d.choices import OUTPUT_LAYOUTS
 from sequencer2d.cli.analyze.examples import epilog
 from sequencer2d.cli.common import (
     add_decoding,
@@ -137,7 +138,7 @@ def add_blocks(parser: argparse.ArgumentParser, *, several: bool = True) -> None
         parser.add_argument("--block", metavar="NAME", help="a module, e.g. stages.0.blocks.1")
     parser.add_argument(
         "--layout",
-        choices=("NCHW", "NHWC", "tokens"),
+        choices=OUTPUT_LAYOUTS,
         help="of the blocks' outputs; needed only where it cannot be found",
     )
 
