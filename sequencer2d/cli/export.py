@@ -55,6 +55,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--precision", default="fp32", metavar="NAME", help="fp32, bf16 (torch, aoti) or int8 (onnx) (default: fp32)"
     )
     parser.add_argument(
+        "--opset", type=int, metavar="N", help="set of operators of ONNX, 18 to 25 (onnx) (default: 18)"
+    )
+    parser.add_argument(
         "--images",
         nargs="+",
         metavar="IMAGE",
@@ -78,12 +81,17 @@ def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.models import load_model
 
     check_options(
-        arguments.output or f"model{SUFFIXES.get(arguments.format, '')}", arguments.format, arguments.precision
+        arguments.output or f"model{SUFFIXES.get(arguments.format, '')}",
+        arguments.format,
+        arguments.precision,
+        arguments.opset,
     )
     images = find_images(arguments.images) if arguments.images else None
     model = load_model(arguments.checkpoint, name=arguments.model)
     output = arguments.output or _default_output(arguments.checkpoint, model.variant, arguments.format)
-    exported = export_model(model, output, arguments.format, precision=arguments.precision, images=images)
+    exported = export_model(
+        model, output, arguments.format, precision=arguments.precision, opset=arguments.opset, images=images
+    )
     if arguments.json:
         terminal.write_json(_plain(exported))
     else:

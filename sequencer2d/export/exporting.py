@@ -55,6 +55,7 @@ def export_model(
     format: str,
     *,
     precision: str = "fp32",
+    opset: int | None = None,
     images: Sequence[str | os.PathLike[str]] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
     batches: Sequence[int] = verify.BATCHES,
@@ -66,17 +67,18 @@ def export_model(
         path: of the artifact; its suffix is the format's. Missing folders are made.
         format: "torch", "aoti", "onnx" or "openvino".
         precision: "fp32", "bf16" (torch, aoti) or "int8" (onnx).
+        opset: for the format onnx, its set of operators, 18 to 25; none: 18, which most runtimes read.
         images: real image files to compare on; by default scikit-learn's photographs, if it is installed.
         sizes: (height, width) in pixels to compare at; by default three, of which one is the model's own.
         batches: sizes of the batches of random images to compare on.
 
     Raises:
-        ConfigError: an unknown format, or a precision or suffix that it does not have.
+        ConfigError: an unknown format, or a precision, opset or suffix that it does not have.
         ExportError: the artifact differs from the model (nothing is left behind), or cannot be written.
         UserError: a package that the format needs is not installed.
     """
     started = time.perf_counter()
-    chosen = check_options(path, format, precision)
+    chosen = check_options(path, format, precision, opset)
     model = as_ours(model)
     target = Path(path)
     sizes = sizes or verify.sizes_for(model)
@@ -85,7 +87,7 @@ def export_model(
         files = []
     with _folder_beside(target) as folder:
         draft = Path(folder) / target.name
-        nodes = chosen.write(_in_precision(model, precision), draft, describe(model, format, precision))
+        nodes = chosen.write(_in_precision(model, precision), draft, describe(model, format, precision, opset))
         differences = verify.compare(
             load_artifact(draft, trust=True), model, sizes=sizes, batches=batches, images=files
         )
@@ -105,8 +107,8 @@ def export_model(
     )
 
 
-def check_options(path: str | os.PathLike[str], format: str, precision: str) -> Format:
-    """The format, if it can be written to `path` in that precision here. Raises what `export_model` raises for it."""
+def check_options(path: str | os.PathLike[str], format: str, precision: str, opset: int | None = None) -> Format:
+    """The format, if it can be written to `path` in that precision and opset here, or the error of `export_model`."""
     chosen = find_format(format)
     if precision not in PRECISIONS:
         raise ConfigError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
@@ -115,11 +117,24 @@ def check_options(path: str | os.PathLike[str], format: str, precision: str) -> 
         raise ConfigError(
             f"format {format!r} is written in {able}, not in {precision}: choose another format or precision"
         )
+    if opset is not None:
+        _check_opset(format, chosen, opset)
     if Path(path).suffix != chosen.suffix:
         raise ConfigError(f"format {format!r} has the suffix {chosen.suffix}; given {str(path)!r}")
     for package in chosen.needs:
         need(package)
     return chosen
+
+
+def _check_opset(name: str, chosen: Format, opset: int) -> None:
+    if chosen.opsets is None:
+        raise ConfigError(f"format {name!r} has no opset to choose: leave it out, or choose format 'onnx'")
+    oldest, newest = chosen.opsets
+    if not oldest <= opset <= newest:
+        raise ConfigError(
+            f"no opset {opset} for format {name!r}: PyTorch's exporter writes {oldest} and later, and {newest} is the "
+            f"newest that is tested; choose one from {oldest} to {newest}"
+        )
 
 
 def as_ours(model: nn.Module) -> Sequencer2D:

@@ -16,6 +16,9 @@ from sequencer2d.export.onnx_layer import onnx_translations
 from sequencer2d.models.sequencer2d import Sequencer2D
 
 OPSET = 18
+"""ONNX's set of operators unless another one is asked for: the oldest that PyTorch's exporter writes."""
+NEWEST_OPSET = 25
+"""The newest that the tests have written and run."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 
 Meta = Mapping[str, Any]
@@ -32,6 +35,7 @@ class Format:
         needs: packages it needs beside torch.
         write: (model, path, meta) → how many nodes of each kind its graph has.
         title: for messages and tables.
+        opsets: oldest and newest of ONNX's sets of operators that it can be written in; None: there is no choice.
     """
 
     suffix: str
@@ -39,6 +43,7 @@ class Format:
     needs: tuple[str, ...]
     write: Callable[[Sequencer2D, Path, Meta], Counts]
     title: str
+    opsets: tuple[int, int] | None = None
 
 
 def write_torch(model: Sequencer2D, path: Path, meta: Meta) -> Counts:
@@ -66,15 +71,20 @@ def write_aoti(model: Sequencer2D, path: Path, meta: Meta) -> Counts:
 
 
 def write_onnx(model: Sequencer2D, path: Path, meta: Meta) -> Counts:
-    """ONNX, opset 18, recurrences as its LSTM, GRU or RNN nodes; for int8 quantized after it."""
+    """ONNX, recurrences as its LSTM, GRU or RNN nodes; for int8 quantized after it.
+
+    Raises:
+        ExportError: the installed exporter cannot write the opset that `meta` names.
+    """
     import onnx
 
+    opset = meta["artifact"].get("opset", OPSET)
     program = _traced(model, "onnx", meta)
     with programs.quiet(), programs.hushed("torch.onnx", "onnxscript", "onnx_ir"):
         exported = torch.onnx.export(
             program,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             custom_translation_table=onnx_translations(),
             input_names=["images"],
             output_names=["logits"],
@@ -82,6 +92,7 @@ def write_onnx(model: Sequencer2D, path: Path, meta: Meta) -> Counts:
         )
     assert exported is not None
     proto = exported.model_proto
+    _check_opset(proto, opset)
     _name_axes(proto)
     del proto.metadata_props[:]
     for name, value in to_strings(meta).items():
@@ -113,7 +124,14 @@ def write_openvino(model: Sequencer2D, path: Path, meta: Meta) -> Counts:
 FORMATS: dict[str, Format] = {
     "torch": Format(".pt2", ("fp32", "bf16"), (), write_torch, "torch.export"),
     "aoti": Format(".pt2", ("fp32", "bf16"), (), write_aoti, "AOTInductor"),
-    "onnx": Format(".onnx", ("fp32", "int8"), ("onnx", "onnxscript", "onnxruntime"), write_onnx, "ONNX Runtime"),
+    "onnx": Format(
+        ".onnx",
+        ("fp32", "int8"),
+        ("onnx", "onnxscript", "onnxruntime"),
+        write_onnx,
+        "ONNX Runtime",
+        opsets=(OPSET, NEWEST_OPSET),
+    ),
     "openvino": Format(".xml", ("fp32",), ("onnx", "onnxscript", "openvino"), write_openvino, "OpenVINO"),
 }
 
@@ -153,6 +171,16 @@ def _counts(names: Any) -> Counts:
     for name in names:
         counts[name] = counts.get(name, 0) + 1
     return counts
+
+
+def _check_opset(proto: Any, opset: int) -> None:
+    """Raise `ExportError` unless the file is in that opset: an exporter that cannot convert writes another one."""
+    (found,) = (entry.version for entry in proto.opset_import if entry.domain == "")
+    if found != opset:
+        raise ExportError(
+            f"the installed PyTorch, onnx and onnxscript wrote opset {found} in place of {opset}: update them, or take "
+            f"--opset {found} (in Python, opset={found})"
+        )
 
 
 def _name_axes(proto: Any) -> None:

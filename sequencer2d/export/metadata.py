@@ -17,11 +17,11 @@ VERSION = 1
 KEY = "sequencer2d"
 
 
-def describe(model: Sequencer2D, kind: str, precision: str) -> dict[str, Any]:
+def describe(model: Sequencer2D, kind: str, precision: str, opset: int | None = None) -> dict[str, Any]:
     """The description of an artifact as plain JSON values: that of a checkpoint and the entry `artifact`.
 
     `artifact` holds its format's `version`, the `kind` and `precision`, the versions of this package and of torch, and
-    `minimum_size`, the fewest pixels along an axis that it takes.
+    `minimum_size`, the fewest pixels along an axis that it takes. It holds ONNX's `opset` if one was asked for.
     """
     return describe_model(model) | {
         "artifact": {
@@ -31,6 +31,7 @@ def describe(model: Sequencer2D, kind: str, precision: str) -> dict[str, Any]:
             "sequencer2d": sequencer2d.__version__,
             "torch": str(torch.__version__),
             "minimum_size": minimum_size(model),
+            **({"opset": opset} if opset is not None else {}),
         }
     }
 

@@ -43,6 +43,29 @@ def test_onnx_is_written_in_opset_18(artifacts: dict[str, Path]) -> None:
     assert [entry.version for entry in onnx.load(artifacts["onnx"]).opset_import if entry.domain == ""] == [18]
 
 
+@pytest.mark.parametrize("opset", [20, formats.NEWEST_OPSET])
+def test_onnx_is_written_in_the_opset_that_is_asked_for(tmp_path: Path, opset: int) -> None:
+    """From opset 20 on GELU is a node of its own. Photographs give the same logits as the model."""
+    import onnx
+
+    if opset > onnx.defs.onnx_opset_version():
+        pytest.skip(f"onnx {onnx.__version__} has no opset {opset}")
+    exported = export_model(small(**ONE_BLOCK), tmp_path / "m.onnx", "onnx", opset=opset, sizes=[(16, 20)])
+    proto = onnx.load(exported.path)
+    assert [entry.version for entry in proto.opset_import if entry.domain == ""] == [opset]
+    assert "Gelu" in {node.op_type for node in proto.graph.node}
+    assert "images" in {difference.source for difference in exported.differences}
+    assert load_artifact(exported.path).meta["artifact"]["opset"] == opset
+
+
+def test_an_exporter_that_writes_another_opset_is_not_believed(tmp_path: Path) -> None:
+    """PyTorch's exporter warns, and writes 18, where it is asked for an older one."""
+    meta = metadata.describe(small(), "onnx", "fp32", 17)
+    with pytest.raises(ExportError, match="wrote opset 18 in place of 17"):
+        formats.write_onnx(small(**ONE_BLOCK), tmp_path / "m.onnx", meta)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_description_says_what_wrote_it_and_what_it_takes() -> None:
     said = metadata.describe(small(), "onnx", "int8")
     assert said["artifact"] == {
