@@ -26,8 +26,11 @@ class Attribution:
         block: name of the block whose output the maps are made of.
         maps: (N, H, W) float32 between 0 and 1: how much a pixel speaks for the class.
         pixels: (N, H, W, 3) uint8, the images.
-        classes: (N,) the class asked about.
+        classes: (N,) the class that the maps speak for.
         probabilities: (N,) its probability.
+        predictions: (N,) the most probable class.
+        confidences: (N,) its probability.
+        truths: (N,) the class that is right, -1 where nobody knows; None if that is so for all.
     """
 
     model: str
@@ -36,10 +39,25 @@ class Attribution:
     pixels: np.ndarray
     classes: np.ndarray
     probabilities: np.ndarray
+    predictions: np.ndarray
+    confidences: np.ndarray
+    truths: np.ndarray | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether the maps speak for another class than the predicted one."""
+        return bool((self.classes != self.predictions).any())
+
+    def mistakes_first(self) -> list[int]:
+        """The images' numbers: known mistakes first, the most confident ones ahead; the others in their order."""
+        if self.truths is None:
+            return list(range(len(self.maps)))
+        wrong = (self.truths >= 0) & (self.truths != self.predictions)
+        return sorted(range(len(self.maps)), key=lambda n: -self.confidences[n] if wrong[n] else 1.0)
 
     def save(self, path: str | Path) -> None:
         """Write everything as `.npz`."""
-        save_arrays(path, **vars(self))
+        save_arrays(path, **{name: value for name, value in vars(self).items() if value is not None})
 
 
 def grad_cam(
@@ -49,6 +67,7 @@ def grad_cam(
     *,
     target: int | None = None,
     layout: str | None = None,
+    truths: np.ndarray | None = None,
 ) -> Attribution:
     """Grad-CAM of images at a block.
 
@@ -58,6 +77,7 @@ def grad_cam(
         block: by default the last one.
         target: the class to explain; by default each image's most probable one.
         layout: of the block's output, where it cannot be found.
+        truths: (N,) the model's output that is right for each image, -1 where nobody knows.
 
     Raises:
         ConfigError: no such block or class, or a layout that is unknown or wrong.
@@ -76,6 +96,7 @@ def grad_cam(
     images = normalized(pixels, subject)
     with torch.no_grad(), eval_mode(subject.model):
         probabilities = require_probabilities(subject.model(images)).softmax(dim=-1)
+    confidences, predictions = probabilities.cpu().max(dim=-1)
     classes = probabilities.argmax(dim=-1) if target is None else torch.full((len(pixels),), target)
     with (
         eval_mode(subject.model),
@@ -86,8 +107,9 @@ def grad_cam(
         maps = cam(input_tensor=images, targets=[output_target(int(c)) for c in classes])
     chosen = probabilities.cpu()[torch.arange(len(pixels)), classes.cpu()]
     return Attribution(
-        subject.name, name, np.asarray(maps, dtype=np.float32), pixels, classes.cpu().numpy(), chosen.numpy()
-    )
+        subject.name, name, np.asarray(maps, dtype=np.float32), pixels, classes.cpu().numpy(), chosen.numpy(),
+        predictions.numpy(), confidences.numpy(), truths if truths is not None and (truths >= 0).any() else None,
+    )  # fmt: skip
 
 
 def _library():  # type: ignore[no-untyped-def]

@@ -1,17 +1,31 @@
-"""Charts of what was measured: resolution, corruptions, attacks, calibration; one line or heat map per model."""
+"""Charts of what was measured: resolution, corruptions, attacks, calibration; one line or heat map per model.
 
+Axes of shares begin at 0, and every share of a sample of images has its confidence band.
+"""
+
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sequencer2d.analysis.drawing import SMALL, caption, color_bar, figure_function, label_axes, new_figure
+from sequencer2d.analysis.drawing import (
+    BANDS,
+    SMALL,
+    caption,
+    color_bar,
+    figure_function,
+    label_axes,
+    new_figure,
+    share_line,
+)
 from sequencer2d.evaluation.attacks import AttackResult
+from sequencer2d.evaluation.intervals import wilson
 from sequencer2d.evaluation.mce import CorruptionResult
 from sequencer2d.evaluation.resolution import ResolutionResult
 
-DARK = 55
-"""Percent above which the colors of the errors are dark."""
+DARK = 0.55
+"""Part of the scale of errors above which its colors are dark."""
 
 
 @figure_function
@@ -22,7 +36,8 @@ def resolution_chart(results: Sequence[ResolutionResult]) -> Any:
     caption(
         figure,
         f"Accuracy at other input sizes than the {results[0].native} pixels of training (dashed), without "
-        f"fine-tuning, on {results[0].count} images.",
+        f"fine-tuning, on {results[0].count} images. {BANDS}; on the right they leave out how uncertain the accuracy "
+        "at the native size is.",
     )
     return figure
 
@@ -30,10 +45,12 @@ def resolution_chart(results: Sequence[ResolutionResult]) -> Any:
 def accuracy_by_size(left: Any, right: Any, results: Sequence[ResolutionResult]) -> None:
     """Draw accuracy over the input size on two axes: absolute on the left one, relative on the right one."""
     for result in results:
-        left.plot(result.sizes, 100 * result.top1, marker="o", label=result.model)
-        right.plot(result.sizes, 100 * result.relative, marker="o")
+        share_line(left, result.sizes, result.top1, result.count, marker="o", label=result.model)
+        native = float(result.top1[list(result.sizes).index(result.native)]) or math.nan
+        share_line(right, result.sizes, result.top1, result.count, whole=native, marker="o")
     for axis in (left, right):
         axis.axvline(results[0].native, color="0.6", lw=0.8, ls="--")
+        axis.set_ylim(bottom=0)
     _label(left, "side of the input, pixels", "top-1 accuracy, %")
     _label(right, "side of the input, pixels", "top-1 accuracy, % of that at the native size")
     left.legend()
@@ -41,17 +58,18 @@ def accuracy_by_size(left: Any, right: Any, results: Sequence[ResolutionResult])
 
 @figure_function
 def corruption_chart(results: Sequence[CorruptionResult]) -> Any:
-    """Error by corruption and severity, one heat map per model, on one scale."""
+    """Error by corruption and severity, one heat map per model, on one scale: that of the errors that occur."""
     figure = new_figure(3.1 * len(results) + 1.6, 5.2)
     axes = figure.subplots(1, len(results), squeeze=False, sharey=True)
-    for axis, result in zip(axes[0], results, strict=True):
-        table, columns = 100 * result.error, [str(severity) for severity in result.severities]
-        if not np.isnan(result.clean_error):
-            table = np.column_stack([np.full(len(table), 100 * result.clean_error), table])
+    tables = [_errors(result) for result in results]
+    low, high = _whole_tens(np.concatenate([table.ravel() for table in tables]))
+    for axis, result, table in zip(axes[0], results, tables, strict=True):
+        columns = [str(severity) for severity in result.severities]
+        if table.shape[1] > len(columns):
             columns.insert(0, "clean")
-        picture = axis.imshow(table, cmap="viridis_r", vmin=0, vmax=100, aspect="auto")
+        picture = axis.imshow(table, cmap="viridis_r", vmin=low, vmax=high, aspect="auto")
         for (row, column), value in np.ndenumerate(table):
-            color = "w" if value > DARK else "k"
+            color = "w" if value > low + DARK * (high - low) else "k"
             axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=SMALL, color=color)
         axis.set_xticks(range(len(columns)), columns)
         axis.set_yticks(range(len(result.corruptions)), [name.replace("_", " ") for name in result.corruptions])
@@ -59,8 +77,32 @@ def corruption_chart(results: Sequence[CorruptionResult]) -> Any:
         mce = f", mCE {result.mce:.1f} %" if result.mce is not None else ""
         axis.set_title(f"{result.model}\nmean error {100 * result.mean_error:.1f} %{mce}", fontsize=8)
     color_bar(figure, picture, axes, "top-1 error, %")
-    caption(figure, f"Top-1 error in percent, {results[0].count} images. {_first_up(results[0].title)}.")
+    count = results[0].count
+    caption(
+        figure,
+        f"Top-1 error in percent, {count} images: each number is certain to about ±{_half_width(count):.0f} points "
+        f"(95 % confidence). Colors run from {low:.0f} to {high:.0f} %. {_first_up(results[0].title)}.",
+    )
     return figure
+
+
+def _errors(result: CorruptionResult) -> np.ndarray:
+    """(corruptions, severities) errors in percent; with a first column of the error without corruption, if known."""
+    if np.isnan(result.clean_error):
+        return 100 * result.error
+    return 100 * np.column_stack([np.full(len(result.error), result.clean_error), result.error])
+
+
+def _whole_tens(values: np.ndarray) -> tuple[float, float]:
+    """The multiples of ten around all values."""
+    low = 10 * math.floor(float(values.min()) / 10)
+    return low, max(low + 10, 10 * math.ceil(float(values.max()) / 10))
+
+
+def _half_width(count: int) -> float:
+    """Half the width, in points, of the confidence interval of a share of one half, where it is widest."""
+    low, high = wilson(count / 2, count)
+    return 50 * (high - low)
 
 
 @figure_function
@@ -69,22 +111,23 @@ def calibration_chart(results: Sequence[CorruptionResult]) -> Any:
     figure, left, right = _two_charts()
     for index, result in enumerate(results):
         x, color = [0, *result.severities], f"C{index}"
-        accuracy = 100 * (1 - np.asarray([result.clean_error, *result.error.mean(axis=0)]))
+        accuracy = 1 - np.asarray([result.clean_error, *result.error.mean(axis=0)])
         confidence = 100 * np.asarray([result.clean_confidence, *result.confidence.mean(axis=0)])
         error = 100 * np.asarray([result.clean_calibration, *result.calibration.mean(axis=0)])
-        left.plot(x, accuracy, color=color, marker="o", label=f"{result.model}: accuracy")
+        share_line(left, x, accuracy, result.count, color=color, marker="o", label=f"{result.model}: accuracy")
         left.plot(x, confidence, color=color, marker="s", ls="--", label=f"{result.model}: confidence")
         right.plot(x, error, color=color, marker="o", label=result.model)
     _label(left, "severity of corruption (0: clean)", "accuracy and mean confidence, %")
     _label(right, "severity of corruption (0: clean)", "expected calibration error, %")
-    left.legend()
-    right.legend()
+    for axis in (left, right):
+        axis.set_ylim(bottom=0)
+        axis.legend()
     caption(
         figure,
         "Calibration under shift: where the dashed confidence lies above the accuracy, the model is too sure of "
-        "itself. Calibration error: how far the two lie apart, mean over bins of equal confidence. "
-        f"Means over {len(results[0].corruptions)} corruptions, {results[0].count} images. "
-        f"{_first_up(results[0].title)}.",
+        "itself. Calibration error: how far the two lie apart, mean over bins of equal confidence; few images make it "
+        f"look larger than it is. Means over {len(results[0].corruptions)} corruptions, {results[0].count} images. "
+        f"{BANDS}. {_first_up(results[0].title)}.",
     )
     return figure
 
@@ -97,18 +140,19 @@ def attack_chart(results: Sequence[AttackResult]) -> Any:
     models = list(dict.fromkeys(result.model for result in results))
     for result in results:
         x = np.concatenate([[0], 255 * result.epsilons])
-        y = 100 * np.concatenate([[result.clean_accuracy], result.accuracy])
+        y = np.concatenate([[result.clean_accuracy], result.accuracy])
         label = f"{result.model}, {result.attack.upper()}" + (f" ({result.steps} steps)" if result.steps > 1 else "")
         # Where the two attacks do the same, both still show: rings around points.
         looks = {"ls": "-"} if result.attack == "pgd" else {"ls": "--", "ms": 6, "mfc": "none"}
-        axis.plot(x, y, color=f"C{models.index(result.model)}", marker="o", label=label, **looks)
+        color = f"C{models.index(result.model)}"
+        share_line(axis, x, y, result.count, color=color, marker="o", label=label, **looks)
     _label(axis, "ε: largest change of a pixel, levels of 255", "top-1 accuracy, %")
     axis.set_ylim(bottom=0)
     axis.legend()
     caption(
         figure,
         "Accuracy on images changed by at most ε in every pixel so as to fool the model, by one step along the "
-        f"gradient (FGSM) or several (PGD{_pgd_settings(results)}), {results[0].count} images.",
+        f"gradient (FGSM) or several (PGD{_pgd_settings(results)}), {results[0].count} images. {BANDS}.",
     )
     return figure
 

@@ -5,7 +5,10 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
+import numpy as np
+
 from sequencer2d.errors import UserError, how_to_install
+from sequencer2d.evaluation.intervals import wilson
 
 Parameters = ParamSpec("Parameters")
 
@@ -25,6 +28,10 @@ TICKS, SMALL = 7, 6
 """Points of the text at ticks, and of text in a map or beside a color bar."""
 CHARACTERS = 17
 """Characters of a caption in an inch."""
+BANDS = "Bands: 95 % confidence for so many images"
+"""What `share_line` draws, for captions."""
+RIGHT, WRONG = "#1a7f37", "#c1121f"
+"""Colors of right and wrong predictions; the text beside them says it, too."""
 
 
 def figure_function(draw: Callable[Parameters, Any]) -> Callable[Parameters, Any]:
@@ -76,6 +83,42 @@ def label_axes(axis: Any, x: str, y: str) -> None:
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.tick_params(labelsize=TICKS)
+
+
+def share_line(axis: Any, x: Any, shares: Any, count: int, *, whole: float = 1.0, **looks: Any) -> None:
+    """A line of shares in percent, with a band that holds each share with 95 % confidence (Wilson's interval).
+
+    Args:
+        axis: where to draw.
+        x: (K,) positions.
+        shares: (K,) shares of `count` images, 0 to 1.
+        count: images.
+        whole: the share that is 100 %.
+        looks: of the line.
+    """
+    values = np.asarray(shares, dtype=float)
+    (line,) = axis.plot(x, 100 * values / whole, **looks)
+    low, high = 100 * np.transpose([wilson(share * count, count) for share in values]) / whole
+    axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, lw=0)
+
+
+def prediction_text(guess: str, probability: float, truth: str | None, width: int) -> str:
+    """What stands above a photo: the predicted class with its probability, then the truth where it is known.
+
+    Args:
+        guess: name of the predicted class.
+        probability: of it, 0 to 1.
+        truth: name of the class that is right; None if nobody knows.
+        width: characters of a line.
+    """
+    mark = "" if truth is None else "✓ " if truth == guess else "✗ "
+    said = [f"{mark}{guess} ({probability:.0%})", *([] if truth is None else [f"truth: {truth}"])]
+    return "\n".join(line for text in said for line in textwrap.wrap(text, width, max_lines=2, placeholder="…"))
+
+
+def prediction_color(guess: str, truth: str | None) -> str:
+    """The color of that text."""
+    return "black" if truth is None else RIGHT if truth == guess else WRONG
 
 
 def color_bar(figure: Any, picture: Any, axes: Any, label: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sequencer2d.analysis.figure_files import save_figure
 from sequencer2d.analysis.predictions import draw_predictions
-from sequencer2d.evaluation.mistakes import Judged
+from sequencer2d.evaluation.mistakes import Judged, mistakes
 from sequencer2d.files import atomic_write
 from sequencer2d.tasks.accuracy import ClassificationResult
 from sequencer2d.terminal import printable
@@ -88,8 +88,15 @@ def confusion_figure(result: ClassificationResult, title: str) -> Any:
     return figure
 
 
-def write_mistakes(wrong: Sequence[Judged], folder: Path) -> list[Path]:
-    """Write `mistakes.csv` with all of them and `mistakes.png` with the first 24; the most confident come first."""
+def write_mistakes(judged: Sequence[Judged], folder: Path, title: str) -> list[Path]:
+    """Write `mistakes.csv` with all wrong ones and `mistakes.png` with the first 24; the most confident come first.
+
+    Args:
+        judged: all images, right and wrong.
+        folder: where to write.
+        title: model and data, for the picture.
+    """
+    wrong = mistakes(judged)
     files = [
         _write_csv(
             folder / "mistakes.csv", [one.to_dict() for one in wrong], ("path", "truth", "predicted", "probability")
@@ -97,7 +104,10 @@ def write_mistakes(wrong: Sequence[Judged], folder: Path) -> list[Path]:
     ]
     if first := wrong[:SHOWN]:
         predictions, truths = [one.prediction for one in first], [one.truth for one in first]
-        files.append(draw_predictions(predictions, truths, folder / "mistakes.png", columns=min(6, len(first))))
+        shown = f", the {len(first)} most confident" if len(first) < len(wrong) else ", the most confident first"
+        head = f"{title}\n{len(wrong)} of {len(judged)} images are wrong{shown}"
+        columns = min(6, len(first))
+        files.append(draw_predictions(predictions, truths, folder / "mistakes.png", columns=columns, title=head))
     return files
 
 

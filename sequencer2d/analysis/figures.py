@@ -3,7 +3,6 @@
 Each has titles, units and one color scale, and is readable without the text beside it.
 """
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,8 @@ from sequencer2d.analysis.drawing import (
     label_axes,
     new_figure,
     power_scale,
+    prediction_color,
+    prediction_text,
     show_map,
 )
 from sequencer2d.analysis.erf import ReceptiveField
@@ -56,13 +57,15 @@ def receptive_field_grid(models: Sequence[Sequence[ReceptiveField]]) -> Any:
             axis.set_axis_off()
         for axis, field in zip(row, fields, strict=False):
             picture = show_map(axis, next(maps), cmap=method.colors, norm=power_scale(method.gamma))
+            _mark_token(axis, field.center)
             axis.set_title(f"{field.model}\n{field.block}")
             axis.set_xlabel(_field_note(field), fontsize=SMALL)
     color_bar(figure, picture, axes, method.bar)
     size = "×".join(map(str, models[0][0].values.shape))
     caption(
         figure,
-        "Effective receptive field: how strongly each pixel moves the token in the middle of the block's output. "
+        "Effective receptive field: how strongly each pixel moves the token in the middle of the block's output (white "
+        "frame: the pixels of that token). "
         f"{method.caption}. Input {size} pixels, images: {models[0][0].images}. cross: part of the {method.quantity} "
         "in the middle token's row and column; arms: its mean on them over that elsewhere at the same distance "
         "(1: round, above 2: a cross, –: the token is too large to tell); "
@@ -76,20 +79,22 @@ def hidden_state_figure(states: HiddenStates, channels: Sequence[int] | None = N
     """The image, and below it chosen (or the most active) channels of each LSTM and of the fusion (Figure 4)."""
     rows = states.rows()
     columns = len(channels) if channels else count
-    figure = new_figure((columns + 1) * CELL * 0.8 + 0.6, len(rows) * (CELL * 0.8 + 0.3) + 0.9)
+    figure = new_figure((columns + 1) * CELL * 0.8 + 0.9, len(rows) * (CELL * 0.8 + 0.3) + 0.9)
     axes = figure.subplots(len(rows), columns + 1, squeeze=False)
-    for line, (title, maps) in zip(axes, rows, strict=True):
+    show_map(axes[0, 0], states.image)
+    axes[0, 0].set_title("image")
+    for axis in axes[1:, 0]:
+        axis.set_axis_off()
+    for line, (title, maps) in zip(axes[:, 1:], rows, strict=True):
         chosen = list(channels) if channels else most_active(maps, count)
         limit = float(np.quantile(np.abs(maps[..., chosen]), 0.995)) or 1.0
-        show_map(line[0], states.image)
-        line[0].set_title("image")
         line[0].set_ylabel(title)
-        for axis in line[1 + len(chosen) :]:
+        for axis in line[len(chosen) :]:
             axis.set_axis_off()
-        for axis, channel in zip(line[1:], chosen, strict=False):
+        for axis, channel in zip(line, chosen, strict=False):
             picture = show_map(axis, maps[..., channel], cmap=STATE_COLORS, vmin=-limit, vmax=limit)
             axis.set_title(f"channel {channel}{_arrow(states, title, channel)}")
-        color_bar(figure, picture, line, "")
+        color_bar(figure, picture, line, "output" if title == "fusion" else "hidden state h")
     which = "chosen" if channels else "most active"
     caption(
         figure,
@@ -165,25 +170,45 @@ def similarity_figure(results: Sequence[Similarity]) -> Any:
 
 @figure_function
 def attribution_figure(result: Attribution, class_names: Sequence[str], count: int = 8) -> Any:
-    """Images above, the same under their Grad-CAM below."""
-    shown = min(count, len(result.maps))
-    figure = new_figure(shown * CELL * 0.85 + 0.8, 2 * CELL * 0.85 + 1.25)
-    axes = figure.subplots(2, shown, squeeze=False)
-    for index, (above, below) in enumerate(axes.T):
+    """Images above, the same under their Grad-CAM below; each with its prediction and the truth, mistakes first."""
+    order = result.mistakes_first()[:count]
+    figure = new_figure(max(3.2, len(order) * CELL * 0.85 + 0.8), 2 * CELL * 0.85 + 1.6)
+    axes = figure.subplots(2, len(order), squeeze=False)
+    names = [readable(name) for name in class_names]
+    for index, (above, below) in zip(order, axes.T, strict=True):
         show_map(above, result.pixels[index])
         show_map(below, result.pixels[index])
         picture = show_map(below, result.maps[index], cmap="inferno", alpha=0.6, vmin=0, vmax=1)
-        name = readable(class_names[int(result.classes[index])])
-        lines = textwrap.wrap(name, 20, max_lines=2, placeholder="…")
-        above.set_title("\n".join([*lines, f"{result.probabilities[index]:.0%}"]))
-    color_bar(figure, picture, axes, "relevance")
+        guess, truth = names[int(result.predictions[index])], _truth(result, index, names)
+        said = prediction_text(guess, float(result.confidences[index]), truth, 20)
+        above.set_title(said, color=prediction_color(guess, truth))
+        if result.asked:
+            asked = names[int(result.classes[index])]
+            below.set_title(prediction_text(asked, float(result.probabilities[index]), None, 20))
+    color_bar(figure, picture, axes, "relevance, of the strongest")
+    about = "the class named below the photo" if result.asked else "the predicted class"
+    truths = "" if result.truths is not None else " The images have no labels, so nobody knows which are right."
     caption(
         figure,
-        f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for the class named "
-        "above, relative to the strongest region of the same image. Beside the class, right or wrong, the probability "
-        "that the model gives it.",
+        f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for {about}, relative "
+        "to the strongest region of the same image. Above each photo: the prediction with its probability, and the "
+        f"truth; mistakes come first.{truths}",
     )
     return figure
+
+
+def _truth(result: Attribution, index: int, names: Sequence[str]) -> str | None:
+    """The name of an image's class; None where it is not known."""
+    return None if result.truths is None or result.truths[index] < 0 else names[int(result.truths[index])]
+
+
+def _mark_token(axis: Any, center: tuple[int, int, int, int]) -> None:
+    """A thin frame around the pixels of the middle token."""
+    from matplotlib.patches import Rectangle
+
+    top, left, bottom, right = center
+    corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+    axis.add_patch(Rectangle(corner, *size, fill=False, ec="w", lw=0.8))
 
 
 def readable(class_name: str) -> str:

@@ -1,15 +1,16 @@
 """A picture of what a classifier says of some images, beside the truth."""
 
 import os
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from sequencer2d.analysis.drawing import prediction_color, prediction_text
 from sequencer2d.data.images import decode
 from sequencer2d.evaluation.predict import Prediction
 from sequencer2d.files import atomic_write
+from sequencer2d.terminal import printable, printable_lines
 
 _CHARACTERS = 18
 """Of a line above an image."""
@@ -21,31 +22,33 @@ def draw_predictions(
     path: str | os.PathLike[str],
     *,
     columns: int = 8,
+    title: str = "",
 ) -> Path:
-    """Draw images in a grid with their first guess and its probability: green if right, red with the truth if wrong.
+    """Draw images in a grid, each with its first guess, that one's probability, and the truth; in green or in red.
 
     Args:
         predictions: of images that could be read.
         truths: the name of each image's class.
         path: PNG file to write.
         columns: images in a row.
+        title: of the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = -(-len(predictions) // columns)
-    figure = Figure(figsize=(1.3 * columns, 1.6 * rows), layout="constrained")
+    figure = Figure(figsize=(max(1.3 * columns, 3.9), 1.75 * rows + (0.4 if title else 0)), layout="constrained")
     FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(printable(title), fontsize=8, parse_math=False)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.axis("off")
     for axes, prediction, truth in zip(grid, predictions, truths, strict=False):
         guess = prediction.found.guesses[0]
-        right = guess.name == truth
         axes.imshow(np.asarray(decode(prediction.path)), interpolation="nearest")
-        said = [f"{guess.name} ({guess.probability:.0%})", *([] if right else [f"is {truth}"])]
-        title = "\n".join(line for text in said for line in textwrap.wrap(text, _CHARACTERS))
-        axes.set_title(title, fontsize=8, color="green" if right else "red")
+        said = prediction_text(guess.name, guess.probability, truth, _CHARACTERS)
+        axes.set_title(printable_lines(said), fontsize=8, color=prediction_color(guess.name, truth), parse_math=False)
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=120)
     return Path(path)

@@ -19,7 +19,8 @@ from sequencer2d.analysis.memory import memory_reach
 from sequencer2d.data.sources import Source
 from sequencer2d.errors import ConfigError
 from sequencer2d.evaluation.attacks import AttackSettings, attack_accuracy
-from sequencer2d.evaluation.pixels import Progress, choose, read_batches
+from sequencer2d.evaluation.outcomes import logits_of
+from sequencer2d.evaluation.pixels import Progress, choose, match_classes, read_batches
 from sequencer2d.evaluation.resolution import resolution_sweep
 from sequencer2d.evaluation.robustness import compare_corruption_errors
 from sequencer2d.evaluation.shape_texture import spectral_conflict
@@ -167,9 +168,25 @@ def _similarity(request: Request) -> Section:
 
 
 def _attribution(request: Request) -> Section:
-    result = grad_cam(request.first, request.pixels(request.first)[:ATTRIBUTED])
-    text = f"Where in the image the evidence for the class lies that {request.first.name} predicts (Grad-CAM)."
-    return Section(text, (_png(figures.attribution_figure(result, request.first.class_names)),))
+    """Of the images that are drawn with: the most confident mistakes, up to half of the places, then right ones."""
+    first, source = request.first, request.source
+    chosen = choose(len(source), request.limits.images)
+    batches = list(read_batches(source, first.data, indices=chosen))
+    pixels = np.concatenate([batch.pixels for batch in batches])
+    truths = match_classes(first, source, common_only=request.common_only)[
+        np.concatenate([batch.targets for batch in batches])
+    ]
+    confidences, predictions = (part.numpy() for part in logits_of(first, pixels).softmax(dim=-1).max(dim=-1))
+    ranked = np.argsort(-confidences, kind="stable")
+    wrong, right = ([n for n in ranked if (predictions[n] == truths[n]) == value] for value in (False, True))
+    some = wrong[: max(ATTRIBUTED // 2, ATTRIBUTED - len(right))]
+    shown = [*some, *right][:ATTRIBUTED]
+    result = grad_cam(first, pixels[shown], truths=truths[shown])
+    text = (
+        f"Where in the image the evidence for the class lies that {first.name} predicts (Grad-CAM): the most confident "
+        f"of its {len(wrong)} mistakes among {len(pixels)} images, then the most confident of those that are right."
+    )
+    return Section(text, (_png(figures.attribution_figure(result, first.class_names)),))
 
 
 def _resolution(request: Request) -> Section:

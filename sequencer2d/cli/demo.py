@@ -84,7 +84,8 @@ def predict_digits(run_folder: Path) -> tuple[list[Prediction], list[str]]:
         image.save(paths[-1])
     subject = load_checkpoint(run_folder)
     predictions = list(predict(subject.model, paths, subject.data, class_names=subject.class_names, top_k=3))
-    draw_predictions(predictions, truths, run_folder / "predictions.png")
+    title = f"{run_folder}: {subject.architecture}, digits of the test set"
+    draw_predictions(predictions, truths, run_folder / "predictions.png", title=title)
     return predictions, truths
 
 

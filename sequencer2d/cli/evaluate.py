@@ -168,7 +168,7 @@ def _write_report(
 ) -> None:
     """Write the files of `--report` and say where they are; mistakes are shown for sources of image files."""
     from sequencer2d.analysis.evaluation_report import write_confusion, write_mistakes
-    from sequencer2d.evaluation.mistakes import judge, mistakes
+    from sequencer2d.evaluation.mistakes import judge
 
     folder: Path = arguments.report
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def _write_report(
     files = write_confusion(result, folder, title)
     if len(source) and Path(source.describe(0)).is_file():
         judged = judge(subject, source, device=device, amp_dtype=autocast_dtype(precision))
-        files += write_mistakes(mistakes(list(judged)), folder)
+        files += write_mistakes(list(judged), folder, title)
     else:
         remark("mistakes are shown for images that are files; these are not")
     for file in files:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from sequencer2d import terminal
 from sequencer2d.choices import DeviceKind
@@ -20,6 +19,7 @@ from sequencer2d.cli.common import (
     resolve_device,
     writable_path,
 )
+from sequencer2d.cli.outcome import report
 from sequencer2d.cli.parsing import check_first
 from sequencer2d.environment import launch
 from sequencer2d.errors import CheckpointError, ConfigError
@@ -107,8 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         _check_held_out(plan.config)
     if arguments.dry_run:
         return 0
-    summary = train(plan.config)
-    _report(plan.config, summary, device)
+    report(plan.config, train(plan.config))
     return 0
 
 
@@ -202,48 +201,6 @@ def _check_held_out(config: TrainConfig) -> None:
     refuse_shared_images(
         open_split(config.data, config.data.train_split), open_split(config.data, config.data.val_split)
     )
-
-
-def _report(config: TrainConfig, summary: dict[str, Any], device: str) -> None:
-    """Judge the best weights on what was held out; write and say what came out."""
-    import numpy as np
-
-    from sequencer2d.analysis.evaluation_report import SHOWN, write_mistakes
-    from sequencer2d.data.opening import open_split
-    from sequencer2d.evaluation.intervals import accuracy_text
-    from sequencer2d.evaluation.mistakes import judge, mistakes
-    from sequencer2d.evaluation.subject import load_checkpoint
-    from sequencer2d.precisions import autocast_dtype
-
-    output = Path(config.run.output)
-    source = open_split(config.data, config.data.val_split)
-    judged = list(judge(load_checkpoint(output), source, device=device, amp_dtype=autocast_dtype(config.precision)))
-    wrong = mistakes(judged)
-    write_mistakes(wrong, output)
-    right = len(judged) - len(wrong)
-    shown, command = shlex.quote(str(output)), "sequencer2d"
-    _, targets = source.identities()
-    chance = 100 * int(np.bincount(targets).max()) / len(source)
-    accuracy = f"{right} of {len(judged)} validation images are right: {accuracy_text(right, len(judged))}"
-    beside = f"the largest class alone would be {chance:.1f} %"
-    lines = [
-        "",
-        f"{accuracy}; {beside}; best epoch {summary['best']['epoch']}, {summary['duration_s'] / 60:.1f} min",
-        "The best epoch was chosen on these images: expect a little less on new ones.",
-        f"  curves      {output / 'curves.png'}",
-        f"  mistakes    {output / 'mistakes.csv'}",
-    ]
-    if wrong:
-        shown_first = min(SHOWN, len(wrong))
-        lines.append(f"              {output / 'mistakes.png'}: the {shown_first} most confident of {len(wrong)}")
-    lines += [
-        f"  weights     {output / 'best.safetensors'}",
-        "what to do next:",
-        f"  {command} predict {shown} photo.jpg",
-        f"  {command} export {shown} --format onnx",
-        f"  {command} eval {shown} --per-class",
-    ]
-    terminal.write("\n".join(lines))
 
 
 def _load() -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d import terminal
 from sequencer2d.cli.common import FIELD, console, field_values, remark
+from sequencer2d.cli.outcome import report
 from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
 from sequencer2d.environment import launch
 from sequencer2d.errors import ConfigError
@@ -83,7 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _print_config(config, arguments.json)
     from sequencer2d.training.loop import train
 
-    _report(config, train(config))
+    summary = train(config)
+    _report(config, summary)
+    if config.run.mistakes and not launch().rank:
+        report(config, summary)
     return 0
 
 

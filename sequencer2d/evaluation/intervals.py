@@ -3,10 +3,11 @@
 import math
 
 
-def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(right: float, count: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson's confidence interval of a share, 0 to 1: of `right` among `count`; z=1.96 means 95 %.
 
-    Unlike the usual ± it stays between 0 and 1 and holds for shares near both. (Wilson, JASA 22, 1927)
+    `right` need not be whole: it may be a mean over several samples of `count` images. Unlike the usual ± the interval
+    stays between 0 and 1 and holds for shares near both. (Wilson, JASA 22, 1927)
     """
     if count == 0:
         return 0.0, 1.0

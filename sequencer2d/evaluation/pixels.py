@@ -79,9 +79,20 @@ def read_images(paths: Iterable[str | os.PathLike[str]], data: DataConfig, *, li
         DataError: nothing there, or an image that cannot be read, by its path.
         InputError: an image too small for the model, see `check_photo`.
     """
-    files = find_images(paths)
     transform = eval_transform(data)
-    return np.stack([_read(files[index], transform, data) for index in choose(len(files), limit)])
+    return np.stack([_read(path, transform, data) for path in chosen_images(paths, limit)])
+
+
+def chosen_images(paths: Iterable[str | os.PathLike[str]], limit: int | None = None) -> list[Path]:
+    """The files that `read_images` reads. Raises `DataError` if nothing is there."""
+    files = find_images(paths)
+    return [files[index] for index in choose(len(files), limit)]
+
+
+def truths_of(subject: Subject, files: Sequence[Path]) -> np.ndarray:
+    """(N,) The subject's output for the class that the folder of each file names; -1 where it names none."""
+    outputs = {name: index for index, name in enumerate(subject.class_names)} if subject.names_known else {}
+    return np.asarray([outputs.get(path.parent.name, -1) for path in files])
 
 
 def read_augmented(

@@ -290,3 +290,4 @@ class _Maker:
         self.put("run.log_interval", min(50, steps), f"{steps} steps an epoch")
         self.put("run.eval_interval", max(1, epochs // 20), "about 20 evaluations")
         self.put("run.compile", False, "compiling takes longer than it saves in a run of minutes")
+        self.put("run.mistakes", True, "what the model gets wrong says what photos it lacks")

@@ -179,6 +179,9 @@ class RunConfig(Checked):
     """Write TensorBoard files, if tensorboard is installed."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Programs that get the log as well, through their own clients, which must be installed; several with commas."""
+    mistakes: bool = False
+    """After the last epoch the command line writes `mistakes.csv` and `mistakes.png` into the run's folder: the
+    validation images that the best weights classify wrongly. For classifiers of image files."""
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """auto: a bar on a terminal, else plain lines."""
 
@@ -263,6 +266,7 @@ def _check_task(config: TrainConfig) -> None:
         ("data.batch_policy", config.data.batch_policy, "data.batch_policy="),
         ("data.resampler=torch", config.data.resampler != "pillow", "data.resampler=pillow"),
         ("data.val_fraction", config.data.val_fraction, "data.val_fraction=0"),
+        ("run.mistakes", config.run.mistakes, "run.mistakes=false"),
         ("class weights", config.regularization.class_weights != "none", "regularization.class_weights=none"),
         (f"data.augment_on={config.data.augment_on}", config.data.augment_on != "workers", "data.augment_on=workers"),
     ):

@@ -51,7 +51,7 @@ def _axis(axis: Any) -> dict[str, Any]:
     titles = (axis.title, axis._left_title, axis.xaxis.label, axis.yaxis.label)
     log = "log" in (axis.get_xscale(), axis.get_yscale())
     held = {
-        "titles": [[text.get_text(), text.get_fontsize()] for text in titles if text.get_text()],
+        "titles": [[text.get_text(), text.get_fontsize(), *_color(text)] for text in titles if text.get_text()],
         "limits": [
             np.round(limits, 4).tolist()
             for limits, automatic in (
@@ -65,6 +65,8 @@ def _axis(axis: Any) -> dict[str, Any]:
         "bars": [
             np.round(bars.get_segments(), 4).tolist() for bars in axis.collections if hasattr(bars, "get_segments")
         ],
+        "bands": [_band(band) for band in axis.collections if _is_band(band)],
+        "frames": [[*patch.get_xy(), patch.get_width(), patch.get_height()] for patch in axis.patches],
         "maps": [_map(image) for image in axis.images],
         "texts": [
             [*np.round(text.get_position(), 4).tolist(), text.get_text(), text.get_color(), *_font(text)]
@@ -77,6 +79,24 @@ def _axis(axis: Any) -> dict[str, Any]:
         "shown": axis.axison,
     }
     return {name: value for name, value in held.items() if value not in ([], True)}
+
+
+def _is_band(collection: Any) -> bool:
+    """Whether a collection is a filled area, and no error bars or colors of a color bar."""
+    from matplotlib.collections import PolyCollection
+
+    return isinstance(collection, PolyCollection)
+
+
+def _band(band: Any) -> list[Any]:
+    """The corners of a filled area, its color and transparency."""
+    (path,) = band.get_paths()
+    return [np.round(path.vertices, 3).tolist(), np.round(band.get_facecolor()[0], 3).tolist()]
+
+
+def _color(text: Any) -> list[str]:
+    """The color of a text, where it is not black."""
+    return [] if text.get_color() == "black" else [text.get_color()]
 
 
 def _is_on(line: Any) -> bool:
@@ -185,8 +205,16 @@ def similarities() -> Any:
 def attributions() -> Any:
     maps = np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 2, 2)
     pixels = np.zeros((2, 2, 2, 3), dtype=np.uint8)
-    result = Attribution("m", "b", maps, pixels, np.asarray([1, 0]), np.asarray([0.25, 0.996]))
+    classes, probabilities = np.asarray([0, 1]), np.asarray([0.996, 0.25])
+    result = Attribution("m", "b", maps, pixels, classes, probabilities, classes, probabilities, np.asarray([0, 0]))
     return attribution_figure(result, ["n01440764", "dog"])
+
+
+def attributions_of_a_class() -> Any:
+    """Maps that speak for a class that is not predicted, of an image without a label."""
+    maps, pixels = np.zeros((1, 2, 2), dtype=np.float32), np.zeros((1, 2, 2, 3), dtype=np.uint8)
+    result = Attribution("m", "b", maps, pixels, *(np.asarray([value]) for value in (1, 0.1, 0, 0.9)))
+    return attribution_figure(result, ["cat", "dog"])
 
 
 def resolutions() -> Any:
@@ -245,6 +273,7 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "memory": lambda: memory_figure(reach()),
     "similarity": similarities,
     "attribution": attributions,
+    "attribution of a class": attributions_of_a_class,
     "resolution": resolutions,
     "corruptions": lambda: corruption_chart(corruptions()),
     "corruptions without clean": lambda: corruption_chart(corruptions(float("nan"))),

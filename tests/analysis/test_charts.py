@@ -7,8 +7,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from sequencer2d.analysis.charts import attack_chart, calibration_chart, corruption_chart, resolution_chart
+from sequencer2d.analysis.charts import DARK, attack_chart, calibration_chart, corruption_chart, resolution_chart
 from sequencer2d.evaluation.attacks import AttackResult
+from sequencer2d.evaluation.intervals import wilson
 from sequencer2d.evaluation.resolution import ResolutionResult
 from tests.analysis import drawn
 
@@ -43,12 +44,15 @@ def test_errors_under_corruption_are_in_percent_and_dark_cells_have_light_number
     expected = [[12.5, 20, 54, 90], [12.5, 10, 55.5, 70]]
     np.testing.assert_allclose(axis.images[0].get_array(), expected)
     assert [text.get_text() for text in axis.texts] == [f"{value:.0f}" for row in expected for value in row]
-    assert [text.get_color() for text in axis.texts if text.get_text() in ("54", "56")] == ["k", "w"]
+    dark = 10 + DARK * (90 - 10)
+    assert [text.get_color() for text in axis.texts] == [
+        "w" if value > dark else "k" for row in expected for value in row
+    ]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["clean", "1", "3", "5"]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["fog", "jpeg compression"]
     assert axis.get_title() == "m\nmean error 49.9 %"
     assert bar.get_ylabel() == "top-1 error, %"
-    assert axis.images[0].get_clim() == (0, 100)
+    assert axis.images[0].get_clim() == (10, 90), "the colors are for the errors that occur"
 
 
 def test_calibration_shows_accuracy_confidence_and_their_distance_in_percent() -> None:
@@ -64,6 +68,10 @@ def test_attacks_are_over_levels_of_255_and_say_how_they_ran() -> None:
     figure = drawn.attacks()
     (axis,) = figure.axes
     assert lines(axis) == {"m, FGSM": [75, 50, 12.5], "m, PGD (5 steps)": [75, 50, 12.5]}
+    low, high = wilson(0.125 * 13, 13)
+    band = axis.collections[0].get_paths()[0].vertices
+    assert sorted({y for x, y in band if x == pytest.approx(4)}) == pytest.approx([100 * low, 100 * high])
+    assert axis.get_ylim()[0] == 0
     np.testing.assert_allclose(axis.lines[0].get_xdata(), [0, 1, 4])
     caption = figure.get_supxlabel().replace("\n", " ")
     assert "(PGD: 5 steps of 0.5/255 to 2/255 as ε grows, from a random start), 13 images" in caption

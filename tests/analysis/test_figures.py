@@ -10,6 +10,7 @@ pytest.importorskip("matplotlib")
 
 from sequencer2d.analysis.animation import write_animation
 from sequencer2d.analysis.attribution import Attribution
+from sequencer2d.analysis.drawing import RIGHT, WRONG
 from sequencer2d.analysis.figure_files import VISIBLE, figure_bytes
 from sequencer2d.analysis.figures import attribution_figure, hidden_state_figure, memory_figure
 from sequencer2d.analysis.hidden_states import hidden_states
@@ -22,7 +23,8 @@ def photographs_under_maps():
     generator = np.random.default_rng(0)
     maps = generator.random((4, 32, 32), dtype=np.float32)
     pixels = generator.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    return attribution_figure(Attribution("m", "b", maps, pixels, np.zeros(4, dtype=int), np.ones(4)), ["a"], count=4)
+    answers = (np.zeros(4, dtype=int), np.ones(4))
+    return attribution_figure(Attribution("m", "b", maps, pixels, *answers, *answers), ["a"], count=4)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +62,24 @@ def test_the_animation_keeps_the_colors_of_the_image(tmp_path):
 
 def test_a_long_class_name_is_not_cut_in_a_word():
     maps, pixels = np.zeros((1, 8, 8), np.float32), np.zeros((1, 8, 8, 3), np.uint8)
-    result = Attribution("m", "b", maps, pixels, np.zeros(1, dtype=int), np.ones(1))
+    answers = (np.zeros(1, dtype=int), np.ones(1))
+    result = Attribution("m", "b", maps, pixels, *answers, *answers)
     assert attribution_figure(result, ["European fire salamander"]).axes[0].get_title() == (
-        "European fire\nsalamander\n100%"
+        "European fire\nsalamander (100%)"
     )
+
+
+def test_mistakes_come_first_each_with_its_truth():
+    maps, pixels = np.zeros((4, 8, 8), np.float32), np.zeros((4, 8, 8, 3), np.uint8)
+    answers = (np.asarray([0, 1, 1, 0]), np.asarray([0.9, 0.6, 0.8, 0.7]))
+    result = Attribution("m", "b", maps, pixels, *answers, *answers, truths=np.asarray([0, 0, 0, -1]))
+    titles = [(axis.get_title(), axis.title.get_color()) for axis in attribution_figure(result, ["cat", "dog"]).axes]
+    assert titles[:4] == [
+        ("✗ dog (80%)\ntruth: cat", WRONG),
+        ("✗ dog (60%)\ntruth: cat", WRONG),
+        ("✓ cat (90%)\ntruth: cat", RIGHT),
+        ("cat (70%)", "black"),
+    ]
 
 
 def test_channels_of_the_states_say_which_way_their_scan_ran():

@@ -58,6 +58,22 @@ def test_training_can_start_from_a_file_with_its_classifier_alone(
     assert changed == {"head.fc.weight", "head.fc.bias"}
 
 
+def test_a_run_that_was_stopped_ends_with_its_mistakes_too(
+    command: Callable[..., Outcome], photos: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stopped = command(
+        "finetune", photos, "--from", "scratch", "--output", run, "run.max_steps=3", *QUICK, *SMALL, code=75
+    )
+    assert f"with: sequencer2d train --resume {run}" in stopped.err
+    assert not (run / "mistakes.csv").exists()
+    resumed = command("train", "--resume", run)
+    assert "of 10 validation images are right" in resumed.out
+    right = int(resumed.out.split(" of 10 validation")[0].split()[-1])
+    with (run / "mistakes.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 10 - right
+
+
 def test_a_dry_run_explains_and_leaves_nothing(
     command: Callable[..., Outcome], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,14 +161,17 @@ def run_cka(arguments: argparse.Namespace) -> int:
 def run_grad_cam(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.attribution import grad_cam
     from sequencer2d.analysis.figures import attribution_figure
+    from sequencer2d.evaluation.pixels import chosen_images, read_images, truths_of
 
     subject = common.subjects(arguments)[0]
+    files = chosen_images(arguments.images, arguments.limit)
     result = grad_cam(
         subject,
-        common.images_for(subject, arguments),
+        read_images(files, subject.data),
         arguments.block,
         target=arguments.target,
         layout=arguments.layout,
+        truths=truths_of(subject, files),
     )
     common.write(arguments, result.save)
     common.write_figure(attribution_figure(result, subject.class_names), arguments)
