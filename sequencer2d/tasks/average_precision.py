@@ -132,7 +132,7 @@ def in_file(found: dict[str, Tensor], file: tuple[int, int]) -> np.ndarray:
 def as_coco(images: Sequence[Compared], classes: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The true boxes as a data set in COCO's format, and the found ones as its list of results."""
     truth: dict[str, Any] = {"info": {}, "images": [], "annotations": []}
-    truth["categories"] = [{"id": k + 1, "name": str(k)} for k in range(classes)]
+    truth["categories"] = [{"id": k + 1} for k in range(classes)]
     results = []
     for number, image in enumerate(images, start=1):
         truth["images"].append({"id": number, "height": image.size[0], "width": image.size[1]})

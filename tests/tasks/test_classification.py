@@ -35,6 +35,15 @@ def test_the_loss_is_the_mean_cross_entropy_in_float32() -> None:
     assert soft.item() == pytest.approx(-(mixed * log_p).sum(1).mean().item(), rel=1e-6)
 
 
+def test_weights_of_classes_multiply_the_loss_of_each_image() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.25, 0.0]])
+    log_p, weights = logits.double().log_softmax(1), torch.tensor([0.5, 1.0, 3.0])
+    loss = cross_entropy(
+        lambda images: logits, torch.empty(2, 3, 1, 1), torch.tensor([0, 2]), 0.0, class_weights=weights
+    )
+    assert loss.item() == pytest.approx(-(0.5 * log_p[0, 0] + 3 * log_p[1, 2]).item() / 2, rel=1e-6)
+
+
 def test_guesses_are_the_most_probable_classes_first() -> None:
     logits = torch.tensor([[0.0, math.log(6), math.log(3)], [math.log(8), 0.0, 0.0]])
     first, second = best_guesses(logits, [(1, 1)] * 2, NAMES, 2)

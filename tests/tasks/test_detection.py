@@ -128,6 +128,27 @@ def test_objects_are_in_pixels_of_the_file_and_drawn_there(tmp_path):
     assert content["annotations"][1]["bbox"] == [100, 50, 80, 40]
 
 
+def drawn_box(side):
+    found = Objects((side, side), np.array([[50, 100, 250, 250]], np.float32), np.array([0.9]), np.array([0]), ("cell",))
+    return np.asarray(found.draw(Image.new("RGB", (side, side), "gray"))).astype(int)
+
+
+def test_a_name_stands_in_the_middle_of_its_label():
+    """Lines are 2 pixels wide; the label's margins are 1.5 lines on both sides and a line above and below."""
+    drawn = drawn_box(300)
+    rows, columns = np.nonzero((drawn[:98] != 128).any(-1))  # above the box only the label is drawn
+    label = drawn[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    down, across = np.nonzero(np.abs(label - label[0, 0]).sum(-1) > 200)
+    assert (columns.min(), across.min(), down.min()) == (50, 3, 2)
+    assert 3 <= label.shape[1] - 1 - across.max() <= 5
+
+
+@pytest.mark.parametrize("side, width", [(300, 2), (440, 2), (660, 3)])
+def test_lines_are_a_220th_of_the_image_wide_and_at_least_2_pixels(side, width):
+    across = (drawn_box(side)[200, 30:100] != 128).any(-1)
+    assert np.nonzero(across)[0].tolist() == list(range(20, 20 + width))
+
+
 @pytest.mark.parametrize("decoder", ["retinanet", "fcos", "faster_rcnn"])
 def test_a_run_in_cocos_layout_is_trained_resumed_evaluated_and_predicts(tmp_path, capsys, decoder):
     pytest.importorskip("faster_coco_eval")

@@ -108,6 +108,19 @@ def test_outputs_that_are_not_finite_are_an_error(value: float) -> None:
         meter.result([meter.state()], 0)
 
 
+def test_maps_of_several_sizes_are_resized_to_their_labels_and_counted() -> None:
+    meter, maps = OverlapMeter(NAMES), list(logits(FOUND))
+    maps[1][2, 0, 0] = float("nan")
+    meter.add([maps[0], maps[1]], [{"labels": labels} for labels in LABELS])
+    state = meter.state()
+    assert (state.images, state.not_finite) == (2, 1)
+    assert type(state.not_finite) is int, "processes exchange plain numbers"
+    larger = {"labels": LABELS[0].repeat_interleave(2, 0).repeat_interleave(2, 1)}
+    whole = OverlapMeter(NAMES)
+    whole.add([maps[0]], [larger])
+    assert whole.state().confusion.sum() == 4 * 5, "an ignored pixel is four in the double size"
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 2, 3), (2, 4, 4, 6), (2, 4)])
 def test_outputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"masks of 4 classes need \(2, 4, 2, 3\)"):

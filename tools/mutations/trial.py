@@ -60,9 +60,9 @@ def load_libraries() -> None:
 def choose_tests(reach: Reach, path: str, site: Site, budget: float) -> list[str]:
     """The tests to run for a change, `budget` seconds in all, fast ones first.
 
-    The tests that reach the line and mirror its folder come first, then all fast tests of that folder and the folder's
-    recorded defaults and tables, then those that reach the line from elsewhere. Fast tests are added because a function
-    with a cache runs for the first test that calls it and for no other.
+    The tests that reach the line and mirror its folder come first, then the fast ones that reach it from elsewhere, then
+    all fast tests of that folder and the folder's recorded defaults and tables, then the slow ones that reach it. Tests
+    that do not reach it are added because a function with a cache runs for the first test that calls it and no other.
     """
     folder = Path(path).relative_to("sequencer2d").parts[:-1]
     mirrored = f"tests/{folder[0]}/" if folder else "tests/test_"
@@ -71,7 +71,10 @@ def choose_tests(reach: Reach, path: str, site: Site, budget: float) -> list[str
     fast |= {test for test in reach.seconds if test == RECORDED.format(folder[0] if folder else "")}
 
     def order(test: str) -> tuple[int, float, str]:
-        rank = 0 if test in reaching and test.startswith(mirrored) else 1 if test in fast else 2
+        if test in reaching:
+            rank = 0 if test.startswith(mirrored) else 1 if reach.seconds[test] <= FAST else 3
+        else:
+            rank = 2
         return rank, reach.seconds[test], test
 
     chosen, total = [], 0.0
