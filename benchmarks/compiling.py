@@ -29,7 +29,7 @@ from sequencer2d.benchmark import timing
 from sequencer2d.models.compiling import compile_blocks
 
 NAME, SCRIPT = "compiling", "benchmarks.compiling"
-# What is done to a model before it trains; `optimize` is inference.
+# How a model is prepared for training; `optimize` is for inference.
 TRAINING: dict[str, Callable[[Any], Any]] = {
     "blocks": compile_blocks,
     "whole": lambda model: model.compile(),
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--measure-s", type=float, default=0.7, help="seconds of timed steps of a row")
-    parser.add_argument("--time-limit", type=float, default=240, help="seconds after which what still runs is stopped")
+    parser.add_argument("--time-limit", type=float, default=240, help="seconds after which processes are stopped")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/compiling.json")
     parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -36,7 +36,7 @@ TOP = 25
 
 
 def host_ms(step: Callable[[], Any], device: torch.device, repeats: int = 10) -> float:
-    """Milliseconds until a step's last launch is in the queue, the device being idle at its beginning; the median."""
+    """Median milliseconds from the start of a step, with an idle device, until its last launch is queued."""
     times = []
     for _ in range(repeats):
         timing.synchronize(device)
@@ -62,7 +62,7 @@ def counts(step: Callable[[], Any], device: torch.device) -> dict[str, int]:
 
 
 def functions(step: Callable[[], Any], device: torch.device) -> list[dict[str, Any]]:
-    """Where Python spends a step: the functions with most time of their own, in milliseconds under a profiler."""
+    """The Python functions in which a step spends most time of their own, in milliseconds under a profiler."""
     profiler = cProfile.Profile()
     timing.synchronize(device)
     profiler.enable()

@@ -1,4 +1,4 @@
-"""What the input delivers: CPU time of each step of an image, and the loader's rate. Writes `results/input.json`.
+"""Speed of the input: CPU time of each step for an image, and the loader's rate. Writes `results/input.json`.
 
     python -m benchmarks.input --workers 16 --seconds 2
 

@@ -37,7 +37,7 @@ from sequencer2d.ops.precision import tf32
 
 NAME, CURVES, SCRIPT = "public_models", "public_curves", "benchmarks.public_models"
 
-# What a row holds of the models before and after `fuse`; None where it was not measured.
+# The fields of a row for the model before and after `fuse`; None if it was not measured.
 MEASURED = tuple(
     f"{name}_{kind}" for name in ("before", "after") for kind in ("error", "inference_ms", "training_ms")
 ) + ("inference_ratio", "training_ratio")
@@ -183,7 +183,7 @@ def train(fused: bool, seed: int, steps: int, args: argparse.Namespace) -> Itera
 
 
 def curves(args: argparse.Namespace) -> dict[str, Any]:
-    """The losses of three trainings, and how far they are from each other."""
+    """The losses of three training runs, and their distances."""
     runs = {}
     for name, fused, seed in (("torch, seed 0", False, 0), ("torch, seed 1", False, 1), ("fused, seed 0", True, 0)):
         runs[name] = list(train(fused, seed, args.curve, args))
@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"], choices=("bfloat16", "float32"))
     parser.add_argument("--implementation", default="triton", help="of the fused layers")
-    parser.add_argument("--shrink", type=int, default=1, help="divide the batch and, of sound, the samples by this")
+    parser.add_argument("--shrink", type=int, default=1, help="divide the batch, and the samples of sound, by this")
     parser.add_argument("--repeats", type=int, default=7, help="timed calls; 0 compares outputs only")
     parser.add_argument("--time-limit", type=float, default=100, help="seconds after which no other row begins")
     parser.add_argument("--curve", type=int, metavar="STEPS", help="compare loss curves instead")

@@ -210,7 +210,7 @@ def measure(problem: Problem, repeats: int) -> dict[str, Any]:
 
 
 def slower_choices(rows: list[dict[str, Any]], tolerance: float = 1.03) -> list[str]:
-    """The problems for which "auto" takes what is slower than the other in the same dtype."""
+    """The problems for which "auto" takes the slower implementation in the same dtype."""
     found = []
     for row in rows:
         for kind in KINDS:
@@ -243,7 +243,7 @@ def compile_all(problems: list[Problem], processes: int, seconds: float) -> None
         if (failure := job.exception()) is not None:
             print(f"{jobs[job].name}: {first_line(failure)}", flush=True)
     print(f"compiled: {len(done)} of {len(jobs)}; not in time: {[jobs[job].name for job in pending]}", flush=True)
-    # What still compiles must not disturb the timing.
+    # Processes that still compile must not disturb the timing.
     for process in list((pool._processes or {}).values()):
         process.terminate()
     pool.shutdown(wait=False, cancel_futures=True)
@@ -255,7 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--dtypes", nargs="+", default=["bfloat16", "float32"], choices=("bfloat16", "float16", "float32")
     )
-    parser.add_argument("--shapes", type=int, help="take the first so many shapes")
+    parser.add_argument("--shapes", type=int, help="take only the first N shapes")
     parser.add_argument("--cell", choices=LAYERS, help="take the shapes of one cell")
     parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this, to try the script on a CPU")
     parser.add_argument("--implementation", default="triton", help="what is compared with torch's layers")

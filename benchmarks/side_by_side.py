@@ -75,7 +75,7 @@ class Run(NamedTuple):
 
 
 def run(comparison: Comparison, argv: list[str] | None = None) -> int:
-    """The command line: train what is not trained, measure all, write the result; 1 if a run has no row."""
+    """Train the models that are not trained, measure all, write the result. Returns 1 if a run has no row."""
     arguments = parser(comparison).parse_args(argv)
     data = unpacked(arguments.data, arguments.output)
     started, runs = time.monotonic(), [Run(model, seed) for seed in arguments.seeds for model in arguments.models]
@@ -115,7 +115,7 @@ def unpacked(data: Path, output: Path) -> Path:
 
 
 def start(comparison: Comparison, one: Run, arguments: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """Begin, or go on with, a run; what it prints goes into a file beside its folder."""
+    """Start or resume a run; its output goes into a file beside its folder."""
     folder = arguments.output / one.folder
     own = [field for model, field in comparison.fields if model == one.model]
     command = [
@@ -129,7 +129,7 @@ def start(comparison: Comparison, one: Run, arguments: argparse.Namespace) -> su
 
 
 def wait(processes: dict[Run, subprocess.Popen[bytes]], output: Path, started: float) -> None:
-    """Wait for all runs; say every half minute how far they are, and what a run that failed said last."""
+    """Wait for all runs. Print their progress every half minute, and the last lines of a run that failed."""
     said = time.monotonic()
     while any(process.poll() is None for process in processes.values()):
         time.sleep(1)
@@ -143,7 +143,7 @@ def wait(processes: dict[Run, subprocess.Popen[bytes]], output: Path, started: f
 
 
 def last_line(one: Run, output: Path) -> str:
-    """What a run said last."""
+    """The last lines that a run printed."""
     lines = _said(output / one.folder).read_text(errors="replace").splitlines()
     return lines[-1].strip() if lines else ""
 

@@ -1,1 +1,1 @@
-"""Sequencer under a decoder: speed and memory beside its peers (`speed`), and what shows them (`shown`)."""
+"""Speed and memory of Sequencer and its peers under a decoder (`speed`), and their tables and figure (`shown`)."""

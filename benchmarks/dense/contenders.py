@@ -51,7 +51,7 @@ VARIANTS = (
     Contender("sequencer2d_s", "native", "none"),
     Contender("sequencer2d_s", "plain", "none"),
 )
-"""What the pyramid and the other stride of the stem cost. "plain" keeps the stem's stride of 7 and has no pyramid."""
+"""The cost of the pyramid and of the stem's other stride. "plain" keeps the stem's stride of 7 and has no pyramid."""
 _PYRAMIDS = {"decoder": (4, 8, 16, 32), "native": (3.5, 7, 14, 28), "plain": None}
 
 
@@ -89,7 +89,7 @@ class MapsOnly(nn.Module):
 
 
 def name_of(contender: Contender) -> str:
-    """As tables and figures call it: "convnext_tiny", "sequencer2d_s, native maps"."""
+    """Its name in tables and figures: "convnext_tiny", "sequencer2d_s, native maps"."""
     short = contender.model.removeprefix("timm:").split("_patch")[0]
     maps = {"decoder": "", "native": ", strides 3.5 to 28", "plain": ", strides 7, 14, 14, 14"}[contender.maps]
     return short + maps

@@ -22,11 +22,11 @@ _code: dict[Any, Callable[..., Any]] = {}
 
 def compile_regions(model: nn.Module) -> int:
     """Compile the blocks, the levels of a pyramid and the decoder in place; returns how many regions there are."""
-    # What is free is said above; the compiler would also free whatever differs between two calls.
+    # The free axes are named above. The compiler would also make any axis dynamic that differs between two calls.
     torch._dynamo.config.automatic_dynamic_shapes = False
     regions = [module for module in model.modules() if _is_region(module)]
     for region in regions:
-        # What `nn.Module.compile` sets, too: copies go without it.
+        # `nn.Module.compile` sets this as well. Copies of a module lack it.
         region._compiled_call_impl = functools.partial(_run, region)
     return len(regions)
 
@@ -54,12 +54,12 @@ def _run(module: nn.Module, *inputs: Any) -> Any:
     numbers = tuple((name, value) for name, value in vars(module).items() if isinstance(value, int | tuple))
     key = (type(module), states, numbers, None if decoder else shapes, tensors[0].dtype, torch.is_grad_enabled())
     if key not in _code:
-        # The compiler counts what it compiles by code object, and refuses too much for one.
+        # The compiler limits the number of compilations for each code object.
         code = _call.__code__.replace()  # type: ignore[attr-defined]
         _code[key] = torch.compile(types.FunctionType(code, globals(), "region"))
     return _code[key](module, *inputs)
 
 
 def _call(module: nn.Module, *inputs: Any) -> Any:
-    # Not `module(…)`: that is what is being compiled.
+    # Not `module(…)`, which is what is being compiled.
     return module._call_impl(*inputs)

@@ -80,7 +80,7 @@ def workers_of(jobs: Iterable[Job]) -> list[list[Job]]:
 
 
 class Workers:
-    """Processes that compile side by side and measure when asked. Their complaints are in `<output>.<n>.err`."""
+    """Processes that compile side by side and measure on request. Their standard error is in `<output>.<n>.err`."""
 
     def __init__(self, groups: list[list[Job]], options: argparse.Namespace) -> None:
         self.groups = groups
@@ -119,7 +119,7 @@ class Workers:
         self._answers.put((number, json.dumps({"error": "its process ended"})))
 
     def wait_until_ready(self, deadline: float) -> None:
-        """Wait for all to compile; end those that still do when the deadline comes."""
+        """Wait until all have compiled; end those that still compile at the deadline."""
         waiting = set(range(len(self.groups)))
         while waiting and (answer := self._next(deadline)):
             number, found = answer
@@ -164,7 +164,7 @@ class Workers:
             process.wait()
             listener.join()
             for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):  # what was not sent yet
+                with contextlib.suppress(OSError):  # was not sent yet
                     assert pipe is not None
                     pipe.close()
 

@@ -1,7 +1,7 @@
 """A process of `benchmarks.dense.speed`: it compiles its jobs, says so, and measures one whenever it is asked to.
 
 It reads numbers of jobs from standard input and answers with one row each, as a line of JSON. Many such processes
-compile side by side; one at a time measures. What is not compiled by a given time stays out.
+compile side by side; one at a time measures. A job that is not compiled in time is left out.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ BUDGET = 2.0
 """Our error may be this many times that of PyTorch's own recurrences in the same dtype, as in `sequencer2d bench`."""
 PROBES = 2
 WARM_BATCHES = (2, 3)
-"""Images on which code is compiled: not those of the measurement, so that cuDNN times its kernels undisturbed then."""
+"""Images on which code is compiled: another number than is measured, so that cuDNN times its kernels undisturbed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +175,7 @@ def main() -> int:
     jobs = [Job(**job) for job in options["jobs"]]
     torch.backends.cudnn.benchmark = True
     answers = sys.stdout
-    sys.stdout = sys.stderr  # what others print is no answer
+    sys.stdout = sys.stderr  # the output of libraries is no answer
     start = time.perf_counter()
     prepared = [_attempt(lambda job=job: _warm(job, device, dtype, options["until"])) for job in jobs]  # type: ignore[misc]
     compiled = sum(isinstance(one, Prepared) for one in prepared)
@@ -199,7 +199,7 @@ def _warm(job: Job, device: torch.device, dtype: torch.dtype, until: float) -> P
 
 
 def _attempt(action: Callable[[], Any]) -> Any:
-    """What `action` returns; a row that says what went wrong where it fails."""
+    """What `action` returns; if it fails, a row with the error."""
     try:
         return action()
     except Exception as error:

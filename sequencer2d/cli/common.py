@@ -202,7 +202,7 @@ def check_data(arguments: argparse.Namespace) -> None:
 
 
 def check_device(arguments: argparse.Namespace) -> None:
-    """Raise `DeviceError` for a --device that no machine has; whether this one has it, `resolve_device` finds out."""
+    """Raise `DeviceError` for a --device that no machine has. `resolve_device` checks whether this one has it."""
     if not _DEVICE.fullmatch(arguments.device):
         raise _no_device(arguments.device)
 

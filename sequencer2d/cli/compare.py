@@ -1,4 +1,4 @@
-"""`sequencer2d compare RUN RUN…`: runs beside each other, and whether their accuracy differs."""
+"""`sequencer2d compare RUN RUN…`: runs side by side, and whether their accuracy differs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ in common, the reason is printed instead. Accuracy is in %, time in minutes."""
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder with what it says of itself."""
+    """A run's folder with its configuration and its log."""
 
     folder: Path
     config: TrainConfig
@@ -58,7 +58,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Compare runs by their final numbers, their curves, and a paired test of their accuracy.",
         epilog=EPILOG,
     )
-    parser.add_argument("runs", type=present_folder, nargs="+", metavar="RUN", help="folders of runs, two at least")
+    parser.add_argument("runs", type=present_folder, nargs="+", metavar="RUN", help="run folders, at least two")
     parser.add_argument(
         "--picture", type=writable_path, metavar="FILE", help="draw the curves of all runs in one figure, as a PNG file"
     )
@@ -77,7 +77,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _check_runs(arguments: argparse.Namespace) -> None:
     if len({folder.resolve() for folder in arguments.runs}) < max(2, len(arguments.runs)):
-        raise ConfigError("name two different runs at least: sequencer2d compare runs/a runs/b")
+        raise ConfigError("name at least two different runs: sequencer2d compare runs/a runs/b")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -114,7 +114,7 @@ def _read(folder: Path) -> Run:
 
 
 def _row(one: Run, key: str) -> dict[str, Any]:
-    """The numbers of a run; those that it has not reached are none."""
+    """The numbers of a run; None for those that it has not reached."""
     epochs = [entry for entry in one.log if entry["kind"] == "epoch"]
     evaluated = [entry for entry in epochs if entry.get(key) is not None]
     best = one.summary.get("best") or {}
@@ -135,7 +135,7 @@ def _row(one: Run, key: str) -> dict[str, Any]:
 
 
 def _tests(runs: list[Run], device: str) -> list[dict[str, Any]]:
-    """Each run but the first against the first: McNemar's test, or why there is none."""
+    """McNemar's test of the first run against each of the others, or the reason why there is none."""
     from sequencer2d.evaluation.intervals import accuracy_text
     from sequencer2d.evaluation.paired import mcnemar
 
@@ -177,7 +177,7 @@ def _source(one: Run) -> Source:
 
 
 def _why_not(first: Run, other: Run, source: Source) -> str:
-    """Why two runs cannot be tested on the same images; empty if they can."""
+    """The reason why two runs cannot be tested on the same images; empty if they can."""
     if first.config.task != "classification":
         return f"task={first.config.task} has no single right answer for an image"
     try:

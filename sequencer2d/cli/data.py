@@ -32,7 +32,7 @@ the same pixels, whatever their names; resized or re-encoded copies are not foun
 
 exit codes: 0 nothing is wrong; {EXIT_FOUND} there are broken files, duplicates, or classes that a split lacks"""
 LISTED = 5
-"""Files of a kind that are listed."""
+"""Most files of a kind that are listed."""
 KINDS = {
     "splits": "several splits (accuracy on these says nothing)",
     "classes": "several classes (at most one label is right)",
@@ -117,10 +117,10 @@ def _print_problems(found: Survey) -> None:
     for kind, meaning in KINDS.items():
         groups = [group for group in found.duplicates if kind_of(group) == kind]
         lines = [" = ".join(image.path for image in group) for group in groups]
-        _list(f"{len(groups):,} images that stand more than once, in {meaning}", lines)
+        _list(f"{len(groups):,} images that occur more than once, in {meaning}", lines)
     _list(f"{len(found.odd):,} odd", [f"{image.path}: {reason}" for image, reason in found.odd])
     if found.is_clean:
-        terminal.write("every image can be read, and none stands twice")
+        terminal.write("every image can be read, and there are no duplicates")
 
 
 def _list(head: str, lines: list[str]) -> None:

@@ -42,7 +42,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "embed",
         help="write the features of images to a file",
-        description="Write the features of images, which the classifier of a model takes, to a file of NumPy's.",
+        description="Write the features of images, the input of the model's classifier, to a NumPy file.",
         epilog=EPILOG,
     )
     add_checkpoint(parser, peers=True)
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def load(arguments: argparse.Namespace) -> Subject:
-    """The model of a command line. Raises `ConfigError` for one that is no classifier."""
+    """The model that the command line names. Raises `ConfigError` if it is not a classifier."""
     from sequencer2d.evaluation.subject import load_subject
     from sequencer2d.export import is_artifact
 

@@ -211,7 +211,7 @@ def choose_precision(
 ) -> tuple[str, contextlib.AbstractContextManager[None]]:
     """The precision to evaluate in, and a block in which torch multiplies as it did in the run.
 
-    It is what `--precision` says; without it that of the run which the checkpoint is of, so that the numbers are those
+    It is what `--precision` says; without it, the precision of the checkpoint's run, so that the numbers are those
     of the run's own evaluation; else fp32. A run in fp16 is evaluated in fp32 on a CPU, which has no fp16.
 
     Raises `ConfigError` where the device has no such arithmetic.

@@ -1,4 +1,4 @@
-"""`sequencer2d finetune FOLDER`: a model for one's own photos, with everything derived that can be."""
+"""`sequencer2d finetune FOLDER`: a model for your own photos. What can be derived is derived."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=_minutes,
         default=8.0,
         metavar="N",
-        help="minutes that training should take, about (default: 8)",
+        help="about how many minutes training should take (default: 8)",
     )
     parser.add_argument(
-        "--validate-on-training", action="store_true", help="allow images to be validated on that are trained on"
+        "--validate-on-training", action="store_true", help="allow validation images that are training images as well"
     )
     parser.add_argument(
         "--device",
@@ -121,10 +121,10 @@ def _check_start(arguments: argparse.Namespace) -> None:
 
 
 def find_start(weights: str | None, *, head_only: bool) -> Start:
-    """What training starts from.
+    """The weights that training starts from.
 
     Raises:
-        CheckpointError: weights that are not there; the published ones cannot be fetched without network.
+        CheckpointError: the weights do not exist, or the published ones cannot be downloaded.
     """
     from sequencer2d.evaluation.subject import load_checkpoint
     from sequencer2d.models import read_checkpoint
@@ -204,7 +204,7 @@ def _check_held_out(config: TrainConfig) -> None:
 
 
 def _load() -> float:
-    """Programs that want to run, on average over the last minute; 0 where the system does not count them."""
+    """Processes ready to run, on average over the last minute; 0 on a system that does not count them."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 

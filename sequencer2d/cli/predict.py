@@ -109,7 +109,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
 
 
 def choose_model(arguments: argparse.Namespace) -> None:
-    """Where the command line begins with images, name the model that comes with the package.
+    """Name the model that comes with the package if the command line begins with images.
 
     Raises:
         ConfigError: a checkpoint without images.

@@ -42,13 +42,13 @@ with the same model, which is faster. The image itself is left out of its own ne
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "similar",
-        help="find the images that look most alike to a model",
+        help="find the images that a model sees as most alike",
         description="Find the images whose features are nearest to those of an image.",
         epilog=EPILOG,
     )
     add_checkpoint(parser, peers=True)
     add_download(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="images whose neighbors are looked for")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="images whose neighbors to find")
     parser.add_argument("--among", required=True, metavar="IMAGES", help="folder to search, or an .npz file of embed")
     parser.add_argument(
         "--top", type=positive, default=8, metavar="N", help="neighbors of each image, at most (default: 8)"

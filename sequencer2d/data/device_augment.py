@@ -10,7 +10,7 @@ from sequencer2d.data.plans import Plan, Steps
 
 
 def augment_batch(pixels: Tensor, plan: Plan, size: tuple[int, int], fill: Tensor) -> Tensor:
-    """Make a batch on the device of the images. The CPU waits for nothing.
+    """Make a batch of the images, on their device. The CPU does not wait for it.
 
     Args:
         pixels: uint8 (N, H, W, 3), all images.

@@ -1,4 +1,4 @@
-"""Training batches from a data set that lies on the device: nothing but random draws is made on the CPU.
+"""Training batches from a data set that lies on the device: the CPU makes the random draws and nothing else.
 
 For small images, where decoding and augmenting one by one takes longer than a training step. The pixels are those of
 `loader.Loader` with the same configuration.

@@ -1,4 +1,4 @@
-"""Images in the forms in which people hold them: paths, Pillow's images, NumPy arrays, tensors."""
+"""Images in the forms that callers have: paths, Pillow's images, NumPy arrays, tensors."""
 
 import os
 from collections.abc import Iterable, Iterator

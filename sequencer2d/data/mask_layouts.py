@@ -1,4 +1,4 @@
-"""Where data sets keep their images and masks: a function each, from a folder and a split to the pairs of files."""
+"""Where data sets keep their images and masks. One function a layout: from a folder and a split to pairs of files."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -94,7 +94,7 @@ def _cityscapes(root: Path, split: str, ending: str) -> Pairs:
 
 
 def _paired(images: Path, masks: Path, image_ending: str = "", mask_ending: str = "") -> Pairs:
-    """All images below a folder with the masks of the same names, which may have an ending each before the suffix."""
+    """All images below a folder, each with the mask of the same name. Both may have an ending before the suffix."""
     left_out = LeftOut()
     files = images_below(images, left_out)
     if not files:
@@ -120,7 +120,7 @@ def _paired(images: Path, masks: Path, image_ending: str = "", mask_ending: str 
 
 
 def _names_of(paths: Iterable[str], ending: str) -> Iterator[tuple[str, str]]:
-    """(path without its suffix and the ending before it, path) of each path that has the ending."""
+    """For each path with the ending: the path without suffix and ending, and the path itself."""
     for path in paths:
         name = str(PurePath(path).with_suffix(""))
         if name.endswith(ending):
@@ -128,7 +128,7 @@ def _names_of(paths: Iterable[str], ending: str) -> Iterator[tuple[str, str]]:
 
 
 def _inner(root: Path, name: str) -> Path:
-    """The folder of this name in `root`, or `root` itself, in which the user has gone there."""
+    """The folder of this name in `root`, or `root` itself if it is that folder already."""
     return root / name if (root / name).is_dir() else root
 
 

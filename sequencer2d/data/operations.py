@@ -8,7 +8,7 @@ from torch import Tensor
 from sequencer2d.data import pixel_ops
 
 AFFINE = "affine"
-"""The kind of all operations that move pixels: they differ in their matrix only."""
+"""The kind of all operations that move pixels; they differ only in their matrix."""
 
 
 def _translation(axis: int) -> Callable[[float, int, int], tuple[float, ...]]:
@@ -52,5 +52,5 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def kind_of(name: str) -> str:
-    """What an operation of timm's name runs as: `AFFINE`, or a key of `OPERATIONS` if there is such an operation."""
+    """The kind of timm's operation `name`: `AFFINE`, or a key of `OPERATIONS` if there is such an operation."""
     return AFFINE if name in MATRICES else name.removesuffix("Increasing").removesuffix("Original")

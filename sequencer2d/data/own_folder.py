@@ -1,4 +1,4 @@
-"""What a folder of somebody's own photos holds, as far as training must know it: splits, classes, sizes."""
+"""What training must know about a folder of photos: splits, classes and sizes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from sequencer2d.data.sources import SPLIT_ALIASES, Source, check_same_classes, 
 from sequencer2d.errors import DataError
 
 _SAMPLED = 200
-"""Images whose sizes are looked up."""
+"""Most images whose sizes are read."""
 _VALIDATION = ("val", "validation", "valid")
 
 

@@ -14,7 +14,7 @@ from sequencer2d.errors import DataError
 
 COUNT = 32
 QUALITY = 95
-"""Of the JPEG files: at 500×375 pixels they then have about 80 kB, ImageNet's have 110 kB on average."""
+"""Quality of the JPEG files. At 500×375 pixels they take about 80 kB; ImageNet's take 110 kB on average."""
 
 
 class PhotoSource:
@@ -43,15 +43,15 @@ class PhotoSource:
         return decode(self._files[index], self.decoding), index % 2
 
     def describe(self, index: int) -> str:
-        """Which photo."""
+        """The number of the photo."""
         return f"photos[{index}]"
 
     def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
-        """The files, which are few, and classes."""
+        """Numbers of the files, of which there are few, and classes."""
         return self._files, np.arange(len(self)) % 2
 
     def size_of(self, index: int) -> int:
-        """Bytes of the file."""
+        """The bytes of the file."""
         return len(self._files[index])
 
 
@@ -72,7 +72,7 @@ class RepeatedSource:
         return self._source.describe(index % len(self._source))
 
     def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
-        """As the source's, over and over."""
+        """Those of the source, repeated."""
         names, targets = self._source.identities()
         chosen = np.arange(self._length) % len(self._source)
         return [names[index] for index in chosen.tolist()] if len(names) else [], targets[chosen]

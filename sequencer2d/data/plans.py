@@ -1,4 +1,4 @@
-"""What a worker hands over for a batch that is made on the device: every number of it in one buffer.
+"""What a worker sends for a batch that the device makes: all its numbers in one buffer.
 
 One buffer means one copy to the device. Whatever can be computed without pixels is computed by the worker: which
 images share an operation, and the matrices of those that move pixels.

@@ -1,4 +1,4 @@
-"""How fast the input is: what each step of it costs a core, and how many images a second the loader delivers.
+"""How fast the input is: the time of each step on a core, and the images that the loader delivers a second.
 
 Times of a core are CPU time, so that other programs on the machine do not count. Rates of the loader go by the clock.
 """
@@ -39,7 +39,7 @@ _NAMES = {
     "RandAugment": "policy",
     "ColorJitter": "color jitter",
 }
-"""What the rows call the steps of a transform."""
+"""The name of each step of a transform in the rows."""
 
 
 def worker_rows(
@@ -126,13 +126,13 @@ def _row(part: str, ms: float, where: str = "core") -> Row:
 
 
 def _steps(transform: SampleTransform) -> list[Callable[[Any], Any]]:
-    """The steps of a transform of images alone; none where targets are transformed with them."""
+    """The steps of a transform that takes images alone; empty if it transforms targets as well."""
     pipeline = transform.transform if isinstance(transform, ImageOnly) else None
     return list(pipeline.steps) if isinstance(pipeline, Pipeline) else []
 
 
 def _seeded(step: Callable[[Any], Any], images: list[Any]) -> Callable[[int], object]:
-    """`step` on an image with draws that differ from round to round, as from epoch to epoch."""
+    """A call of `step` on an image whose random draws differ between rounds, as they do between epochs."""
     rounds = [0] * len(images)
 
     def work(index: int) -> object:
@@ -156,7 +156,7 @@ def _core_ms(work: Callable[[int], object], count: int, seconds: float) -> float
 
 
 def _device_ms(work: Callable[[int], object], count: int, seconds: float) -> float:
-    """Time of a call in milliseconds on a CUDA device that waits for nothing else."""
+    """Time of a call in milliseconds on a CUDA device that does nothing else."""
     for index in range(3):
         work(index)
     torch.cuda.synchronize()
@@ -171,7 +171,7 @@ def _device_ms(work: Callable[[int], object], count: int, seconds: float) -> flo
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread of torch's, as in a worker process."""
+    """Give PyTorch one thread, as in a worker process."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""What a folder of images holds: classes, sizes, modes, and what is wrong with it. Every image is decoded once."""
+"""A survey of a folder of images: classes, sizes, modes, and what is wrong. Every image is decoded once."""
 
 import hashlib
 import os
@@ -109,7 +109,7 @@ class Survey:
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is no broken file, no duplicate, and no class that a split lacks."""
+        """Whether there are no broken files, no duplicates, and no classes that a split lacks."""
         return not self.broken and not self.duplicates and not any(self.missing_classes().values())
 
 
@@ -155,7 +155,7 @@ def splits_of(root: Path) -> tuple[str, ...]:
         raise DataError(f"{root} is {'not a folder' if root.exists() else 'missing'}; give a folder of class folders")
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     known = [name for name in SPLIT_NAMES if name in names]
-    # A class may be called "test": splits are taken for such if there is one to train on, or nothing else.
+    # A class may be called "test". Folders are splits if one of them is to train on, or if all have names of splits.
     has_splits = known and (len(known) == len(names) or any(name.startswith("train") for name in known))
     return tuple(known) if has_splits else ("",)
 

@@ -15,7 +15,7 @@ _TERMINATION_GRACE_S = 30
 
 
 class Key(NamedTuple):
-    """What the main process asks a worker for: the images of one batch."""
+    """A request of the main process to a worker: the images of one batch."""
 
     epoch: int
     indices: np.ndarray
@@ -37,7 +37,7 @@ class BatchKeys:
 
 
 def worker_count(config: DataConfig) -> int:
-    """Worker processes of this training process: `data.workers`, or the CPU cores that fall to it, 16 at most."""
+    """Worker processes of this training process: `data.workers`, or its share of the CPU cores, 16 at most."""
     return core_count() if config.workers is None else config.workers
 
 
@@ -47,7 +47,7 @@ def decoding_processes(config: DataConfig) -> int:
 
 
 def core_count() -> int:
-    """The CPU cores that fall to this training process, 16 at most."""
+    """This training process's share of the CPU cores, 16 at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(16, max(1, cores // launch().local_world_size))
 

@@ -139,7 +139,7 @@ class Detector(nn.Module):
         return found
 
     def _in_float32(self, head: nn.Module, _: Any, outputs: Any, *, by_image: bool = True) -> Any:
-        """The outputs of a head as float32. In evaluation, note which images have finite ones, or whether all do."""
+        """The outputs of a head as float32. In evaluation, note for which images they are finite, or if for all."""
         outputs = _mapped(Tensor.float, outputs)
         if not head.training:
             checks: list[Tensor] = []

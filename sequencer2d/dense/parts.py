@@ -32,7 +32,7 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def check_description(in_channels: Sequence[int], strides: Sequence[float], num_classes: int) -> None:
-    """Raise `ConfigError` for no maps, not one stride for each map, or no classes."""
+    """Raise `ConfigError` if there are no maps or no classes, or if maps and strides differ in number."""
     if not in_channels or len(in_channels) != len(strides):
         raise ConfigError(
             f"{len(in_channels)} maps and {len(strides)} strides were given; give channels and stride of each map"
@@ -51,5 +51,5 @@ def check_maps(maps: Sequence[Tensor], in_channels: Sequence[int]) -> None:
 
 
 def listed(values: Sequence[float]) -> str:
-    """Numbers for a message."""
+    """Numbers as text for a message."""
     return ", ".join(f"{value:g}" for value in values)

@@ -19,7 +19,7 @@ from sequencer2d.dense.parts import check_description, check_maps, convolution, 
 from sequencer2d.errors import ConfigError
 
 FPN_CHANNELS, HEAD_CHANNELS, DROPOUT = 256, 128, 0.1
-"""Those of PVT, PoolFormer and mmsegmentation's base configuration."""
+"""The values of PVT, PoolFormer and mmsegmentation's base configuration."""
 
 
 class FPN(nn.Module):
@@ -97,7 +97,7 @@ class SemanticFPN(nn.Module):
         num_classes: channels of the logits.
 
     Raises:
-        ConfigError: no maps, not one stride for each map, no classes, or strides that `SemanticFPNHead` refuses.
+        ConfigError: no maps, another number of strides, no classes, or strides that `SemanticFPNHead` refuses.
     """
 
     def __init__(self, in_channels: Sequence[int], strides: Sequence[float], num_classes: int) -> None:

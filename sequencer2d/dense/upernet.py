@@ -42,7 +42,7 @@ class UPerNet(nn.Module):
         channels: of the decoder's maps.
 
     Raises:
-        ConfigError: no maps, not one stride for each map, or no classes.
+        ConfigError: no maps, another number of strides, or no classes.
     """
 
     def __init__(

@@ -86,7 +86,7 @@ def embed(
     device = torch.device(device)
     model: Any = subject.model
     if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
-        raise InputError(f"{subject.name} does not tell its features; give a checkpoint of a classifier")
+        raise InputError(f"{subject.name} does not expose its features; give a checkpoint of a classifier")
     model = model.to(device).eval()
     config = subject.data
 
@@ -135,7 +135,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, count: int) -> tuple[np.nd
 def knn_predictions(
     train: np.ndarray, targets: np.ndarray, queries: np.ndarray, neighbors: int, classes: int
 ) -> np.ndarray:
-    """Classes int64 (Q,) by a vote of the nearest training vectors; a vote counts as much as it is similar."""
+    """Classes int64 (Q,) by a vote of the nearest training vectors, weighted by their similarity."""
     indices, similarity = nearest(queries, train, neighbors)
     votes = np.zeros((len(queries), classes), np.float64)
     np.add.at(votes, (np.arange(len(queries))[:, None], targets[indices]), np.maximum(similarity, 0) + 1e-9)

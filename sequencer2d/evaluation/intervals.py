@@ -1,4 +1,4 @@
-"""How sure a share of few images is."""
+"""The confidence interval of a share of few images."""
 
 import math
 

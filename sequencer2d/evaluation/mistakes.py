@@ -1,4 +1,4 @@
-"""The images that a classifier is wrong about, the most confident mistakes first."""
+"""The images that a classifier gets wrong, the most confident mistakes first."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,5 +71,5 @@ def judge(
 
 
 def mistakes(judged: Sequence[Judged]) -> list[Judged]:
-    """The wrong ones, the most confident first."""
+    """The wrong predictions, the most confident first."""
     return sorted((one for one in judged if not one.right), key=lambda one: -one.confidence)

@@ -1,4 +1,4 @@
-"""Runs a block as one autograd node, in eager PyTorch, if its layers do what their classes say and nothing looks on.
+"""Runs a block as one autograd node in eager PyTorch, if no layer is modified and nothing observes it.
 
 The conditions are checked at each call, because hooks, adapters, parametrizations and observers come and go.
 """
@@ -59,7 +59,7 @@ def run_as_one_node(
     return run_block(x, weights, options, (draw_mask(depths[0], x), draw_mask(depths[1], x)))
 
 
-@functools.cache  # small batches wait for what is worked out at each call
+@functools.cache  # small batches wait for the host
 def _layout(axes: str, bidirectional: bool) -> tuple[tuple[int, ...], tuple[str, ...], list[tuple[str, str]]]:
     """A mixer's scans, its recurrent layers, and layer and name of each recurrent weight as `run_block` takes them."""
     layers, suffixes = layer_names(axes), ("", "_reverse") if bidirectional else ("",)
@@ -68,7 +68,7 @@ def _layout(axes: str, bidirectional: bool) -> tuple[tuple[int, ...], tuple[str,
 
 
 def _are_plain(layers: Iterable[Any], kinds: tuple[type, ...]) -> bool:
-    """Whether layers are exactly of the given classes, without hooks, code of their own or compiled code."""
+    """Whether layers are exactly of the given classes, without hooks, replaced methods or compiled code."""
     for layer in layers:
         if type(layer) not in kinds or layer._forward_hooks or layer._forward_pre_hooks:
             return False
@@ -79,7 +79,7 @@ def _are_plain(layers: Iterable[Any], kinds: tuple[type, ...]) -> bool:
     return True
 
 
-# What, set on an instance, replaces the method of its class.
+# Attributes that replace a method of the class if they are set on an instance.
 _OWN_CODE = frozenset(("forward", "scan", "weights", "__call__"))
 
 
@@ -91,7 +91,7 @@ def _differs(layer: Any) -> bool:
 
 
 def draw_mask(depth: Any, x: Tensor) -> Tensor | None:
-    """What a layer of stochastic depth multiplies the samples of a branch by, (B, 1, 1, 1), drawn as it draws.
+    """The factor of stochastic depth for each sample of a branch, (B, 1, 1, 1), drawn as the layer draws it.
 
     None for an identity, a rate of 0 and eval mode.
     """
@@ -101,5 +101,5 @@ def draw_mask(depth: Any, x: Tensor) -> Tensor | None:
     if rate <= 0:
         return None
     mask = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(1 - rate)
-    # timm's layer need not scale.
+    # timm's layer may leave out the scaling.
     return mask.div_(1 - rate) if getattr(depth, "scale_by_keep", True) and rate < 1 else mask

@@ -22,7 +22,7 @@ from sequencer2d.ops.sequences import rnn_sequence
 from sequencer2d.ops.vendor_sequences import rnn_layer_compiled
 from sequencer2d.ops.weights import Weights
 
-# The names of our cells by torch's mode. A mode without one runs torch's functions alone.
+# Our name of the cell for each of torch's modes. Other modes run torch's functions.
 _CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn"}
 
 
@@ -70,7 +70,7 @@ class _Recurrent(nn.RNNBase):
             x = x if self.batch_first or input.dim() != 3 else x.transpose(0, 1)
         cell = _CELLS[self.mode]
         if self.implementation == "auto" and not derivatives.transforms():
-            # For another dtype, too, torch's function runs: it says what is wrong.
+            # For another dtype torch's function runs as well, and raises its own error.
             fits = x.dtype == self.weight_hh_l0.dtype or runs_under_autocast(x)
             if not fits or (x.is_cuda and not are_kernels_faster(x, x.shape[0], self.hidden_size, cell)):
                 return "cudnn" if x.is_cuda else "aten"

@@ -50,7 +50,7 @@ class BlockOptions(NamedTuple):
 
 
 def runs_eagerly() -> bool:
-    """Whether PyTorch computes at once and nothing looks on: no compiler, exporter, tracer, mode or transform."""
+    """Whether PyTorch runs eagerly without a compiler, exporter, tracer, mode or transform that would see the calls."""
     return not (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
@@ -102,7 +102,7 @@ def run_block(
         weights: weight_ih (G*D, C) of each scan, weight_hh (G*D, D) of each, bias_ih (G*D,), bias_hh; then weight and
             bias of the mixer's linear layer, of the MLP's two, of the first norm and of the second.
         options: what else describes the block.
-        masks: of each branch, what stochastic depth multiplies it by, (B, 1, 1, 1); None for 1.
+        masks: the factor of stochastic depth for each branch, (B, 1, 1, 1); None for 1.
     """
     if torch.is_grad_enabled() and (x_BHWC.requires_grad or any(weight.requires_grad for weight in weights)):
         return Block.apply(x_BHWC, options, *masks, *weights)  # type: ignore[no-any-return]
@@ -154,7 +154,7 @@ def _forward(
     *,
     save: bool,
 ) -> tuple[Tensor, tuple[Any, ...]]:
-    """The output, and what backward reads."""
+    """The output and the tensors that backward reads."""
     from sequencer2d.ops.kernels import triton_block_launch as kernels
 
     batch, height, width, channels = x_BHWC.shape
@@ -169,7 +169,7 @@ def _forward(
     saved: list[Tensor | None] = (
         [x, normed1, mean1, scale1, activations if saves_activations else gates, hidden, cells] if save else []
     )
-    del normed1, gates, cells, activations  # what is not saved makes room
+    del normed1, gates, cells, activations  # frees what is not saved
     branch = torch.addmm(w.fc_bias, hidden.flatten(0, -2), w.fc.t())
     del hidden
     between, normed2, mean2, scale2 = kernels.add_norm(x, branch, masks[0], norm2, norm2_bias, options.eps[1])
@@ -196,7 +196,7 @@ def _add(x_TC: Tensor, branch_TC: Tensor, mask: Tensor | None) -> Tensor:
 class Block(torch.autograd.Function):
     """See `run_block`. Saves the inputs of norms, products, scans and GELU, and the copy of the weights.
 
-    What GELU returned is computed again.
+    The output of GELU is recomputed.
     """
 
     @staticmethod
@@ -266,7 +266,7 @@ def _backward(
 
 
 def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """left @ right in another dtype; PyTorch from 2.8 on takes it from the product's sums, on CUDA."""
+    """left @ right in another dtype. PyTorch 2.8 and later return the sums of the product unrounded on CUDA."""
     if left.dtype is dtype:
         return left @ right
     if left.is_cuda and _HAS_WIDER_PRODUCT and dtype is torch.float32:

@@ -23,7 +23,7 @@ from sequencer2d.ops.scans import is_reverse, scans_of
 from sequencer2d.ops.sequence_operators import scan_sequence_by_reference
 from sequencer2d.ops.weights import Weights
 
-# Far beyond where sigmoid is 0 or 1 in any dtype, and far below the largest value of float16.
+# Large enough that sigmoid is 0 or 1 in any dtype, and far below the largest value of float16.
 _SATURATED = 1e4
 
 
@@ -47,7 +47,7 @@ def rnn_sequence(
         by_reference: compute in any dtype, differentiable twice, slowly.
 
     Returns:
-        The hidden states, as x with S*D channels (those beyond a sequence's end mean nothing); and h, and c if the cell
+        The hidden states, as x with S*D channels (undefined beyond a sequence's end); and h, and c if the cell
         has it, after each sequence's last step, (S, N, D) each. All are in the dtype of x, under autocast in its dtype.
     """
     dtype, row = compute_dtype(x), CELLS[cell]

@@ -22,9 +22,9 @@ class ClassificationResult:
     """What an evaluation of a classifier measures. Accuracies and the calibration error are percentages, 0 to 100."""
 
     top1: float
-    """Images whose class has the highest logit."""
+    """Share of the images whose class has the highest logit."""
     top5: float
-    """Images whose class is among the 5 highest logits, or among all of them where there are fewer classes."""
+    """Share of the images whose class is among the 5 highest logits, or among all if there are fewer classes."""
     cross_entropy: float
     """Mean of -log p(class), in nats."""
     calibration_error: float

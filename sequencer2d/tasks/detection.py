@@ -62,7 +62,7 @@ class Objects:
         ]
 
     def draw(self, image: Image.Image) -> Image.Image:
-        """The image with a colored box for each object, its class and score; names lie above all boxes."""
+        """The image with a colored box for each object, and its class and score. Names are drawn over all boxes."""
         sharp = 2  # drawn larger and reduced, so that corners are smooth
         picture = image.convert("RGBA")
         line = max(2, round(min(picture.size) / 220)) * sharp
@@ -79,7 +79,7 @@ class Objects:
 
 
 def detector(name: str) -> Callable[[Callable[..., nn.Module], int], nn.Module]:
-    """What builds the detector `name` of `dense` on maps of its strides."""
+    """A function that builds the detector `name` of `dense` on maps of its strides."""
 
     def build(create: Callable[..., nn.Module], outputs: int) -> nn.Module:
         made: nn.Module = getattr(dense, name)(backbone_of_strides(create, STRIDES[name]), outputs)
@@ -129,7 +129,7 @@ def objects(
 
 
 def with_targets(forward: Forward, images: Tensor, targets: Any) -> Any:
-    """The boxes in images, whose sizes in the batch the targets say."""
+    """The boxes in images. The targets give the size that each image takes in the batch."""
     return forward(images, targets)
 
 
@@ -170,7 +170,7 @@ def _frame(pen: ImageDraw.ImageDraw, box: list[float], color: tuple[int, int, in
 def _tag(
     pen: ImageDraw.ImageDraw, font: Any, corner: tuple[float, float], text: str, color: tuple[int, int, int], line: int
 ) -> None:
-    """A label above the corner of a box, or inside of it where there is no room above."""
+    """Draw a label above the corner of a box, or inside the box if there is no room above it."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     width, height = right - left + 3 * line, bottom - top + 2 * line
     x = min(max(0, corner[0]), max(0, pen.im.size[0] - width))

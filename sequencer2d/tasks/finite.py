@@ -1,4 +1,4 @@
-"""Outputs that are no numbers: a measurement of them would look like one of a bad model."""
+"""Outputs that are not finite: measured, they would look like those of a bad model."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from sequencer2d.errors import NumericalError
 
 
 def require_probabilities(logits: Tensor) -> Tensor:
-    """Return `logits` (N, classes), of which every row must have a softmax: no NaN, no +∞, not −∞ alone.
+    """Return `logits` (N, classes) if every row has a softmax: no NaN, no +∞, and not −∞ alone.
 
     Raises:
         NumericalError: a row has none.
@@ -17,7 +17,7 @@ def require_probabilities(logits: Tensor) -> Tensor:
 
 
 def refuse_broken(broken: int, images: int) -> None:
-    """Raise `NumericalError` if the outputs of `broken` of so many images are not finite."""
+    """Raise `NumericalError` if there are `broken` images, of all that were evaluated, whose outputs are not finite."""
     if broken:
         raise NumericalError(
             f"the model's outputs for {broken} of {images} images are not finite numbers (NaN or infinity): there is "

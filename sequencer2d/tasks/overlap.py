@@ -19,12 +19,12 @@ from sequencer2d.tasks.task import percentages
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """What an evaluation of a segmentation measures: percentages, 0 to 100. Ignored pixels count nowhere."""
+    """What an evaluation of a segmentation measures, in percent, 0 to 100. Ignored pixels do not count."""
 
     mean_iou: float
     """Mean of `per_class`, without the classes that have none."""
     pixel_accuracy: float
-    """Pixels whose class has the highest logit."""
+    """Share of the pixels whose class has the highest logit."""
     per_class: tuple[float | None, ...]
     """Intersection over union of each class: pixels that are labeled and predicted as the class, of those that are one
     or the other. None for a class without pixels: neither labeled nor predicted anywhere."""

@@ -1,4 +1,4 @@
-"""How a segmentation model is run over images: whole or in windows, at several scales, mirrored too."""
+"""How a segmentation model runs over images: whole or in windows, at one scale or several, mirrored or not."""
 
 import itertools
 import math

@@ -27,7 +27,7 @@ from sequencer2d.tasks.pixelwise import Inference, best_labels
 from sequencer2d.tasks.task import Forward, Metric, Task
 
 STRIDES = (4, 8, 16, 32)
-"""Of the maps that PVT's decoder is configured for."""
+"""Strides of the maps that PVT's decoder takes, in pixels."""
 _OVERLAY = 0.55
 """Opacity of the classes' colors over an image."""
 
@@ -41,9 +41,9 @@ class Segments:
     names: tuple[str, ...]
     """Name of every class."""
     most: int
-    """Classes in a table or a legend, at most."""
+    """Most classes that a table or a legend shows."""
     least: float = 0.0
-    """Share of the image that a class in a table or a legend has, at least."""
+    """Least share of the image, 0 to 1, of a class that a table or a legend shows."""
 
     def shares(self) -> list[tuple[int, float]]:
         """(class, share of the image) of the classes that were found, the largest first."""
@@ -53,7 +53,7 @@ class Segments:
         return [(k, share) for k, share in shares if share >= self.least]
 
     def above(self, threshold: float) -> "Segments":
-        """The same, with the classes of at least this share of the image in its table and legend."""
+        """The same, but its table and legend show only classes that cover at least this share of the image."""
         return replace(self, least=threshold)
 
     def to_dict(self) -> dict[str, Any]:

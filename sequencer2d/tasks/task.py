@@ -61,7 +61,7 @@ class Metric:
 
     @property
     def axis(self) -> str:
-        """What to write at an axis of this number."""
+        """The label of an axis for this number."""
         quantity = self.quantity or self.label
         return f"{quantity}, {self.unit}" if self.unit else quantity
 
@@ -120,7 +120,7 @@ class Finding(Protocol):
         ...
 
     def draw(self, image: Image.Image) -> Image.Image:
-        """A picture of it: the RGB image, upright and in its own size, with what was found drawn over or below it."""
+        """A picture: the RGB image, upright and in its own size, with what was found drawn on it or below it."""
         ...
 
     def above(self, threshold: float) -> "Finding":
@@ -189,7 +189,7 @@ class Task:
     writers: Mapping[str, Writer] = field(default_factory=dict)
 
     def builder(self, decoder: str) -> Build:
-        """What builds the model with the decoder of a name; "" is the task's own. Raises `ConfigError`."""
+        """The function that builds the model with this decoder; "" is the task's own. Raises `ConfigError`."""
         if not decoder:
             return self.build
         if decoder not in self.decoders:

@@ -16,10 +16,10 @@ from sequencer2d.training.messages import duration_text
 _SECONDS_BETWEEN_READINGS = 0.5
 _STEPS_OF_A_RATE = 32
 _ECHO = 3
-"""Columns that stay free for the ^C that a terminal shows when it is pressed: it must not break the line."""
+"""Columns that stay free for the ^C that a terminal prints for Ctrl-C, which must not break the line."""
 _GAP = "  "
 _BAR = " " * 8
-"""Stands for the bar at its narrowest."""
+"""What is left of the bar in a very narrow terminal."""
 _WIDEST = 40
 
 
@@ -62,7 +62,7 @@ class LiveBar:
         self._live.start()
 
     def advance(self, step: int, loss: Tensor, lr: float) -> None:
-        """After step `step`, whose loss is a 0-d tensor on the device."""
+        """Show step `step` as done. Its loss is a 0-d tensor on the device."""
         now = time.monotonic()
         self._step, self._lr, self._doing = step, lr, ""
         self._recent.append((now, step))
@@ -76,7 +76,7 @@ class LiveBar:
         self._recent.clear()
 
     def stop(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         self._live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -127,7 +127,7 @@ class LiveBar:
 
 
 def _fitting(parts: list[tuple[int, str]], width: int) -> list[str]:
-    """The texts that fit into `width` with gaps between them, in their order; those of the lowest ranks first."""
+    """The texts that fit into `width` with gaps between them, in their order. Those of the lowest ranks are kept."""
     kept: set[int] = set()
     used = -len(_GAP)
     for rank, text in sorted(parts):

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Entries = list[dict[str, Any]]
 _FEW = 40
-"""Up to this many points of a line are marked, so that one point alone, or one between two gaps, is seen."""
+"""Lines with at most this many points have markers, so that a single point between two gaps is visible."""
 
 
 def plot_curves(run_folder: Path, config: TrainConfig, path: Path | None = None) -> Path | None:
@@ -70,7 +70,7 @@ def curves_figure(entries: Entries, config: TrainConfig) -> "Figure":
 
 
 def loss_note(epochs: Entries, config: TrainConfig) -> str:
-    """Why the training loss lies above that of validation; empty where it does not, or where nothing explains it."""
+    """Why the training loss is higher than the validation loss; empty if it is not, or if nothing explains it."""
     last = next((entry for entry in reversed(epochs) if entry.get("val_loss") is not None), None)
     causes = [cause for cause, applies in _causes(config).items() if applies]
     if last is None or last["train_loss"] <= last["val_loss"] or not causes:
@@ -80,7 +80,7 @@ def loss_note(epochs: Entries, config: TrainConfig) -> str:
 
 
 def _causes(config: TrainConfig) -> dict[str, bool]:
-    """What makes the training loss of a run larger than that of the same images in evaluation."""
+    """Settings of a run that make its training loss higher than the loss of the same images in evaluation."""
     data = config.data
     return {
         "mixup or cutmix": data.mixes,

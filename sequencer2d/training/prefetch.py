@@ -37,7 +37,7 @@ def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
 
 @functools.cache
 def _copy_stream(device: torch.device) -> torch.cuda.Stream:
-    """One stream for all epochs: torch keeps freed memory for the stream it was taken on, so a new one takes more."""
+    """One stream for all epochs: PyTorch keeps freed memory for the stream that allocated it."""
     return torch.cuda.Stream(device)
 
 
@@ -50,7 +50,7 @@ class RunAhead:
         self._steps = steps
 
     def mark(self) -> None:
-        """Called after each step: waits for the step that lies `steps` back."""
+        """Call it after each step: it waits for the step that was launched `steps` steps earlier."""
         if not self._cuda:
             return
         event = torch.cuda.Event()

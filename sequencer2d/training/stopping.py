@@ -58,7 +58,7 @@ class Stopper:
         return self._signals.received is not None
 
     def interrupted(self) -> Interrupted:
-        """What to raise once the run is saved."""
+        """The exception to raise once the run is saved."""
         limit = "run.max_steps" if self._at_limit() else "run.time_limit_s or another process"
         received = self._signals.received
         go_on = "go on with" if received else "go on, without the limit, with"
@@ -73,7 +73,7 @@ class Stopper:
 
 
 def resume_command(folder: Path) -> str:
-    """The command that goes on with the run in `folder`, for a shell, as many processes as this time."""
+    """The shell command that resumes the run in `folder` with the same number of processes."""
     here = launch()
     start = "sequencer2d"
     if here.world_size > 1:

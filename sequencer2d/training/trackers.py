@@ -53,7 +53,7 @@ class Backend:
 
     @property
     def installed(self) -> bool:
-        """Whether the client is installed. A folder of the same name, which the clients write, is none."""
+        """Whether the client is installed. The folder of the same name that a client writes does not count."""
         spec = importlib.util.find_spec(self.package)
         return spec is not None and spec.origin is not None
 
@@ -227,7 +227,7 @@ class Trackers:
             self._attempt(name, lambda tracker: tracker.log(scalars, int(entry["step"])))
 
     def close(self, finished: bool) -> None:
-        """Close all of them."""
+        """Close all trackers."""
         for name in tuple(self._open):
             self._attempt(name, lambda tracker: tracker.close(finished))
         self._open.clear()

@@ -16,7 +16,7 @@ from sequencer2d.training.distributed import processes
 from sequencer2d.training.numerics import memory_errors, numerics
 
 _STEPS, _SECONDS = 10, 5.0
-"""At most so many steps are timed, no more than fit into the seconds, and at least one. The first step is not timed."""
+"""The most steps that are timed; fewer if the time is over earlier, but at least one. The first step is not timed."""
 
 
 def images_per_s(config: TrainConfig) -> float:
@@ -51,7 +51,7 @@ def images_per_s(config: TrainConfig) -> float:
 
 
 def batch_that_fits(config: TrainConfig) -> tuple[TrainConfig, float]:
-    """`config` with its batch split into as few parts as fit into the memory, and the images/s of it.
+    """`config` with its batch split into the fewest parts that fit into memory, and its images/s.
 
     Raises:
         DeviceError: not even one image at a time fits.
@@ -69,6 +69,6 @@ def batch_that_fits(config: TrainConfig) -> tuple[TrainConfig, float]:
 
 @contextlib.contextmanager
 def _own_random_numbers() -> Iterator[None]:
-    """Keep the trial's random numbers out of what follows it."""
+    """Restore the state of the random generators after the trial."""
     with torch.random.fork_rng(devices=[]):
         yield

@@ -17,7 +17,7 @@ def test_a_clean_folder_exits_with_0(command: Callable[..., Outcome], tmp_path: 
     outcome = command("data", photos, "--picture", tmp_path / "samples.png")
     assert "classes: green 5, red 3" in outcome.out
     assert "sizes: 12×8 pixels (median)" in outcome.out
-    assert "every image can be read, and none stands twice" in outcome.out
+    assert "every image can be read, and there are no duplicates" in outcome.out
     with Image.open(tmp_path / "samples.png") as picture:
         pixels = picture.convert("RGB")
         assert {"red", "green"} <= {
@@ -37,7 +37,7 @@ def test_faults_are_listed_and_exit_with_a_code_of_their_own(command: Callable[.
     (photos / "red" / "broken.png").write_bytes(b"no image")
     said = command("data", photos, code=EXIT_FOUND).out
     assert "1 broken:\n" in said
-    assert "7 images that stand more than once, in several classes (at most one label is right):\n" in said
+    assert "7 images that occur more than once, in several classes (at most one label is right):\n" in said
     assert "… 2 more: --json lists them all" in said
     found = json.loads(command("data", photos, "--json", code=EXIT_FOUND).out)
     assert [entry["across"] for entry in found["duplicates"]] == ["classes"] * 7

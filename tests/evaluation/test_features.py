@@ -36,7 +36,7 @@ def test_features_are_what_the_classifier_takes(tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_tell_its_features_is_refused() -> None:
-    with pytest.raises(InputError, match="colors does not tell its features"):
+    with pytest.raises(InputError, match="colors does not expose its features"):
         list(embed(subject_of(MeanColor(), name="colors"), np.zeros((8, 8, 3), np.uint8)))
 
 

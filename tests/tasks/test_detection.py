@@ -129,7 +129,8 @@ def test_objects_are_in_pixels_of_the_file_and_drawn_there(tmp_path):
 
 
 def drawn_box(side):
-    found = Objects((side, side), np.array([[50, 100, 250, 250]], np.float32), np.array([0.9]), np.array([0]), ("cell",))
+    box = np.array([[50, 100, 250, 250]], np.float32)
+    found = Objects((side, side), box, np.array([0.9]), np.array([0]), ("cell",))
     return np.asarray(found.draw(Image.new("RGB", (side, side), "gray"))).astype(int)
 
 

@@ -60,9 +60,9 @@ def load_libraries() -> None:
 def choose_tests(reach: Reach, path: str, site: Site, budget: float) -> list[str]:
     """The tests to run for a change, `budget` seconds in all, fast ones first.
 
-    The tests that reach the line and mirror its folder come first, then the fast ones that reach it from elsewhere, then
-    all fast tests of that folder and the folder's recorded defaults and tables, then the slow ones that reach it. Tests
-    that do not reach it are added because a function with a cache runs for the first test that calls it and no other.
+    The tests that reach the line and mirror its folder come first, then the fast ones that reach it from elsewhere,
+    then all fast tests of that folder and the folder's recorded defaults and tables, then the slow ones that reach it.
+    Tests that do not reach it are added because a function with a cache runs for the first test that calls it alone.
     """
     folder = Path(path).relative_to("sequencer2d").parts[:-1]
     mirrored = f"tests/{folder[0]}/" if folder else "tests/test_"
