@@ -26,7 +26,7 @@ from torch.nn import functional as F
 import sequencer2d
 from benchmarks.record import command_line, origin, write_result
 from sequencer2d.benchmark import timing
-from sequencer2d.models.compiling import compile_blocks
+from sequencer2d.models.compiled_training import compile_blocks
 
 NAME, SCRIPT = "compiling", "benchmarks.compiling"
 # How a model is prepared for training; `optimize` is for inference.

@@ -1,63 +1,20 @@
-"""CUDA graphs of an inference form: one for each input shape that comes again, replayed from any thread and stream."""
+"""CUDA graphs of an inference form, for input shapes that come again; replayed from any thread and stream."""
 
+import contextlib
 import functools
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from sequencer2d.errors import ConfigError, first_line
+from sequencer2d.models.compiling import Form
+from sequencer2d.models.graph_table import PADDED_PIXELS, GraphTable, first_images, own_memory, pad_batch
 
-# Graphs of a model share their memory; what each adds is its input, its output and a list of launches.
-MAX_GRAPHS = 32
-# A shape is captured when it comes the second time, as capturing costs as much as many calls. Where a graph would have
-# to give way, it must have come more often: shapes that take turns would otherwise be captured for ever.
-SIGHTINGS, SIGHTINGS_CROWDED = 2, 16
-_MAX_COUNTED = 1024
-
-Value = TypeVar("Value")
 # Captures go one at a time: to prepare one synchronizes the device, which another's would not survive.
 _CAPTURING = threading.Lock()
-
-
-class Recurring(Generic[Value]):
-    """A bounded table of values for recurring keys. When it is full, the least recently used value is dropped."""
-
-    def __init__(self, most: int = MAX_GRAPHS) -> None:
-        self._most = most
-        self._values: OrderedDict[Hashable, Value] = OrderedDict()
-        self._counts: OrderedDict[Hashable, int] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, key: Hashable) -> Value | None:
-        """Return the key's value and mark it as used, or None if it has none."""
-        if key not in self._values:
-            return None
-        self._values.move_to_end(key)
-        return self._values[key]
-
-    def is_due(self, key: Hashable) -> bool:
-        """Count a call of a key that has no value. Returns whether the key came often enough to get one."""
-        self._counts[key] = self._counts.pop(key, 0) + 1
-        if len(self._counts) > _MAX_COUNTED:
-            self._counts.popitem(last=False)
-        return self._counts[key] >= (SIGHTINGS if len(self) < self._most else SIGHTINGS_CROWDED)
-
-    def put(self, key: Hashable, value: Value) -> None:
-        if len(self._values) >= self._most:
-            self._values.popitem(last=False)
-        self._counts.pop(key, None)
-        self._values[key] = value
-
-    def clear(self) -> None:
-        self._values.clear()
-        self._counts.clear()
 
 
 class Weights:
@@ -83,75 +40,131 @@ class Weights:
         return self._identify() == self._identities and self._locate() == self._addresses
 
 
-class Graphs:
-    """Runs a function of images through CUDA graphs on one device.
+class Replays:
+    """Runs a function of images through what was recorded of it: a recording for each batch and image size that recurs.
 
-    Graphs share a memory pool, so they are replayed one after another, whatever streams the calls are on. They hold the
-    workspace of their matrix products too: no other model's graph and no call outside writes into it.
+    A batch without a recording of its own is padded for a larger one, if the images do not influence each other. This
+    class chooses, pads and cuts; how to record and to replay is the matter of one that inherits it.
 
     Args:
-        run: the function, with the weights of `model`.
-        model: its graphs are dropped when a weight or a layer of it is replaced or moved.
+        run: the function, with the weights of `model`, and what it knows of its compiled code.
+        model: its recordings are dropped when a weight or a layer of it is replaced or moved.
         dtype: in which `run` takes images.
-        device: on which it runs.
+        pads: whether batches may be padded.
     """
 
-    def __init__(
-        self, run: Callable[[Tensor], Any], model: nn.Module, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self._run, self._model, self.dtype, self.device = run, model, dtype, device
-        self._table: Recurring[_Graph] = Recurring()
+    def __init__(self, run: Form, model: nn.Module, dtype: torch.dtype, pads: bool) -> None:
+        self._run, self._model, self._pads, self.dtype = run, model, pads, dtype
+        self._table: GraphTable[Any] = GraphTable()
         self._weights = Weights(model)
         self._lock = threading.Lock()
-        with torch.cuda.device(device):
-            self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
-            self._done = torch.cuda.Event()
 
     def __len__(self) -> int:
         return len(self._table)
 
     def __call__(self, images: Tensor) -> Any:
         """Return what `run` returns for the images, in memory that no later call overwrites."""
-        if torch.cuda.is_current_stream_capturing():
-            return self._run(images.to(self.dtype))  # becomes a part of the caller's graph
-        key = tuple(images.shape), *_numerics()
+        kind, batch = (tuple(images.shape[1:]), *_numerics()), len(images)
         with self._lock:
             self._drop_outdated()
-            graph = self._table.get(key)
-            if graph is not None:
-                return self._replay(graph, images)
-            is_due = self._table.is_due(key)
-        if not is_due:
-            return self._run(images.to(self.dtype))
-        self._capture(key, images)
-        return self(images)
+            choice = self._table.choose(
+                kind, batch, self._most_padded(images), functools.partial(self._ready_batch, images)
+            )
+            if choice.graph is not None:
+                return self._replay(choice.graph, images)
+        if choice.capture is not None:
+            self._capture(kind, pad_batch(images.to(self.dtype), choice.capture))
+            return self(images)
+        padded = pad_batch(images.to(self.dtype), choice.run or batch)
+        output = self._run(padded)
+        missing = self._run.missing_batch(padded.shape) if self._pads else None
+        if missing is not None:  # so that the first call compiles for the others
+            self._run(pad_batch(padded, missing))
+        return output if len(padded) == batch else own_memory(first_images(output, batch))
+
+    def _most_padded(self, images: Tensor) -> int:
+        """The images to which a batch may be padded."""
+        return PADDED_PIXELS // (images.shape[-2] * images.shape[-1]) if self._pads else 0
+
+    def _ready_batch(self, images: Tensor) -> int:
+        return self._run.ready_batch(images.shape) if self._pads else len(images)
 
     def _drop_outdated(self) -> None:
         if not self._weights.are_in_place():
-            self._done.synchronize()
+            self._settle()
             self._table.clear()
             self._weights = Weights(self._model)
 
-    def _replay(self, graph: "_Graph", images: Tensor) -> Any:
+    def _capture(self, kind: Hashable, images: Tensor) -> None:
+        with self._recording():
+            with self._lock:
+                if (kind, len(images)) in self._table:
+                    return  # another thread was faster
+                weights = self._weights
+            recording = self._record(images)
+            with self._lock:
+                self._settle()  # whatever gives way now is no longer running
+                if weights is self._weights and weights.are_in_place():
+                    self._table.put(kind, len(images), recording)
+
+    def _recording(self) -> contextlib.AbstractContextManager[None]:
+        """What surrounds the making of a recording."""
+        return contextlib.nullcontext()
+
+    def _record(self, images: Tensor) -> Any:
+        """Record the run of images of this shape."""
+        raise NotImplementedError
+
+    def _replay(self, recording: Any, images: Tensor) -> Any:
+        """Return the output for the images, which may be fewer than those of the recording, in memory of its own."""
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        """Wait until no recording is running."""
+
+
+class Graphs(Replays):
+    """Replays of CUDA graphs on one device.
+
+    Graphs share a memory pool, so they are replayed one after another, whatever streams the calls are on. They hold the
+    workspace of their matrix products too: no other model's graph and no call outside writes into it.
+
+    Args:
+        run, model, dtype, pads: see `Replays`.
+        device: on which it runs.
+    """
+
+    def __init__(self, run: Form, model: nn.Module, dtype: torch.dtype, pads: bool, device: torch.device) -> None:
+        super().__init__(run, model, dtype, pads)
+        self.device = device
+        with torch.cuda.device(device):
+            self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+            self._done = torch.cuda.Event()
+
+    def __call__(self, images: Tensor) -> Any:
+        if torch.cuda.is_current_stream_capturing():
+            return self._run(images.to(self.dtype))  # becomes a part of the caller's graph
+        return super().__call__(images)
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[None]:
+        with _CAPTURING, torch.cuda.device(self.device):
+            yield
+
+    def _record(self, images: Tensor) -> "_Graph":
+        return _Graph(self._run, images, self._stream, self._pool)
+
+    def _replay(self, recording: "_Graph", images: Tensor) -> Any:
         stream = torch.cuda.current_stream(self.device)
         stream.wait_event(self._done)
-        graph.input.copy_(images)
-        graph.graph.replay()
-        output = tree_map_only(Tensor, torch.clone, graph.output)
+        recording.input[: len(images)].copy_(images)
+        recording.graph.replay()
+        output = own_memory(first_images(recording.output, len(images)))
         self._done.record(stream)
         return output
 
-    def _capture(self, key: Hashable, images: Tensor) -> None:
-        with _CAPTURING, torch.cuda.device(self.device):
-            with self._lock:
-                if self._table.get(key) is not None:
-                    return  # another thread was faster
-                weights = self._weights
-            graph = _Graph(self._run, images.to(self.dtype), self._stream, self._pool)
-            with self._lock:
-                self._done.synchronize()  # whatever gives way now is no longer running
-                if weights is self._weights and weights.are_in_place():
-                    self._table.put(key, graph)
+    def _settle(self) -> None:
+        self._done.synchronize()
 
 
 class _Graph:

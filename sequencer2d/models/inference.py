@@ -8,7 +8,7 @@ from sequencer2d.errors import InputError
 from sequencer2d.models.exact import full_name, is_exactly, is_plain, own_hooks, peculiarity, share_hooks
 from sequencer2d.models.features import Sequencer2DFeatures
 from sequencer2d.models.sequencer2d import Sequencer2D, Stage
-from sequencer2d.nn.blocks import DropPath, Mlp, SequencerBlock
+from sequencer2d.nn.blocks import ClassifierHead, DropPath, Mlp, SequencerBlock
 from sequencer2d.nn.embed import Downsample, PatchEmbed, PositionEmbedding
 from sequencer2d.nn.inference import FusedMlp, InPlaceBlock, PackedRNN2D, PatchLinear
 from sequencer2d.nn.rnn2d import RNN2D
@@ -27,6 +27,23 @@ _DOWNSAMPLES = (full_name(Downsample), "timm.models.sequencer.Downsample2d")
 _MLPS = (full_name(Mlp), "timm.layers.mlp.Mlp")
 # They return their input in eval mode.
 _IDENTITIES = (*map(full_name, (nn.Identity, nn.Dropout, DropPath)), "timm.layers.drop.DropPath")
+
+# Layers of a model in its inference form that treat each image, or each token, for itself.
+_APART = (
+    *_MODELS,
+    *_STAGES,
+    *_BLOCKS,
+    *_DOWNSAMPLES,
+    *_MLPS,
+    *_IDENTITIES,
+    _STEM,
+    _TIMMS_STEM,
+    *map(full_name, (InPlaceBlock, PackedRNN2D, FusedMlp, PatchLinear, PositionEmbedding, ClassifierHead)),
+    *map(full_name, (nn.Linear, nn.LayerNorm, nn.GELU, nn.Conv2d, nn.Sequential, nn.ModuleList)),
+    "timm.layers.classifier.ClassifierHead",
+    "timm.layers.adaptive_avgmax_pool.SelectAdaptivePool2d",
+    "timm.layers.adaptive_avgmax_pool.FastAdaptiveAvgPool",
+)
 
 
 def to_inference_form(module: nn.Module, in_place: bool = False) -> nn.Module:
@@ -199,3 +216,9 @@ def _is_gelu_mlp(module: nn.Module) -> bool:
         and act.approximate == "none"
         and all(type(layer) in (nn.Dropout, nn.Identity) for layer in layers.values())
     )
+
+
+def treats_images_apart(model: nn.Module) -> bool:
+    """Whether an image's output in eval mode is known not to depend on the other images of its batch."""
+    known = all(full_name(type(layer)) in _APART for layer in model.modules())
+    return known and full_name(type(model)) in _MODELS and is_plain(model)

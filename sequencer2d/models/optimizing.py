@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from sequencer2d.errors import CheckpointError, ConfigError, ImplementationError, InputError
-from sequencer2d.models.compiling import Run, compiled, compiler_mode
+from sequencer2d.models.compiling import compiler_mode, form_of
 from sequencer2d.models.fusing_mixers import check_fusible, fuse_mixers
 from sequencer2d.models.graphs import Graphs
-from sequencer2d.models.inference import to_inference_form
+from sequencer2d.models.inference import to_inference_form, treats_images_apart
 from sequencer2d.nn.embed import check_images
 from sequencer2d.nn.inference import PatchLinear
 from sequencer2d.nn.rnn2d import RNN2D
@@ -36,7 +36,7 @@ def optimize(
     the epilogue of the matrix product before it and, in 16 bits on CUDA, each residual sum of our models and timm's in
     that of its branch's last product; their norms' scales and biases become part of the products behind them. The first
     calls compile (seconds to a minute); after them any batch and image size runs at once. On CUDA a shape that comes
-    again is captured as a graph, in a fraction of a second.
+    again is captured as a graph, in a fraction of a second, and smaller batches are padded into it.
 
     Args:
         model: on the device it shall run on; it is not changed.
@@ -141,8 +141,7 @@ class Optimized(nn.Module):
         """Build the parts that are neither copied nor pickled."""
         stems = [m for m in self.model.modules() if isinstance(m, PatchLinear) and m.from_image]
         self._stem = (stems[0].in_channels, stems[0].stride) if stems else None
-        mode = self._compile if isinstance(self._compile, str) else None
-        self._run: Run = self.model.__call__ if self._compile is False else compiled(self.model, mode, self._whole)
+        self._run = form_of(self.model, self._compile, self._whole)
         self._graphs: Graphs | None = None
         self._lock = threading.Lock()
 
@@ -200,7 +199,8 @@ class Optimized(nn.Module):
         with self._lock:
             graphs = self._graphs
             if graphs is None or (graphs.dtype, graphs.device) != (self.dtype, self.device):
-                graphs = self._graphs = Graphs(self._run, self.model, self.dtype, self.device)
+                pads = treats_images_apart(self.model)
+                graphs = self._graphs = Graphs(self._run, self.model, self.dtype, pads, self.device)
             return graphs
 
     def train(self, mode: bool = True) -> "Optimized":

@@ -21,7 +21,7 @@ from sequencer2d.data.sources import Source, check_same_classes
 from sequencer2d.data.words import class_words
 from sequencer2d.errors import ConfigError
 from sequencer2d.models import Sequencer2D, create_model, describe_model
-from sequencer2d.models.compiling import compile_blocks
+from sequencer2d.models.compiled_training import compile_blocks
 from sequencer2d.models.description import FORMAT
 from sequencer2d.models.specs import is_peer
 from sequencer2d.models.variants import changed_options, model_config

@@ -9,7 +9,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from sequencer2d import create_model
-from sequencer2d.models.compiling import compile_blocks
+from sequencer2d.models.compiled_training import compile_blocks
 
 # The compiler looks at `.grad` of the tensors that it is given.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
