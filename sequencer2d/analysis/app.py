@@ -19,12 +19,13 @@ from PIL import Image
 from sequencer2d.analysis.blocks import block_names
 from sequencer2d.analysis.erf import receptive_fields
 from sequencer2d.analysis.figure_files import figure_bytes
-from sequencer2d.analysis.figures import hidden_state_figure, readable, receptive_field_grid
+from sequencer2d.analysis.figures import hidden_state_figure, receptive_field_grid
 from sequencer2d.analysis.found_page import add_found, found_in
 from sequencer2d.analysis.hidden_states import hidden_states, mixers
 from sequencer2d.analysis.page_guard import guard
 from sequencer2d.data.eval_transforms import eval_transform
 from sequencer2d.data.images import BrokenImageError, decode, to_rgb
+from sequencer2d.data.words import readable
 from sequencer2d.errors import ConfigError, InputError, NumericalError, UserError, how_to_install
 from sequencer2d.evaluation.outcomes import logits_of
 from sequencer2d.evaluation.pixels import check_photo

@@ -27,6 +27,7 @@ from sequencer2d.analysis.drawing import (
 from sequencer2d.analysis.erf import ReceptiveField
 from sequencer2d.analysis.hidden_states import SCAN_NAMES, HiddenStates, most_active
 from sequencer2d.analysis.memory import BINS, MemoryReach
+from sequencer2d.data.words import readable
 from sequencer2d.errors import ConfigError
 
 ARROWS = "↓↑→←"  # of the scans 0 to 3
@@ -209,15 +210,6 @@ def _mark_token(axis: Any, center: tuple[int, int, int, int]) -> None:
     top, left, bottom, right = center
     corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
     axis.add_patch(Rectangle(corner, *size, fill=False, ec="w", lw=0.8))
-
-
-def readable(class_name: str) -> str:
-    """A class for people: WordNet identifiers such as n01440764 by their first word, other names as they are."""
-    if not (class_name.startswith("n") and len(class_name) == 9 and class_name[1:].isdigit()):
-        return class_name
-    from timm.data import ImageNetInfo
-
-    return str(ImageNetInfo("imagenet-22k").label_name_to_description(class_name)).split(",")[0]
 
 
 def _field_note(field: ReceptiveField) -> str:

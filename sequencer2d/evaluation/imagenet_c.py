@@ -19,12 +19,13 @@ from sequencer2d.data.images import PUBLISHED
 from sequencer2d.data.loader import Loader
 from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.sources import Source, shorten
+from sequencer2d.data.words import imagenet_wnids
 from sequencer2d.errors import DataError
 from sequencer2d.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from sequencer2d.evaluation.mce import CorruptionResult, cell_figures, check_names
 from sequencer2d.evaluation.outcomes import logits_of, outcomes_of
 from sequencer2d.evaluation.pixels import Progress, choose, match_classes
-from sequencer2d.evaluation.subject import Subject, imagenet_wnids
+from sequencer2d.evaluation.subject import Subject
 from sequencer2d.tasks.accuracy import concatenate
 
 LAYOUT = "<corruption>/<severity>/<class>/*.JPEG"

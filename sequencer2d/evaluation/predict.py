@@ -14,6 +14,7 @@ from sequencer2d.data.config import DataConfig
 from sequencer2d.data.given import GivenImage, each_image, open_given
 from sequencer2d.data.images import BrokenImageError, decode
 from sequencer2d.data.normalization import normalize
+from sequencer2d.data.words import imagenet_wnids, wordnet_words
 from sequencer2d.tasks import CLASSIFICATION, Task
 
 
@@ -145,8 +146,6 @@ def class_names_of(model: nn.Module) -> tuple[str, ...]:
         return tuple(words.get(name, name) for name in names)
     count = int(getattr(model, "num_classes", 0))
     if count == 1000:
-        from timm.data import ImageNetInfo
-
-        info = ImageNetInfo("imagenet-1k")
-        return tuple(info.index_to_description(index) for index in range(1000))
+        words = wordnet_words()
+        return tuple(words[name] for name in imagenet_wnids())
     return tuple(f"class {index}" for index in range(count))

@@ -18,10 +18,11 @@ import torch
 from sequencer2d.data.folders import FolderSource
 from sequencer2d.data.images import PUBLISHED
 from sequencer2d.data.sources import Source
+from sequencer2d.data.words import imagenet_wnids
 from sequencer2d.errors import ConfigError, DataError
 from sequencer2d.evaluation.outcomes import logits_of, outcomes_of
 from sequencer2d.evaluation.pixels import Progress, choose, read_batches
-from sequencer2d.evaluation.subject import Subject, imagenet_wnids
+from sequencer2d.evaluation.subject import Subject
 from sequencer2d.tasks.accuracy import ClassificationResult, concatenate, summarize
 
 KINDS = {

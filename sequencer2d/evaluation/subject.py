@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sequencer2d.data.config import DataConfig, fields_of_input
+from sequencer2d.data.words import imagenet_wnids
 from sequencer2d.errors import InputError, first_line
 from sequencer2d.evaluation.loading import build_described, peer_from, task_of, untrained
 from sequencer2d.input_spec import FIELDS, InputSpec
@@ -181,13 +182,6 @@ def input_fields(model: nn.Module) -> dict[str, Any]:
 
         stated = resolve_model_data_config(model)
     return fields_of_input(InputSpec.from_timm(stated))
-
-
-def imagenet_wnids() -> tuple[str, ...]:
-    """The 1000 classes of ImageNet-1K as WordNet identifiers, in the order of the models' outputs."""
-    from timm.data import ImageNetInfo
-
-    return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
 def _short_name(spec: str | os.PathLike[str], model: nn.Module) -> str:

@@ -11,11 +11,12 @@ from torch import nn
 
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.folders import FolderSource
+from sequencer2d.data.words import imagenet_wnids
 from sequencer2d.errors import ConfigError, DataError
 from sequencer2d.evaluation.corruptions import CORRUPTIONS
 from sequencer2d.evaluation.imagenet_c import open_release, release_errors
 from sequencer2d.evaluation.mce import ALEXNET_ERRORS, mean_corruption_error
-from sequencer2d.evaluation.subject import Subject, imagenet_wnids
+from sequencer2d.evaluation.subject import Subject
 from tests.evaluation.subjects import PLAIN, small
 
 CLASSES = (3, 100, 500, 900)  # outputs of an ImageNet model; their folders sort in another order than 0, 1, 2, 3 would

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from sequencer2d.data.config import DataConfig
+from sequencer2d.data.words import imagenet_wnids
 from sequencer2d.errors import ConfigError, DataError, InputError
 from sequencer2d.evaluation import corruptions
 from sequencer2d.evaluation.corruptions import CORRUPTIONS, corrupt
@@ -23,7 +24,7 @@ from sequencer2d.evaluation.robustness import (
 )
 from sequencer2d.evaluation.shape_texture import CATEGORIES, cue_conflict, phase_amplitude, spectral_conflict
 from sequencer2d.evaluation.shifted import evaluate_shifted, open_shifted
-from sequencer2d.evaluation.subject import Subject, imagenet_wnids, load_subject
+from sequencer2d.evaluation.subject import Subject, load_subject
 from sequencer2d.models import create_model
 from tests.evaluation.subjects import MeanColor, colors_subject, small
 

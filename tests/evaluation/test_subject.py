@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from sequencer2d.data.words import imagenet_wnids
 from sequencer2d.errors import CheckpointError, InputError
 from sequencer2d.evaluation.loading import untrained
 from sequencer2d.evaluation.predict import class_names_of
-from sequencer2d.evaluation.subject import imagenet_wnids, input_fields, load_checkpoint, load_subject, subject_of
+from sequencer2d.evaluation.subject import input_fields, load_checkpoint, load_subject, subject_of
 from sequencer2d.models import create_model, save_weights
 
 SMALL = {"depths": (1, 1), "dims": (16, 16), "hidden_dims": (4, 4), "patch_sizes": (4, 2), "num_classes": 3}
