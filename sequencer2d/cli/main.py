@@ -41,7 +41,12 @@ EXIT_INTERRUPTED = 75
 EXIT_KEYBOARD = 130
 EXIT_BROKEN_PIPE = 141
 
-EXIT_CODES = """\
+EPILOG = """\
+examples:
+  sequencer2d finetune photos/             a model for your own photos, a folder for each class
+  sequencer2d predict runs/photos photo.jpg
+  sequencer2d train --list                 the recipes
+
 exit codes: 0 done; 2 a mistake that the message says how to put right; 3 the training loss was not finite;
 4 sequencer2d data found something wrong in a data set; 75 stopped by a signal or a limit after saving (go on with:
 sequencer2d train --resume RUN), under torchrun 0; 130 stopped by Ctrl-C; 141 the program that read the output has
@@ -101,7 +106,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="sequencer2d",
         description="Sequencer: deep LSTMs for image classification. Train, evaluate and use the models.",
-        epilog=EXIT_CODES,
+        epilog=EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"sequencer2d {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)

@@ -158,7 +158,13 @@ TASK_VERBS: tuple[TaskVerb, ...] = (
 
 def add_task_verb(verbs: argparse._SubParsersAction[Any], row: TaskVerb, parts: tuple[AddParser, ...]) -> None:
     """Add a task's verb with its own `train`, `eval` and `predict`, which `parts` add."""
-    parser = verbs.add_parser(row.name, help=row.summary, description=row.summary[:1].upper() + row.summary[1:] + ".")
+    lines = [line for verb in ("train", "eval", "predict") for line in row.examples[verb].splitlines()[-1:]]
+    parser = verbs.add_parser(
+        row.name,
+        help=row.summary,
+        description=row.summary[:1].upper() + row.summary[1:] + ".",
+        epilog="\n".join(["examples:", *(f"  sequencer2d {row.name} {line}" for line in lines)]),
+    )
     below = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for part in parts:
         part(below, row)

@@ -1,6 +1,7 @@
 """Help: two examples for every verb, each a command line that parses; width; near misses; what is loaded, and when."""
 
 import argparse
+import re
 import resource
 import shlex
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from sequencer2d.cli.main import build_parser, parse
 from sequencer2d.models import create_model, save_weights
 from tests.cli.conftest import TINY
-from tests.cli.test_options import VERBS
+from tests.cli.test_options import EVERY
 
 HEAVY = ("torch", "timm", "torchvision")
 
@@ -25,7 +26,7 @@ def examples(parser: argparse.ArgumentParser) -> list[str]:
     return [command.partition(" > ")[0].partition("-m sequencer2d ")[2] or command for command in commands]
 
 
-@pytest.mark.parametrize(("verb", "parser"), [(verb, parser) for verb, parser, _ in VERBS], ids=[v for v, *_ in VERBS])
+@pytest.mark.parametrize(("verb", "parser"), [(verb, parser) for verb, parser, _ in EVERY], ids=[v for v, *_ in EVERY])
 def test_every_verb_shows_two_examples_that_parse(
     verb: str, parser: argparse.ArgumentParser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,7 +43,7 @@ def test_every_verb_shows_two_examples_that_parse(
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-@pytest.mark.parametrize(("verb", "parser"), [(verb, parser) for verb, parser, _ in VERBS], ids=[v for v, *_ in VERBS])
+@pytest.mark.parametrize(("verb", "parser"), [(verb, parser) for verb, parser, _ in EVERY], ids=[v for v, *_ in EVERY])
 def test_help_fits_the_terminal(
     verb: str, parser: argparse.ArgumentParser, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +51,13 @@ def test_help_fits_the_terminal(
     for line in parser.format_help().partition("\n\n")[2].split("\n"):  # argparse wraps the usage above, as it can
         is_command = line.startswith("  ") and "sequencer2d " in line
         assert len(line) <= columns or is_command or " " not in line.strip(), line
+
+
+@pytest.mark.parametrize("path", [verb.split() for verb, _, _ in EVERY if verb], ids=" ".join)
+def test_every_verb_is_named_for_one_that_comes_close(mistake: Callable[..., str], path: list[str]) -> None:
+    *above, verb = path
+    typed = verb + verb[-1]
+    assert re.search(rf"'{typed}'; did you mean {verb}(\?| or )", mistake(*above, typed))
 
 
 def test_a_remark_stands_below_a_command_where_both_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

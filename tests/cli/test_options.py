@@ -79,7 +79,8 @@ def parsers(
     yield verb, parser, text
 
 
-VERBS = [entry for entry in parsers(build_parser()) if entry[0] not in ("", "analyze", "detect", "segment")]
+EVERY = list(parsers(build_parser()))
+VERBS = [entry for entry in EVERY if entry[0] not in ("", "analyze", "detect", "segment")]
 
 
 def options() -> Iterator[tuple[str, argparse.Action]]:
