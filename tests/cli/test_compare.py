@@ -46,7 +46,23 @@ def test_runs_are_compared_on_the_same_images(
     assert tested["right"] == right, "the same numbers as when the runs were trained"
     assert tested["only_second"] - tested["only_first"] == right[0] - right[1]
     assert refused["reason"] == "they were validated on different images"
+    summary = json.loads((runs["long"] / "summary.json").read_text())
+    log = [json.loads(line) for line in (runs["long"] / "log.jsonl").read_text().splitlines()]
+    last = [entry for entry in log if entry["kind"] == "epoch"][-1]
+    assert rows["long"] == {
+        "run": str(runs["long"]), "model": "sequencer2d_n_p4", "parameters": summary["parameters"],
+        "epochs": 4, "of": 4,
+        "best_top1": summary["best"]["top1"], "best_epoch": summary["best"]["epoch"], "final_top1": last["top1"],
+        "train_loss": last["train_loss"], "val_loss": last["val_loss"], "minutes": round(last["time_s"] / 60, 1),
+        "device": summary["device"],
+    }  # fmt: skip
     outcome = command(*told, "--picture", tmp_path / "curves.png")
+    (row,) = [line for line in outcome.out.splitlines() if line.startswith(str(runs["long"]))]
+    assert row.split()[1:] == [
+        "sequencer2d_n_p4", f"{summary['parameters'] / 1e6:.2f}", "M", "4", "of", "4",
+        f"{summary['best']['top1']:.2f}", "%", f"{last['top1']:.2f}", "%", f"{last['val_loss']:.4f}",
+        f"{round(last['time_s'] / 60, 1):g}",
+    ]  # fmt: skip
     assert "not tested: they were validated on different images" in outcome.out
     with Image.open(tmp_path / "curves.png") as picture:
         colors = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
@@ -61,6 +77,6 @@ def test_without_a_test_nothing_is_classified(command: Callable[..., Outcome], r
 
 
 def test_mistakes_are_answered_in_one_line(mistake: Callable[..., str], runs: dict[str, Path], tmp_path: Path) -> None:
-    assert "name two different runs" in mistake("compare", runs["long"])
-    assert "name two different runs" in mistake("compare", runs["long"], runs["long"])
+    assert "name at least two different runs" in mistake("compare", runs["long"])
+    assert "name at least two different runs" in mistake("compare", runs["long"], runs["long"])
     assert "config.json" in mistake("compare", runs["long"], tmp_path)

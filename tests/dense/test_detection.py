@@ -44,6 +44,16 @@ def test_faster_rcnn_has_the_heads_and_the_anchors_of_torchvisions():
     assert model.model.backbone.strides == [4, 8, 16, 32, 64]
 
 
+def test_found_boxes_have_a_least_score_of_5_percent_and_are_at_most_100_an_image():
+    """As in mmdetection and in COCO's evaluation; torchvision's own FCOS leaves out scores below 0.2."""
+    single = [make(tiny(), 3).model for make in (retinanet, fcos)]
+    assert [(model.score_thresh, model.detections_per_img) for model in single] == [(0.05, 100)] * 2
+    heads = faster_rcnn(tiny(pyramid=(4, 8, 16, 32)), 3).model.roi_heads
+    assert (heads.score_thresh, heads.detections_per_img) == (0.05, 100)
+    given = fcos(tiny(), 3, score_thresh=0.3, detections_per_img=7).model
+    assert (given.score_thresh, given.detections_per_img) == (0.3, 7)
+
+
 def test_faster_rcnn_numbers_classes_from_0_and_learns():
     model = faster_rcnn(tiny(pyramid=(4, 8, 16, 32)), 2, box_score_thresh=0.0)
     images = torch.randn(2, 3, 64, 96)
