@@ -32,11 +32,11 @@ def evaluate(
     the same result, and it does not depend on how the images were dealt out.
 
     Args:
-        model: normalized images (B, 3, H, W) → outputs; logits (B, classes) for classification. Runs in eval mode; its
-            mode is restored.
+        model: normalized images (B, 3, H, W) → outputs; logits (B, classes) for classification. It is moved to `device`
+            in place and runs in eval mode; its mode is restored.
         loader: an evaluation loader (`build_loader(…, train=False)`).
         task: what to measure.
-        device: where the model is.
+        device: where the model runs.
         amp_dtype: run the model under autocast in this dtype; the task computes in float32 in any case.
         progress: True for a progress bar on stderr (first process only), or a function to call after every batch.
         classes: the data's classes among the model's outputs; none: class 0 is output 0, and so on.
@@ -49,6 +49,7 @@ def evaluate(
         NumericalError: outputs that are not finite, in every process alike.
     """
     device = torch.device(device)
+    model = model.to(device)
     names, outputs = (loader.class_names, None) if classes is None else (classes.names, classes.outputs)
     meter = task.meter(names, outputs)
 

@@ -99,6 +99,15 @@ def test_a_resumed_run_is_that_of_an_uninterrupted_one(camvid: Path, run: Path, 
     assert equal(whole["model"], parts["model"])
 
 
+@pytest.mark.gpu
+def test_a_run_is_evaluated_on_a_gpu_as_on_a_cpu(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        assert main(["segment", "eval", str(run), "--json", "--device", device]) == 0
+        found.append(json.loads(capsys.readouterr().out)["mean_iou"])
+    assert found[1] == pytest.approx(found[0], abs=0.1)
+
+
 def test_the_command_line_evaluates_as_in_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best = json.loads((run / "summary.json").read_text())["best"]
     assert main(["eval", str(run), "--json", "--device", "cpu"]) == 0
