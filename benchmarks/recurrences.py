@@ -1,18 +1,24 @@
 """Times recurrent layers at the shapes of public projects: the fused kernels against torch.nn, which runs cuDNN.
 
-    python -m benchmarks.recurrences [--dtypes bfloat16 float32] [--time-limit 115] [--output FILE]
+    python -m benchmarks.recurrences [--dtypes bfloat16 float16 tf32 float32] [--sweep] [--time-limit 115]
+        [--output FILE]
 
 A shape is rows x steps, input -> hidden, of one layer. Before a problem is timed, it is solved in float64: if an
 output, a last state or a gradient of ours errs by more than twice torch's error in the same dtype and a rounding, the
-row has no time. Times are medians of CUDA events around calls from Python, as modules are called. float32 runs with
-TF32 allowed. The ratios of a row divide the time of torch's layer by ours; in 16 bits torch's time is that of the
-faster of its layer in that dtype and in float32. `slower` lists the problems for which "auto" takes the slower one.
+row has no time. Times are medians of CUDA events around calls from Python, as modules are called.
+
+"tf32" is float32 with TF32 allowed everywhere; a rounding is then that of TF32. "float32" has PyTorch's defaults, which
+allow TF32 in torch's recurrent layers but neither in matrix products nor in our kernels.
+
+The ratios of a row divide the time of torch's layer by ours; in 16 bits torch's time is that of the faster of its layer
+in that dtype and in float32. `slower` lists the problems for which "auto" takes the slower one.
 
 Processes compile the kernels first, for at most half of the time limit. The problems come in the order of their
 importance, and those that the limit leaves no time for are listed in `dropped`.
 """
 
 import argparse
+import contextlib
 import copy
 import gc
 import multiprocessing
@@ -30,6 +36,7 @@ from torch import Tensor, nn
 import sequencer2d.nn as ours
 from benchmarks.columns import Column, fixed, measured
 from benchmarks.record import command_line, origin, write_result
+from benchmarks.recurrence_shapes import SHAPES, SWEEP, Shape
 from sequencer2d.benchmark.timing import synchronize
 from sequencer2d.errors import first_line
 from sequencer2d.ops.precision import tf32
@@ -38,44 +45,16 @@ NAME, SCRIPT = "recurrences", "benchmarks.recurrences"
 # The layers of torch.nn, and ours, by our name of the cell.
 LAYERS = {"lstm": (nn.LSTM, ours.LSTM), "gru": (nn.GRU, ours.GRU), "rnn": (nn.RNN, ours.RNN)}
 KINDS = ("forward", "training")
+# The dtype of tensors, and the rounding that an error may have beside twice torch's, by the name of the arithmetic.
+ARITHMETIC = {
+    "bfloat16": (torch.bfloat16, torch.finfo(torch.bfloat16).eps),
+    "float16": (torch.float16, torch.finfo(torch.float16).eps),
+    "tf32": (torch.float32, 2.0**-10),
+    "float32": (torch.float32, torch.finfo(torch.float32).eps),
+}
 # Steps of the check against float64. All rows take part, because their number chooses the launch.
 CHECKED_STEPS = 24
 
-
-@dataclass(frozen=True)
-class Shape:
-    """A layer that a project runs: which one, its rows, steps, input channels, hidden units and cell."""
-
-    who: str
-    rows: int
-    steps: int
-    channels: int
-    hidden: int
-    cell: str = "lstm"
-    bidirectional: bool = True
-
-
-SHAPES = (
-    Shape("TF-GridNet, time", 195, 501, 128, 192),
-    Shape("TF-GridNet, frequency", 1503, 65, 128, 192),
-    Shape("SCNet, time", 560, 474, 128, 128),
-    Shape("SCNet, frequency", 4740, 56, 128, 128),
-    Shape("BSRNN, bands", 3008, 32, 128, 256),
-    Shape("BSRNN, time", 256, 376, 128, 256),
-    Shape("PyanNet", 32, 60, 293, 128),
-    Shape("PyanNet, long", 32, 589, 256, 128),
-    Shape("DPRNN", 256, 100, 128, 128),
-    Shape("FlashRNN's", 16, 1024, 64, 64),
-    Shape("FlashRNN's, 12 heads", 192, 1024, 64, 64),
-    Shape("VSequencer-S", 64, 256, 384, 192),
-    Shape("text line", 32, 128, 512, 256),
-    Shape("text line, narrow", 64, 64, 64, 96),
-    Shape("one axis of Sequencer2D-S", 256, 64, 96, 96),
-    Shape("BandIt, bands", 4136, 64, 128, 256, "gru"),
-    Shape("DPRNN as GRU", 256, 100, 128, 128, "gru"),
-    Shape("DPRNN as RNN", 256, 100, 128, 128, "rnn"),
-    Shape("DPRNN, one direction", 256, 100, 128, 128, "lstm", False),
-)
 
 RECURRENCES_COLUMNS = (
     Column("who", "who runs it"),
@@ -98,6 +77,14 @@ class Problem:
     implementation: str
 
     @property
+    def tensor_dtype(self) -> torch.dtype:
+        return ARITHMETIC[self.dtype][0]
+
+    def switches(self) -> contextlib.AbstractContextManager[None]:
+        """PyTorch's switches for TF32 as the arithmetic has them."""
+        return tf32(True) if self.dtype == "tf32" else contextlib.nullcontext()
+
+    @property
     def name(self) -> str:
         return f"{self.shape.who}, {self.dtype}"
 
@@ -106,7 +93,7 @@ class Problem:
         torch.manual_seed(0)
         shape = self.shape
         options: dict[str, Any] = {"batch_first": True, "bidirectional": shape.bidirectional}
-        options |= {"device": self.device, "dtype": dtype or getattr(torch, self.dtype)}
+        options |= {"device": self.device, "dtype": dtype or self.tensor_dtype}
         kind, our_kind = LAYERS[shape.cell]
         theirs: nn.Module = kind(shape.channels, shape.hidden, **options)
         layer = our_kind(shape.channels, shape.hidden, implementation=self.implementation, **options)
@@ -116,7 +103,7 @@ class Problem:
     def inputs(self, steps: int) -> tuple[Tensor, Tensor]:
         """x, and the gradient of the output."""
         torch.manual_seed(1)
-        options: dict[str, Any] = {"device": self.device, "dtype": getattr(torch, self.dtype)}
+        options: dict[str, Any] = {"device": self.device, "dtype": self.tensor_dtype}
         shape = self.shape
         x = torch.randn(shape.rows, steps, shape.channels, **options)
         return x, torch.randn(shape.rows, steps, shape.hidden * (2 if shape.bidirectional else 1), **options)
@@ -136,9 +123,8 @@ def check(problem: Problem) -> dict[str, Any]:
     theirs, layer = problem.layers()
     x, grad = problem.inputs(min(problem.shape.steps, CHECKED_STEPS))
     expected = solve(copy.deepcopy(theirs).double(), x.double(), grad.double())
-    budgets = [
-        2 * error(v, e) + torch.finfo(x.dtype).eps for v, e in zip(solve(theirs, x, grad), expected, strict=True)
-    ]
+    rounding = ARITHMETIC[problem.dtype][1]
+    budgets = [2 * error(v, e) + rounding for v, e in zip(solve(theirs, x, grad), expected, strict=True)]
     try:
         found = [error(v, e) for v, e in zip(solve(layer, x, grad), expected, strict=True)]
     except Exception as failure:
@@ -192,7 +178,7 @@ def measure(problem: Problem, repeats: int) -> dict[str, Any]:
     theirs, layer = problem.layers()
     x, grad = problem.inputs(problem.shape.steps)
     times = {"torch": time_layer(theirs, x, grad, problem.device, repeats)}
-    if problem.dtype != "float32":
+    if problem.tensor_dtype != torch.float32:
         plain, _ = problem.layers(torch.float32)
         times["torch_float32"] = time_layer(plain, x.float(), grad.float(), problem.device, max(repeats // 2, 1))
     best = {kind: min(measured[kind] for measured in times.values()) for kind in KINDS}
@@ -225,7 +211,7 @@ def slower_choices(rows: list[dict[str, Any]], tolerance: float = 1.03) -> list[
 
 def compile_kernels(problem: Problem) -> None:
     """Run a problem's kernels over two steps, so that other processes find their binaries on disk."""
-    with tf32(True):
+    with problem.switches():
         _, layer = problem.layers()
         x, grad = problem.inputs(2)
         with torch.no_grad():
@@ -252,9 +238,8 @@ def compile_all(problems: list[Problem], processes: int, seconds: float) -> None
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument(
-        "--dtypes", nargs="+", default=["bfloat16", "float32"], choices=("bfloat16", "float16", "float32")
-    )
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "tf32", "float32"], choices=ARITHMETIC)
+    parser.add_argument("--sweep", action="store_true", help="time a sweep over sizes, not the shapes of projects")
     parser.add_argument("--shapes", type=int, help="take only the first N shapes")
     parser.add_argument("--cell", choices=LAYERS, help="take the shapes of one cell")
     parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this, to try the script on a CPU")
@@ -262,10 +247,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1), help="that compile; 0 for none")
     parser.add_argument("--time-limit", type=float, default=115, help="seconds after which no other problem begins")
-    parser.add_argument("--output", type=Path, help="default: benchmarks/results/recurrences.json")
+    parser.add_argument("--output", type=Path, help="default: in benchmarks/results, recurrences[_sweep].json")
     args = parser.parse_args(arguments)
     begin = time.monotonic()
-    shapes = [shape for shape in SHAPES[: args.shapes] if args.cell in (None, shape.cell)]
+    name = f"{NAME}_sweep" if args.sweep else NAME
+    shapes = [shape for shape in (SWEEP if args.sweep else SHAPES)[: args.shapes] if args.cell in (None, shape.cell)]
     sizes = ("rows", "steps", "channels", "hidden")
     shapes = [replace(s, **{k: max(getattr(s, k) // args.shrink, 1) for k in sizes}) for s in shapes]
     problems = [Problem(s, dtype, args.device, args.implementation) for dtype in args.dtypes for s in shapes]
@@ -275,11 +261,11 @@ def main(arguments: list[str] | None = None) -> None:
     for problem in problems:
         if time.monotonic() - begin > args.time_limit:
             break
-        with tf32(True):
+        with problem.switches():
             rows.append(measure(problem, args.repeats))
         print(f"{time.monotonic() - begin:.0f} s {rows[-1]}", flush=True)
         dropped = [problem.name for problem in problems[len(rows) :]]
-        result = {**origin(NAME, SCRIPT, command_line(SCRIPT, arguments)), "rows": rows}
+        result = {**origin(name, SCRIPT, command_line(SCRIPT, arguments)), "rows": rows}
         write_result({**result, "slower": slower_choices(rows), "dropped": dropped}, args.output)
         gc.collect()
     print("\n".join(slower_choices(rows)) or "auto takes nothing that was slower")

@@ -12,7 +12,7 @@ BY_UNITS_COLUMNS = (
     Column("first", "first"),
     *(Column(f"ms_{batch}", f"{batch} images, ms", fixed(3)) for batch in BATCHES),
 )
-LAUNCH_COLUMNS = (
+LAUNCH = (
     Column("kernel", "kernel"),
     Column("hidden", "D"),
     Column("w_hh", "W_hh in"),
@@ -24,8 +24,14 @@ LAUNCH_COLUMNS = (
     Column("inner", "inner"),
     Column("ahead", "products", lambda value: "all first" if value else "by chunk"),
     Column("error", "error", lambda value: f"{value:.5f}"),
-    *(Column(f"ms_{batch}", f"{batch} images, ms", fixed(3)) for batch in BATCHES),
 )
+
+
+def launch_columns(*batches: int) -> tuple[Column, ...]:
+    """The columns of a table of launches that were timed with so many images."""
+    return *LAUNCH, *(Column(f"ms_{batch}", f"{batch} images, ms", fixed(3)) for batch in batches)
+
+
 CURVE_COLUMNS = (
     Column("implementation", "implementation"),
     Column("seed", "seed"),
@@ -66,7 +72,8 @@ def curve_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 KERNEL_TABLES: Mapping[str, View] = {
-    "recurrence": View("recurrence", LAUNCH_COLUMNS, fastest_launches),
+    "recurrence": View("recurrence", launch_columns(*BATCHES), fastest_launches),
+    "recurrence-128": View("trials/recurrence-128", launch_columns(64, 16, 1), fastest_launches),
     "recurrence-by-units": View("trials/recurrence-by-units", BY_UNITS_COLUMNS, best_of_each_order),
     "curves": View("curves", CURVE_COLUMNS, curve_rows),
     "profile": View(

@@ -1,4 +1,4 @@
-"""The first and the last step of every scan, cut out of a tensor over the grid.
+"""The first and the last step of every scan, cut out of a tensor over the grid, and what stands before each step.
 
 Suffixes: B batch, S scans, D hidden units. Rows are a scan's sequences in the order of memory.
 """
@@ -19,6 +19,23 @@ def first_steps(values: Tensor, scans: Sequence[int]) -> Tensor:
 def last_steps(values: Tensor, scans: Sequence[int]) -> Tensor:
     """(B, *grid, S*X) to (S, rows, X): the values of each scan at its last step."""
     return _edges(values, scans, last=True)
+
+
+def states_before(values: Tensor, scans: Sequence[int], first: Tensor | None) -> Tensor:
+    """(B, *grid, S*D): what stands one step earlier in scan order; before a scan's first step `first`, or zeros.
+
+    first: (S, rows, D).
+    """
+    before = torch.empty_like(values)
+    slots = zip(scans, values.chunk(len(scans), dim=-1), before.chunk(len(scans), dim=-1), strict=True)
+    for slot, (number, source, target) in enumerate(slots):
+        scan = Scan.numbered(number)
+        steps = values.shape[scan.dim]
+        begin, end = (0, steps - 1) if scan.reverse else (1, 0)
+        target.narrow(scan.dim, begin, steps - 1).copy_(source.narrow(scan.dim, 1 - begin, steps - 1))
+        edge = target.select(scan.dim, end)
+        edge.copy_(first.select(0, slot).view_as(edge)) if first is not None else edge.zero_()
+    return before
 
 
 def _edges(values: Tensor, scans: Sequence[int], *, last: bool) -> Tensor:

@@ -22,8 +22,7 @@ from sequencer2d.ops.weights import Weights
 
 MAX_AXES = 3
 MAX_SCANS = 2 * MAX_AXES
-MAX_HIDDEN = 256
-MAX_HIDDEN_FP32 = 128
+MAX_HIDDEN = 512
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -37,9 +36,8 @@ def refusal(x: Tensor, hidden: int, scans: Sequence[int], cell: str) -> str | No
     dtype = compute_dtype(x)
     if dtype not in _DTYPES:
         return f"it computes in float32, float16 or bfloat16, not in {dtype}"
-    limit = MAX_HIDDEN_FP32 if dtype is torch.float32 else MAX_HIDDEN
-    if hidden > limit:
-        return f"{hidden} hidden units a scan are more than the {limit} that it takes in {dtype}"
+    if hidden > MAX_HIDDEN:
+        return f"{hidden} hidden units a scan are more than the {MAX_HIDDEN} that it takes"
     if len(scans) > MAX_SCANS or x.ndim - 2 > MAX_AXES:
         return f"{len(scans)} scans of {x.ndim - 2} axes are more than {MAX_SCANS} scans of {MAX_AXES} axes"
     # The symbols of a compiler cannot be keys.

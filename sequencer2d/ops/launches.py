@@ -49,6 +49,25 @@ class RegisterLaunch:
     programs_per_sm: int
 
 
+@dataclass(frozen=True)
+class StreamedLaunch:
+    """How a kernel that reads W_hh from memory at each step is launched.
+
+    Attributes:
+        rows: the rows of a tile.
+        chunk: the hidden units whose gates are computed together.
+        inputs: the inputs that a product takes at a time.
+        warps: the warps of a program.
+        stages: the stages of the pipeline that copies the operands of the products to shared memory.
+    """
+
+    rows: int
+    chunk: int
+    inputs: int
+    warps: int
+    stages: int
+
+
 @dataclass(frozen=True, eq=False)
 class LaunchTable:
     """What was measured on one kind of GPU.
@@ -61,6 +80,9 @@ class LaunchTable:
         shared_default: those for other hidden units by kernel, to be adapted.
         registers: launches with W_hh in registers by kernel and hidden units, for the LSTM in 16 bits. The kernel
             "training" is forward that saves what backward reads.
+        streamed: launches that read W_hh from memory at each step.
+        max_shared_hidden: the most hidden units, by the bytes of a value, for the kernels with W_hh in shared memory.
+            With more of them, which the compiler would unroll, W_hh is read from memory at each step.
         resident_bytes: the most shared memory that W_hh may take for a launch to be tried at all.
         min_hidden_to_save_activations: the hidden units from which on the gates' activations are saved for backward.
         weight_tokens: the tokens of a tile of the weight gradient.
@@ -76,6 +98,8 @@ class LaunchTable:
     shared: Mapping[tuple[str, int], tuple[tuple[int, SharedLaunch], ...]]
     shared_default: Mapping[str, tuple[tuple[int, SharedLaunch], ...]]
     registers: Mapping[tuple[str, int], tuple[tuple[int, RegisterLaunch], ...]]
+    streamed: tuple[tuple[int, StreamedLaunch], ...]
+    max_shared_hidden: Mapping[int, int]
     resident_bytes: int
     min_hidden_to_save_activations: int
     weight_tokens: int
@@ -123,16 +147,27 @@ H200 = LaunchTable(
     },
     # Registers have room for 128 units. Sizes that are missing here were not timed.
     registers={
+        ("forward", 128): ((0, RegisterLaunch(8, 8, 4, 1)),),
         ("forward", 96): ((0, RegisterLaunch(8, 4, 4, 2)),),
         ("forward", 64): ((0, RegisterLaunch(8, 4, 3, 4)),),
         ("forward", 48): ((2048, RegisterLaunch(16, 2, 3, 4)), (0, RegisterLaunch(8, 2, 3, 6))),
+        ("training", 128): ((0, RegisterLaunch(8, 8, 3, 1)),),
         ("training", 96): ((0, RegisterLaunch(8, 4, 4, 2)),),
         ("training", 64): ((1024, RegisterLaunch(16, 8, 3, 2)), (0, RegisterLaunch(8, 4, 3, 3))),
         ("training", 48): ((0, RegisterLaunch(8, 2, 3, 4)),),
+        ("backward", 128): ((0, RegisterLaunch(16, 8, 3, 1)),),
         ("backward", 96): ((0, RegisterLaunch(16, 4, 3, 2)),),
         ("backward", 64): ((0, RegisterLaunch(16, 8, 3, 2)),),
         ("backward", 48): ((0, RegisterLaunch(16, 2, 3, 4)),),
     },
+    # Not timed. The last one, for GPUs with little shared memory, takes 33 KiB of it.
+    streamed=(
+        (2048, StreamedLaunch(64, 32, 32, 8, 3)),
+        (1024, StreamedLaunch(32, 32, 32, 8, 3)),
+        (0, StreamedLaunch(16, 32, 32, 8, 3)),
+        (0, StreamedLaunch(16, 16, 32, 4, 2)),
+    ),
+    max_shared_hidden={4: 128, 2: 256},
     resident_bytes=160 * 1024,
     # With fewer units all kernels wait for memory, and activations are more to write. At 64 units saving costs 3 or 4 %
     # in large batches and gains 15 to 35 % in small ones.

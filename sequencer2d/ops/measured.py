@@ -4,14 +4,15 @@
 one.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sequencer2d.ops.precision import compute_dtype
+from sequencer2d.ops.launches import H200
+from sequencer2d.ops.precision import allows_tf32, compute_dtype
+from sequencer2d.ops.targets import constant
 
 
 @dataclass(frozen=True)
@@ -19,32 +20,50 @@ class Problems:
     """A range of problems that one measurement stands for. Bounds are inclusive.
 
     Attributes:
-        cells: names of the cells.
-        bits: of the dtype that is computed in.
-        training: whether gradients are recorded; None for both.
+        cell: the name of the cell.
+        dtype: that is computed in: "bfloat16", "float16", "float32", or "tf32" for float32 where the user allowed TF32.
+        training: whether gradients are recorded.
         hidden: the least and the greatest number of hidden units D.
         sequences: the least and the greatest number of sequences.
     """
 
-    cells: tuple[str, ...]
-    bits: int
-    training: bool | None
-    hidden: tuple[int, float]
-    sequences: tuple[int, float] = (1, math.inf)
+    cell: str
+    dtype: str
+    training: bool
+    hidden: tuple[int, int]
+    sequences: tuple[int, int]
 
-    def include(self, cell: str, bits: int, training: bool, hidden: int, sequences: int) -> bool:
+    def include(self, cell: str, dtype: str, training: bool, hidden: int, sequences: int) -> bool:
         """Whether a problem is one of these."""
         return (
-            cell in self.cells
-            and bits == self.bits
-            and self.training in (None, training)
+            cell == self.cell
+            and dtype == self.dtype
+            and training == self.training
             and self.hidden[0] <= hidden <= self.hidden[1]
             and self.sequences[0] <= sequences <= self.sequences[1]
         )
 
 
-# The layers of `sequencer2d.nn.LSTM`, `GRU` and `RNN` that are faster with the fused kernels. None has been measured.
-KERNELS_FASTER: tuple[Problems, ...] = ()
+# The layers of `sequencer2d.nn.LSTM`, `GRU` and `RNN` that are faster with the fused kernels. These rows come from
+# `benchmarks.choices`, which makes them from the results of `benchmarks.recurrences`.
+KERNELS_FASTER: tuple[Problems, ...] = (
+    Problems("gru", "bfloat16", False, (96, 128), (1, 256)),
+    Problems("gru", "bfloat16", False, (129, 256), (1, 4136)),
+    Problems("gru", "bfloat16", True, (96, 128), (1, 256)),
+    Problems("gru", "bfloat16", True, (129, 256), (1, 4136)),
+    Problems("lstm", "bfloat16", False, (48, 64), (1, 192)),
+    Problems("lstm", "bfloat16", False, (65, 96), (1, 256)),
+    Problems("lstm", "bfloat16", False, (97, 128), (1, 4740)),
+    Problems("lstm", "bfloat16", False, (129, 192), (1, 1503)),
+    Problems("lstm", "bfloat16", False, (193, 256), (1, 3008)),
+    Problems("lstm", "bfloat16", True, (48, 64), (1, 192)),
+    Problems("lstm", "bfloat16", True, (65, 96), (1, 256)),
+    Problems("lstm", "bfloat16", True, (97, 128), (1, 4740)),
+    Problems("lstm", "bfloat16", True, (129, 192), (1, 1503)),
+    Problems("lstm", "bfloat16", True, (193, 256), (1, 256)),
+    Problems("rnn", "bfloat16", False, (96, 128), (1, 256)),
+    Problems("rnn", "bfloat16", True, (96, 128), (1, 256)),
+)
 
 
 def are_kernels_faster(x: Tensor, sequences: int, hidden: int, cell: str) -> bool:
@@ -55,6 +74,18 @@ def are_kernels_faster(x: Tensor, sequences: int, hidden: int, cell: str) -> boo
     return not torch.compiler.is_exporting() and _are_among(KERNELS_FASTER, x, sequences, hidden, cell)
 
 
+def were_kernels_timed(x: Tensor, hidden: int) -> bool:
+    """Whether the kernels that `rnn2d` would run were timed. Those that read W_hh from memory at each step were not."""
+    limit = H200.max_shared_hidden.get(compute_dtype(x).itemsize)
+    return limit is None or hidden <= limit
+
+
 def _are_among(rows: Sequence[Problems], x: Tensor, sequences: int, hidden: int, cell: str) -> bool:
-    bits, training = compute_dtype(x).itemsize * 8, torch.is_grad_enabled()
-    return any(row.include(cell, bits, training, hidden, sequences) for row in rows)
+    dtype, training = _arithmetic(compute_dtype(x)), torch.is_grad_enabled()
+    return any(row.include(cell, dtype, training, hidden, sequences) for row in rows)
+
+
+@constant
+def _arithmetic(dtype: torch.dtype) -> str:
+    """The name of a dtype as in `Problems`. torch.compile takes the answer for a constant."""
+    return "tf32" if dtype is torch.float32 and allows_tf32() else str(dtype).removeprefix("torch.")

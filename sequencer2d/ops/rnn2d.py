@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sequencer2d.choices import GATES
 from sequencer2d.errors import ImplementationError, InputError
-from sequencer2d.ops import compiled, derivatives, fused, reference, vendor
+from sequencer2d.ops import compiled, derivatives, fused, measured, reference, vendor
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.weights import Weights
 
@@ -91,7 +91,8 @@ def choose_implementation(
             raise ImplementationError(f"implementation {implementation!r} cannot run: {reason}")
         return implementation
     # Only a named "triton" runs on a CPU, in Triton's interpreter: it is for finding mistakes in the kernels.
-    for name in ("triton", "cudnn") if x.is_cuda else ("aten",):
+    kernels = ("triton",) if measured.were_kernels_timed(x, hidden) else ()
+    for name in (*kernels, "cudnn") if x.is_cuda else ("aten",):
         if not _refusal(name, x, hidden, scans, cell):
             return name
     if reason := _refusal("reference", x, hidden, scans, cell):

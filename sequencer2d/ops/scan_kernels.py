@@ -1,4 +1,4 @@
-"""Which kernels run the scans: W_hh in registers where those have room for it, otherwise in shared memory.
+"""Which kernels run the scans: W_hh in registers where they have room, or in shared memory, or read at each step.
 
 The functions here take and return tensors. `scan_operators` makes operators of them. Kernels, and Triton with them, are
 imported when one runs.
@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from sequencer2d.ops import compile_errors, devices, targets, tuning
+from sequencer2d.ops import compile_errors, devices, streamed_scans, targets, tuning
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.edges import first_steps
 from sequencer2d.ops.precision import float32_product_precision
@@ -51,6 +51,11 @@ def scan(
     if gates.numel() == 0:
         return _scan_empty_grid(gates, weight_hh, cell, save_for_backward, activations)
     with devices.current(gates):
+        if streamed_scans.runs(gates, weight_hh):
+            out, cells = streamed_scans.scan(
+                gates, weight_hh, inner_bias, scans, cell, save_for_backward, first=first, last=last
+            )
+            return out, cells, gates.new_empty(0)
         if first is None and runs_in_registers(gates, weight_hh, cell, save_for_backward and activations is None):
             from sequencer2d.ops.kernels import gluon_launch
 
@@ -165,6 +170,10 @@ def scan_backward(
         bias_sums = weight_hh.new_zeros(weight_hh.shape[:-1], dtype=torch.float32)
         return gates.new_empty(gates.shape), weight_hh.new_zeros(weight_hh.shape, dtype=torch.float32), bias_sums
     with devices.current(gates):
+        if streamed_scans.runs(gates, weight_hh):
+            return streamed_scans.scan_backward(
+                grad_out, gates, weight_hh, inner_bias, out, cells, scans, cell, first, grad_first, grad_last
+            )
         if gates_are_activations:
             from sequencer2d.ops.kernels import gluon_launch
 

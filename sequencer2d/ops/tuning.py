@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sequencer2d.ops import targets
-from sequencer2d.ops.launches import LaunchTable, RegisterLaunch, SharedLaunch
+from sequencer2d.ops.launches import LaunchTable, RegisterLaunch, SharedLaunch, StreamedLaunch
 from sequencer2d.ops.scans import Scan
 
 
@@ -50,6 +50,12 @@ def choose_shared_launches(
     _, width, hidden = weight_hh.shape
     table = targets.of(gates.device).launches
     return _shared_launches(table, kernel, hidden, width // hidden, most_rows(gates, scans), gates.dtype)
+
+
+def choose_streamed_launches(gates: Tensor, scans: tuple[int, ...]) -> tuple[StreamedLaunch, ...]:
+    """As `choose_shared_launches`, for kernels that read W_hh from memory at each step."""
+    rows = most_rows(gates, scans)
+    return tuple(launch for least, launch in targets.of(gates.device).launches.streamed if rows >= least)
 
 
 def most_rows(gates: Tensor, scans: tuple[int, ...]) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import recurrences
 from sequencer2d.nn import LSTM
+from sequencer2d.ops.precision import float32_product_precision
 
 CPU = ["--device", "cpu", "--shrink", "16", "--repeats", "1", "--implementation", "reference"]
 
@@ -20,12 +21,13 @@ def test_every_row_has_errors_times_and_ratios(tmp_path):
     result = run(tmp_path, "--shapes", "1")
     assert [(row["rows"], row["hidden"], row["dtype"]) for row in result["rows"]] == [
         (12, 12, "bfloat16"),
+        (12, 12, "tf32"),
         (12, 12, "float32"),
     ]
     for row in result["rows"]:
         assert 0 < row["error_to_budget"] <= 1
         names = ("torch", "torch_float32") if row["dtype"] == "bfloat16" else ("torch",)
-        assert (row["torch_float32_forward_ms"] is None) == (row["dtype"] == "float32")
+        assert (row["torch_float32_forward_ms"] is None) == (row["dtype"] != "bfloat16")
         for kind in ("forward", "training"):
             assert row[f"auto_{kind}"] == "aten"
             fastest = min(row[f"{name}_{kind}_ms"] for name in names)
@@ -78,3 +80,11 @@ def test_weights_and_inputs_are_the_same_for_both():
     theirs, layer = problem.layers()
     assert all(torch.equal(a, b) for a, b in zip(theirs.parameters(), layer.parameters(), strict=True))
     assert torch.equal(problem.inputs(2)[0], problem.inputs(2)[0])
+
+
+def test_tf32_is_allowed_in_its_rows_alone():
+    allowed = {}
+    for dtype in ("tf32", "float32"):
+        with recurrences.Problem(recurrences.SHAPES[0], dtype, "cpu", "reference").switches():
+            allowed[dtype] = float32_product_precision()
+    assert allowed == {"tf32": "tf32", "float32": "tf32x3"}

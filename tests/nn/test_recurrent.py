@@ -9,7 +9,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import sequencer2d.nn as ours
 from sequencer2d.errors import ConfigError, ImplementationError
-from sequencer2d.ops import devices, measured
+from sequencer2d.ops import devices, measured, streamed_scans
+from sequencer2d.ops.precision import tf32
 from tests.nn.layer_pairs import NAMES, pair, solve, states, tensors, worst
 
 
@@ -64,9 +65,18 @@ def test_the_kernels_against_float64(interpreter, name, kind, with_states):
     assert compare(name, kind, with_states, "triton", torch.float32, interpreter, **options) < 3e-6
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("with_states", [False, True])
+def test_kernels_that_read_w_hh_at_each_step_against_float64(interpreter, monkeypatch, name, with_states):
+    monkeypatch.setattr(streamed_scans, "runs", lambda *_: True)
+    options = {"bidirectional": True, "batch_first": with_states}
+    assert compare(name, "packed", with_states, "triton", torch.float32, interpreter, **options) < 3e-6
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("hidden", [64, 96, 128])
+@pytest.mark.parametrize("hidden", [64, 96, 128, 192, 256])
+@pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous")  # torch's own, in bfloat16
 def test_the_kernels_in_16_bits_err_at_most_twice_as_much_as_cudnn(name, hidden):
     """With W_hh in registers, too: output, last states, every gradient."""
     theirs, layer = pair(name, 24, hidden, bidirectional=True, implementation="triton")
@@ -83,9 +93,10 @@ def test_one_step_and_sequences_of_one_length(interpreter):
     theirs, layer = pair("LSTM", 5, 20, implementation="triton", bidirectional=True)
     theirs, layer = theirs.to(interpreter), layer.to(interpreter)
     x = torch.randn(1, 2, 5, device=interpreter)
-    torch.testing.assert_close(tensors(layer(x)), tensors(theirs(x)), rtol=1e-5, atol=1e-6)
     packed = pack_sequence([torch.randn(3, 5, device=interpreter) for _ in range(2)])
-    torch.testing.assert_close(tensors(layer(packed)), tensors(theirs(packed)), rtol=1e-5, atol=1e-6)
+    with tf32(False):  # which cuDNN uses by default
+        for given in (x, packed):
+            torch.testing.assert_close(tensors(layer(given)), tensors(theirs(given)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("implementation", ["triton", "reference"])
@@ -110,14 +121,25 @@ def test_sequences_without_steps_are_refused_as_torch_does(interpreter, implemen
 
 def test_on_cuda_auto_takes_the_kernels_only_where_they_were_measured_to_be_faster(monkeypatch):
     x = torch.empty(32, 60, 40, dtype=torch.bfloat16, device="meta")
-    rows = [measured.Problems(("lstm",), 16, False, hidden=(33, 64), sequences=(16, 32))]
+    rows = [measured.Problems("lstm", "bfloat16", False, hidden=(33, 64), sequences=(16, 32))]
     monkeypatch.setattr(measured, "KERNELS_FASTER", rows)
     with torch.no_grad():
         assert measured.are_kernels_faster(x, 32, 64, "lstm")
         for sequences, hidden, cell in ((33, 64, "lstm"), (15, 64, "lstm"), (32, 32, "lstm"), (32, 64, "gru")):
             assert not measured.are_kernels_faster(x, sequences, hidden, cell)
-        assert not measured.are_kernels_faster(x.float(), 32, 64, "lstm")
+        for dtype in (torch.float16, torch.float32):
+            assert not measured.are_kernels_faster(x.to(dtype), 32, 64, "lstm")
     assert not measured.are_kernels_faster(x, 32, 64, "lstm")
+
+
+def test_float32_with_tf32_has_measurements_of_its_own(monkeypatch):
+    x = torch.empty(32, 60, 40, device="meta")
+    monkeypatch.setattr(
+        measured, "KERNELS_FASTER", [measured.Problems("lstm", "tf32", True, hidden=(1, 64), sequences=(1, 32))]
+    )
+    for allowed in (False, True):
+        with tf32(allowed):
+            assert measured.are_kernels_faster(x, 32, 64, "lstm") is allowed
 
 
 @pytest.mark.gpu

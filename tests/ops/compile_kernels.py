@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.errors import OutOfResources
 
-from sequencer2d.ops import CELLS, compile_errors, devices, linear_kernels, scan_kernels, tuning
+from sequencer2d.ops import CELLS, compile_errors, devices, linear_kernels, scan_kernels, streamed_scans, tuning
 from sequencer2d.ops.kernels import launching, triton_block_launch, triton_launch
 
 SCANS = (0, 1, 2, 3)
@@ -181,7 +181,16 @@ def gpu(capability: int) -> Iterator[None]:
             stack.enter_context(mock.patch.object(module, "multiprocessors", return_value=132))
         stack.enter_context(mock.patch.object(scan_kernels, "aligned", torch.Tensor.contiguous))
         stack.enter_context(mock.patch.object(scan_kernels, "add_products_of_first_steps"))
+        # These start the driver even for tensors without values.
+        for name in ("copy_", "zero_"):
+            stack.enter_context(mock.patch.object(torch.Tensor, name, lambda tensor, *_: tensor))
+        stack.enter_context(mock.patch.object(streamed_scans, "recurrent_products", products_without_values))
+        stack.enter_context(mock.patch.object(streamed_scans, "weight_gradient"))
         yield
+
+
+def products_without_values(before: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return before.new_empty(*before.shape[:-1], weight.shape[0] * weight.shape[1])
 
 
 def compile_all(order: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ GPUS = {
             (FEW, 48, "lstm", "bfloat16"),
             (FEW, 128, "lstm", "bfloat16"),
             (FEW, 24, "lstm", "float32"),
+            (FEW, 192, "gru", "float32"),
             (FEW, 48, "gru", "bfloat16"),
             (FEW, 24, "rnn", "float32"),
         ],
@@ -131,7 +132,7 @@ def test_one_binary_serves_all_grids(kernels):
 
 
 def test_fp32_has_registers_enough():
-    """At the most hidden units that float32 takes, a thread kept up to 5 KB in local memory."""
+    """At the most hidden units of kernels that the compiler unrolls, a thread kept up to 5 KB in local memory."""
     reason = missing_compiler()
     if reason:
         pytest.skip(reason)

@@ -257,3 +257,21 @@ def test_operators_launch_nothing_for_an_empty_grid(device, size, cell):
     assert not grads[2].any()
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "hidden", "expected"),
+    [
+        (torch.float32, 128, "triton"),
+        (torch.float32, 129, "cudnn"),
+        (torch.bfloat16, 256, "triton"),
+        (torch.float16, 257, "cudnn"),
+    ],
+    ids=str,
+)
+def test_auto_does_not_take_kernels_that_were_not_timed(monkeypatch, dtype, hidden, expected):
+    monkeypatch.setattr(devices, "problem", lambda *_: None)
+    with torch._subclasses.fake_tensor.FakeTensorMode():
+        x = torch.empty(2, 3, 8, device="cuda", dtype=dtype)
+    assert choose_implementation(x, hidden, scans=(0, 1)) == expected
+    assert choose_implementation(x, hidden, scans=(0, 1), implementation="triton") == "triton"

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
-from sequencer2d.ops import fused, rnn2d, scan_kernels, tuning
-from sequencer2d.ops.fused import MAX_HIDDEN_FP32
-from sequencer2d.ops.launches import H200, SharedLaunch
+from sequencer2d.ops import fused, rnn2d, scan_kernels, streamed_scans, tuning
+from sequencer2d.ops.launches import H200, SharedLaunch, StreamedLaunch
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
 ON_GPU = torch.cuda.is_available()
@@ -40,9 +39,29 @@ def test_hidden_sizes_that_fill_chunks_and_that_do_not(device, hidden):
         check(device, dtype, hidden=hidden, batch=1)
 
 
-@pytest.mark.parametrize("hidden", [40, 72] + ([100, 128] if ON_GPU else []))
+@pytest.mark.parametrize("hidden", [40, 72] + ([100, 128, 192, 256, 300] if ON_GPU else []))
 def test_larger_hidden_sizes_in_fp32(device, hidden):
     check(device, torch.float32, hidden=hidden, batch=1, height=2, width=3)
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """W_hh is read from memory at each step, whatever the number of hidden units."""
+    monkeypatch.setattr(streamed_scans, "runs", lambda *_: True)
+    monkeypatch.setattr(tuning, "choose_streamed_launches", lambda *_: (StreamedLaunch(16, 16, 32, 4, 2),))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("gates", ["stored", "recomputed"])
+def test_w_hh_read_at_each_step(device, streamed, dtype, cell, gates):
+    """Chunks and parts that hidden units do not fill, two tiles of rows, axes of different numbers of rows."""
+    check(device, dtype, gates, cell=cell, hidden=20, batch=7, height=2, width=3)
+
+
+@pytest.mark.parametrize("hidden", [16, 48])
+def test_w_hh_read_at_each_step_in_whole_chunks(device, streamed, hidden):
+    check(device, torch.float32, hidden=hidden, batch=1)
 
 
 @pytest.mark.parametrize("hidden", [48, 64, 96])
@@ -88,7 +107,7 @@ def test_w_hh_in_shared_memory_where_registers_would_do(device, hidden, monkeypa
 @pytest.mark.parametrize("hidden", [24, 32, 48, 64, 96, 128, 192])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_sizes_of_the_models_on_a_gpu(device, hidden, cell):
-    for dtype in DTYPES if hidden <= MAX_HIDDEN_FP32 else DTYPES[1:]:
+    for dtype in DTYPES:
         check(device, dtype, hidden=hidden, cell=cell, batch=5, height=16, width=14, channels=4 * hidden)
 
 
@@ -234,8 +253,8 @@ def test_named_implementation_that_cannot_run_says_why(device):
     problem = make_problem(device, torch.float64)
     with pytest.raises(ImplementationError, match="float64"):
         problem.solve("triton")
-    wide = make_problem(device, torch.float32, hidden=257, height=1, width=1)
-    with pytest.raises(ImplementationError, match="257"):
+    wide = make_problem(device, torch.float32, hidden=513, height=1, width=1)
+    with pytest.raises(ImplementationError, match="513"):
         wide.solve("triton")
 
 
