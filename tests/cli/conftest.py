@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import rich.progress
 from PIL import Image
 
 from sequencer2d.cli.main import main
@@ -21,6 +22,22 @@ TINY = {
     "img_size": (8, 8),
 }
 """A model of two blocks for images of 8 pixels."""
+
+
+class CompleteProgress(rich.progress.Progress):
+    """A progress bar whose tasks must be complete when its block ends without an exception."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        super().__exit__(kind, *rest)
+        if kind is None:
+            parts = {task.description: (task.completed, task.total) for task in self.tasks if task.total is not None}
+            assert all(done == total for done, total in parts.values()), parts
+
+
+@pytest.fixture(autouse=True)
+def every_bar_reaches_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Totals that verbs announce are what they then count."""
+    monkeypatch.setattr(rich.progress, "Progress", CompleteProgress)
 
 
 class Outcome(NamedTuple):

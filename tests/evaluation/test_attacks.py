@@ -129,6 +129,15 @@ def test_attacks_stay_in_the_ball_and_raise_the_loss():
         assert nn.functional.cross_entropy(classifier(attacked), y) > before
 
 
+def test_radii_beyond_all_steps_are_out_of_reach_and_those_at_their_sum_are_not():
+    """A sum of steps that falls short by rounding alone reaches the radius: 3 · (1/3) of it."""
+    radius, rounded = 57 / 255, 57 / 255 / 3
+    assert 3 * rounded < radius
+    settings = AttackSettings(epsilons=(0.1, radius, 0.3), steps=3, step_size=rounded)
+    assert settings.out_of_reach() == (0.3,)
+    assert PRESETS["radii"].out_of_reach() == ()
+
+
 def test_accuracy_under_attack_falls_where_the_margin_ends(colors):
     """The color model errs once ε exceeds half of the 200 levels between the channels."""
     settings = AttackSettings(epsilons=(90 / 255, 110 / 255))
