@@ -116,6 +116,8 @@ def resolution_sweep(
             if size == native or (isinstance(error, UserError) and not isinstance(error, InputError)):
                 raise
             refused[size] = first_line(error)
+            if progress:  # the first batch is refused: the images of this size are done with
+                progress(len(indices))
     taken = np.asarray(sorted(accuracy))
     return ResolutionResult(
         subject.name, native, taken, np.asarray([accuracy[size] for size in taken]), len(indices), refused
