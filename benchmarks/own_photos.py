@@ -13,6 +13,7 @@ import csv
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -103,12 +104,19 @@ def measure(folder: Path, finetune: Sequence[str] = ()) -> dict[str, Any]:
     for step, command in zip(STEPS, readme_commands((ROOT / "README.md").read_text(encoding="utf-8")), strict=True):
         command = [*command, *finetune] if step.key == "finetune" else command
         print("$", *command, flush=True)
-        begin = time.monotonic()
+        begin, cpu = time.monotonic(), _cpu_seconds()
         outputs[step.key] = _run(command, folder, shown=step.key in ("finetune", "export"))
         row[f"{step.key}_seconds"] = round(time.monotonic() - begin, 1)
-    row["seconds"] = round(sum(value for name, value in row.items() if name.endswith("_seconds")), 1)
+        row[f"{step.key}_cpu_seconds"] = round(_cpu_seconds() - cpu, 1)
+    row["seconds"] = round(sum(row[f"{step.key}_seconds"] for step in STEPS), 1)
     row["load_after"] = os.getloadavg()[0]
     return {**row, **report(folder), **compare(outputs["predict"], outputs["predict_exported"])}
+
+
+def _cpu_seconds() -> float:
+    """CPU time of the processes that have run so far: what their time comes to where no other program takes a share."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _run(command: list[str], folder: Path, *, shown: bool) -> str:

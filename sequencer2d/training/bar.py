@@ -1,13 +1,16 @@
 """The live bar of a run: one line at the bottom of a terminal, at any width."""
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType
 from rich.text import Text
 from torch import Tensor
 
@@ -21,6 +24,31 @@ _GAP = "  "
 _BAR = " " * 8
 """What is left of the bar in a very narrow terminal."""
 _WIDEST = 40
+
+
+class _Line(Live):
+    """A live line that is taken off whole after its terminal was made narrower.
+
+    Nearly all terminals then break the line that stands there into several, with the cursor behind the last one; rich
+    would take off that one alone. Xterm and the console of Linux cut lines off instead: there is nothing to do.
+    """
+
+    drawn = 0
+    """Columns of the line that stands in the terminal."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """What is printed instead of `renderables`: first what takes the line off."""
+        processed = super().process_renderables(renderables)
+        above = _broken_into(self.drawn, self.console.width) - 1
+        if above < 1:
+            return processed
+        return [Control(*(((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)) * above)), *processed]
+
+
+def _broken_into(columns: int, width: int) -> int:
+    """The lines of a terminal into which it breaks a line of `columns` columns when it becomes `width` wide."""
+    cuts = "XTERM_VERSION" in os.environ or os.environ.get("TERM") == "linux"
+    return 1 if cuts else max(1, -(-columns // max(1, width)))
 
 
 class LiveBar:
@@ -58,7 +86,7 @@ class LiveBar:
         self._read_at = -math.inf
         self._recent: deque[tuple[float, int]] = deque(maxlen=_STEPS_OF_A_RATE)
         self._first: tuple[float, int] | None = None
-        self._live = Live(self, console=console, refresh_per_second=4, transient=True)
+        self._live = _Line(self, console=console, refresh_per_second=4, transient=True)
         self._live.start()
 
     def advance(self, step: int, loss: Tensor, lr: float) -> None:
@@ -80,7 +108,9 @@ class LiveBar:
         self._live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self._line(max(1, options.max_width - _ECHO), ascii_only=options.ascii_only)
+        line = self._line(max(1, options.max_width - _ECHO), ascii_only=options.ascii_only)
+        self._live.drawn = len(line)
+        yield line
 
     def _line(self, width: int, *, ascii_only: bool) -> Text:
         parts = _fitting(self._parts(), width)

@@ -19,10 +19,10 @@ def announcement(config: TrainConfig, model: nn.Module, here: Processes, state: 
     """Lines about what is about to run."""
     run = config.run
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    yield f"{config.model.name}, {millions:.2f} M parameters, on {here.world_size} × {device_name(here.device)}"
     yield (
-        f"{config.model.name}, {millions:.2f} M parameters, on {here.world_size} × {device_name(here.device)}: "
-        f"{state.total_steps} steps ({run.epochs} epochs × {state.steps_per_epoch}) of {config.data.batch_size} "
-        f"images into {run.output}"
+        f"{state.total_steps} steps ({run.epochs} epochs × {state.steps_per_epoch}) of {config.data.batch_size} images "
+        f"into {run.output}"
     )
     if run.resume:
         yield f"resumed at step {state.step}" if state.step else "no checkpoint there yet: starting anew"

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from sequencer2d.training.bar import LiveBar
 from sequencer2d.training.config import RunConfig
 from sequencer2d.training.fields import to_dict
 from sequencer2d.training.messages import compiling_notice
-from tests.terminals import Terminal, screen
+from tests.terminals import Screen, Terminal, screen
 
 REPOSITORY = Path(__file__).parents[2]
 GPU = torch.device("cuda")
@@ -100,6 +102,14 @@ def test_a_terminal_without_unicode_gets_a_bar_of_ascii(clock):
 def test_the_screen_that_tests_look_at_acts_on_what_rich_writes():
     assert screen("ab\r\ncd\x1b[2K\r\x1b[1A\x1b[2Kx\x1b[31my\x1b[0m", 80) == ["xy", ""]
     assert screen("abcdef", 4) == ["abcd", "ef"]
+    narrowed = Screen(80)
+    narrowed.feed("log\r\nabcdefgh")
+    narrowed.resize(3)
+    assert narrowed.lines() == ["log", "abc", "def", "gh"]
+    narrowed.feed("\x1b[2K\x1b[1A\x1b[2K\x1b[1A\r\x1b[2Kxy")
+    assert narrowed.lines() == ["log", "xy", "", ""]
+    narrowed.resize(80)
+    assert narrowed.lines() == ["log", "xy", "", ""]
 
 
 @pytest.mark.parametrize("columns", [200, 40])
@@ -126,6 +136,40 @@ def test_ctrl_c_leaves_one_line_with_the_command_to_go_on(tiny, tmp_path, column
     assert "stopping after this step"[: columns - 12] in terminal.shown
     assert "Traceback" not in terminal.shown
     assert "MiB" not in text
+
+
+@pytest.mark.parametrize("widths", [(40, 200, 25)])
+def test_a_terminal_that_is_resized_in_mid_run_stays_clean(tiny, tmp_path, widths):
+    terminal = in_terminal(tiny(run__progress="auto"), tmp_path, 80, slow=0.2)
+    terminal.wait_for(lambda shown: "loss" in shown)
+    for columns in widths:
+        terminal.resize(columns)
+        seen = len(terminal.shown)
+        terminal.wait_for(lambda shown, seen=seen: shown.count("epoch", seen) >= 3)
+        standing = [line for line in terminal.lines() if "━" in line or "step " in line.partition("steps (")[0]]
+        assert len(standing) <= 1, standing
+        assert all(len(line) <= columns for line in standing)
+    assert terminal.finish() == 0
+    text = "".join(terminal.lines())
+    assert "━" not in text
+    assert "images/s" not in text
+    assert [n for n in (1, 2) if f"epoch {n}  train loss" not in text] == []
+
+
+def test_a_file_gets_plain_lines(tiny, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_dict(tiny(run__progress="auto"))))
+    command = [sys.executable, "-m", "tests.training.run_from_json", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    with (tmp_path / "log.txt").open("w") as file:
+        subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path, env=environment, check=True)
+    text = (tmp_path / "log.txt").read_text()
+    assert "\x1b" not in text
+    assert "\r" not in text
+    assert "━" not in text
+    lines = text.splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == ["epoch 1", "epoch 2"]
+    assert any("images/s" in line and "loss" in line for line in lines)
 
 
 def in_terminal(config, folder: Path, columns: int, slow: float = 0.0) -> Terminal:
