@@ -1,4 +1,4 @@
-"""Figures of `benchmarks/results/efficiency.json`: throughput and memory against resolution and batch.
+"""Figures of the sweeps in `benchmarks/results`: throughput and memory against resolution and batch.
 
     python -m benchmarks.efficiency.plots        # docs/figures/efficiency-*.svg
 
@@ -9,10 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.columns import Row
-from benchmarks.efficiency.tables import DTYPE
+from benchmarks.efficiency.tables import DTYPE, SWEEPS
 from benchmarks.record import FIGURES, RESULTS
 from sequencer2d.benchmark import read_result
 from sequencer2d.benchmark.curves import Curve, curves
@@ -34,25 +34,33 @@ MODELS = (
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--result", type=Path, default=RESULTS / "efficiency.json", metavar="FILE")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="of the result files")
     parser.add_argument("--folder", type=Path, default=FIGURES, metavar="FOLDER")
     options = parser.parse_args(arguments)
-    result = read_result(options.result)
+    results = {axis: read_result(options.results / f"{name}.json") for axis, name in SWEEPS.items()}
     for mode in ("inference", "training"):
         for axis, fixed in (("size", {"batch": 16}), ("batch", {"size": 224})):
             path = options.folder / f"efficiency-{axis}-{mode}.svg"
-            if draw(result, mode, axis, fixed, path):
+            if draw(results[axis], mode, axis, fixed, path):
                 print(path)
     return 0
 
 
-def lines_of(rows: Sequence[Row], mode: str, axis: str, fixed: dict[str, int], quantity: str) -> dict[str, Curve]:
-    """The curves of the models of MODELS that have two points, in their order."""
-    found: dict[str, Curve] = {}
-    for model in MODELS:
+class Line(NamedTuple):
+    """A model's curve, in the color that the model has in every figure."""
+
+    points: Curve
+    color: str
+
+
+def lines_of(rows: Sequence[Row], mode: str, axis: str, fixed: dict[str, int], quantity: str) -> dict[str, Line]:
+    """The lines of the models of MODELS that have two points, in their order."""
+    found: dict[str, Line] = {}
+    for place, model in enumerate(MODELS):
         own = [row for row in rows if (row["model"], row["library"], row["implementation"]) == model]
-        found |= curves(own, axis, quantity, mode=mode, dtype=DTYPE, **fixed)
-    return {name: points for name, points in found.items() if len(points) > 1}
+        drawn = curves(own, axis, quantity, mode=mode, dtype=DTYPE, **fixed)
+        found |= {name: Line(points, f"C{place}") for name, points in drawn.items() if len(points) > 1}
+    return found
 
 
 def draw(result: dict[str, Any], mode: str, axis: str, fixed: dict[str, int], path: Path) -> bool:
@@ -66,10 +74,10 @@ def draw(result: dict[str, Any], mode: str, axis: str, fixed: dict[str, int], pa
     if not any(lines.values()):
         return False
     with plt.rc_context({"svg.hashsalt": "sequencer2d", "font.size": 9}):
-        figure, panels = plt.subplots(1, len(QUANTITIES), figsize=(9, 3.4), layout="constrained")
+        figure, panels = plt.subplots(1, len(QUANTITIES), figsize=(10, 3.6), layout="constrained")
         for panel, (quantity, title) in zip(panels, QUANTITIES.items(), strict=True):
             _panel(panel, lines[quantity], axis, title)
-        panels[0].legend(frameon=False)
+        figure.legend(*_names(panels), loc="outside right center", frameon=False)
         where = ", ".join(f"batch {value}" if key == "batch" else f"{value}²" for key, value in fixed.items())
         machine = f"{result['device']['name']}, {result['date'][:10]}"
         figure.suptitle(f"{mode}, {where}, {DTYPE}, each at its best\n{machine}", fontsize=9)
@@ -79,13 +87,26 @@ def draw(result: dict[str, Any], mode: str, axis: str, fixed: dict[str, int], pa
     return True
 
 
-def _panel(panel: Any, lines: dict[str, Curve], axis: str, title: str) -> None:
-    for name, points in lines.items():
-        panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    ticks = sorted({x for points in lines.values() for x, _ in points})
+def _names(panels: Any) -> tuple[list[Any], list[str]]:
+    """The lines and names of a legend, each model once, the fastest at the first point on top."""
+    found = {line.get_label(): line for panel in reversed(panels) for line in panel.get_lines()}
+    names = sorted(found, key=lambda name: -found[name].get_ydata()[0])
+    return [found[name] for name in names], names
+
+
+def _panel(panel: Any, lines: dict[str, Line], axis: str, title: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    for name, (points, color) in lines.items():
+        ours = name.startswith("sequencer2d")
+        style = {"linewidth": 2.4, "zorder": 3} if ours else {"linewidth": 1.2}
+        panel.plot(*zip(*points, strict=True), marker="o", markersize=3, color=color, label=name, **style)
+    ticks = sorted({x for points, _ in lines.values() for x, _ in points})
     panel.set_xscale("log", base=2)
     panel.set_yscale("log")
     panel.set_xticks(ticks, [str(tick) for tick in ticks])
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     panel.minorticks_off()
     panel.set_xlabel(AXES[axis])
     panel.set_ylabel(title)

@@ -1,4 +1,4 @@
-"""The tables of `benchmarks/results/efficiency.json`: every model at its best form, ratios to ConvNeXt-T's best."""
+"""The tables of throughput and memory, but for the paper's Table 1: every model at its best form."""
 
 import functools
 from collections.abc import Sequence
@@ -14,6 +14,8 @@ FORMS = {
 SIZES = (224, 448, 672, 896)
 BATCHES = (1, 4, 16, 64, 256)
 TRAINING_BATCHES = (16, 64, 128)
+SWEEPS = {"size": "efficiency-resolutions", "batch": "efficiency"}
+"""The result file of each sweep."""
 DTYPE = "bf16"
 
 _MODEL = (Column("label", "model"), Column("parameters", "parameters", millions), Column("gmacs", "GMACs", fixed(1)))
@@ -59,7 +61,7 @@ def _sweep_view(field: str, values: Sequence[int], mode: str, what: str = "image
     title = "{}²" if field == "size" else "batch {}"
     columns = [Column(str(value), title.format(value), fixed(0)) for value in values]
     rows = functools.partial(against, field=field, values=values, mode=mode, what=what)
-    return View("efficiency", (Column("label", "model"), *columns), rows)
+    return View(SWEEPS[field], (Column("label", "model"), *columns), rows)
 
 
 EFFICIENCY_TABLES = {

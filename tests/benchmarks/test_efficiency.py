@@ -47,7 +47,7 @@ def result() -> dict[str, Any]:
 
 
 def shown(name: str, result: dict[str, Any]) -> str:
-    return tables.render(f"<!-- table: {name} -->\n<!-- end: {name} -->", {"efficiency": result})
+    return tables.render(f"<!-- table: {name} -->\n<!-- end: {name} -->", {tables.TABLES[name].result: result})
 
 
 def test_every_form_and_the_ratio_of_the_best_are_in_the_table(result: dict[str, Any]) -> None:
@@ -130,15 +130,16 @@ def test_every_table_can_be_made(name: str, result: dict[str, Any]) -> None:
 
 
 def test_figures_are_drawn_and_equal_when_drawn_again(result: dict[str, Any], tmp_path: Path) -> None:
-    write_json(tmp_path / "efficiency.json", result)
-    command = ["--result", str(tmp_path / "efficiency.json"), "--folder", str(tmp_path)]
+    for name in ("efficiency", "efficiency-resolutions"):
+        write_json(tmp_path / f"{name}.json", result)
+    command = ["--results", str(tmp_path), "--folder", str(tmp_path)]
     assert plots.main(command) == 0
     first = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
     assert len(first) == 4
     plots.main(command)
     assert first == {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
     lines = plots.lines_of(result["rows"], "inference", "size", {"batch": 16}, "images_per_s")
-    assert lines["sequencer2d_s (auto)"] == [(224, 320.0), (448, 80.0), (896, 20.0)]
+    assert lines["sequencer2d_s (auto)"].points == [(224, 320.0), (448, 80.0), (896, 20.0)]
 
 
 def test_processes_share_a_plan_and_the_parts_are_merged(result: dict[str, Any], tmp_path: Path) -> None:
