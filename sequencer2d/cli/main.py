@@ -22,6 +22,7 @@ from sequencer2d.cli import (
     export,
     finetune,
     models,
+    pack,
     predict,
     probe,
     similar,
@@ -33,7 +34,23 @@ from sequencer2d.cli.verbs import TASK_VERBS, add_task_verb
 from sequencer2d.environment import is_first_process, under_torchrun
 from sequencer2d.errors import Interrupted, NumericalError, UserError
 
-VERBS = (models, data, finetune, train, evaluate, compare, predict, embed, similar, probe, export, analyze, bench, demo)
+VERBS = (
+    models,
+    data,
+    pack,
+    finetune,
+    train,
+    evaluate,
+    compare,
+    predict,
+    embed,
+    similar,
+    probe,
+    export,
+    analyze,
+    bench,
+    demo,
+)
 
 EXIT_USER = 2
 EXIT_NUMERICAL = 3

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sequencer2d.data.config import DataConfig, require_pairs
 from sequencer2d.data.sampler import ResumableSampler
-from sequencer2d.data.sources import Source
+from sequencer2d.data.sources import Source, shards_of
 from sequencer2d.data.workers import BatchKeys, start_worker, unchanged, worker_count
 from sequencer2d.errors import DataError
 
@@ -125,6 +125,8 @@ def build_sampler(
         rank=rank,
         world_size=world_size,
         drop_last=train,
+        shards=shards_of(source),
+        mixed=config.shuffle_shards,
     )
     if train and not len(sampler):
         raise DataError(

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from sequencer2d.data.images import BrokenImageError
-from sequencer2d.data.sources import Source
+from sequencer2d.data.sources import Source, prepare, shards_of
 from sequencer2d.data.workers import core_count, start_worker, unchanged
 
 _PART = 256  # images a task: a task each would cost more than decoding a small one
@@ -39,6 +39,7 @@ class CachedSource:
     def __init__(self, source: Source, processes: int = 0) -> None:
         self.class_names = source.class_names
         self.classes_inferred = getattr(source, "classes_inferred", False)
+        self.shards = shards_of(source)  # for the order, which is the same with and without the cache
         self._source = source
         work = _Work(source)
         parts = list(_by_processes(work, processes) if processes and len(source) >= _FEW else _by_threads(work))
@@ -99,7 +100,9 @@ class _Work(Dataset[_Part]):
         targets: list[Any] = []
         broken: dict[int, str] = {}
         start = number * _PART
-        for place, index in enumerate(range(start, min(start + _PART, len(self._source)))):
+        indices = range(start, min(start + _PART, len(self._source)))
+        prepare(self._source, np.array(indices))
+        for place, index in enumerate(indices):
             try:
                 image, target = self._source[index]
                 arrays.append(np.asarray(image))

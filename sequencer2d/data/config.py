@@ -5,6 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from sequencer2d.choices import Orientation
 from sequencer2d.data.images import Decoding, background_color
+from sequencer2d.data.packed.fetching import Patience
+from sequencer2d.data.packed.source import Streaming
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.input_spec import IMAGENET_MEAN, IMAGENET_STD, CropMode, InputSpec, Interpolation
 from sequencer2d.ranges import Checked, Probability, Range, Text
@@ -20,7 +22,8 @@ class DataConfig(Checked):
     section: ClassVar[str] = "data."
 
     source: Annotated[str, Text(empty=False, path=True)] = "folder"
-    """`folder` (root/<split>/<class>/*), `digits`, `wds:<shards>.tar`, `hfds:<name>`, `torch:<name>`, or a path."""
+    """`folder` (root/<split>/<class>/*), `digits`, `wds:<shards>.tar`, `hfds:<name>`, `torch:<name>`, a path, or the
+    address of packed shards, `https://…`, `s3://…` or `file://…`."""
     root: Annotated[str, Text(path=True)] = ""
     """The folder of the images; shards and data sets by name are looked for in it."""
     train_split: str = "train"
@@ -54,6 +57,16 @@ class DataConfig(Checked):
     """Batches that each worker holds ready."""
     cache: bool = False
     """Keep every image decoded in memory (height · width · 3 bytes each): for small data sets."""
+    shuffle_shards: Annotated[int, Range(at_least=1, at_most=2**20, unit="shards")] = 16
+    """Packed shards whose images are shuffled among each other: so many are read at a time."""
+    shard_cache: Annotated[str, Text(path=True)] = ""
+    """Folder for shards that are fetched from an address, on a disk of this host; empty: the user's cache folder."""
+    shard_cache_gb: Annotated[float, Range(above=0, at_most=1_000_000, unit="GB")] = 64.0
+    """Space that fetched shards take at most, on each host; the least recently used ones make room. 1 GB: 10⁹ bytes."""
+    fetch_timeout_s: Annotated[float, Range(above=0, at_most=86_400, unit="s")] = 30.0
+    """How long a server may send nothing before the attempt is given up."""
+    fetch_retries: Annotated[int, Range(at_least=0, at_most=1000)] = 5
+    """Further attempts to fetch a shard, after 0.5, 1, 2, … s and at most 30 s, before the run stops."""
     max_broken: Annotated[int, Range(at_least=0, at_most=1_000_000_000, unit="images")] = 20
     """Images of a split that may be unreadable, in each process, before the run stops."""
 
@@ -165,6 +178,16 @@ class DataConfig(Checked):
     def decoding(self) -> Decoding:
         """How image files become pixels."""
         return Decoding(self.orientation, background_color(self.background))
+
+    @property
+    def streaming(self) -> Streaming:
+        """How packed shards are fetched and kept."""
+        return Streaming(
+            cache=self.shard_cache,
+            cache_bytes=int(self.shard_cache_gb * 1e9),
+            mixed=self.shuffle_shards,
+            patience=Patience(self.fetch_timeout_s, self.fetch_retries),
+        )
 
     @property
     def mixes(self) -> bool:

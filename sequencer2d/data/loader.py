@@ -18,6 +18,7 @@ from sequencer2d.data.sampler import ResumableSampler
 from sequencer2d.data.samples import CLASS_NUMBERS, Samples
 from sequencer2d.data.sources import Source, require_readable
 from sequencer2d.data.workers import decoding_processes
+from sequencer2d.errors import DataError
 from sequencer2d.terminal import EVERY_PROCESS
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class Loader(BatchLoader):
         return normalize(images, self.config.mean, self.config.std, device=device, dtype=dtype)
 
     def _deliver(self, answer: Batch) -> tuple[Tensor, Any] | None:
+        if answer.failure:
+            raise DataError(answer.failure)
         for index, reason in answer.broken.items():
             name = self.source.describe(index)
             if name not in self.broken:

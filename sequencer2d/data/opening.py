@@ -9,6 +9,7 @@ from sequencer2d.data.external import open_external
 from sequencer2d.data.folders import FolderSource
 from sequencer2d.data.images import UPRIGHT, Decoding
 from sequencer2d.data.joined import JoinedSource
+from sequencer2d.data.packed.source import PackedSource, Streaming
 from sequencer2d.data.parts import hold_out
 from sequencer2d.data.shards import TarSource
 from sequencer2d.data.sources import Source, shorten
@@ -16,10 +17,18 @@ from sequencer2d.errors import DataError
 
 NAMED_KINDS = ("wds", "hfds", "torch")
 """Kinds of sources that need a path or a name after a colon."""
+PACKED = "packed"
+"""The kind of sources that are given by their address."""
 
 
 def open_source(
-    spec: str, split: str = "train", *, root: str = "", download: bool = False, decoding: Decoding = UPRIGHT
+    spec: str,
+    split: str = "train",
+    *,
+    root: str = "",
+    download: bool = False,
+    decoding: Decoding = UPRIGHT,
+    streaming: Streaming | None = None,
 ) -> Source:
     """Open one split of a data set.
 
@@ -30,22 +39,26 @@ def open_source(
             `wds:PATH`: WebDataset shards, see `shards.TarSource`;
             `hfds:NAME`: a data set of the Hugging Face hub or a folder in its layout, read by timm and `datasets`;
             `torch:NAME`: a data set of torchvision (cifar10, mnist, …) under `root`, read by timm; flowers102 and
-            stanford_cars are read from the files of their authors, see `fine_grained`.
+            stanford_cars are read from the files of their authors, see `fine_grained`;
+            `https://…`, `http://…`, `s3://…` or `file://…`: the address of what `sequencer2d pack` wrote.
         split: its name; for a folder, "" means that the classes stand in the folder itself. Splits joined by "+" are
             read as one: "train+val".
         root: the folder that `folder`, `wds:` and `torch:` look in.
         download: let `hfds:` and `torch:` fetch what is missing.
         decoding: how image files become pixels.
+        streaming: how packed shards are fetched and kept.
 
     Raises:
         DataError: the source is unknown, missing or empty, or a class has no images.
     """
     if "+" in split:
-        parts = [open_source(spec, part, root=root, download=download, decoding=decoding) for part in split.split("+")]
-        return JoinedSource(parts)
+        same = {"root": root, "download": download, "decoding": decoding, "streaming": streaming}
+        return JoinedSource([open_source(spec, part, **same) for part in split.split("+")])  # type: ignore[arg-type]
     kind, name = split_spec(spec)
     if kind == "digits":
         return DigitsSource(split)
+    if kind == PACKED:
+        return PackedSource(name, split, decoding, streaming)
     if kind == "wds":
         return TarSource(str(Path(root, name)), split, decoding)
     if kind != "folder":
@@ -57,9 +70,14 @@ def open_source(
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """A specification as its kind (folder, digits, wds, hfds or torch) and its name or path ("" where it has none)."""
+    """A specification as its kind and its name, path or address ("" where it has none).
+
+    The kinds are folder, digits, wds, hfds, torch and packed.
+    """
     if spec in ("folder", "digits"):
         return spec, ""
+    if "://" in spec:
+        return PACKED, spec
     kind, _, name = spec.partition(":")
     return (kind, name) if kind in NAMED_KINDS and name else ("folder", spec)
 
@@ -70,7 +88,7 @@ def check_spec(spec: str) -> None:
     if kind == "folder" and name and not Path(name).exists():
         raise DataError(
             f"unknown data source {spec!r}: neither a folder nor one of folder, digits, wds:<shards>.tar, hfds:<name>, "
-            "torch:<name>"
+            "torch:<name>, https://<address>, s3://<bucket>/<prefix>"
         )
 
 
@@ -86,6 +104,7 @@ def open_split(config: DataConfig, split: str) -> Source:
         root=config.root,
         download=config.download,
         decoding=config.decoding,
+        streaming=config.streaming,
     )
     check_several_classes(source)
     if not is_part:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sequencer2d.data.sources import Source, shorten
+from sequencer2d.data.sources import Source, prepare, shards_of, shorten
 from sequencer2d.errors import DataError
 
 
@@ -22,12 +22,18 @@ class PartOfSource:
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self.source, self.indices = source, indices
         self.class_names = source.class_names
+        shards = shards_of(source)
+        self.shards = None if shards is None else shards[indices]
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
         return self.source[int(self.indices[index])]
+
+    def prepare(self, indices: np.ndarray) -> None:
+        """As the source's."""
+        prepare(self.source, self.indices[indices])
 
     def describe(self, index: int) -> str:
         """As the source's."""

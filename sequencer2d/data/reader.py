@@ -15,17 +15,22 @@ from torch.utils.data import Dataset
 
 from sequencer2d.data.images import BrokenImageError
 from sequencer2d.data.samples import SampleTransform
-from sequencer2d.data.sources import Source
+from sequencer2d.data.sources import Source, prepare
 from sequencer2d.data.workers import Key
+from sequencer2d.errors import DataError
 from sequencer2d.seeds import image_seed, keep_random_state, mix, seed_image
 
 
 class Batch(NamedTuple):
-    """What a worker answers: images uint8 (B, H, W, 3), their targets, and who was broken, with the reason."""
+    """What a worker answers: images uint8 (B, H, W, 3), their targets, and who was broken, with the reason.
+
+    `failure` is why the whole source failed, such as a server; an exception would lose its one line between processes.
+    """
 
     images: Tensor
     targets: Any
     broken: dict[int, str]
+    failure: str = ""
 
 
 class BatchReader(Dataset[Batch]):
@@ -57,20 +62,28 @@ class BatchReader(Dataset[Batch]):
         self.replace_broken, self.max_broken = replace_broken, max_broken
 
     def __getitem__(self, key: Key) -> Batch:
-        samples: list[tuple[np.ndarray, Any]] = []
         broken: dict[int, str] = {}
+        try:
+            samples = self._samples(key, broken)
+        except DataError as error:
+            return _without_images(broken, str(error))
+        if not samples:
+            return _without_images(broken)
+        images, targets = self.collate(samples)
+        if self.policy is not None:
+            images = self._with_policy(images, key)
+        return Batch(images, targets, broken)
+
+    def _samples(self, key: Key, broken: dict[int, str]) -> list[tuple[np.ndarray, Any]]:
+        samples = []
+        prepare(self.source, key.indices)
         with keep_random_state():
             for index in key.indices.tolist():
                 sample = self._read(index, broken)
                 if sample is not None:
                     seed_image(self.seed, key.epoch, index)
                     samples.append(self.transform(*sample))
-        if not samples:
-            return Batch(torch.empty(0, 1, 1, 3, dtype=torch.uint8), None, broken)
-        images, targets = self.collate(samples)
-        if self.policy is not None:
-            images = self._with_policy(images, key)
-        return Batch(images, targets, broken)
+        return samples
 
     def _with_policy(self, images: Tensor, key: Key) -> Tensor:
         assert self.policy is not None
@@ -87,3 +100,7 @@ class BatchReader(Dataset[Batch]):
             except BrokenImageError as error:
                 broken[candidate] = str(error)
         return None
+
+
+def _without_images(broken: dict[int, str], failure: str = "") -> Batch:
+    return Batch(torch.empty(0, 1, 1, 3, dtype=torch.uint8), None, broken, failure)

@@ -23,6 +23,8 @@ class ResumableSampler:
         world_size: processes.
         drop_last: leave out the global batch that is not full (training); otherwise it is split as evenly as it goes,
             every image exactly once, and some processes may get one batch less (evaluation).
+        shards: (N,), the shard of each image, where an order is to read few of them at a time.
+        mixed: shards whose images are shuffled among each other then.
 
     Raises:
         ConfigError: numbers out of range.
@@ -38,6 +40,8 @@ class ResumableSampler:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = True,
+        shards: np.ndarray | None = None,
+        mixed: int = 1,
     ) -> None:
         if length < 0 or batch_size < 1 or seed < 0 or not 0 <= rank < world_size:
             raise ConfigError(
@@ -46,6 +50,7 @@ class ResumableSampler:
             )
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.shuffle, self.rank, self.world_size, self.drop_last = shuffle, rank, world_size, drop_last
+        self.shards, self.mixed = shards, mixed
         self.epoch = 0
         self.position = 0
         """The batch of this epoch that the next iteration starts with."""
@@ -74,4 +79,27 @@ class ResumableSampler:
     def _order(self) -> np.ndarray:
         if not self.shuffle:
             return np.arange(self.length)
-        return np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(self.length)
+        generator = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
+        return (
+            generator.permutation(self.length)
+            if self.shards is None
+            else order_by_shards(self.shards, self.mixed, generator)
+        )
+
+
+def order_by_shards(shards: np.ndarray, mixed: int, generator: np.random.Generator) -> np.ndarray:
+    """An order of all images that reads about `mixed` shards at a time: int64 (N,).
+
+    The shards are shuffled. Each image then lies up to `mixed` shards behind the place of its own, so that shards come
+    and go one by one. If there are no more shards than that, any image may follow any other.
+
+    Args:
+        shards: (N,), the shard of each image.
+        mixed: shards that are read at a time.
+        generator: what is drawn from.
+    """
+    present, own = np.unique(shards, return_inverse=True)
+    if len(present) <= mixed:
+        return generator.permutation(len(shards))
+    places = generator.permutation(len(present))[own]
+    return np.argsort(places + generator.random(len(shards)) * mixed, kind="stable")

@@ -6,17 +6,16 @@ image. A tar file is not compressed, so an index of its members makes each image
 
 import glob
 import math
-import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image
 
 from sequencer2d.data.finding import LeftOut
-from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode
+from sequencer2d.data.images import UPRIGHT, Decoding
 from sequencer2d.data.shard_index import index_shard
+from sequencer2d.data.sharded import ShardedImages
 from sequencer2d.data.sources import SPLIT_ALIASES, shorten
 from sequencer2d.errors import DataError
 
@@ -27,7 +26,7 @@ _MOST_SHARDS = 1_000_000
 _LARGEST_CLASS_FILE = 64 * 2**20
 
 
-class TarSource:
+class TarSource(ShardedImages):
     """Images in the shards of one split.
 
     A sample is the members of one key: an image (`.jpg`, `.png`, …) and its class's number as text (`.cls`), or a
@@ -45,45 +44,24 @@ class TarSource:
     """
 
     def __init__(self, pattern: str, split: str = "train", decoding: Decoding = UPRIGHT) -> None:
-        self.decoding = decoding
         self.paths = find_shards(pattern, split)
         left_out = LeftOut()
         members = [index_shard(path, number, left_out) for number, path in enumerate(self.paths)]
-        self._places = np.concatenate([places for places, _, _ in members])
-        self._targets = np.concatenate([targets for _, targets, _ in members])
-        self._keys = np.concatenate([keys for _, _, keys in members])
-        if not len(self._places):
+        places, targets, keys = (np.concatenate(parts) for parts in zip(*members, strict=True))
+        if not len(places):
             raise DataError(
                 f"no images in {shorten([str(path) for path in self.paths], 3)}"
                 + (f"; left out: {left_out}" if left_out else "")
             )
         left_out.report(self.paths[0].parent)
-        self.class_names, self.classes_inferred = _classes(self.paths[0].parent, int(self._targets.max()) + 1)
+        self.class_names, self.classes_inferred = _classes(self.paths[0].parent, int(targets.max()) + 1)
+        super().__init__(places, targets, keys, decoding)
 
-    def __len__(self) -> int:
-        return len(self._places)
+    def _open(self, shard: int) -> IO[bytes]:
+        return self.paths[shard].open("rb")
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        shard, offset, size = self._places[index].tolist()
-        try:
-            with self.paths[shard].open("rb") as file:
-                file.seek(offset)
-                content = file.read(size)
-        except OSError as error:
-            raise BrokenImageError(str(error)) from error
-        return decode(content, self.decoding), int(self._targets[index])
-
-    def describe(self, index: int) -> str:
-        """Shard and key of the image."""
-        return f"{self.paths[self._places[index][0]]}:{os.fsdecode(self._keys[index])}"
-
-    def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
-        """Keys, and targets."""
-        return self._keys.tolist(), self._targets
-
-    def size_of(self, index: int) -> int:
-        """Bytes of the image's member."""
-        return int(self._places[index][2])
+    def _where(self, shard: int) -> str:
+        return str(self.paths[shard])
 
 
 def find_shards(pattern: str, split: str) -> list[Path]:

@@ -45,6 +45,17 @@ class Source(Protocol):
         ...
 
 
+def shards_of(source: Source) -> np.ndarray | None:
+    """The shard of each image, int64 (N,), where reading few shards at a time matters; None where it does not."""
+    return getattr(source, "shards", None)
+
+
+def prepare(source: Source, indices: np.ndarray) -> None:
+    """Tell a source which images will be read next, so that it can fetch what they need all at once."""
+    if hasattr(source, "prepare"):
+        source.prepare(indices)
+
+
 def check_same_classes(train: Source, val: Source, names: tuple[str, str] = ("training", "validation")) -> None:
     """Raise `DataError` naming the differences unless both splits, called by `names`, number the same classes.
 

@@ -31,6 +31,8 @@ FREE = (
     "data.prefetch",
     "data.cache",
     "data.root",
+    "data.shard_cache",
+    "data.fetch_",
     "data.train_split",
     "data.val_split",
     "data.download",

@@ -12,6 +12,7 @@ from sequencer2d.cli.main import build_parser
 
 NUMBERS = {
     "models --image-size": 224,
+    "pack --shard-mb": 64,
     "finetune --minutes": 8.0,
     "embed --batch-size": 32,
     "similar --batch-size": 32,
@@ -40,6 +41,7 @@ NUMBERS = {
 REQUIRED = {
     "compare": ["runs"],
     "data": ["folder"],
+    "pack": ["folder", "output"],
     "finetune": ["folder"],
     "eval": ["checkpoint"],
     "predict": ["checkpoint", "images"],
