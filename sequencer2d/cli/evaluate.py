@@ -73,7 +73,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser], row: 
         "--data",
         metavar="SOURCE",
         help="folder of images (SOURCE/<split>/<class>/*), digits, wds:<shards>.tar, hfds:<name>, "
-        "torch:<name> or the address of packed shards (https://…, s3://…); default for a run's folder: the run's own data",
+        "torch:<name> or the address of packed shards (https://…, s3://…); default for a run's folder: its own data",
     )
     parser.add_argument("--split", metavar="NAME", help="split to evaluate on (default: val, or the run's own)")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images per step over all processes")

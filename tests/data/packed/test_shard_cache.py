@@ -14,7 +14,7 @@ from typing import IO
 import pytest
 
 from sequencer2d.data.packed.fetching import Item
-from sequencer2d.data.packed.shard_cache import ShardCache
+from sequencer2d.data.packed.shard_cache import ShardCache, _locked
 from sequencer2d.errors import DataError
 
 SIZE = 20_000
@@ -103,12 +103,14 @@ def _reader(folder: Path, seed: int, results: "multiprocessing.Queue[tuple[int, 
 def test_processes_share_one_cache_within_its_bound(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     results = context.Queue()
+    (tmp_path / "locks").mkdir()
     readers = [context.Process(target=_reader, args=(tmp_path, seed, results)) for seed in range(6)]
     for reader in readers:
         reader.start()
     most = 0
     while any(reader.is_alive() for reader in readers):
-        most = max(most, used(tmp_path))
+        with _locked(tmp_path / "locks" / "room"):  # space is taken and given back under this lock only
+            most = max(most, used(tmp_path))
         time.sleep(0.002)
     outcomes = [results.get(timeout=10) for _ in readers]
     assert all(reader.exitcode == 0 for reader in readers)
