@@ -16,20 +16,22 @@ from sequencer2d.terminal import plain_table
 if TYPE_CHECKING:
     from sequencer2d.export import Exported
 
-FORMATS = ("torch", "aoti", "onnx", "openvino")
-SUFFIXES = {"torch": ".pt2", "aoti": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
+FORMATS = ("torch", "aoti", "onnx", "openvino", "web")
+SUFFIXES = {"torch": ".pt2", "aoti": ".pt2", "onnx": ".onnx", "openvino": ".xml", "web": ".html"}
 
 EPILOG = """\
 examples:
   sequencer2d export runs/cifar10 --format onnx                       runs/cifar10/sequencer2d_n.onnx
   sequencer2d export hf-hub:timm/sequencer2d_s.in1k --format openvino --output s.xml
   sequencer2d export model.safetensors --format onnx --precision int8 --images photos/
+  sequencer2d export runs/photos --format web --runtime onnxruntime-web-1.30.0.tgz
 
 formats:
   torch     torch.export program, for Python with this package: .pt2
   aoti      AOTInductor package, compiled code for C++ and Python: .pt2; needs a C++ compiler, runs on a like CPU
   onnx      ONNX, for ONNX Runtime: .onnx
   openvino  OpenVINO: .xml, and .bin beside it
+  web       one page that recognizes photos in a browser, without network: .html; --runtime says with what
 
 Batch, height and width stay free, from the model's stride plus one pixel up. The artifact is run beside the model, on
 random and on real images at three sizes; one that differs is not left behind. It carries class names, mean, std, size
@@ -40,7 +42,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "export",
         help="write a model for other runtimes",
-        description="Write a model for torch.export, AOTInductor, ONNX Runtime or OpenVINO, and check it.",
+        description=("Write a model for torch.export, AOTInductor, ONNX Runtime, OpenVINO or a browser, and check it."),
         epilog=EPILOG,
     )
     add_checkpoint(parser)
@@ -52,10 +54,18 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="default: the model's name, in the run's folder or beside the file",
     )
     parser.add_argument(
-        "--precision", default="fp32", metavar="NAME", help="fp32, bf16 (torch, aoti) or int8 (onnx) (default: fp32)"
+        "--precision",
+        default="fp32",
+        metavar="NAME",
+        help="fp32, bf16 (torch, aoti) or int8 (onnx, web) (default: fp32)",
     )
     parser.add_argument(
         "--opset", type=int, metavar="N", help="set of operators of ONNX, 18 to 25 (onnx) (default: 18)"
+    )
+    parser.add_argument(
+        "--runtime",
+        metavar="FILE",
+        help="ONNX Runtime Web (web): what `npm pack onnxruntime-web` leaves, or the folder of the unpacked package",
     )
     parser.add_argument(
         "--images",
@@ -85,12 +95,19 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.format,
         arguments.precision,
         arguments.opset,
+        arguments.runtime,
     )
     images = find_images(arguments.images) if arguments.images else None
     model = load_model(arguments.checkpoint, name=arguments.model)
     output = arguments.output or _default_output(arguments.checkpoint, model.variant, arguments.format)
     exported = export_model(
-        model, output, arguments.format, precision=arguments.precision, opset=arguments.opset, images=images
+        model,
+        output,
+        arguments.format,
+        precision=arguments.precision,
+        opset=arguments.opset,
+        runtime=arguments.runtime,
+        images=images,
     )
     if arguments.json:
         terminal.write_json(_plain(exported))

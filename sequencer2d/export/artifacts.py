@@ -1,7 +1,7 @@
 """Artifacts: what `sequencer2d export` wrote, loaded in place of a model.
 
-An artifact runs on the CPU in its runtime: torch (`torch.export` programs, AOTInductor packages), ONNX Runtime or
-OpenVINO.
+An artifact runs on the CPU in its runtime: torch (`torch.export` programs, AOTInductor packages), ONNX Runtime (the
+model in a web page too) or OpenVINO.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.errors import CheckpointError, InputError, TrustError, UserError, first_line, how_to_install
-from sequencer2d.export import programs
+from sequencer2d.export import page, programs
 from sequencer2d.export.metadata import KEY, from_string
 from sequencer2d.export.naming import SUFFIXES, check_artifact
 from sequencer2d.files import JSON_LIMIT, parse_json
@@ -35,7 +35,7 @@ class Artifact(nn.Module):
     Attributes:
         path: its file.
         meta: what it says of itself: a checkpoint's `meta` and the entry `artifact`.
-        kind: "torch", "aoti", "onnx" or "openvino".
+        kind: "torch", "aoti", "onnx", "openvino" or "web".
         num_classes, in_chans, pretrained_cfg: as a model's.
 
     Raises:
@@ -84,7 +84,7 @@ def load_artifact(path: str | os.PathLike[str], *, trust: bool = False) -> Artif
     """Load an exported model for the CPU.
 
     Args:
-        path: a `.pt2`, `.onnx` or `.xml` file that `sequencer2d export` wrote.
+        path: a `.pt2`, `.onnx`, `.xml` or `.html` file that `sequencer2d export` wrote.
         trust: run code that the file holds. A `.pt2` file does hold code, and loading it runs it with all that you may
             do: AOTInductor's packages are a shared library, programs of `torch.export` hold pickles and expressions
             that are evaluated. The other formats hold none and do not ask.
@@ -96,7 +96,7 @@ def load_artifact(path: str | os.PathLike[str], *, trust: bool = False) -> Artif
     """
     path = Path(path)
     check_artifact(path)
-    if path.suffix == ".onnx":
+    if path.suffix in (".onnx", ".html"):
         return _load_onnx(path)
     if path.suffix == ".xml":
         return _load_openvino(path)
@@ -150,8 +150,10 @@ def _load_onnx(path: Path) -> Artifact:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     with _damage(path):
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    meta = from_string(session.get_modelmeta().custom_metadata_map.get(KEY), path, "onnx")
+        file = page.read_model(path) if path.suffix == ".html" else path
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    kind = "web" if path.suffix == ".html" else "onnx"
+    meta = from_string(session.get_modelmeta().custom_metadata_map.get(KEY), path, kind)
     return Artifact(path, meta, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
 
 

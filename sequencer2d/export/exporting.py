@@ -6,12 +6,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
 from sequencer2d.errors import ConfigError, ExportError
-from sequencer2d.export import verify
+from sequencer2d.export import page, verify
 from sequencer2d.export.artifacts import load_artifact, need
 from sequencer2d.export.formats import PRECISIONS, Format, find_format, recurrent_nodes
 from sequencer2d.export.metadata import describe
@@ -56,6 +57,7 @@ def export_model(
     *,
     precision: str = "fp32",
     opset: int | None = None,
+    runtime: str | os.PathLike[str] | None = None,
     images: Sequence[str | os.PathLike[str]] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
     batches: Sequence[int] = verify.BATCHES,
@@ -65,20 +67,24 @@ def export_model(
     Args:
         model: ours, or a Sequencer that timm or the authors' code built (also after `sequencer2d.fuse`). Not changed.
         path: of the artifact; its suffix is the format's. Missing folders are made.
-        format: "torch", "aoti", "onnx" or "openvino".
-        precision: "fp32", "bf16" (torch, aoti) or "int8" (onnx).
+        format: "torch", "aoti", "onnx", "openvino" or "web".
+        precision: "fp32", "bf16" (torch, aoti) or "int8" (onnx, web).
         opset: for the format onnx, its set of operators, 18 to 25; none: 18, which most runtimes read.
+        runtime: for the format web, ONNX Runtime Web: the archive that `npm pack onnxruntime-web` leaves, or the folder
+            of the unpacked package.
         images: real image files to compare on; by default scikit-learn's photographs, if it is installed.
         sizes: (height, width) in pixels to compare at; by default three, of which one is the model's own.
         batches: sizes of the batches of random images to compare on.
 
     Raises:
-        ConfigError: an unknown format, or a precision, opset or suffix that it does not have.
+        ConfigError: an unknown format, a precision, opset or suffix that it does not have, or no runtime where it
+            needs one.
         ExportError: the artifact differs from the model (nothing is left behind), or cannot be written.
         UserError: a package that the format needs is not installed.
     """
     started = time.perf_counter()
-    chosen = check_options(path, format, precision, opset)
+    chosen = check_options(path, format, precision, opset, runtime)
+    write = partial(chosen.write, runtime=page.read_runtime(runtime)) if chosen.takes_runtime else chosen.write
     model = as_ours(model)
     target = Path(path)
     sizes = sizes or verify.sizes_for(model)
@@ -87,7 +93,7 @@ def export_model(
         files = []
     with _folder_beside(target) as folder:
         draft = Path(folder) / target.name
-        nodes = chosen.write(_in_precision(model, precision), draft, describe(model, format, precision, opset))
+        nodes = write(_in_precision(model, precision), draft, describe(model, format, precision, opset))
         differences = verify.compare(
             load_artifact(draft, trust=True), model, sizes=sizes, batches=batches, images=files
         )
@@ -107,8 +113,14 @@ def export_model(
     )
 
 
-def check_options(path: str | os.PathLike[str], format: str, precision: str, opset: int | None = None) -> Format:
-    """The format, if it can be written to `path` in that precision and opset here, or the error of `export_model`."""
+def check_options(
+    path: str | os.PathLike[str],
+    format: str,
+    precision: str,
+    opset: int | None = None,
+    runtime: str | os.PathLike[str] | None = None,
+) -> Format:
+    """The format, if it can be written to `path` with these options here, or the error of `export_model`."""
     chosen = find_format(format)
     if precision not in PRECISIONS:
         raise ConfigError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
@@ -119,6 +131,10 @@ def check_options(path: str | os.PathLike[str], format: str, precision: str, ops
         )
     if opset is not None:
         _check_opset(format, chosen, opset)
+    if chosen.takes_runtime:
+        page.check_runtime(runtime)
+    elif runtime is not None:
+        raise ConfigError(f"format {format!r} holds no runtime: leave it out, or choose format 'web'")
     if Path(path).suffix != chosen.suffix:
         raise ConfigError(f"format {format!r} has the suffix {chosen.suffix}; given {str(path)!r}")
     for package in chosen.needs:

@@ -10,7 +10,7 @@ import torch
 from torch.export import ExportedProgram
 
 from sequencer2d.errors import ConfigError, ExportError, did_you_mean
-from sequencer2d.export import programs
+from sequencer2d.export import page, programs
 from sequencer2d.export.metadata import KEY, to_strings
 from sequencer2d.export.onnx_layer import onnx_translations
 from sequencer2d.models.sequencer2d import Sequencer2D
@@ -36,14 +36,16 @@ class Format:
         write: (model, path, meta) → how many nodes of each kind its graph has.
         title: for messages and tables.
         opsets: oldest and newest of ONNX's sets of operators that it can be written in; None: there is no choice.
+        takes_runtime: whether `write` takes a runtime as well, which the file then holds.
     """
 
     suffix: str
     precisions: tuple[str, ...]
     needs: tuple[str, ...]
-    write: Callable[[Sequencer2D, Path, Meta], Counts]
+    write: Callable[..., Counts]
     title: str
     opsets: tuple[int, int] | None = None
+    takes_runtime: bool = False
 
 
 def write_torch(model: Sequencer2D, path: Path, meta: Meta) -> Counts:
@@ -121,6 +123,16 @@ def write_openvino(model: Sequencer2D, path: Path, meta: Meta) -> Counts:
     return _counts(operation.get_type_name() for operation in converted.get_ordered_ops())
 
 
+def write_web(model: Sequencer2D, path: Path, meta: Meta, runtime: page.Runtime) -> Counts:
+    """One HTML file with the model as ONNX and the runtime for it."""
+    onnx_path = path.with_suffix(".onnx")
+    counts = write_onnx(model, onnx_path, meta)
+    onnx = onnx_path.read_bytes()
+    onnx_path.unlink()
+    page.write_page(model, onnx, path, meta, runtime)
+    return counts
+
+
 FORMATS: dict[str, Format] = {
     "torch": Format(".pt2", ("fp32", "bf16"), (), write_torch, "torch.export"),
     "aoti": Format(".pt2", ("fp32", "bf16"), (), write_aoti, "AOTInductor"),
@@ -133,6 +145,14 @@ FORMATS: dict[str, Format] = {
         opsets=(OPSET, NEWEST_OPSET),
     ),
     "openvino": Format(".xml", ("fp32",), ("onnx", "onnxscript", "openvino"), write_openvino, "OpenVINO"),
+    "web": Format(
+        ".html",
+        ("fp32", "int8"),
+        ("onnx", "onnxscript", "onnxruntime"),
+        write_web,
+        "ONNX Runtime Web",
+        takes_runtime=True,
+    ),
 }
 
 RECURRENT = (

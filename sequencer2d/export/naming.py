@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sequencer2d.errors import CheckpointError
 
-SUFFIXES = (".pt2", ".onnx", ".xml")
+SUFFIXES = (".pt2", ".onnx", ".xml", ".html")
 
 
 def is_artifact(source: str | os.PathLike[str]) -> bool:

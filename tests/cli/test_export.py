@@ -86,6 +86,9 @@ def test_a_table_says_where_the_file_is(command: Callable[..., Outcome], tiny: P
         (["--format", "onnx", "--opset", "9"], "choose one from 18 to 25"),
         (["--format", "onnx", "--opset", "26"], "no opset 26 for format 'onnx'"),
         (["--format", "openvino", "--opset", "18"], "has no opset to choose"),
+        (["--format", "web"], "npm pack onnxruntime-web"),
+        (["--format", "web", "--runtime", "none.tgz"], "no such file or folder: 'none.tgz'"),
+        (["--format", "onnx", "--runtime", "none.tgz"], "holds no runtime"),
         (["--format", "onnx", "--opset", "new"], "invalid int value: 'new'"),
         (["--format", "torch", "--output", "/dev/null/model.pt2"], "cannot write to"),
         (["--format", "torch", "--images", "no-such-folder"], "no such file or folder"),
@@ -110,6 +113,7 @@ def test_without_an_output_the_file_is_beside_its_checkpoint(tmp_path: Path) -> 
     (tmp_path / "m.safetensors").write_bytes(b"")
     for checkpoint in (tmp_path, tmp_path / "m.safetensors"):
         assert _default_output(str(checkpoint), "sequencer2d_n", "onnx") == tmp_path / "sequencer2d_n.onnx"
+        assert _default_output(str(checkpoint), "sequencer2d_n", "web") == tmp_path / "sequencer2d_n.html"
         assert _default_output(str(checkpoint), "sequencer2d_n", "aoti") == tmp_path / "sequencer2d_n-aoti.pt2"
     assert _default_output("hf-hub:owner/name", "sequencer2d_n", "openvino") == Path("sequencer2d_n.xml")
     assert _default_output("hf-hub:owner/name", "sequencer2d_n", "torch") == Path("sequencer2d_n.pt2")

@@ -47,6 +47,12 @@ def test_type_checkers_read_the_annotations_of_the_installed_package(environment
     assert run(environment, "python", "-c", code, cwd=tmp_path) == "True\n"
 
 
+def test_the_wheel_holds_the_page_that_is_exported(environment: Path, tmp_path: Path) -> None:
+    code = "from sequencer2d.export import page; print(*(len(page._part(name)) > 500 for name in %r))"
+    names = ["page.css", "page.html", "page.js", "pixels.js"]
+    assert run(environment, "python", "-c", code % names, cwd=tmp_path) == "True True True True\n"
+
+
 def test_models_runs(environment: Path, tmp_path: Path) -> None:
     assert "sequencer2d_n" in run(environment, "sequencer2d", "models", "sequencer2d_n", cwd=tmp_path)
 

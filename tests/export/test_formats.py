@@ -26,6 +26,7 @@ def test_each_format_has_its_suffix_precisions_and_packages() -> None:
         "aoti": (".pt2", ("fp32", "bf16"), ()),
         "onnx": (".onnx", ("fp32", "int8"), ("onnx", "onnxscript", "onnxruntime")),
         "openvino": (".xml", ("fp32",), ("onnx", "onnxscript", "openvino")),
+        "web": (".html", ("fp32", "int8"), ("onnx", "onnxscript", "onnxruntime")),
     }
     assert {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32} == formats.PRECISIONS
     with pytest.raises(ConfigError, match="did you mean onnx"):
