@@ -26,13 +26,14 @@ from torch.nn import functional as F
 import sequencer2d
 from benchmarks.record import command_line, origin, write_result
 from sequencer2d.benchmark import timing
-from sequencer2d.models.compiled_training import compile_blocks
+from sequencer2d.models.compiled_training import compile_blocks, compile_whole
 
 NAME, SCRIPT = "compiling", "benchmarks.compiling"
 # How a model is prepared for training; `optimize` is for inference.
 TRAINING: dict[str, Callable[[Any], Any]] = {
     "blocks": compile_blocks,
-    "whole": lambda model: model.compile(),
+    "blocks, dynamic": lambda model: compile_blocks(model, dynamic=True),
+    "whole": compile_whole,
     "eager": lambda model: None,
 }
 FORMS = ("optimize", *TRAINING)

@@ -1,4 +1,4 @@
-"""torch.compile for training: the whole model, or each kind of block once."""
+"""torch.compile for training: the whole model, or each kind of block once. A form is a row of FORMS."""
 
 import functools
 from collections.abc import Callable
@@ -7,26 +7,65 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sequencer2d.errors import ConfigError
 from sequencer2d.models.compiling import with_code_of_its_own
 from sequencer2d.nn.blocks import SequencerBlock
 from sequencer2d.nn.eager import draw_mask
 
 
-def compile_blocks(model: nn.Module) -> bool:
-    """Compile the blocks of a model for training, each kind once, in place; the layers between them run as they are.
+def compile_for_training(model: nn.Module, form: bool | str) -> str:
+    """Compile a model in place.
 
-    A kind is compiled again for the second batch and the second image size, then for any. Draws of stochastic depth are
-    arguments of the compiled code: blocks that differ in their rates alone share it. Returns whether the model has
-    blocks.
+    Args:
+        model: to be trained.
+        form: a row of FORMS, a mode of torch.compile for the whole model, or True: DEFAULT, or "whole" if the model has
+            none of our blocks.
+
+    Returns:
+        The row or mode that was taken.
+
+    Raises:
+        ConfigError: the model has no blocks, and they were asked for.
+    """
+    if form is True:
+        return next(row for row in (DEFAULT, "whole") if FORMS[row](model))
+    if form not in FORMS:
+        compile_whole(model, mode=str(form))
+    elif not FORMS[str(form)](model):
+        raise ConfigError(f"run.compile={form}: the model has no blocks of ours; set run.compile=true")
+    return str(form)
+
+
+def compile_whole(model: nn.Module, mode: str | None = None) -> bool:
+    """Compile a model as one graph. It is compiled again for the second batch and the second image size, then for any.
+
+    Returns True.
+    """
+    model.compile(mode=mode)
+    return True
+
+
+def compile_blocks(model: nn.Module, dynamic: bool | None = None) -> bool:
+    """Compile the blocks of a model, each kind once; the layers between them run as they are.
+
+    A kind is compiled again for the second batch and the second image size, then for any; with `dynamic` for any at
+    once. Draws of stochastic depth are arguments of the compiled code: blocks that differ in their rates alone share
+    it. Returns whether the model has blocks.
     """
     blocks = [module for module in model.modules() if type(module) is SequencerBlock]
     kinds: dict[Any, Callable[..., Tensor]] = {}
     for block in blocks:
         kind = repr(block.rnn_tokens), tuple((name, value.shape) for name, value in block.state_dict().items())
         if kind not in kinds:
-            kinds[kind] = torch.compile(with_code_of_its_own(_add_branches))
+            kinds[kind] = torch.compile(with_code_of_its_own(_add_branches), dynamic=dynamic)
         block._compiled_call_impl = functools.partial(_draw_and_run, kinds[kind], block)
     return bool(blocks)
+
+
+# What `run.compile` can name besides the modes of the compiler, which compile the whole model.
+FORMS: dict[str, Callable[[nn.Module], bool]] = {"blocks": compile_blocks, "whole": compile_whole}
+# What `run.compile=true` means if the model has blocks. By blocks it would start sooner; its rate is not measured yet.
+DEFAULT = "whole"
 
 
 def _draw_and_run(run: Callable[..., Tensor], block: SequencerBlock, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from sequencer2d.data.sources import Source, check_same_classes
 from sequencer2d.data.words import class_words
 from sequencer2d.errors import ConfigError
 from sequencer2d.models import Sequencer2D, create_model, describe_model
-from sequencer2d.models.compiled_training import compile_blocks
+from sequencer2d.models.compiled_training import compile_for_training
 from sequencer2d.models.description import FORMAT
 from sequencer2d.models.specs import is_peer
 from sequencer2d.models.variants import changed_options, model_config
@@ -169,12 +169,8 @@ def build_step(
     decay = config.regularization.ema_decay
     average = None if decay is None else WeightAverage(model, decay)
     optimizer = build_optimizer(model, config.optimizer)
-    mode = compile_mode(config.run, device)
-    if mode == "blocks":
-        if not compile_blocks(model):
-            raise ConfigError(f"run.compile=blocks: {config.model.name} has no blocks of ours; set run.compile=true")
-    elif mode:
-        model.compile(mode=mode if isinstance(mode, str) else None)
+    if form := compile_mode(config.run, device):
+        compile_for_training(model, form)
     classes = config.model.num_classes
     assert classes is not None, "resolve() fills it in"
     return TrainStep(

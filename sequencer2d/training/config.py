@@ -15,7 +15,7 @@ from sequencer2d.training.trackers import require
 
 FP16_NEEDS_CUDA = "precision=fp16 needs a CUDA device; on the CPU use fp32 or bf16"
 _GRAPH_MODES = ("reduce-overhead", "max-autotune")
-CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs", "blocks"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs", "blocks", "whole"]
 
 LearningRate = Annotated[float, Range(at_least=0, at_most=1000)]
 Steps = Annotated[int, Range(at_least=1, at_most=1_000_000_000, unit="steps")]
@@ -161,9 +161,10 @@ class RunConfig(Checked):
     keep: Annotated[int, Range(at_least=1, at_most=10_000)] = 2
     """How many of the newest checkpoints stay."""
     compile: bool | CompileMode = False
-    """torch.compile: false, true, its mode, or "blocks". "reduce-overhead" replays CUDA graphs: for steps so
+    """torch.compile: false, true, its mode, "blocks" or "whole". "reduce-overhead" replays CUDA graphs: for steps so
     short that the GPU waits for launches; on a CPU, which has none, it compiles nothing. "blocks"
-    compiles each kind of block of a Sequencer2D once: it starts sooner, and sizes that change do not stop it."""
+    compiles each kind of block of a Sequencer2D once: it starts sooner, and sizes that change do not stop it.
+    "whole", which is what true means, compiles the whole model."""
     memory_budget: Annotated[float, Range(above=0, at_most=1)] = 1.0
     """Share of the activations that the compiled model keeps for backward, above 0; it computes the others again, those
     first that cost least. 1 keeps everything that backward needs; below 1 needs `compile`."""

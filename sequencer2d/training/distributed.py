@@ -60,12 +60,31 @@ class Processes:
         if failure[0] is not None:
             raise failure[0]
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with its gradients averaged over the processes in the backward pass."""
+    def wrap(self, model: nn.Module, **options: Any) -> nn.Module:
+        """`model` with its gradients averaged over the processes in the backward pass; options are those of DDP."""
         if self.world_size == 1:
             return model
         device_ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+        _keep_strides(model)
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=device_ids, gradient_as_bucket_view=True, **options
+        )
+
+
+def _keep_strides(model: nn.Module) -> None:
+    """Give gradients the strides of their parameters where they differ along axes of size 1 alone.
+
+    Such are the gradients that cuDNN returns for convolutions of one pixel in channels last. Autograd takes them as
+    they are, and DDP warns about them and copies them more slowly.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and 1 in parameter.shape and parameter.is_contiguous():
+            parameter.register_hook(_contiguous_if_free)
+
+
+def _contiguous_if_free(grad: Tensor) -> Tensor:
+    """A contiguous gradient with the strides that `torch.empty` gives; any other as it is."""
+    return grad.view(-1).view(grad.shape) if grad.is_contiguous() else grad
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

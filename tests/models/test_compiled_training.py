@@ -9,7 +9,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from sequencer2d import create_model
-from sequencer2d.models.compiled_training import compile_blocks
+from sequencer2d.models.compiled_training import FORMS, compile_blocks, compile_for_training
 
 # The compiler looks at `.grad` of the tensors that it is given.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor 
 def without_code(monkeypatch):
     """Everything of the compiler but the code that it writes, which takes longest."""
     torch.compiler.reset()
+    counters.clear()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     yield
     torch.compiler.reset()
@@ -65,6 +66,23 @@ def test_blocks_that_differ_in_their_rates_share_code_and_shapes_soon_cost_nothi
     assert counters["stats"]["unique_graphs"] == known
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_last_batches_growing_images_and_several_scales_soon_compile_nothing(form):
+    """A last batch of another size, then progressive resizing, then images of several scales in turns."""
+    model = make_model()
+    assert compile_for_training(model, form) == form
+    last_batches = [(4, 28), (4, 28), (3, 28), (4, 28), (3, 28)]
+    growing = [(4, side) for side in (28, 42, 56, 70, 84)]
+    scales = [(batch, side) for batch in (4, 2) for side in (28, 56, 42, 84)]
+    counts = []
+    for batch, side in (*last_batches, *growing, *scales):
+        solve(model, batch, side, side)
+        counts.append(counters["stats"]["unique_graphs"])
+    assert counts[4] == counts[2], "the second batch was compiled for at once"
+    assert counts[-1] == counts[6], "and so was the second image size"
+    assert 1 <= counts[-1] <= 4 * counts[0]
+
+
 def test_names_copies_and_hooks_stay():
     model = make_model()
     names = list(model.state_dict())
@@ -74,4 +92,7 @@ def test_names_copies_and_hooks_stay():
 
 
 def test_other_models_have_no_such_blocks():
-    assert not compile_blocks(nn.Sequential(nn.Linear(2, 2)))
+    model = nn.Sequential(nn.Linear(2, 2))
+    assert not compile_blocks(model)
+    assert compile_for_training(model, True) == "whole"
+    assert torch.isfinite(model(torch.ones(1, 2))).all()
