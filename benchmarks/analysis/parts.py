@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.analysis.writing import Run
 
 BATCH = 256  # small images in short steps: a GPU would wait for each launch
@@ -29,7 +31,6 @@ def erf(run: Run) -> None:
     """By both methods, each with the number of images that it usually has if there are as many, on evaluation crops."""
     from sequencer2d.analysis.erf import receptive_fields
     from sequencer2d.analysis.erf_methods import METHODS
-    from sequencer2d.analysis.figures import receptive_field_grid
 
     for method, suffix in ((METHODS["energy"], ""), (METHODS["paper"], "_paper")):
         count = min(method.images, run.arguments.images) if method.one_scale else run.arguments.images
@@ -40,21 +41,23 @@ def erf(run: Run) -> None:
              "cruciform": field.shape.cruciform}
             for fields in models for field in fields
         ])  # fmt: skip
-        run.figure(receptive_field_grid(models), f"erf{suffix.replace('_', '-')}")
+        name = f"erf{suffix.replace('_', '-')}"
+        for number, field in enumerate(field for fields in models for field in fields):
+            run.arrays(name, number, field.save)
+        run.draw(name)
 
 
 def hidden(run: Run) -> None:
     from sequencer2d.analysis.animation import running_animation
-    from sequencer2d.analysis.figures import hidden_state_figure
     from sequencer2d.analysis.hidden_states import hidden_states
 
     states = hidden_states(run.subjects[0], run.pixels(run.subjects[0])[0])
-    run.figure(hidden_state_figure(states), "hidden-states")
+    run.arrays("hidden-states", 0, states.save)
+    run.draw("hidden-states")
     running_animation(states, run.arguments.figures / "analysis-recurrences.gif")
 
 
 def memory(run: Run) -> None:
-    from sequencer2d.analysis.figures import memory_figure
     from sequencer2d.analysis.memory import memory_reach
 
     reach = memory_reach(run.subjects[0], run.pixels(run.subjects[0]))
@@ -66,12 +69,12 @@ def memory(run: Run) -> None:
                      "half_life_tokens": middle, "half_life_tokens_10": low, "half_life_tokens_90": high,
                      "half_life_pixels": middle * scan.stride, "images": reach.images})  # fmt: skip
     run.rows("memory", rows)
-    run.figure(memory_figure(reach), "memory")
+    run.arrays("memory", 0, reach.save)
+    run.draw("memory")
 
 
 def cka(run: Run) -> None:
     from sequencer2d.analysis.cka import similarity
-    from sequencer2d.analysis.figures import similarity_figure
 
     first, count = run.subjects[0], min(run.arguments.limit, 1000)
     images = run.pixels(first, count)
@@ -84,19 +87,26 @@ def cka(run: Run) -> None:
         for result in results
         for i, row in enumerate(result.blocks[0]) for j, column in enumerate(result.blocks[1])
     ])  # fmt: skip
-    run.figure(similarity_figure(results), "cka")
+    run.draw("cka")
 
 
 def cam(run: Run) -> None:
+    """Of the images of the other figures, the first three that the model is wrong about and the first three others."""
+    from sequencer2d.analysis.arrays import save_arrays
     from sequencer2d.analysis.attribution import grad_cam
-    from sequencer2d.analysis.figures import attribution_figure
+    from sequencer2d.evaluation.outcomes import logits_of
 
     subject = run.subjects[0]
-    run.figure(attribution_figure(grad_cam(subject, run.pixels(subject)[:6]), subject.class_names), "grad-cam")
+    pixels, truths = run.pixels(subject), run.truths(subject)
+    is_right = logits_of(subject, pixels).argmax(dim=-1).numpy() == truths
+    shown = np.concatenate([np.flatnonzero(~is_right)[:3], np.flatnonzero(is_right)[:3]])
+    result = grad_cam(subject, pixels[shown], truths=truths[shown])
+    names = list(subject.class_names)
+    run.arrays("grad-cam", 0, lambda path: save_arrays(path, class_names=names, **vars(result)))
+    run.draw("grad-cam")
 
 
 def resolution(run: Run) -> None:
-    from sequencer2d.analysis.charts import resolution_chart
     from sequencer2d.evaluation.resolution import resolution_sweep
 
     results = [
@@ -109,11 +119,10 @@ def resolution(run: Run) -> None:
         for result in results
         for size, top1, relative in zip(result.sizes, result.top1, result.relative, strict=True)
     ])  # fmt: skip
-    run.figure(resolution_chart(results), "resolution")
+    run.draw("resolution")
 
 
 def corruptions(run: Run) -> None:
-    from sequencer2d.analysis.charts import calibration_chart, corruption_chart
     from sequencer2d.evaluation.robustness import compare_corruption_errors
 
     results = compare_corruption_errors(
@@ -122,21 +131,23 @@ def corruptions(run: Run) -> None:
     run.rows("corruptions", [
         {"model": r.model, "corruption": name, "images": r.count, "clean_error_percent": 100 * r.clean_error,
          "error_percent": 100 * r.error[i].mean(), "calibration_error_percent": 100 * r.calibration[i].mean(),
-         **{f"error_percent_{severity}": 100 * r.error[i, j] for j, severity in enumerate(r.severities)}}
+         **{f"{key}_{severity}": 100 * values[i, j] for j, severity in enumerate(r.severities)
+            for key, values in (("error_percent", r.error), ("confidence_percent", r.confidence),
+                                ("calibration_error_percent", r.calibration))}}
         for r in results for i, name in enumerate(r.corruptions)
     ])  # fmt: skip
     run.rows("robustness", [
         {"model": r.model, "images": r.count, "clean_error_percent": 100 * r.clean_error,
          "mean_error_percent": 100 * r.mean_error, "clean_calibration_percent": 100 * r.clean_calibration,
+         "clean_confidence_percent": 100 * r.clean_confidence,
          "mean_calibration_percent": 100 * r.calibration.mean()}
         for r in results
     ])  # fmt: skip
-    run.figure(corruption_chart(results), "corruptions")
-    run.figure(calibration_chart(results), "calibration")
+    run.draw("corruptions")
+    run.draw("calibration")
 
 
 def attacks(run: Run) -> None:
-    from sequencer2d.analysis.charts import attack_chart
     from sequencer2d.evaluation.attacks import AttackSettings, attack_accuracy
 
     settings = AttackSettings(epsilons=(0.5 / 255, 1 / 255, 2 / 255, 4 / 255), steps=10, step_size=None)
@@ -150,7 +161,7 @@ def attacks(run: Run) -> None:
          "top1_percent": 100 * accuracy, "clean_top1_percent": 100 * r.clean_accuracy}
         for r in results for epsilon, accuracy in zip(r.epsilons, r.accuracy, strict=True)
     ])  # fmt: skip
-    run.figure(attack_chart(results), "attacks")
+    run.draw("attacks")
 
 
 def shape_texture(run: Run) -> None:

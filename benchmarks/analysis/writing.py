@@ -3,11 +3,13 @@
 import argparse
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.analysis.stored import FIGURES, Stored
 from benchmarks.record import origin, write_result
 
 SCRIPT = "benchmarks.analysis"
@@ -28,23 +30,42 @@ class Run:
         chosen = choose(len(self.source), count or self.arguments.images)
         return np.concatenate([batch.pixels for batch in read_batches(self.source, subject.data, indices=chosen)])
 
-    def figure(self, figure: Any, name: str) -> None:
-        """docs/figures/analysis-NAME.png, at a resolution that keeps it small."""
-        from sequencer2d.analysis.figure_files import figure_bytes
-        from sequencer2d.files import atomic_write
+    def truths(self, subject: Any) -> np.ndarray:
+        """The subject's output for the class of each of the images of `pixels`."""
+        from sequencer2d.evaluation.pixels import choose, match_classes
 
-        for dpi in (130, 100, 80, 60):
-            content = figure_bytes(figure, "png", dpi)
-            if len(content) <= LARGEST:
-                break
-        with atomic_write(self.arguments.figures / f"analysis-{name}.png") as file:
-            file.write(content)
+        chosen = choose(len(self.source), self.arguments.images)
+        return match_classes(subject, self.source)[np.asarray(self.source.identities()[1])[chosen]]
+
+    def arrays(self, name: str, number: int, save: Callable[[Path], None]) -> None:
+        """Let a result save itself as benchmarks/results/arrays/analysis-NAME-NUMBER.npz."""
+        folder = self.arguments.results / "arrays"
+        folder.mkdir(parents=True, exist_ok=True)
+        save(folder / f"analysis-{name}-{number:02d}.npz")
+
+    def draw(self, name: str) -> None:
+        """Draw docs/figures/analysis-NAME.png from what was stored, as it is drawn again later."""
+        figure = FIGURES[name](Stored(self.arguments.results))
+        write_figure(figure, self.arguments.figures / f"analysis-{name}.png")
 
     def rows(self, name: str, rows: list[dict[str, Any]]) -> None:
         """benchmarks/results/analysis-NAME.json."""
         full = f"analysis-{name.replace('_', '-')}"
         result = {**origin(full, SCRIPT, self.arguments.command), "rows": [_plain(row) for row in rows]}
         write_result(result, self.arguments.results / f"{full}.json")
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """A PNG at a resolution that keeps it small."""
+    from sequencer2d.analysis.figure_files import figure_bytes
+    from sequencer2d.files import atomic_write
+
+    for dpi in (130, 100, 80, 60):
+        content = figure_bytes(figure, "png", dpi)
+        if len(content) <= LARGEST:
+            break
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 def link_figures(document: Path) -> None:

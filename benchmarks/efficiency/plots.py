@@ -18,6 +18,9 @@ from sequencer2d.benchmark import read_result
 from sequencer2d.benchmark.curves import Curve, curves
 
 AXES = {"size": "resolution, pixels", "batch": "batch, images"}
+FIXED = {"size": {"batch": 16}, "batch": {"size": 224}}
+"""What stays the same along each axis."""
+PLOTS = tuple((axis, mode) for mode in ("inference", "training") for axis in FIXED)
 QUANTITIES = {"images_per_s": "images/s", "lowest_memory_mib": "peak memory, MiB"}
 MODELS = (
     ("sequencer2d_s", "sequencer2d", "auto"),
@@ -37,12 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="of the result files")
     parser.add_argument("--folder", type=Path, default=FIGURES, metavar="FOLDER")
     options = parser.parse_args(arguments)
-    results = {axis: read_result(options.results / f"{name}.json") for axis, name in SWEEPS.items()}
-    for mode in ("inference", "training"):
-        for axis, fixed in (("size", {"batch": 16}), ("batch", {"size": 224})):
-            path = options.folder / f"efficiency-{axis}-{mode}.svg"
-            if draw(results[axis], mode, axis, fixed, path):
-                print(path)
+    for axis, mode in PLOTS:
+        path = options.folder / f"efficiency-{axis}-{mode}.svg"
+        figure = draw(read_result(options.results / f"{SWEEPS[axis]}.json"), axis, mode)
+        if figure is not None:
+            write(figure, path)
+            print(path)
     return 0
 
 
@@ -63,28 +66,34 @@ def lines_of(rows: Sequence[Row], mode: str, axis: str, fixed: dict[str, int], q
     return found
 
 
-def draw(result: dict[str, Any], mode: str, axis: str, fixed: dict[str, int], path: Path) -> bool:
-    """Draw throughput and memory side by side; False where there is nothing to draw."""
+def draw(result: dict[str, Any], axis: str, mode: str) -> Any:
+    """The figure of throughput and memory side by side; None where there is nothing to draw."""
     import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
+    fixed = FIXED[axis]
     lines = {quantity: lines_of(result["rows"], mode, axis, fixed, quantity) for quantity in QUANTITIES}
     if not any(lines.values()):
-        return False
-    with plt.rc_context({"svg.hashsalt": "sequencer2d", "font.size": 9}):
-        figure, panels = plt.subplots(1, len(QUANTITIES), figsize=(10, 3.6), layout="constrained")
+        return None
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        panels = figure.subplots(1, len(QUANTITIES))
         for panel, (quantity, title) in zip(panels, QUANTITIES.items(), strict=True):
             _panel(panel, lines[quantity], axis, title)
         figure.legend(*_names(panels), loc="outside right center", frameon=False)
         where = ", ".join(f"batch {value}" if key == "batch" else f"{value}²" for key, value in fixed.items())
         machine = f"{result['device']['name']}, {result['date'][:10]}"
         figure.suptitle(f"{mode}, {where}, {DTYPE}, each at its best\n{machine}", fontsize=9)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    return figure
+
+
+def write(figure: Any, path: Path) -> None:
+    """Write a figure as an SVG; the same figure gives the same file."""
+    import matplotlib as mpl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": "sequencer2d", "font.size": 9}):
         figure.savefig(path, metadata={"Date": None})
-        plt.close(figure)
-    return True
 
 
 def _names(panels: Any) -> tuple[list[Any], list[str]]:

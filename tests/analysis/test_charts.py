@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from benchmarks.contents import contents
 from sequencer2d.analysis.charts import DARK, attack_chart, calibration_chart, corruption_chart, resolution_chart
 from sequencer2d.evaluation.attacks import AttackResult
 from sequencer2d.evaluation.intervals import wilson
@@ -18,7 +19,7 @@ from tests.analysis import drawn
 def test_a_figure_holds_what_is_on_record(name: str) -> None:
     """`python -m tests.analysis.drawn` writes the record anew."""
     record = json.loads(drawn.RECORD.read_text(encoding="utf-8"))
-    assert json.loads(json.dumps(drawn.contents(drawn.FIGURES[name]()))) == record[name]
+    assert json.loads(json.dumps(contents(drawn.FIGURES[name]()))) == record[name]
 
 
 def lines(axis: object) -> dict[str, list[float]]:
