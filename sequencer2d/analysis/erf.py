@@ -35,12 +35,15 @@ class Shape:
     """The form of an effective receptive field, measured on its map: of the energy, or of the paper's quantity.
 
     Attributes:
-        row_share, column_share: part of the map's sum in the pixel rows (columns) of the middle token, 0 to 1.
+        row_share: part of the map's sum in the pixel rows of the middle token, 0 to 1.
+        column_share: part in its pixel columns.
         cross_share: part in either.
         arm_ratio: mean of the map on the cross, outside the middle token, over its mean elsewhere at the same distance
             from the center: 1 for a round field; nan if everything is inside the middle token.
-        area_50, area_90: share of the image's pixels, the strongest first, that holds 50 % and 90 % of the sum.
-        side_50, side_90: side in pixels of a square of that area.
+        area_50: share of the image's pixels, the strongest first, that holds 50 % of the sum.
+        area_90: the same for 90 %.
+        side_50: side in pixels of a square of the area `area_50`.
+        side_90: the same for `area_90`.
     """
 
     row_share: float
@@ -63,7 +66,8 @@ class ReceptiveField:
     """The effective receptive field of one block.
 
     Attributes:
-        model, block: names.
+        model: its name.
+        block: its name within the model.
         method: the definition by which the map was made.
         values: (H, W) float64, the map: what the method makes of the gradients of all images.
         center: (top, left, bottom, right) pixels that the middle token covers, bottom and right exclusive.

@@ -25,7 +25,8 @@ class HiddenStates:
     """The states of one block's mixer for one image.
 
     Attributes:
-        model, block: names.
+        model: its name.
+        block: its name within the model.
         image: (H, W, 3) uint8.
         states: (S, h, w, D) float32, the hidden states of each scan; `SCAN_NAMES[scans[s]]` says which way it ran.
         fused: (h, w, C) float32, the mixer's output: after the linear layer over all scans, where it has one.

@@ -22,7 +22,7 @@ class DataConfig(Checked):
     section: ClassVar[str] = "data."
 
     source: Annotated[str, Text(empty=False, path=True)] = "folder"
-    """`folder` (root/<split>/<class>/*), `digits`, `wds:<shards>.tar`, `hfds:<name>`, `torch:<name>`, a path, or the
+    """`folder` (`root/<split>/<class>/*`), `digits`, `wds:<shards>.tar`, `hfds:<name>`, `torch:<name>`, a path, or the
     address of packed shards, `https://…`, `s3://…` or `file://…`."""
     root: Annotated[str, Text(path=True)] = ""
     """The folder of the images; shards and data sets by name are looked for in it."""

@@ -34,13 +34,15 @@ def open_source(
 
     Args:
         spec: one of
-            `folder`: root/<split>/<class>/**/*, with `root` given, or the path of such a folder;
-            `digits`: scikit-learn's 1,797 handwritten digits, 8×8 pixels, in splits train (80 %) and val = test (20 %);
-            `wds:PATH`: WebDataset shards, see `shards.TarSource`;
-            `hfds:NAME`: a data set of the Hugging Face hub or a folder in its layout, read by timm and `datasets`;
-            `torch:NAME`: a data set of torchvision (cifar10, mnist, …) under `root`, read by timm; flowers102 and
-            stanford_cars are read from the files of their authors, see `fine_grained`;
-            `https://…`, `http://…`, `s3://…` or `file://…`: the address of what `sequencer2d pack` wrote.
+
+            * `folder`: `root/<split>/<class>/**/*`, with `root` given, or the path of such a folder;
+            * `digits`: scikit-learn's 1,797 handwritten digits, 8×8 pixels, in splits train (80 %) and val = test
+              (20 %);
+            * `wds:PATH`: WebDataset shards, see `shards.TarSource`;
+            * `hfds:NAME`: a data set of the Hugging Face hub or a folder in its layout, read by timm and `datasets`;
+            * `torch:NAME`: a data set of torchvision (cifar10, mnist, …) under `root`, read by timm; flowers102 and
+              stanford_cars are read from the files of their authors, see `fine_grained`;
+            * `https://…`, `http://…`, `s3://…` or `file://…`: the address of what `sequencer2d pack` wrote.
         split: its name; for a folder, "" means that the classes stand in the folder itself. Splits joined by "+" are
             read as one: "train+val".
         root: the folder that `folder`, `wds:` and `torch:` look in.

@@ -36,7 +36,10 @@ class Artifact(nn.Module):
         path: its file.
         meta: what it says of itself: a checkpoint's `meta` and the entry `artifact`.
         kind: "torch", "aoti", "onnx", "openvino" or "web".
-        num_classes, in_chans, pretrained_cfg: as a model's.
+        precision: "fp32", "bf16" or "int8".
+        num_classes: outputs.
+        in_chans: channels of the images.
+        pretrained_cfg: how images are prepared, and the names of the classes, as a model's.
 
     Raises:
         InputError: images of another shape, or smaller than it takes.

@@ -34,7 +34,8 @@ class Exported:
         precision: "fp32", "bf16" or "int8".
         differences: from the model, per input, batch and size; all within `limit`.
         limit: the largest relative difference allowed.
-        recurrent_nodes, nodes: of its graph.
+        recurrent_nodes: how many of its graph's nodes are recurrences.
+        nodes: how many its graph has.
         seconds: how long it took, checking included.
         size_mib: of its file or files.
     """

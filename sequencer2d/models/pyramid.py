@@ -91,7 +91,8 @@ class FeaturePyramid(PretrainedConfigured, nn.Module):
     Attributes:
         feature_info: timm's `FeatureInfo` of the levels: `channels()`, `reduction()` (pixels; a float only where it is
             no whole number), `module_name()`.
-        pretrained_cfg, default_cfg: how images are prepared, as the backbone says.
+        pretrained_cfg: how images are prepared, as the backbone says.
+        default_cfg: the same, by timm's older name.
 
     Raises:
         ConfigError: strides that are no power of two from those of the stages, or a level that does not exist.

@@ -138,9 +138,11 @@ class Sequencer2D(HubMixin, Backbone):
         InputError: images of another shape or dtype, or smaller than the total stride.
 
     Attributes:
-        output_fmt, feature_dim: layout of `forward_features` and its axis of channels, "NHWC" and -1.
+        output_fmt: layout of what `forward_features` returns, "NHWC".
+        feature_dim: its axis of channels, -1.
         feature_info: per stage, a dict of `num_chs`, `reduction` (pixels per token) and `module` (its name).
-        pretrained_cfg, default_cfg: see `data_config`; timm's `resolve_model_data_config(model)` reads them.
+        pretrained_cfg: see `data_config`; timm's `resolve_model_data_config(model)` reads it.
+        default_cfg: the same, by timm's older name.
     """
 
     def __init__(self, config: ModelConfig, variant: str = "") -> None:

@@ -98,7 +98,7 @@ NOT_ARCHITECTURE = (
 
 
 def list_models(filter: str = "*") -> list[str]:
-    """Return the names of the variants that match a shell pattern such as "vsequencer*", in the table's order."""
+    """Return the names of the variants that match a shell pattern such as `"vsequencer*"`, in the table's order."""
     return [name for name in VARIANTS if fnmatch.fnmatchcase(name, filter)]
 
 

@@ -35,21 +35,21 @@ def rnn2d(
 
     Args:
         x: (B, H, W, C) tokens, or those of another grid.
-        weight_ih: (S, G*D, C) input weights, one matrix a scan; gate order as torch's.
-        weight_hh: (S, G*D, D) recurrent weights.
-        bias_ih: (S, G*D), or None for no biases.
-        bias_hh: (S, G*D), or None for no biases.
+        weight_ih: (S, G·D, C) input weights, one matrix a scan; gate order as torch's.
+        weight_hh: (S, G·D, D) recurrent weights.
+        bias_ih: (S, G·D), or None for no biases.
+        bias_hh: (S, G·D), or None for no biases.
         scans: what each slot runs. For images 0 is top to bottom, 1 bottom to top, 2 left to right, 3 right to left; in
-            general 2*a is forward along axis a of the grid, 2*a + 1 backward.
+            general 2·a is forward along axis a of the grid, 2·a + 1 backward.
         cell: "lstm", "gru" or "rnn" (tanh).
         implementation: "reference" (plain PyTorch), "aten" (PyTorch's CPU kernels), "cudnn", "triton" (fused, CUDA) or
             "auto", the fastest that takes these arguments; `choose_implementation` says which that is.
         gates: for training through "triton": "stored" keeps the gates, or their activations, and the LSTM's c for
-            backward, "recomputed" does the input product and, for the LSTM, the recurrence again (S*(G+1)*D fewer
-            values a token in memory, S*G*D for the other cells).
+            backward, "recomputed" does the input product and, for the LSTM, the recurrence again (S·(G+1)·D fewer
+            values a token in memory, S·G·D for the other cells).
 
     Returns:
-        (B, *grid, S*D) hidden states, scan by scan in the order of `scans`, in the dtype of x (autocast's under
+        (B, grid, S·D) hidden states, scan by scan in the order of `scans`, in the dtype of x (autocast's under
         autocast).
 
     Raises:

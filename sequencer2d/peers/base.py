@@ -44,11 +44,13 @@ class Peer(PretrainedConfigured, nn.Module):
     Shape: images (B, in_chans, H, W), floating, normalized → logits (B, num_classes).
 
     Attributes:
-        config, variant: its description, and its name in the table of peers ("" if it has none).
+        config: its description.
+        variant: its name in the table of peers; "" if it has none.
         output_fmt: layout of `forward_features`: "NHWC", or "NLC" (class token first) where `num_prefix_tokens` is 1.
         feature_info: for each map, a dict of `num_chs`, `reduction` (pixels per token) and `module`. A family without a
             pyramid has one map per block, as timm's do.
-        pretrained_cfg, default_cfg: see `peer_data_config`.
+        pretrained_cfg: see `peer_data_config`.
+        default_cfg: the same, by timm's older name.
     """
 
     undecayed: ClassVar[frozenset[str]] = frozenset()

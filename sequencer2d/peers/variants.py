@@ -104,7 +104,7 @@ Counting takes torch and seconds.
 
 
 def list_peers(filter: str = "*") -> list[str]:
-    """Return the names of the peers that match a shell pattern such as "gfnet_*", in the table's order."""
+    """Return the names of the peers that match a shell pattern such as `"gfnet_*"`, in the table's order."""
     return [name for name in PEERS if fnmatch.fnmatchcase(name, filter)]
 
 
