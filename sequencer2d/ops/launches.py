@@ -41,12 +41,17 @@ class RegisterLaunch:
         warps: the warps of a program. A chunk has eight units for each warp.
         stages: the stages of the ring in shared memory that a step's inputs are copied to.
         programs_per_sm: the programs that run on one multiprocessor at a time.
+        register_tiles: the tiles of W_hh that registers hold, each with the gates of one chunk by the inputs of one
+            chunk; None for all.
+        shared_tiles: the tiles that shared memory holds. All others are read from memory at each step.
     """
 
     rows: int
     warps: int
     stages: int
     programs_per_sm: int
+    register_tiles: int | None = None
+    shared_tiles: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 import torch
 
-from sequencer2d.ops.kernels import gluon_backward, gluon_common, gluon_forward
+from sequencer2d.ops.kernels import gluon_backward, gluon_common, gluon_forward, gluon_spread, spread
 
-MODULES = (gluon_common, gluon_forward, gluon_backward)
+MODULES = (gluon_common, gluon_spread, gluon_forward, gluon_backward)
 KERNELS = {gluon_forward: "forward_kernel", gluon_backward: "backward_kernel"}
 MACHINES = ("gl", "async_copy", "mma_v2", "gdc_launch_dependents", "gdc_wait")
 
@@ -125,7 +125,7 @@ class Machine:
             where=lambda c, a, b: torch.where(c, a, b) if isinstance(c, torch.Tensor) else Scalar(a if c else b),
             minimum=lambda x, limit: x.clamp(max=limit), cdiv=lambda a, b: -(-a // b), exp=torch.exp, abs=torch.abs,
             split=lambda x: x.unbind(-1), join=lambda a, b: torch.stack((a, b), -1),
-            load=lambda pointer, mask=None, other=0.0: pointer.load(mask),
+            load=lambda pointer, mask=None, other=0.0, volatile=False: pointer.load(mask),
             store=lambda pointer, stored, mask=None: pointer.store(stored, mask),
             convert_layout=same, multiple_of=same, max_contiguous=same,
         )  # fmt: skip
@@ -190,6 +190,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, getattr(machine, name))
     monkeypatch.setattr(gluon_common, "GATES", 4)
+    for name in ("REGISTERS", "SHARED", "MEMORY"):
+        monkeypatch.setattr(gluon_spread, name, getattr(spread, name))
     monkeypatch.setattr(gluon_common, "copy_async", machine.copy)
     for module, name in KERNELS.items():
         monkeypatch.setattr(module, name, machine.kernel(getattr(module, name).fn))

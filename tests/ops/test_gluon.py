@@ -32,10 +32,10 @@ def launches(monkeypatch):
     return chosen
 
 
-def check(problem, launches, gates, forward_rows, warps, stages):
+def check(problem, launches, gates, forward_rows, warps, stages, **tiles):
     """Within the budget that the kernels on a GPU have, too."""
-    launches["forward"] = launches["training"] = RegisterLaunch(forward_rows, warps, stages, 6)
-    launches["backward"] = RegisterLaunch(16, warps, stages, 6)
+    launches["forward"] = launches["training"] = RegisterLaunch(forward_rows, warps, stages, 6, **tiles)
+    launches["backward"] = RegisterLaunch(16, warps, stages, 6, **tiles)
     expected = problem.to(torch.float64).solve("reference")
     errors, budget = relative_errors(problem.solve("triton", gates), expected), budgets(problem, expected)
     over = {name: (errors[name], budget[name]) for name in NAMES if not errors[name] <= budget[name]}
@@ -57,6 +57,18 @@ def test_output_and_every_gradient(launches, size, gates):
 def test_chunks_tiles_and_stages(launches, hidden, rows, warps, stages):
     problem = make_problem("cpu", torch.float16, hidden=hidden, batch=3, height=4, width=7, channels=8)
     check(problem, launches, "stored", forward_rows=rows, warps=warps, stages=stages)
+
+
+@pytest.mark.parametrize(("registers", "shared"), [(9, 0), (4, 5), (3, 2), (0, 0)])
+@pytest.mark.parametrize("gates", ["stored", "recomputed"])
+def test_w_hh_spread_over_registers_shared_memory_and_memory(launches, registers, shared, gates):
+    problem = make_problem("cpu", torch.float16, hidden=48, batch=3, height=4, width=3, channels=8)
+    check(problem, launches, gates, 8, 2, 3, register_tiles=registers, shared_tiles=shared)
+
+
+def test_w_hh_spread_with_eight_warps(launches):
+    problem = make_problem("cpu", torch.float16, hidden=192, batch=1, height=2, width=3, channels=8)
+    check(problem, launches, "stored", 8, 8, 2, register_tiles=3, shared_tiles=3)
 
 
 @pytest.mark.parametrize("scans", [(0,), (3,), (2, 1), (1, 3, 0)], ids=str)

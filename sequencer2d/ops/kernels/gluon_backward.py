@@ -9,6 +9,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
 
 from sequencer2d.ops.kernels import gluon_common as common
+from sequencer2d.ops.kernels import gluon_spread as spread
 
 
 @gluon.jit
@@ -32,10 +33,11 @@ def backward_kernel(
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
     APPROX_TANH: gl.constexpr, STAGES: gl.constexpr, COPY: gl.constexpr, COPY_UNITS: gl.constexpr,
     GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr, LAST: gl.constexpr,
+    PLACES: gl.constexpr, STREAMED: gl.constexpr,
 ):  # fmt: skip
     """activations, grad_gates (B, *grid, S*G*D), weight (S, G*D, D), grad_out, cells (B, *grid, S*D).
 
-    If LAST, grad_last (S, rows, D) is the gradient of c after the last step.
+    If LAST, grad_last (S, rows, D) is the gradient of c after the last step. PLACES and `weight` are as in forward.
     """
     G: gl.constexpr = common.GATES
     U: gl.constexpr = 8 * NW
@@ -84,7 +86,11 @@ def backward_kernel(
 
     row = gl.arange(0, M, gl.SliceLayout(1, COPY_UNITS))
     row = row // U * D + row % U
-    w = common.load_weight(weight + slot * (G * D * D), row, COPY_UNITS, NC, U, D, right, UNITS_SHARED)
+    scan_weight = weight + slot * (G * D * D)
+    if len(PLACES) > 0:
+        w = spread.place_tiles(scan_weight, PLACES, NW, U, False, right)
+    else:
+        w = common.load_weight(scan_weight, row, COPY_UNITS, NC, U, D, right, UNITS_SHARED)
 
     exchanged = ()
     for _ in gl.static_range(NC):
@@ -106,6 +112,9 @@ def backward_kernel(
                 dc = dc + (zero,)
         result, mask = common.locate(tile, rows, walk, 0, first, column, S * G * D, R, COPY)
         for _step in range(steps):
+            ahead = 0
+            if len(PLACES) > 0:
+                ahead = spread.first_from_memory(scan_weight, STREAMED, NW, U)
             async_copy.wait_group(STAGES - 2)
             dc_new = ()
             for n in gl.static_range(NC):
@@ -153,5 +162,11 @@ def backward_kernel(
                 d = exchanged[n].load(left)
                 added = ()
                 for k in gl.static_range(NC):
-                    added = added + (dh[k] + mma_v2(d, w[n * NC + k], zero),)
+                    if len(PLACES) > 0:
+                        tile_w, ahead = spread.fetch_tile(
+                            w, ahead, scan_weight, n * NC + k, PLACES, STREAMED, NW, U, False, right
+                        )  # fmt: skip
+                        added = added + (dh[k] + mma_v2(d, tile_w, zero),)
+                    else:
+                        added = added + (dh[k] + mma_v2(d, w[n * NC + k], zero),)
                 dh = added

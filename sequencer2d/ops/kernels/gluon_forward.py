@@ -12,6 +12,7 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from sequencer2d.ops.kernels import gluon_common as common
+from sequencer2d.ops.kernels import gluon_spread as spread
 
 
 @gluon.jit
@@ -35,7 +36,7 @@ def forward_kernel(
     SCANS: gl.constexpr, S: gl.constexpr, D: gl.constexpr, NW: gl.constexpr, NC: gl.constexpr, R: gl.constexpr,
     SAVE: gl.constexpr, APPROX_TANH: gl.constexpr, EARLY_START: gl.constexpr, STAGES: gl.constexpr, READ: gl.constexpr,
     COPY: gl.constexpr, COPY_UNITS: gl.constexpr, GATES_SHARED: gl.constexpr, UNITS_SHARED: gl.constexpr,
-    LAST: gl.constexpr,
+    LAST: gl.constexpr, PLACES: gl.constexpr, STREAMED: gl.constexpr,
 ):  # fmt: skip
     """gates (B, *grid, S*G*D), weight (S, G*D, D), out (B, *grid, S*D); if SAVE, cells as out, activations as gates.
 
@@ -43,6 +44,9 @@ def forward_kernel(
 
     EARLY_START: the launch starts before the previous one has ended, reads W_hh, and then waits for that end. It lets
     the next launch start at once, too, so several may run at the same time; none of them may write W_hh.
+
+    PLACES: where each tile of W_hh lies, see `gluon_spread`, whose order `weight` then has; empty if all of it is in
+    registers.
     """
     G: gl.constexpr = common.GATES
     U: gl.constexpr = 8 * NW
@@ -86,7 +90,10 @@ def forward_kernel(
             prefetch, rows_exist, prefetch_tile, prefetch_step, steps, rows, walk, first, column, S * G * D, R, COPY
         )  # fmt: skip
 
-    if not EARLY_START:
+    scan_weight = weight + slot * (G * D * D)
+    if len(PLACES) > 0:
+        w = spread.place_tiles(scan_weight, PLACES, NW, U, True, left)
+    elif not EARLY_START:
         w = common.load_weight(weight + slot * (G * D * D), row, COPY_UNITS, NC, U, D, left, UNITS_SHARED)
 
     units = ()
@@ -111,6 +118,9 @@ def forward_kernel(
         result, mask = common.locate(tile, rows, walk, -1, first_unit, unit, S * D, R, unit_pairs)
         result_gates, gates_mask = common.locate(tile, rows, walk, -1, first, column, S * G * D, R, COPY)
         for step in range(steps):
+            ahead = 0
+            if len(PLACES) > 0:
+                ahead = spread.first_from_memory(scan_weight, STREAMED, NW, U)
             async_copy.wait_group(STAGES - 2)
             h = ()
             for k in gl.static_range(NC):
@@ -139,7 +149,13 @@ def forward_kernel(
             for k in gl.static_range(NC):
                 added = ()
                 for n in gl.static_range(NC):
-                    added = added + (mma_v2(w[n * NC + k], h[k], sums[n]),)
+                    if len(PLACES) > 0:
+                        tile_w, ahead = spread.fetch_tile(
+                            w, ahead, scan_weight, k * NC + n, PLACES, STREAMED, NW, U, True, left
+                        )  # fmt: skip
+                        added = added + (mma_v2(tile_w, h[k], sums[n]),)
+                    else:
+                        added = added + (mma_v2(w[n * NC + k], h[k], sums[n]),)
                 sums = added
             c_new = ()
             for n in gl.static_range(NC):

@@ -7,6 +7,7 @@ from triton.experimental.gluon import language as gl
 
 from sequencer2d.ops.kernels import gluon_backward, gluon_forward, launching, prepared
 from sequencer2d.ops.kernels.prepared import Handle
+from sequencer2d.ops.kernels.spread import pack_for_backward, pack_for_forward, tile_places
 from sequencer2d.ops.kernels.triton_launch import grid_arguments, pack_scans
 from sequencer2d.ops.launches import RegisterLaunch
 from sequencer2d.ops.tuning import most_rows, programs
@@ -31,7 +32,7 @@ def launch_forward(
         weight_hh: (S, G*D, D).
         scans: the scan of each slot.
         save: whether to write what backward reads.
-        launches: launch configurations, best first.
+        launches: launch configurations, best first. Either all of them hold W_hh in registers alone, or none.
         approximate_tanh: use the hardware's tanh.
         early_start: start, and read W_hh, before the previous launch has ended; from compute capability 9.0 on.
         activations: where the gates' activations go. It may be `gates` itself: a program reads a value before it writes
@@ -43,6 +44,9 @@ def launch_forward(
         saved.
     """
     hidden = weight_hh.shape[-1]
+    if launches[0].register_tiles is not None:
+        # The copy is written by the launch before, so it must not be read before that has ended.
+        weight_hh, early_start = pack_for_forward(weight_hh, launches[0].warps), False
     out = gates.new_empty(*gates.shape[:-1], len(scans) * hidden)
     cells = torch.empty_like(out) if save else gates.new_empty(0)
     if activations is None:
@@ -65,7 +69,8 @@ def launch_forward(
             R=launch.rows, SAVE=save, APPROX_TANH=approximate_tanh, EARLY_START=early_start, STAGES=launch.stages,
             READ=read_layout(launch.warps, launch.rows), COPY=copy_layout(launch.warps, 4 * units),
             COPY_UNITS=copy_layout(launch.warps, units), GATES_SHARED=shared_layout(4 * units),
-            UNITS_SHARED=shared_layout(units), LAST=last is not None, num_warps=launch.warps, launch_pdl=early_start,
+            UNITS_SHARED=shared_layout(units), LAST=last is not None, **tile_places(launch, hidden),
+            num_warps=launch.warps, launch_pdl=early_start,
         )  # fmt: skip
 
     key = ("register-resident forward", hidden, len(scans), save, last is None, gates.dtype, gates.device)
@@ -90,6 +95,8 @@ def launch_backward(
     grad_last: (S, rows, D), the gradient of c after the last step; None for zeros.
     """
     hidden = weight_hh.shape[-1]
+    if launches[0].register_tiles is not None:
+        weight_hh = pack_for_backward(weight_hh, launches[0].warps)
     grad_gates = torch.empty_like(activations) if grad_gates is None else grad_gates
     tensors = (grad_out, activations, weight_hh, cells, grad_gates, cells if grad_last is None else grad_last)
     same = (
@@ -109,7 +116,7 @@ def launch_backward(
             R=launch.rows, APPROX_TANH=approximate_tanh, STAGES=launch.stages,
             COPY=copy_layout(launch.warps, 4 * units), COPY_UNITS=copy_layout(launch.warps, units),
             GATES_SHARED=shared_layout(4 * units), UNITS_SHARED=shared_layout(units), LAST=grad_last is not None,
-            num_warps=launch.warps,
+            **tile_places(launch, hidden), num_warps=launch.warps,
         )  # fmt: skip
 
     key = ("register-resident backward", hidden, len(scans), grad_last is None, activations.dtype, activations.device)
