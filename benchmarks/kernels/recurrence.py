@@ -24,8 +24,8 @@ from sequencer2d.ops.launches import RegisterLaunch, SharedLaunch
 
 NAME = "recurrence"
 SCRIPT = "benchmarks.kernels.recurrence"
-# (hidden units, tokens a side): the two kinds of stage of the published models at 224². Nothing has run 128 yet.
-STAGES = {128: 16, 96: 16, 64: 16, 48: 32}
+# (hidden units, tokens a side): the two kinds of stage of the published models at 224², and larger ones.
+STAGES = {256: 16, 192: 16, 128: 16, 96: 16, 64: 16, 48: 32}
 SCANS = (0, 1, 2, 3)
 KERNELS = ("forward", "training", "backward")
 # Names of a launch's fields in the result files.
@@ -34,7 +34,23 @@ RESULT_FIELDS = {"programs_per_sm": "share", "product_inputs": "inner", "matmuls
 
 # Worth timing: the table's, which an exhaustive sweep of rows 16 to 128 and warps 2 to 8 began with, and what the
 # compiler says spills few registers. "training" is forward that keeps what backward needs.
+# W_hh of 192 and 256 units is spread over registers, shared memory and memory: the last two numbers of a launch are the
+# tiles, of 9 and 16, in the first two.
 REGISTER_CANDIDATES = {
+    ("forward", 256): [RegisterLaunch(8, 8, 3, 1, 3, 5), RegisterLaunch(8, 8, 3, 1, 4, 5)],
+    ("training", 256): [RegisterLaunch(8, 8, 2, 1, 3, 5), RegisterLaunch(8, 8, 2, 1, 4, 5)],
+    ("backward", 256): [
+        RegisterLaunch(16, 8, 2, 1, 2, 3),
+        RegisterLaunch(16, 8, 2, 1, 3, 3),
+        RegisterLaunch(16, 8, 2, 1, 4, 3),
+    ],
+    ("forward", 192): [RegisterLaunch(8, 8, 3, 1, 4, 5), RegisterLaunch(16, 8, 2, 1, 4, 5)],
+    ("training", 192): [RegisterLaunch(8, 8, 3, 1, 4, 5), RegisterLaunch(16, 8, 2, 1, 4, 4)],
+    ("backward", 192): [
+        RegisterLaunch(16, 8, 2, 1, 3, 4),
+        RegisterLaunch(16, 8, 2, 1, 4, 4),
+        RegisterLaunch(16, 8, 2, 1, 5, 4),
+    ],
     ("forward", 128): [RegisterLaunch(8, 8, 3, 1), RegisterLaunch(8, 8, 4, 1), RegisterLaunch(16, 8, 3, 1)],
     ("training", 128): [RegisterLaunch(8, 8, 3, 1), RegisterLaunch(16, 8, 3, 1)],
     ("backward", 128): [RegisterLaunch(16, 8, 3, 1), RegisterLaunch(16, 16, 3, 1), RegisterLaunch(32, 8, 3, 1)],
@@ -48,7 +64,9 @@ REGISTER_CANDIDATES = {
     ("backward", 64): [RegisterLaunch(16, 4, 3, 2), RegisterLaunch(16, 8, 3, 2)],
     ("backward", 48): [RegisterLaunch(16, 2, 3, 4), RegisterLaunch(16, 2, 2, 4)],
 }
+READ_AT_EACH_STEP = SharedLaunch(16, 64, 4, resident=False, stages=1, matmuls_first=False)
 CANDIDATES = {
+    **{(kernel, hidden): [READ_AT_EACH_STEP] for kernel in ("forward", "backward") for hidden in (192, 256)},
     ("forward", 128): [SharedLaunch(32, 32, 4), SharedLaunch(16, 32, 4)],
     ("backward", 128): [SharedLaunch(64, 32, 4, matmuls_first=False), SharedLaunch(16, 32, 4, matmuls_first=False)],
     ("forward", 96): [

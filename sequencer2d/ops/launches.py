@@ -88,6 +88,7 @@ class LaunchTable:
         streamed: launches that read W_hh from memory at each step.
         max_shared_hidden: the most hidden units, by the bytes of a value, for the kernels with W_hh in shared memory.
             With more of them, which the compiler would unroll, W_hh is read from memory at each step.
+        spread_bytes: the shared memory that a program needs which keeps a part of W_hh there and a part in registers.
         resident_bytes: the most shared memory that W_hh may take for a launch to be tried at all.
         min_hidden_to_save_activations: the hidden units from which on the gates' activations are saved for backward.
         weight_tokens: the tokens of a tile of the weight gradient.
@@ -105,6 +106,7 @@ class LaunchTable:
     registers: Mapping[tuple[str, int], tuple[tuple[int, RegisterLaunch], ...]]
     streamed: tuple[tuple[int, StreamedLaunch], ...]
     max_shared_hidden: Mapping[int, int]
+    spread_bytes: int
     resident_bytes: int
     min_hidden_to_save_activations: int
     weight_tokens: int
@@ -116,9 +118,10 @@ class LaunchTable:
     add_columns: int
     add_stages: int
 
-    def runs_in_registers(self, hidden: int) -> bool:
-        """Whether there are launches with W_hh in registers for a number of hidden units."""
-        return ("forward", hidden) in self.registers
+    def runs_in_registers(self, hidden: int, shared_bytes: int) -> bool:
+        """Whether there are launches with W_hh in registers for a number of hidden units and so much shared memory."""
+        launches = self.registers.get(("forward", hidden), ())
+        return bool(launches) and (launches[0][1].register_tiles is None or shared_bytes >= self.spread_bytes)
 
 
 # In bf16, by benchmarks/kernels/recurrence.py; the products with one image through the whole of sequencer2d_s.
@@ -173,6 +176,7 @@ H200 = LaunchTable(
         (0, StreamedLaunch(16, 16, 32, 4, 2)),
     ),
     max_shared_hidden={4: 128, 2: 256},
+    spread_bytes=227 * 1024,
     resident_bytes=160 * 1024,
     # With fewer units all kernels wait for memory, and activations are more to write. At 64 units saving costs 3 or 4 %
     # in large batches and gains 15 to 35 % in small ones.
@@ -188,3 +192,15 @@ H200 = LaunchTable(
     add_columns=32,
     add_stages=4,
 )
+
+# Rows of `LaunchTable.registers` that no GPU has run: W_hh in registers, in shared memory and, from 192 units on in
+# backward and of 256 units, partly in memory. By the compiler a thread spills 32 bytes at most. Nothing takes them but
+# `benchmarks.recurrences --untimed`.
+UNTIMED_REGISTERS = {
+    ("forward", 192): ((0, RegisterLaunch(8, 8, 3, 1, 4, 5)),),
+    ("forward", 256): ((0, RegisterLaunch(8, 8, 3, 1, 3, 5)),),
+    ("training", 192): ((0, RegisterLaunch(8, 8, 3, 1, 4, 5)),),
+    ("training", 256): ((0, RegisterLaunch(8, 8, 2, 1, 3, 5)),),
+    ("backward", 192): ((0, RegisterLaunch(16, 8, 2, 1, 3, 4)),),
+    ("backward", 256): ((0, RegisterLaunch(16, 8, 2, 1, 3, 3)),),
+}

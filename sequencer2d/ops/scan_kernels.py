@@ -107,10 +107,10 @@ def runs_in_registers(gates: Tensor, weight_hh: Tensor, cell: str, save_activati
     hidden = int(weight_hh.shape[-1])  # a compiler's symbol if dynamic shapes were asked for
     if devices.problem("registers", gates.device.type, gates.device.index) is not None:
         return False
-    launches = targets.of(gates.device).launches
-    if not launches.runs_in_registers(hidden):
+    target = targets.of(gates.device)
+    if not target.launches.runs_in_registers(hidden, target.shared_bytes):
         return False
-    if save_activations and hidden < launches.min_hidden_to_save_activations:
+    if save_activations and hidden < target.launches.min_hidden_to_save_activations:
         return False
     return compile_errors.ruled_out(*_registers_key(gates, weight_hh)) is None
 

@@ -27,6 +27,11 @@ from triton.runtime.errors import OutOfResources
 from sequencer2d.ops import CELLS, compile_errors, devices, linear_kernels, scan_kernels, streamed_scans, tuning
 from sequencer2d.ops.kernels import launching, triton_block_launch, triton_launch
 
+try:
+    from sequencer2d.ops.kernels import gluon_launch
+except (ImportError, AttributeError):
+    gluon_launch = None  # a Triton without Gluon
+
 SCANS = (0, 1, 2, 3)
 
 
@@ -184,6 +189,9 @@ def gpu(capability: int) -> Iterator[None]:
         # These start the driver even for tensors without values.
         for name in ("copy_", "zero_"):
             stack.enter_context(mock.patch.object(torch.Tensor, name, lambda tensor, *_: tensor))
+        for name in ("pack_for_forward", "pack_for_backward"):
+            if gluon_launch is not None:
+                stack.enter_context(mock.patch.object(gluon_launch, name, lambda weight, _: weight))
         stack.enter_context(mock.patch.object(streamed_scans, "recurrent_products", products_without_values))
         stack.enter_context(mock.patch.object(streamed_scans, "weight_gradient"))
         yield

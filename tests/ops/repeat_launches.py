@@ -69,6 +69,9 @@ def run_all() -> None:
         both["launches"] = (RegisterLaunch(16, 2, 2, 1),)
         out, cells, activations = gluon_launch.launch_forward(gates, weight, save=True, **both)
         gluon_launch.launch_backward(out, activations, weight, cells, **both)
+        both["launches"] = (RegisterLaunch(16, 2, 2, 1, register_tiles=0, shared_tiles=1),)
+        gluon_launch.launch_forward(gates, weight, save=False, **both)
+        gluon_launch.launch_backward(out, activations, weight, cells, **both)
     run_between_products()
     try:
         from sequencer2d.ops.kernels import triton_linear_launch

@@ -9,6 +9,7 @@ prepared = pytest.importorskip("sequencer2d.ops.kernels.prepared", reason="Trito
 
 KERNELS = [
     "forward_kernel", "backward_kernel", "weight_gradient_kernel", "forward_kernel", "backward_kernel",
+    "forward_kernel", "backward_kernel",
     "add_norm_kernel", "add_norm_backward_kernel", "mask_kernel", "gelu_backward_kernel", "normed_linear_kernel",
     "add_linear_kernel",
 ]  # fmt: skip

@@ -54,7 +54,7 @@ def problems(version: str) -> list[str]:
         found += [f"{gpu}, {what}: {why}" for what, why in missing.items()]
         print(f"Triton {version}, {gpu}: {time.monotonic() - started:.0f} s", *found[-len(missing) or len(found) :])
     try:
-        parts = ((0, 3), (3, 5), (5, 9), (9, None))
+        parts = ((0, 3), (3, 7), (7, 11), (11, None))
         families = {
             name: KERNELS[slice(*part)]
             for name, part in zip(("shared", "registers", "blocks", "products"), parts, strict=True)

@@ -1,9 +1,9 @@
 """W_hh spread over registers, shared memory and memory, for hidden sizes that registers alone cannot hold. Device code.
 
 W_hh of a scan is cut into tiles, gates of chunk n by inputs of chunk k, which lie in memory one after another in the
-order of their use. A tile holds its values in the order in which the threads hold them as an operand of `mma.sync`: 8
-values of a thread, 32 threads, the warps, and then the next 8 values. So a tile in shared memory or in memory is read 16
-bytes a thread, neighbors side by side, whatever the rows and columns are. `gluon_launch` packs W_hh so.
+order of their use. A tile holds its values as the threads hold them as an operand of `mma.sync`: 8 values of a thread,
+32 threads, the warps, and then the next 8 values. So 16 bytes a thread, neighbors side by side, are read from a tile in
+shared memory or in memory, whatever its rows and columns are. The functions in `spread` pack W_hh so.
 """
 
 from triton.experimental import gluon
