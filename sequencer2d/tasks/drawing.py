@@ -15,7 +15,7 @@ def with_caption(image: Image.Image, lines: Sequence[str], colors: Sequence[tupl
     Args:
         image: it is enlarged where there is no room for text.
         lines: of text.
-        colors: of a square before each line; none: no squares.
+        colors: of a square before each line; none: no squares. Lines with squares stand in as many columns as fit.
     """
     times = max(1, -(-_LEAST_WIDTH // image.width))
     image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
@@ -25,14 +25,18 @@ def with_caption(image: Image.Image, lines: Sequence[str], colors: Sequence[tupl
     if isinstance(font, ImageFont.ImageFont):  # Pillow without FreeType: one size, and Latin letters only
         encoding, size = "latin-1", 12
     lines = [line.encode(encoding, "replace").decode(encoding) for line in lines]
-    spacing = size * 3 // 2
-    picture = Image.new("RGB", (image.width, image.height + spacing * len(lines) + size // 2), _PAPER)
+    margin, spacing = size // 2, size * 3 // 2
+    indent = 2 * size if colors else 0
+    width = max((round(font.getlength(line)) for line in lines), default=0) + indent + 2 * size
+    columns = max(1, (image.width - margin) // width) if colors else 1
+    rows = -(-len(lines) // columns)
+    picture = Image.new("RGB", (image.width, image.height + spacing * rows + margin), _PAPER)
     picture.paste(image)
     pen = ImageDraw.Draw(picture)
     for number, line in enumerate(lines):
-        left, top = size // 2, image.height + size // 4 + number * spacing
+        column, row = divmod(number, rows)
+        left, top = margin + column * width, image.height + size // 4 + row * spacing
         if colors:
             pen.rectangle((left, top, left + size, top + size), fill=colors[number])
-            left += 2 * size
-        pen.text((left, top), line, fill=_INK, font=font)
+        pen.text((left + indent, top), line, fill=_INK, font=font)
     return picture

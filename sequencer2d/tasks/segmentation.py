@@ -30,6 +30,8 @@ STRIDES = (4, 8, 16, 32)
 """Strides of the maps that PVT's decoder takes, in pixels."""
 _OVERLAY = 0.55
 """Opacity of the classes' colors over an image."""
+_VISIBLE = 0.0005
+"""Share of the image that a class in a legend has, at least: about 90 pixels of 480 × 360."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,18 @@ class Segments:
     names: tuple[str, ...]
     """Name of every class."""
     most: int
-    """Most classes that a table or a legend shows."""
+    """Most classes that a table shows. A legend shows all that can be seen."""
     least: float = 0.0
     """Least share of the image, 0 to 1, of a class that a table or a legend shows."""
 
     def shares(self) -> list[tuple[int, float]]:
-        """(class, share of the image) of the classes that were found, the largest first."""
+        """(class, share of the image) of the classes in a table, the largest first."""
+        return self._found(self.least)[: self.most]
+
+    def _found(self, least: float) -> list[tuple[int, float]]:
         counts = np.bincount(self.labels.ravel(), minlength=len(self.names))
-        order = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
-        shares = [(k, int(counts[k]) / self.labels.size) for k in order[: self.most]]
-        return [(k, share) for k, share in shares if share >= self.least]
+        shares = [(int(k), int(counts[k]) / self.labels.size) for k in np.argsort(-counts, kind="stable") if counts[k]]
+        return [(k, share) for k, share in shares if share >= least]
 
     def above(self, threshold: float) -> "Segments":
         """The same, but its table and legend show only classes that cover at least this share of the image."""
@@ -65,10 +69,10 @@ class Segments:
         return [(self.names[k], f"{share:7.2%}") for k, share in self.shares()]
 
     def draw(self, image: Image.Image) -> Image.Image:
-        """The image under the classes' colors, with a legend below it."""
+        """The image under the classes' colors, with a legend of all that can be seen below it."""
         colors = np.array([color_of(k) for k in range(len(self.names))], np.uint8)
         over = Image.blend(image, Image.fromarray(colors[self.labels]), _OVERLAY)
-        shares = self.shares()
+        shares = self._found(max(self.least, _VISIBLE))
         lines = [f"{share:.1%}  {self.names[k]}" for k, share in shares]
         return with_caption(over, lines, [color_of(k) for k, _ in shares])
 
@@ -119,7 +123,7 @@ def segments(
         logits: (B, classes, H, W).
         sizes: (height, width) of the files' images.
         class_names: name of each output.
-        top_k: classes in a table or a legend, at most.
+        top_k: classes in a table, at most.
 
     Raises:
         NumericalError: logits that are not finite.
