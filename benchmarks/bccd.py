@@ -3,9 +3,9 @@
     python -m benchmarks.bccd --data /data/bccd --epochs 60 --seconds 330
 
 The models train side by side as processes on one device, by the recipe `bccd`, and are then measured on the split test.
-Speeds and memory are those of training side by side, so they compare the models and are no model's own. A run that the
-time limit stops is measured with its best weights, and the row says after how many epochs; the same command goes on
-with a run of before in the same folder.
+Speeds are those of training side by side, on a device that all share. A run that the time limit stops is measured with
+its best weights, and the row says after how many epochs; the same command goes on with a run of before in the same
+folder.
 """
 
 import sys
@@ -28,6 +28,7 @@ BCCD_COLUMNS = (
     *SIZE_COLUMNS,
     Column("ap", "AP, %", fixed(1)),
     Column("ap50", "AP50, %", fixed(1)),
+    Column("ap75", "AP75, %", fixed(1)),
     *COST_COLUMNS,
 )
 

@@ -4,10 +4,10 @@
     python -m benchmarks.camvid --data /data/camvid --models sequencer2d_s timm:resnet50 --seeds 1     adds two rows
 
 The models train side by side as processes on one device, by the recipe `camvid` at 480 × 360 pixels, and are then
-measured on the split test; `results/camvid.jpg` shows what each finds in some of its images. Speeds and memory are
-those of training side by side, so they compare the models and are no model's own. A run that the time limit stops is
-measured with its best weights, and the row says after how many epochs; the same command goes on with a run of before in
-the same folder.
+measured on the split test; a picture beside the result shows what each finds in some of its images. Speeds are those of
+training side by side, on a device that all share: `benchmarks.dense.speed` measures a model alone. A run that the time
+limit stops is measured with its best weights, and the row says after how many epochs; the same command goes on with a
+run of before in the same folder.
 """
 
 import subprocess
@@ -66,9 +66,11 @@ def _sheet(columns: Sequence[tuple[str, Sequence[Image.Image]]], class_names: Se
     picture = Image.new("RGB", (len(columns) * width, rows * height + 2 * _LINE), "white")
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     for x, (title, images) in enumerate(columns):
+        # Colors of classes must not mix: they would look like those of others.
+        resampling = Image.Resampling.NEAREST if x else Image.Resampling.BICUBIC
         pen.text((x * width + 4, 2), title, fill="black", font=font)
         for y, image in enumerate(images):
-            picture.paste(image.resize(_TILE), (x * width, _LINE + y * height))
+            picture.paste(image.resize(_TILE, resampling), (x * width, _LINE + y * height))
     left = 4
     for number, name in enumerate(class_names):
         top = _LINE + rows * height
@@ -87,7 +89,7 @@ CAMVID = Comparison(
     epochs=80,
     seconds=300,
     numbers=("mean_iou", "pixel_accuracy"),
-    fields=((SWIN, "model.overrides.dynamic_img_size=true"),),
+    fields=((SWIN, "model.overrides.strict_img_size=false"),),
     finish=draw,
 )
 CAMVID_COLUMNS = (

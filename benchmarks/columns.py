@@ -17,13 +17,15 @@ class Column(NamedTuple):
 class View(NamedTuple):
     """A table that shows part of a result file: the file's name, the columns, and what makes rows of the file's.
 
-    `script` writes the file, given with its arguments; by default it is named like the file.
+    `script` writes the file, given with its arguments; by default it is named like the file. With `leave_out_empty`,
+    columns without any value are left out.
     """
 
     result: str
     columns: tuple[Column, ...]
     rows: Callable[[list[Row]], list[Row]]
     script: str | None = None
+    leave_out_empty: bool = False
 
 
 def fixed(digits: int) -> Callable[[float], str]:

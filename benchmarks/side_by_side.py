@@ -24,10 +24,7 @@ from sequencer2d.files import read_json
 Row = dict[str, Any]
 
 SIZE_COLUMNS = (Column("parameters", "parameters", millions), Column("epochs", "epochs"))
-COST_COLUMNS = (
-    Column("images_per_second", "training side by side, images/s", fixed(0)),
-    Column("memory_mib", "training memory, MiB", fixed(0)),
-)
+COST_COLUMNS = (Column("memory_mib", "training memory, MiB", fixed(0)),)
 """Columns of every comparison, before and after those of its own numbers."""
 
 
@@ -80,7 +77,8 @@ def run(comparison: Comparison, argv: list[str] | None = None) -> int:
     data = unpacked(arguments.data, arguments.output)
     started, runs = time.monotonic(), [Run(model, seed) for seed in arguments.seeds for model in arguments.models]
     arguments.fields = [f"data.root={data}", f"run.epochs={arguments.epochs}", *arguments.fields]
-    processes = {one: start(comparison, one, arguments) for one in runs}
+    unfinished = [one for one in runs if not is_finished(arguments.output / one.folder, arguments.epochs)]
+    processes = {one: start(comparison, one, arguments) for one in unfinished}
     wait(processes, arguments.output, started)
     with ThreadPoolExecutor() as threads:
         found = threads.map(lambda one: measured(comparison, one, arguments.output), runs)
@@ -112,6 +110,12 @@ def unpacked(data: Path, output: Path) -> Path:
     with tarfile.open(data) as archive:
         archive.extractall(output / "data", filter="data")
     return output / "data"
+
+
+def is_finished(folder: Path, epochs: int) -> bool:
+    """Whether a run has had all its epochs. A process that found this out would load PyTorch and the data first."""
+    summary = folder / "summary.json"
+    return summary.is_file() and read_json(summary)["final"].get("epoch") == epochs
 
 
 def start(comparison: Comparison, one: Run, arguments: argparse.Namespace) -> subprocess.Popen[bytes]:

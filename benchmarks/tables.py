@@ -128,11 +128,18 @@ def _section(name: str, results: Mapping[str, dict[str, Any]]) -> str:
     view = TABLES[name]
     if not isinstance(view, View):
         view = View(name, view, list)
+    script = view.script or f"benchmarks.{view.result.split('-')[0]}"
+    missing = f"Not yet measured: `python -m {script}` writes this table's numbers.\n"
     if view.result not in results:
-        script = view.script or f"benchmarks.{view.result.split('-')[0]}"
-        return f"Not yet measured: `python -m {script}` writes this table's numbers.\n"
+        return missing
     result = results[view.result]
-    return table(view.columns, view.rows(result["rows"])) + "\n" + _source(view.result, result)
+    rows = view.rows(result["rows"])
+    if not rows:
+        return missing
+    columns = view.columns
+    if view.leave_out_empty:
+        columns = tuple(column for column in columns if any(row.get(column.key) is not None for row in rows))
+    return table(columns, rows) + "\n" + _source(view.result, result)
 
 
 def _source(name: str, result: dict[str, Any]) -> str:

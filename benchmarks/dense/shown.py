@@ -65,8 +65,8 @@ _COLUMNS = (
     *(Column(f"memory {size}", f"{size}²: MiB", fixed(0)) for size in _SIZES),
 )
 DENSE_TABLES = {
-    "dense-inference": View(NAME, _COLUMNS, by_size("inference"), SCRIPT),
-    "dense-training": View(NAME, _COLUMNS, by_size("training"), SCRIPT),
+    "dense-inference": View(NAME, _COLUMNS, by_size("inference"), SCRIPT, leave_out_empty=True),
+    "dense-training": View(NAME, _COLUMNS, by_size("training"), SCRIPT, leave_out_empty=True),
     "dense-pyramid": View(
         NAME,
         (

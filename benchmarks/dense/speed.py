@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 from benchmarks.dense.contenders import MODELS, PEERS, VARIANTS, Contender
-from benchmarks.dense.worker import Job
+from benchmarks.dense.worker import LATE, Job
 from benchmarks.record import RESULTS, command_line, origin, write_result
 from sequencer2d.benchmark import ceilings
 from sequencer2d.benchmark.provenance import now
@@ -70,8 +70,14 @@ def _job(contender: Contender, mode: str, size: int, form: str = "best") -> Job:
     return Job(*contender, mode=mode, size=size, batch=BATCHES.get(size, 2), form=form)
 
 
-def workers_of(jobs: Iterable[Job]) -> list[list[Job]]:
-    """The jobs that share a process: those of one model and mode, at two sizes in training; the variants apart."""
+def workers_of(jobs: Iterable[Job], cores: int) -> list[list[Job]]:
+    """The jobs that share a process: none if there are cores for all of them.
+
+    Otherwise those of one model and mode, at two sizes in training; the variants apart.
+    """
+    jobs = list(jobs)
+    if len(jobs) <= cores:
+        return [[job] for job in jobs]
     groups: dict[Any, list[Job]] = {}
     for job in jobs:
         part = (job.size > 1000) if job.mode == "training" else None
@@ -84,6 +90,8 @@ class Workers:
 
     def __init__(self, groups: list[list[Job]], options: argparse.Namespace) -> None:
         self.groups = groups
+        self._errors = [Path(f"{options.output}.{number}.err") for number in range(len(groups))]
+        self._late: set[int] = set()
         self._listeners: list[threading.Thread] = []
         self._answers: queue.Queue[tuple[int, str]] = queue.Queue()
         self._processes = [self._start(number, group, options) for number, group in enumerate(groups)]
@@ -96,9 +104,9 @@ class Workers:
             "until": time.time() + COMPILING * options.time_limit,
             "jobs": [dataclasses.asdict(job) for job in group],
         }
-        # One thread each: there are as many processes as cores.
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        with Path(f"{options.output}.{number}.err").open("w") as errors:
+        threads = str(max(1, (os.cpu_count() or 1) // len(self.groups)))
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": threads}
+        with self._errors[number].open("w") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.dense.worker", json.dumps(told)],
                 stdin=subprocess.PIPE,
@@ -116,7 +124,16 @@ class Workers:
         assert process.stdout is not None
         for line in process.stdout:
             self._answers.put((number, line))
-        self._answers.put((number, json.dumps({"error": "its process ended"})))
+        self._answers.put((number, json.dumps({"error": self._end_of(number, process)})))
+
+    def _end_of(self, number: int, process: "subprocess.Popen[str]") -> str:
+        """Why a process is no more: it was late, or its exit code (below 0: the signal) and what it said last."""
+        code = process.wait()
+        if number in self._late:
+            return LATE
+        said = self._errors[number].read_text(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(said) if line.strip()), "nothing")
+        return f"its process ended with {code}, and said last: {last[:200]}"
 
     def wait_until_ready(self, deadline: float) -> None:
         """Wait until all have compiled; end those that still compile at the deadline."""
@@ -126,6 +143,7 @@ class Workers:
             waiting.discard(number)
             print(f"{self._name(number)}: {found}, {len(waiting)} left", flush=True)
         for number in waiting:
+            self._late.add(number)
             self._processes[number].kill()
             print(f"{self._name(number)}: not compiled in time", flush=True)
 
@@ -142,7 +160,7 @@ class Workers:
             process.stdin.write(f"{self.groups[number].index(job)}\n")
             process.stdin.flush()
         except OSError:
-            return {"error": "its process ended"}
+            return {"error": self._end_of(number, process)}
         while (answer := self._next(deadline)) is not None:
             if answer[0] == number:
                 return answer[1]
@@ -180,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     header = {**origin(NAME, SCRIPT, command_line(SCRIPT, argv))}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
-    workers = Workers(workers_of(jobs), options)
+    workers = Workers(workers_of(jobs, os.cpu_count() or 1), options)
     try:
         # The last job that a process began is given half of the time that is left.
         workers.wait_until_ready(begin + (1 + COMPILING) / 2 * options.time_limit)

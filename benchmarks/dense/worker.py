@@ -27,6 +27,7 @@ from sequencer2d.benchmark.workload import make_workload
 from sequencer2d.models import optimize
 
 READY = "ready"
+LATE = "not compiled in time"
 BUDGET = 2.0
 """Our error may be this many times that of PyTorch's own recurrences in the same dtype, as in `sequencer2d bench`."""
 PROBES = 2
@@ -192,7 +193,7 @@ def main() -> int:
 def _warm(job: Job, device: torch.device, dtype: torch.dtype, until: float) -> Prepared | dict[str, Any]:
     """A job, compiled; a row that says so if its turn comes after `until`, in seconds since 1970."""
     if time.time() > until:
-        return {"error": "not compiled in time"}
+        return {"error": LATE}
     prepared = Prepared(job, device, dtype)
     prepared.warm_up()
     return prepared

@@ -47,7 +47,8 @@ def bccd() -> TrainConfig:
     """Sequencer2D-S with RetinaNet on BCCD, 3 kinds of blood cells, 100 epochs at 384 × 512, from scratch.
 
     Command: sequencer2d detect train bccd data.root=/data/bccd
-    Hardware: one GPU. Expected: not yet run. Seeds: none yet.
+    Hardware: one GPU, 5 GiB. Expected: AP 50.5 %, AP50 84.5 % on the split test after run.epochs=40
+    (ResNet-50: 50.0 % and 85.9 %). Seeds: one run.
     """
     return TrainConfig(
         task="detection",

@@ -78,9 +78,12 @@ class Segments:
 
 
 def color_of(number: int) -> tuple[int, int, int]:
-    """A color for a class: hues by the golden ratio, so that classes of close numbers look different."""
-    hue = (number * 0.618034) % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.55)[number % 2], (0.95, 0.75)[number // 2 % 2])
+    """A color for a class: hues by the golden ratio, in six shades, so that classes of close numbers look different.
+
+    Class 0 is blue. Numbers whose hues nearly meet again, 8 or 13 apart, differ in shade.
+    """
+    hue = (0.55 + number * 0.618034) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, (0.8, 0.4, 1.0)[number % 3], (0.95, 0.7)[number % 2])
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -92,7 +95,7 @@ def segmenter(
     if any(getattr(module, "strict_img_size", False) for module in backbone.modules()):
         raise ConfigError(
             "the backbone takes images of one size only, and in evaluation images keep their proportions: set "
-            "model.overrides.dynamic_img_size=true"
+            "model.overrides.dynamic_img_size=true, or for a Swin model.overrides.strict_img_size=false"
         )
     return Segmenter(backbone, outputs, decoder)
 

@@ -1,6 +1,8 @@
 """The comparison of backbones under a decoder: what is run, the rows it writes, and the tables and the figure."""
 
+import argparse
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from benchmarks import tables
 from benchmarks.dense import regions, shown
 from benchmarks.dense.contenders import MODELS, Contender, build
-from benchmarks.dense.speed import BATCHES, SIZES, jobs_of, main, workers_of
+from benchmarks.dense.speed import BATCHES, SIZES, Workers, jobs_of, main, workers_of
 from benchmarks.dense.worker import Job, Prepared
 
 
@@ -21,7 +23,9 @@ def test_every_model_is_measured_at_every_size_in_both_modes_before_anything_els
     }
     assert all(job.form == "best" and job.batch == BATCHES[job.size] for job in first)
     assert len(set(jobs)) == len(jobs)
-    assert sorted(map(str, jobs)) == sorted(str(job) for group in workers_of(jobs) for job in group)
+    assert sorted(map(str, jobs)) == sorted(str(job) for group in workers_of(jobs, 16) for job in group)
+    assert len(workers_of(jobs, 16)) < len(jobs)
+    assert workers_of(jobs[:12], 16) == [[job] for job in jobs[:12]], "with cores for all, each compiles on its own"
 
 
 def test_a_run_writes_a_row_for_each_job_and_a_second_one_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -75,6 +79,21 @@ def test_what_is_not_compiled_in_time_is_said_and_left_to_the_next_run(
     assert not output.exists() or "error" in json.loads(output.read_text())["rows"][0]
 
 
+def test_a_process_that_dies_leaves_its_reason_in_the_row(tmp_path: Path):
+    job = Job("sequencer2d_n", "decoder", "semantic_fpn", "inference", 64, 2)
+    options = argparse.Namespace(device="cpu", dtype="float32", seconds=0.01, time_limit=1e3, output=tmp_path / "x")
+    workers = Workers([[job]], options)
+    try:
+        (process,) = workers._processes
+        process.kill()
+        process.wait()
+        (tmp_path / "x.0.err").write_text("a warning\nout of something\n\n")
+        row = workers.measure(job, time.monotonic() + 60)
+    finally:
+        workers.close()
+    assert row == {"error": "its process ended with -9, and said last: out of something"}
+
+
 def result() -> dict:
     rows = []
     for model, rate in (("timm:convnext_tiny", 20.0), ("sequencer2d_s", 40.0)):
@@ -93,12 +112,11 @@ def result() -> dict:
 def test_tables_and_figure_show_the_rows_that_have_a_rate(tmp_path: Path):
     document = "".join(f"<!-- table: {name} -->\n<!-- end: {name} -->\n" for name in shown.DENSE_TABLES)
     text = tables.render(document, {"dense-speed": result()})
-    assert (
-        "| sequencer2d_s | 32.0 M | 40.0 | – | 10.0 | – | 900 | – | 900 | – |\n| convnext_tiny | 32.0 M | 20.0 |"
-        in text
-    )
+    assert "| sequencer2d_s | 32.0 M | 40.0 | 10.0 | 900 | 900 |\n| convnext_tiny | 32.0 M | 20.0 |" in text
     assert "| inference | 1024 | sequencer2d_s, strides 7, 14, 14, 14 | Semantic FPN | 11.0 | 900 |" in text
     assert text.count("convnext_tiny") == 1
+    assert "768²" not in text, "a size that nothing was measured at has no column"
+    assert text.count("Not yet measured") == 1, "no training has a rate"
     shown.draw(result(), tmp_path / "speed.svg")
     drawn = (tmp_path / "speed.svg").read_text()
     assert drawn.count("<!-- convnext_tiny -->") == drawn.count("<!-- sequencer2d_s -->") == 1

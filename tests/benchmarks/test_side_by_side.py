@@ -51,7 +51,9 @@ def test_camvid_gives_a_picture_and_further_seeds_add_rows(tmp_path: Path, capsy
                 picture.save(tmp_path / "data" / kind / split / f"{number}.png")
     fields = ["data.image_size=32,48", *FIELDS]
     assert run(CAMVID, [*arguments(tmp_path, "sequencer2d_n"), "--", *fields]) == 0
-    assert run(CAMVID, [*arguments(tmp_path, "sequencer2d_n"), "--seeds", "1", "--", *fields]) == 0
+    said = (tmp_path / "runs" / "sequencer2d_n.txt").stat().st_mtime_ns
+    assert run(CAMVID, [*arguments(tmp_path, "sequencer2d_n"), "--seeds", "0", "1", "--", *fields]) == 0
+    assert (tmp_path / "runs" / "sequencer2d_n.txt").stat().st_mtime_ns == said, "a finished run is not started again"
     rows = json.loads((tmp_path / "result.json").read_text())["rows"]
     assert [(row["model"], row["seed"], row["count"]) for row in rows] == [
         ("sequencer2d_n", 0, 2),
@@ -60,7 +62,7 @@ def test_camvid_gives_a_picture_and_further_seeds_add_rows(tmp_path: Path, capsy
     assert rows[0]["mean_iou"] != rows[1]["mean_iou"]
     assert table(CAMVID_COLUMNS, rows).count("sequencer2d_n") == 2
     with Image.open(tmp_path / "result.jpg") as picture:
-        assert picture.size == (3 * 240, 2 * 180 + 2 * 18)
+        assert picture.size == (4 * 240, 2 * 180 + 2 * 18)
     (tmp_path / "runs/sequencer2d_n/best.safetensors").unlink()
     assert run(CAMVID, [*arguments(tmp_path, "sequencer2d_n"), "--", *fields]) == 1  # finished: nothing trains again
 

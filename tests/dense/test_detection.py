@@ -84,7 +84,7 @@ def test_faster_rcnn_numbers_classes_from_0_and_learns():
         ("timm:resnet18", {}),
         ("timm:convnext_atto", {}),
         ("timm:poolformer_s12", {}),
-        ("timm:swin_tiny_patch4_window7_224", {"dynamic_img_size": True, "depths": (1, 1, 1, 1)}),
+        ("timm:swin_tiny_patch4_window7_224", {"strict_img_size": False, "depths": (1, 1, 1, 1)}),
     ],
 )
 @pytest.mark.parametrize("make", [retinanet, fcos])
