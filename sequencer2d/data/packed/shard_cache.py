@@ -86,17 +86,21 @@ class ShardCache:
         part = self.folder / (item.sha256 + _PART)
         try:
             with part.open("wb") as file:
-                with _locked(self.folder / "locks" / "room"):
-                    self._reserve(file, item.bytes)
+                self._reserve(file, item.bytes)
                 fetch(file)
                 file.flush()
                 os.fsync(file.fileno())  # the name promises the content, after a loss of power as well
             opened = part.open("rb")  # before others can see it, and remove it
-            part.replace(self.folder / item.sha256)
+            with self._room():  # whoever counts the space must not miss a file that is just being renamed
+                part.replace(self.folder / item.sha256)
             return opened
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+    def _room(self) -> contextlib.AbstractContextManager[bool]:
+        """The lock under which files come and go."""
+        return _locked(self.folder / "locks" / "room")
 
     def _reserve(self, file: IO[bytes], size: int) -> None:
         """Take the space of a file that is to be written, at the cost of the files that were not used for longest."""
@@ -104,17 +108,22 @@ class ShardCache:
             raise DataError(
                 f"a shard of {size / 1e9:.3g} GB does not fit into data.shard_cache_gb={self.limit / 1e9:.3g}; raise it"
             )
-        while True:
+        while not self._reserve_now(file, size):
+            time.sleep(_POLL_S)  # all of the space is being filled by others, who end
+
+    def _reserve_now(self, file: IO[bytes], size: int) -> bool:
+        with self._room():
             while self._used() + size > self.limit:
                 if not self._evict():
-                    time.sleep(_POLL_S)  # all of it is being fetched by others, who end
-            try:
-                _allocate(file, size)
-                return
-            except OSError as error:
-                if not _is_full(error) or not self._evict():
-                    raise
-                self._warn_of_full_disk()
+                    return False
+            while True:
+                try:
+                    _allocate(file, size)
+                    return True
+                except OSError as error:
+                    if not _is_full(error) or not self._evict():
+                        raise
+                    self._warn_of_full_disk()
 
     def _warn_of_full_disk(self) -> None:
         if not self._has_warned:
