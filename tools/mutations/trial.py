@@ -60,25 +60,27 @@ def load_libraries() -> None:
 def choose_tests(reach: Reach, path: str, site: Site, budget: float) -> list[str]:
     """The tests to run for a change, `budget` seconds in all, fast ones first.
 
-    The tests that reach the line and mirror its folder come first, then the fast ones that reach it from elsewhere,
-    then all fast tests of that folder and the folder's recorded defaults and tables, then the slow ones that reach it.
+    The folder's recorded defaults and tables come first, with the tests that reach the line and mirror its folder, then
+    the fast ones that reach it from elsewhere, then all fast tests of that folder, then the slow ones that reach it.
     Tests that do not reach it are added because a function with a cache runs for the first test that calls it alone.
     """
     folder = Path(path).relative_to("sequencer2d").parts[:-1]
     mirrored = f"tests/{folder[0]}/" if folder else "tests/test_"
     reaching = set(reach.tests(path, site.function, site.text))
     fast = {test for test, seconds in reach.seconds.items() if test.startswith(mirrored) and seconds <= FAST}
-    fast |= {test for test in reach.seconds if test == RECORDED.format(folder[0] if folder else "")}
+    recorded = {test for test in reach.seconds if test == RECORDED.format(folder[0] if folder else "")}
 
     def order(test: str) -> tuple[int, float, str]:
-        if test in reaching:
+        if test in recorded:
+            rank = 0
+        elif test in reaching:
             rank = 0 if test.startswith(mirrored) else 1 if reach.seconds[test] <= FAST else 3
         else:
             rank = 2
         return rank, reach.seconds[test], test
 
     chosen, total = [], 0.0
-    for test in sorted(reaching | fast, key=order):
+    for test in sorted(reaching | fast | recorded, key=order):
         if total + reach.seconds[test] <= budget or not chosen:
             chosen.append(test)
             total += reach.seconds[test]
