@@ -3,7 +3,7 @@
 import pytest
 
 from sequencer2d.errors import CheckpointError
-from sequencer2d.models.description import _shown, check_description
+from sequencer2d.models.description import FIELDS, _shown, check_description
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,51 @@ def test_what_does_not_fit_is_named(meta, required, message):
 def test_what_fits_comes_back_and_unknown_entries_stay():
     meta = {"format": 1, "model": "sequencer2d_n", "input": {"size": [8, 8]}, "ours": 3}
     assert check_description(meta, "a file", ("model", "input.size")) == meta
+
+
+COMPLETE = {
+    "format": 1,
+    "model": "sequencer2d_n",
+    "task": "classification",
+    "overrides": {},
+    "num_classes": 2,
+    "in_chans": 3,
+    "class_names": ["a", "b"],
+    "class_descriptions": None,
+    "input": {
+        "size": [8, 8],
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.2, 0.2, 0.2],
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+        "crop_mode": "center",
+    },
+    "artifact": {
+        "version": 1,
+        "kind": "onnx",
+        "precision": "fp32",
+        "sequencer2d": "0.2.0",
+        "torch": "2.14.1",
+        "minimum_size": 8,
+    },
+}
+"""Every field that we write, with a value that fits."""
+
+
+def test_a_complete_description_fits():
+    assert check_description(COMPLETE, "a file", FIELDS) == COMPLETE
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(key for key in COMPLETE),
+        *(f"{outer}.{key}" for outer in ("input", "artifact") for key in COMPLETE[outer]),
+    ],
+)
+def test_each_field_is_checked_under_its_name(path):
+    """No field may hold a set, which JSON does not have."""
+    outer, _, inner = path.rpartition(".")
+    changed = COMPLETE | ({outer: COMPLETE[outer] | {inner: {1}}} if outer else {inner: {1}})
+    with pytest.raises(CheckpointError, match=rf"^a file: in its description {path} is "):
+        check_description(changed, "a file")

@@ -75,6 +75,7 @@ def test_the_card_states_the_runs_results(tmp_path: Path, run: Path) -> None:
     (entry,) = said["model-index"][0]["results"]
     assert entry["metrics"] == [{"type": "accuracy", "value": 0.9125}]
     assert "91.25 %" in text
+    assert f"for 3 classes, {SUMMARY['parameters'] / 1e6:.1f} M parameters: a Sequencer" in text
     assert "somebody/model" in text
     assert "/somewhere" not in card, "a card is public: it does not tell the paths of a machine"
 
@@ -84,6 +85,7 @@ def test_a_card_without_a_run_states_no_results(tmp_path: Path) -> None:
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "model-index" not in card
     assert "## Training" not in card
+    assert "for 3 classes: a Sequencer" in card
     assert "cat, dog" in card
 
 

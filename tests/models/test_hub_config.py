@@ -205,6 +205,13 @@ def folder_of(tmp_path: Path, **changes: Any) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("key", ["label_descriptions", "pretrained_cfg__label_descriptions"])
+def test_words_for_classes_are_read_where_timm_and_people_write_them(tmp_path: Path, key: str) -> None:
+    words = {NAMES[0]: "a word", NAMES[2]: "two words"}
+    again = load_model(folder_of(tmp_path, **{key: words}))
+    assert again.pretrained_cfg["label_descriptions"] == {name: words.get(name, name) for name in NAMES}
+
+
 @pytest.mark.parametrize(
     "changes, complaint",
     [
