@@ -28,6 +28,7 @@ def test_normalize_is_torchvisions(dtype: torch.dtype) -> None:
     found = normalize(images, PLAIN.mean, PLAIN.std, dtype=dtype)
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=4 * 2.7 * torch.finfo(dtype).eps)
+    assert torch.equal(normalize(images, list(PLAIN.mean), list(PLAIN.std), dtype=dtype), found), "lists do as well"
 
 
 def test_plain_batches_are_only_normalized() -> None:
