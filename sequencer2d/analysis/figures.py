@@ -81,7 +81,7 @@ def hidden_state_figure(states: HiddenStates, channels: Sequence[int] | None = N
     rows = states.rows()
     columns = len(channels) if channels else count
     figure = new_figure((columns + 1) * CELL * 0.8 + 0.9, len(rows) * (CELL * 0.8 + 0.3) + 0.9)
-    axes = figure.subplots(len(rows), columns + 1, squeeze=False)
+    axes = figure.subplots(len(rows), columns + 1)
     show_map(axes[0, 0], states.image)
     axes[0, 0].set_title("image")
     for axis in axes[1:, 0]:

@@ -38,14 +38,14 @@ from sequencer2d.evaluation.resolution import ResolutionResult
 RECORD = Path(__file__).with_suffix(".json")
 
 
-def receptive_fields() -> Any:
+def receptive_fields(*, alone: bool = False) -> Any:
     y, x = np.mgrid[:12, :12] - 6
     maps = [np.where((x == 0) | (y == 0), 4.0, 0.25), np.exp(-(x**2 + y**2) / 9.0), np.full((12, 12), 1.0)]
     layout = Layout("NHWC", 6, 6, 0)
     fields = [
         ReceptiveField(f"m{i // 2}", f"b{i}", METHODS["energy"], m, (6, 6, 8, 8), layout, 5) for i, m in enumerate(maps)
     ]
-    return receptive_field_grid([fields[:2], fields[2:]])
+    return receptive_field_grid([fields[:2], fields[2:]] if not alone else [fields[:1]])
 
 
 def states() -> HiddenStates:
@@ -146,6 +146,7 @@ def figure_3(*, accuracy: bool = True) -> Any:
 
 FIGURES: dict[str, Callable[[], Any]] = {
     "receptive fields": receptive_fields,
+    "one receptive field": lambda: receptive_fields(alone=True),
     "hidden states": lambda: hidden_state_figure(states(), count=3),
     "chosen hidden states": lambda: hidden_state_figure(states(), channels=[1]),
     "memory": lambda: memory_figure(reach()),

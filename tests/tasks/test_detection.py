@@ -13,7 +13,7 @@ from sequencer2d.data.config import DataConfig
 from sequencer2d.data.detection import open_boxes
 from sequencer2d.errors import DataError, NumericalError, UserError
 from sequencer2d.tasks.average_precision import Compared, PrecisionMeter, as_coco, average_precision
-from sequencer2d.tasks.detection import Objects, coco_file, objects
+from sequencer2d.tasks.detection import Objects, coco_file, objects, sum_of_losses
 from tests.data.test_coco import data_set
 
 CORNERS = np.array([[0, 0, 40, 40], [50, 50, 90, 90]], np.float32)
@@ -193,6 +193,14 @@ def test_a_missing_evaluator_is_said_before_the_first_step(tmp_path, monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'sequencer2d\[detection\]'"):
         open_boxes(DataConfig(root=str(tmp_path)), "val")
+
+
+def test_losses_in_16_bits_are_summed_in_float32():
+    """1 + 2⁻⁹ has no bfloat16."""
+    parts = {"boxes": torch.tensor(1.0).bfloat16(), "classes": torch.tensor(2.0**-9).bfloat16()}
+    total = sum_of_losses(lambda images, targets: parts, torch.zeros(1, 3, 1, 1), [], 0.0)
+    assert total.dtype == torch.float32
+    assert total.item() == 1 + 2**-9
 
 
 def test_the_task_is_a_row():
