@@ -74,7 +74,7 @@ def _are_plain(layers: Iterable[Any], kinds: tuple[type, ...]) -> bool:
             return False
         if layer._backward_hooks or layer._backward_pre_hooks or layer._compiled_call_impl is not None:
             return False
-        if not _OWN_CODE.isdisjoint(vars(layer)):
+        if not vars(layer).keys().isdisjoint(_OWN_CODE):  # which goes through the smaller of the two
             return False
     return True
 

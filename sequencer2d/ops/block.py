@@ -14,6 +14,7 @@ of the MLP.
 
 import functools
 import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,10 @@ from sequencer2d.ops.fused import refuse_double_backward
 from sequencer2d.ops.precision import compute_dtype, runs_under_autocast
 from sequencer2d.ops.rnn2d import choose_implementation
 
+# Python's fastest way of reading an attribute of many tensors: small batches wait for Python.
+_SHAPE_OF, _DTYPE_OF, _DEVICE_OF = map(operator.attrgetter, ("shape", "dtype", "device"))
+# Values after which a tensor in a common piece of memory begins: 16 bytes in every dtype.
+_ALIGNED = 8
 _HAS_WIDER_PRODUCT = "dtype" in torch.ops.aten.mm.overloads()
 
 
@@ -71,9 +76,9 @@ def takes(x: Tensor, weights: Sequence[Tensor], options: BlockOptions) -> bool:
     slots = len(options.scans)
     hidden, mlp = weights[slots].shape[-1], weights[4 * slots + 2].shape[0]
     shapes = _shapes(slots, row.gates, hidden, x.shape[-1], mlp)
-    if [weight.shape for weight in weights] != shapes or {weight.dtype for weight in weights} != {dtype}:
+    if list(map(_SHAPE_OF, weights)) != shapes or set(map(_DTYPE_OF, weights)) != {dtype}:
         return False
-    if {weight.device for weight in weights} != {device}:
+    if set(map(_DEVICE_OF, weights)) != {device}:
         return False
     named: dict[str, Any] = {"scans": options.scans, "cell": options.cell, "implementation": options.implementation}
     is_fused = choose_implementation(x, hidden, **named) == "triton"
@@ -127,23 +132,37 @@ class Packed(NamedTuple):
 def pack(weights: Sequence[Tensor], slots: int, dtype: torch.dtype) -> Packed:
     """Copy the recurrent weights and, where the dtype is another one, all others; then add the biases."""
     (rows, channels), hidden, first = weights[0].shape, weights[slots].shape[1], weights[0]
-    weight_ih = first.new_empty(slots, rows, channels, dtype=dtype)
-    weight_hh = first.new_empty(slots, rows, hidden, dtype=dtype)
-    bias = first.new_empty(2, slots, rows, dtype=dtype)
-    copied, copies = weights[: 4 * slots], [*weight_ih.unbind(), *weight_hh.unbind(), *bias.view(-1, rows).unbind()]
     rest = weights[4 * slots : -4]
-    if first.dtype is not dtype:
-        vectors = _vectors([weight.shape[0] for weight in rest if weight.dim() == 1], first, dtype)
-        rest = [vectors.pop(0) if weight.dim() == 1 else torch.empty_like(weight, dtype=dtype) for weight in rest]
+    is_cast = first.dtype is not dtype
+    # One piece of memory for all, because small batches wait for the host, which each allocation costs microseconds.
+    sizes = [
+        slots * rows * channels,
+        slots * rows * hidden,
+        2 * slots * rows,
+        *(map(Tensor.numel, rest) if is_cast else ()),
+    ]
+    pieces = iter(_pieces(first, dtype, sizes))
+    weight_ih, weight_hh, bias = next(pieces).view(-1, channels), next(pieces).view(-1, hidden), next(pieces)
+    copied, copies = weights[: 4 * slots], [*_cut(weight_ih, rows), *_cut(weight_hh, rows), *_cut(bias, rows)]
+    if is_cast:
+        rest = [
+            piece if weight.dim() == 1 else piece.view(weight.shape) for piece, weight in zip(pieces, rest, strict=True)
+        ]
         copied, copies = weights[:-4], copies + rest
     torch._foreach_copy_(copies, list(copied))
-    return Packed(weight_ih.view(-1, channels), weight_hh, torch.add(*bias).view(-1), *rest)
+    return Packed(weight_ih, weight_hh.view(slots, rows, hidden), torch.add(*_cut(bias, slots * rows)), *rest)
 
 
-def _vectors(sizes: list[int], like: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Vectors of these sizes in one piece of memory."""
-    memory = like.new_empty(sum(sizes), dtype=dtype)
-    return list(torch.unsafe_split_with_sizes(memory, sizes))
+def _cut(tensor: Tensor, rows: int) -> list[Tensor]:
+    """A contiguous tensor in pieces of so many rows. It is the way with the fewest calls of operators inside."""
+    return list(torch.unsafe_split_with_sizes(tensor, [rows] * (tensor.shape[0] // rows)))
+
+
+def _pieces(like: Tensor, dtype: torch.dtype, sizes: Sequence[int]) -> list[Tensor]:
+    """Vectors of these sizes in one piece of memory, each at an address that kernels take."""
+    padded = [-(-size // _ALIGNED) * _ALIGNED for size in sizes]
+    pieces = torch.unsafe_split_with_sizes(like.new_empty(sum(padded), dtype=dtype), padded)
+    return [piece if size == room else piece[:size] for piece, size, room in zip(pieces, sizes, padded, strict=True)]
 
 
 def _forward(
@@ -163,25 +182,25 @@ def _forward(
     x = x_BHWC.reshape(-1, channels).contiguous()
     _, normed1, mean1, scale1 = kernels.add_norm(x, None, None, norm1, norm1_bias, options.eps[0])
     grid = (batch, 1, height * width, -1) if options.is_flat else (batch, height, width, -1)
-    gates = torch.addmm(w.bias, normed1, w.weight_ih.t()).view(grid)
+    gates = F.linear(normed1, w.weight_ih, w.bias).view(grid)
     hidden, cells, activations = scan_operators.scan(gates, w.weight_hh, None, options.scans, options.cell, save)
     saves_activations = activations.dim() == 4
     saved: list[Tensor | None] = (
         [x, normed1, mean1, scale1, activations if saves_activations else gates, hidden, cells] if save else []
     )
     del normed1, gates, cells, activations  # frees what is not saved
-    branch = torch.addmm(w.fc_bias, hidden.flatten(0, -2), w.fc.t())
+    branch = F.linear(hidden.flatten(0, -2), w.fc, w.fc_bias)
     del hidden
     between, normed2, mean2, scale2 = kernels.add_norm(x, branch, masks[0], norm2, norm2_bias, options.eps[1])
     del branch
-    expanded = torch.addmm(w.fc1_bias, normed2, w.fc1.t())
+    expanded = F.linear(normed2, w.fc1, w.fc1_bias)
     if save:
         saved += [between, normed2, mean2, scale2, expanded]
         saved += [*masks, w.weight_ih, w.weight_hh, w.fc, w.fc1, w.fc2, norm1, norm2]
     del normed2
     active = F.gelu(expanded)
     del expanded
-    out = _add(between, torch.addmm(w.fc2_bias, active, w.fc2.t()), masks[1]).view(x_BHWC.shape)
+    out = _add(between, F.linear(active, w.fc2, w.fc2_bias), masks[1]).view(x_BHWC.shape)
     return out, (saves_activations, *saved)
 
 
@@ -228,39 +247,41 @@ def _backward(
         x, normed1, mean1, scale1, gates, hidden, cells, between, normed2, mean2, scale2, expanded, mask1, mask2,
         weight_ih, weight_hh, fc, fc1, fc2, norm1, norm2,
     ) = saved  # fmt: skip
-    (channels, mlp), slots = fc2.shape, len(options.scans)
+    (channels, mlp), (_, rows, hidden_units) = fc2.shape, weight_hh.shape
     # The vectors' gradients, in the order of the weights; see `run_block`.
     widths = [channels, mlp, channels, 2 * channels, 2 * channels]
     at_fc, at_fc1, at_fc2, at_norm1, at_norm2 = itertools.accumulate([0, *widths[:-1]])
     sums = kernels.new_sums(x, sum(widths))
     grad = grad_out.reshape(x.shape).contiguous()
     grad_branch = kernels.apply_mask(grad, mask2, sums, at_fc2)
-    grad_expanded = grad_branch @ fc2
+    grad_expanded = torch.mm(grad_branch, fc2)
     active = kernels.gelu_backward_(grad_expanded, expanded, sums, at_fc1)
     grad_fc2 = _product(grad_branch.t(), active, dtype)
     del active
     grad_fc1 = _product(grad_expanded.t(), normed2, dtype)
     grad_between, grad_branch = kernels.add_norm_backward(
-        grad_expanded @ fc1, grad, (between, mean2, scale2), norm2, mask1, sums, at_norm2, at_fc
+        torch.mm(grad_expanded, fc1), grad, (between, mean2, scale2), norm2, mask1, sums, at_norm2, at_fc
     )
     del grad_expanded
     grad_fc = _product(grad_branch.t(), hidden.flatten(0, -2), dtype)
     grad_gates, grad_weight_hh, grad_bias = scan_operators.scan_gradients(
-        (grad_branch @ fc).view(hidden.shape), gates, weight_hh, None, hidden, cells, options.scans, options.cell,
-        saved_activations,
+        torch.mm(grad_branch, fc).view(hidden.shape), gates, weight_hh, None, hidden, cells, options.scans,
+        options.cell, saved_activations,
     )  # fmt: skip
     flat_gates = grad_gates.flatten(0, -2)
     grad_weight_ih = _product(flat_gates.t(), normed1, dtype)
     grad_x, _ = kernels.add_norm_backward(
-        flat_gates @ weight_ih, grad_between, (x, mean1, scale1), norm1, None, sums, at_norm1, None
+        torch.mm(flat_gates, weight_ih), grad_between, (x, mean1, scale1), norm1, None, sums, at_norm1, None
     )
-    vectors = sums.sum(0).to(dtype)
+    vectors = sums.sum(0)
+    if dtype is not torch.float32:
+        vectors, grad_weight_hh, grad_bias = vectors.to(dtype), grad_weight_hh.to(dtype), grad_bias.to(dtype)
     fc_bias, fc1_bias, fc2_bias, *norms = torch.unsafe_split_with_sizes(vectors, [*widths[:3], *[channels] * 4])
     return grad_x.view(grad_out.shape), [
-        *grad_weight_ih.view(slots, -1, channels).unbind(),
-        *grad_weight_hh.to(dtype).unbind(),
-        *grad_bias.to(dtype).unbind(),
-        *grad_bias.to(dtype, copy=True).unbind(),  # each bias has a gradient that may be changed in place
+        *_cut(grad_weight_ih, rows),
+        *_cut(grad_weight_hh.reshape(-1, hidden_units), rows),
+        *_cut(grad_bias.reshape(-1), rows),
+        *_cut(grad_bias.reshape(-1).clone(), rows),  # each bias has a gradient that may be changed in place
         grad_fc, fc_bias, grad_fc1, fc1_bias, grad_fc2, fc2_bias, *norms,
     ]  # fmt: skip
 
@@ -268,7 +289,7 @@ def _backward(
 def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     """left @ right in another dtype. PyTorch 2.8 and later return the sums of the product unrounded on CUDA."""
     if left.dtype is dtype:
-        return left @ right
+        return torch.mm(left, right)
     if left.is_cuda and _HAS_WIDER_PRODUCT and dtype is torch.float32:
         return torch.mm(left, right, out_dtype=dtype)  # type: ignore[call-overload,no-any-return]
-    return (left @ right).to(dtype)
+    return torch.mm(left, right).to(dtype)

@@ -60,8 +60,12 @@ def choose_streamed_launches(gates: Tensor, scans: tuple[int, ...]) -> tuple[Str
 
 def most_rows(gates: Tensor, scans: tuple[int, ...]) -> int:
     """The number of sequences of the scan that has the most."""
-    sizes = gates.shape[1:-1]
-    tokens = math.prod(gates.shape[:-1])
+    return _most_rows(gates.shape[:-1], scans)
+
+
+@functools.lru_cache(maxsize=1024)
+def _most_rows(grid: tuple[int, ...], scans: tuple[int, ...]) -> int:
+    sizes, tokens = grid[1:], math.prod(grid)
     return max(tokens // Scan.numbered(number).walk(sizes).steps for number in scans)
 
 

@@ -5,6 +5,8 @@ string of all options. That takes longer than the kernel itself for a small batc
 and all arguments but the tensors, and takes the tensors' addresses.
 """
 
+import functools
+import operator
 import threading
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -18,6 +20,7 @@ MAX_HANDLES = 2048
 # Binaries are made for addresses that are multiples of so many bytes, if those of the first launch were.
 _ALIGNMENT = 16
 
+_DTYPE_OF = operator.attrgetter("dtype")
 _HANDLES: dict[Hashable, "Handle"] = {}
 _LOCK = threading.Lock()
 
@@ -77,7 +80,7 @@ def repeat(key: Hashable, *tensors: Tensor) -> bool:
         tensors: the tensors of the launch in the kernel's order.
     """
     handle = _HANDLES.get(key)
-    if handle is None or handle.dtypes != [tensor.dtype for tensor in tensors]:
+    if handle is None or handle.dtypes != list(map(_DTYPE_OF, tensors)):
         return False
     addresses = addresses_of(tensors)
     if addresses is None:
@@ -98,12 +101,7 @@ def keep(key: Hashable, handle: Handle | None) -> None:
 
 def addresses_of(tensors: Any) -> list[int] | None:
     """Where the tensors lie; None if one of them is not aligned as the binaries of handles expect, or is fake."""
-    addresses = []
-    bits = 0
-    for tensor in tensors:
-        if isinstance(tensor, FakeTensor):
-            return None
-        address = tensor.data_ptr()
-        bits |= address
-        addresses.append(address)
-    return None if bits % _ALIGNMENT else addresses
+    if FakeTensor in map(type, tensors):
+        return None
+    addresses = list(map(Tensor.data_ptr, tensors))
+    return None if functools.reduce(operator.or_, addresses) % _ALIGNMENT else addresses

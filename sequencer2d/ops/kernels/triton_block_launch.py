@@ -26,7 +26,7 @@ def add_norm(
     rows, channels = x.shape
     total = x if branch is None else torch.empty_like(x)
     normed = torch.empty_like(x)
-    mean, scale = x.new_empty(2, rows, dtype=torch.float32).unbind()
+    mean, scale = torch.unsafe_split_with_sizes(x.new_empty(2 * rows, dtype=torch.float32), [rows, rows])
     given = x if branch is None else branch
     tensors = (x, given, given if mask is None else mask, weight, bias, total, normed, mean, scale)
     images = 1 if mask is None else mask.shape[0]
