@@ -149,7 +149,7 @@ def mixer_inputs(model: nn.Module, images: Tensor, wanted: list[tuple[str, RNN2D
 
     def keep(name: str):  # type: ignore[no-untyped-def]
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            inputs[name] = arguments[0].detach()
+            inputs[name] = arguments[0]
 
         return hook
 

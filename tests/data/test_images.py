@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from sequencer2d.data import images
 from sequencer2d.data.images import (
     EXTENSIONS,
     PUBLISHED,
@@ -206,6 +207,14 @@ def test_every_suffix_is_of_a_format_that_can_be_opened() -> None:
     buffer = io.BytesIO()
     first.save(buffer, "MPO", save_all=True, append_images=[second], quality=95)
     assert np.abs(np.asarray(decode(buffer.getvalue())).astype(int) - np.asarray(first)).mean() < 5
+
+
+def test_a_suffix_without_its_decoder_has_a_remedy_and_others_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_decoders", lambda: ("JPEG", "PNG"))
+    assert images.remedy(".heic") == images.REMEDIES["HEIF"]
+    assert (images.remedy(".jpg"), images.remedy(".txt")) == (None, None)
+    monkeypatch.setattr(images, "_decoders", lambda: ("HEIF",))
+    assert images.remedy(".heic") is None
 
 
 def test_other_decoders_of_pillow_stay_closed() -> None:

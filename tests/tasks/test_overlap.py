@@ -121,6 +121,13 @@ def test_maps_of_several_sizes_are_resized_to_their_labels_and_counted() -> None
     assert whole.state().confusion.sum() == 4 * 5, "an ignored pixel is four in the double size"
 
 
+def test_maps_in_16_bits_are_resized_in_float32() -> None:
+    """A quarter of the way from 1 to the next bfloat16 above it is more than 1, and no bfloat16."""
+    meter = OverlapMeter(("a", "b"))
+    meter.add([torch.tensor([[[1.0, 1.0]], [[1.0, 1.0078125]]]).bfloat16()], [{"labels": torch.ones(1, 4).long()}])
+    assert meter.state().confusion.tolist() == [[0, 0], [1, 3]]
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 2, 3), (2, 4, 4, 6), (2, 4)])
 def test_outputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"masks of 4 classes need \(2, 4, 2, 3\)"):

@@ -12,7 +12,8 @@ A change replaces one stretch of the source. Its kinds:
     default     the default of an argument or of a field: another number, the other boolean, another string
     key         a string that is a key: in a subscript, a dictionary, or the argument of `.get`
 
-Docstrings, annotations, messages (what is raised or said), `__all__` and the insides of f-strings are left alone.
+Docstrings, annotations, messages (what is raised or said), `__all__` and the insides of f-strings are left alone, and so
+is `.cpu()`, which does nothing on a machine without a GPU.
 """
 
 import ast
@@ -30,7 +31,7 @@ _NEIGHBOR = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
 _OPERATOR = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "/", ast.Mod: "*", ast.Pow: "*"}
 _METHODS = frozenset({
     "float", "double", "half", "bfloat16", "long", "int", "bool", "to", "astype", "type_as", "item", "tolist", "numpy",
-    "cpu", "detach", "clone", "copy", "contiguous", "eval", "flatten", "squeeze", "clamp", "clip", "strip", "lower",
+    "detach", "clone", "copy", "contiguous", "eval", "flatten", "squeeze", "clamp", "clip", "strip", "lower",
     "upper", "casefold", "resolve", "absolute", "expanduser",
 })  # fmt: skip
 _FUNCTIONS = frozenset(
