@@ -12,8 +12,8 @@ A change replaces one stretch of the source. Its kinds:
     default     the default of an argument or of a field: another number, the other boolean, another string
     key         a string that is a key: in a subscript, a dictionary, or the argument of `.get`
 
-Docstrings, annotations, messages (what is raised or said), `__all__` and the insides of f-strings are left alone, and so
-is `.cpu()`, which does nothing on a machine without a GPU.
+Docstrings, annotations, messages (what is raised or said), `__all__` and the insides of f-strings are left alone, and
+so is `.cpu()`, which does nothing on a machine without a GPU.
 """
 
 import ast
