@@ -27,6 +27,7 @@ from benchmarks.efficiency.table1 import TABLE1_TABLES
 from benchmarks.efficiency.tables import EFFICIENCY_TABLES
 from benchmarks.export.tables import EXPORT_TABLES
 from benchmarks.input import INPUT_COLUMNS
+from benchmarks.jpeg_crop import CROP_COLUMNS
 from benchmarks.kernels.tables import KERNEL_TABLES
 from benchmarks.public_models import PUBLIC_MODELS_COLUMNS
 from benchmarks.recurrences import RECURRENCES_COLUMNS
@@ -60,6 +61,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     "camvid": CAMVID_COLUMNS,
     **DENSE_TABLES,
     "input": INPUT_COLUMNS,
+    "jpeg-crop": CROP_COLUMNS,
     "public_models": PUBLIC_MODELS_COLUMNS,
     "recurrences": RECURRENCES_COLUMNS,
     "cycle_shift": CYCLE_SHIFT_COLUMNS,
