@@ -6,6 +6,7 @@ import pytest
 from benchmarks import jpeg_crop
 
 
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning")
 def test_ways_of_decoding_a_crop_are_compared(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     jpeg_crop.main(["--seconds", "0.02", "--output", str(tmp_path / "crop.json")])
