@@ -143,9 +143,12 @@ def pad_batch(images: Tensor, batch: int) -> Tensor:
     return padded
 
 
-def first_images(output: Any, batch: int) -> Any:
-    """What belongs to the first images of a batch in an output of tensors (B, …), views of it."""
-    return tree_map_only(Tensor, lambda value: value[:batch], output)
+def first_images(output: Any, batch: int, of: int) -> Any:
+    """What belongs to the first images of a batch `of` so many, in an output of tensors (of, …): views of it.
+
+    If these are all images, it is the output itself, whatever it holds.
+    """
+    return output if batch == of else tree_map_only(Tensor, lambda value: value[:batch], output)
 
 
 def own_memory(output: Any) -> Any:

@@ -80,7 +80,7 @@ class Replays:
         missing = self._run.missing_batch(padded.shape) if self._pads else None
         if missing is not None:  # so that the first call compiles for the others
             self._run(pad_batch(padded, missing))
-        return output if len(padded) == batch else own_memory(first_images(output, batch))
+        return output if len(padded) == batch else own_memory(first_images(output, batch, len(padded)))
 
     def _most_padded(self, images: Tensor) -> int:
         """The images to which a batch may be padded."""
@@ -159,7 +159,7 @@ class Graphs(Replays):
         stream.wait_event(self._done)
         recording.input[: len(images)].copy_(images)
         recording.graph.replay()
-        output = own_memory(first_images(recording.output, len(images)))
+        output = own_memory(first_images(recording.output, len(images), len(recording.input)))
         self._done.record(stream)
         return output
 

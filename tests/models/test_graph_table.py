@@ -130,7 +130,9 @@ def test_padding_and_cutting():
     assert torch.equal(padded[:3], images)
     assert padded[3:].abs().max() == 0
     assert pad_batch(images, 3) is images
-    output = own_memory(first_images({"maps": [padded, padded * 2], "name": "x"}, 3))
+    output = own_memory(first_images({"maps": [padded, padded * 2], "name": "x"}, 3, of=8))
     padded.zero_()
     assert torch.equal(output["maps"][0], images)
     assert torch.equal(output["maps"][1], images * 2)
+    number = torch.tensor(1.0)
+    assert first_images(number, 3, of=3) is number

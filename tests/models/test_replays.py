@@ -28,7 +28,7 @@ class Calls(Replays):
 
     def _replay(self, recording, images):
         recording[: len(images)] = images
-        return own_memory(first_images(self._run(recording), len(images)))
+        return own_memory(first_images(self._run(recording), len(images), len(recording)))
 
 
 def replays(model, dtype=torch.float64, compile=False):
@@ -118,6 +118,26 @@ def test_models_whose_images_may_depend_on_each_other_are_not_padded(change):
         images = torch.randn(batch, 3, 28, 28, dtype=torch.float64)
         with torch.no_grad():
             torch.testing.assert_close(run(images), reference(images), rtol=1e-10, atol=1e-12)
+
+
+class WithNumber(type(small_model())):
+    """Whose output is no batch of tensors alone."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits, logits.sum(), logits.T
+
+
+def test_outputs_of_unknown_models_are_returned_as_they_are():
+    model = small_model()
+    model.__class__ = WithNumber
+    run, images = replays(model), torch.randn(2, 3, 28, 28, dtype=torch.float64)
+    with torch.no_grad():
+        expected = copy.deepcopy(model).double()(images)
+    for _ in range(4):
+        for found, value in zip(run(images), expected, strict=True):
+            torch.testing.assert_close(found, value, rtol=1e-10, atol=1e-12)
+    assert len(run) == 1
 
 
 @pytest.fixture
