@@ -1,11 +1,13 @@
 """Launches that a device does not hold give way to the next, once; every size has launches of a form that compiles."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from sequencer2d.ops import CELLS, tuning
+from sequencer2d.ops import CELLS, targets, tuning
 from sequencer2d.ops.fused import MAX_HIDDEN
-from sequencer2d.ops.launches import H200
+from sequencer2d.ops.launches import H200, UNTIMED_REGISTERS
 
 
 def choose(kernel, rows, hidden, cell="lstm", dtype=torch.bfloat16):
@@ -37,19 +39,34 @@ def test_few_rows_get_small_tiles_and_many_rows_large_ones_first():
     assert set(few) < set(many)
 
 
-@pytest.mark.parametrize("kernel", ["forward", "training", "backward"])
-def test_launches_with_w_hh_in_registers_have_room_for_it(kernel):
-    for hidden in {hidden for _, hidden in H200.registers}:
-        for rows in (1, 1024, 8192):
-            gates = torch.empty(rows, 1, 1, 16 * hidden, dtype=torch.bfloat16, device="meta")
-            weight_hh = torch.empty(4, 4 * hidden, hidden, device="meta")
-            launches = tuning.choose_register_launches(kernel, gates, weight_hh, (0, 1, 2, 3))
-            assert launches[-1].stages == 2, (hidden, rows)  # the least that a ring works with
-            for launch in launches:
-                assert hidden % (8 * launch.warps) == 0, (hidden, rows)
-                # Of 255 registers a thread; two values in each.
-                assert 4 * hidden * hidden / 2 / (32 * launch.warps) <= 160, (hidden, rows)
-                assert launch.rows % (16 if kernel == "backward" else 8) == 0, (hidden, rows)
+@pytest.mark.parametrize(("kernel", "hidden"), {**H200.registers, **UNTIMED_REGISTERS})
+def test_launches_with_w_hh_in_registers_have_room_for_it(monkeypatch, kernel, hidden):
+    table = dataclasses.replace(H200, registers={**H200.registers, **UNTIMED_REGISTERS})
+    monkeypatch.setattr(targets, "of", lambda _: dataclasses.replace(targets.INTERPRETER, launches=table))
+    for rows in (1, 1024, 8192):
+        gates = torch.empty(rows, 1, 1, 16 * hidden, dtype=torch.bfloat16, device="meta")
+        weight_hh = torch.empty(4, 4 * hidden, hidden, device="meta")
+        launches = tuning.choose_register_launches(kernel, gates, weight_hh, (0, 1, 2, 3))
+        assert launches[-1].stages == 2, (hidden, rows)  # the least that a ring works with
+        for launch in launches:
+            units = 8 * launch.warps
+            assert hidden % units == 0, (hidden, rows)
+            tiles = (hidden // units) ** 2 if launch.register_tiles is None else launch.register_tiles
+            # Of 255 registers a thread; two values in each.
+            assert tiles * 4 * units * units / 2 / (32 * launch.warps) <= 160, (hidden, rows)
+            assert launch.rows % (16 if kernel == "backward" else 8) == 0, (hidden, rows)
+            # The ring holds a step's gates, in backward also c and the gradient of h.
+            values = (6 if kernel == "backward" else 4) * hidden * launch.rows * launch.stages
+            values += (5 if kernel == "training" else 4 if kernel == "backward" else 0) * hidden * launch.rows
+            assert 2 * (values + launch.shared_tiles * 4 * units * units) <= H200.spread_bytes, (hidden, rows)
+
+
+def test_a_spread_w_hh_needs_the_shared_memory_of_an_h200():
+    table = dataclasses.replace(H200, registers={**H200.registers, **UNTIMED_REGISTERS})
+    runs = {
+        hidden: [table.runs_in_registers(hidden, 1024 * kib) for kib in (99, 163, 227)] for hidden in (96, 192, 160)
+    }
+    assert runs == {96: [True, True, True], 192: [False, False, True], 160: [False, False, False]}
 
 
 class Device:
