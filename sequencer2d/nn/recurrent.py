@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation, derivatives
+from sequencer2d.ops.layer import run_layer, takes
 from sequencer2d.ops.measured import are_kernels_faster
 from sequencer2d.ops.precision import runs_under_autocast
 from sequencer2d.ops.scans import scans_of
@@ -146,7 +147,7 @@ class _Recurrent(nn.RNNBase):
             ends.append(last)
             if layer < self.num_layers - 1 and self.dropout > 0:
                 x = F.dropout(x, self.dropout, self.training)
-        return x, tuple(torch.cat(parts) for parts in zip(*ends, strict=True))
+        return x, ends[0] if len(ends) == 1 else tuple(torch.cat(parts) for parts in zip(*ends, strict=True))
 
     def _layer(
         self,
@@ -157,7 +158,13 @@ class _Recurrent(nn.RNNBase):
         how: str,
         batch_first: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        weights, cell = self._weights(layer), _CELLS[self.mode]
+        cell = _CELLS[self.mode]
+        if how == "triton" and state is None and lengths is None:
+            parameters = self._parameters_of(layer)
+            if takes(x, parameters):
+                out, last = run_layer(x if batch_first else x.unsqueeze(0), parameters, cell, self._directions)
+                return out if batch_first else out.squeeze(0), last
+        weights = self._weights(layer)
         if how == "vendor":
             if state is None:
                 batch = x.shape[0 if batch_first else 1]
@@ -185,6 +192,12 @@ class _Recurrent(nn.RNNBase):
             for kind in kinds
         ]
         return Weights(*stacks)  # type: ignore[arg-type]
+
+    def _parameters_of(self, layer: int) -> list[Any]:
+        """The parameters of a layer, kind by kind and then by direction, as `run_layer` takes them."""
+        suffixes = ("", "_reverse")[: self._directions]
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
+        return [self._parameters.get(f"{kind}_l{layer}{suffix}") for kind in kinds for suffix in suffixes]
 
     def __prepare_scriptable__(self) -> NoReturn:
         """What torch.jit.script calls first, on every module in a model."""

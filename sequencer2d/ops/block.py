@@ -256,20 +256,20 @@ def _backward(
     grad_branch = kernels.apply_mask(grad, mask2, sums, at_fc2)
     grad_expanded = torch.mm(grad_branch, fc2)
     active = kernels.gelu_backward_(grad_expanded, expanded, sums, at_fc1)
-    grad_fc2 = _product(grad_branch.t(), active, dtype)
+    grad_fc2 = product(grad_branch.t(), active, dtype)
     del active
-    grad_fc1 = _product(grad_expanded.t(), normed2, dtype)
+    grad_fc1 = product(grad_expanded.t(), normed2, dtype)
     grad_between, grad_branch = kernels.add_norm_backward(
         torch.mm(grad_expanded, fc1), grad, (between, mean2, scale2), norm2, mask1, sums, at_norm2, at_fc
     )
     del grad_expanded
-    grad_fc = _product(grad_branch.t(), hidden.flatten(0, -2), dtype)
+    grad_fc = product(grad_branch.t(), hidden.flatten(0, -2), dtype)
     grad_gates, grad_weight_hh, grad_bias = scan_operators.scan_gradients(
         torch.mm(grad_branch, fc).view(hidden.shape), gates, weight_hh, None, hidden, cells, options.scans,
         options.cell, saved_activations,
     )  # fmt: skip
     flat_gates = grad_gates.flatten(0, -2)
-    grad_weight_ih = _product(flat_gates.t(), normed1, dtype)
+    grad_weight_ih = product(flat_gates.t(), normed1, dtype)
     grad_x, _ = kernels.add_norm_backward(
         torch.mm(flat_gates, weight_ih), grad_between, (x, mean1, scale1), norm1, None, sums, at_norm1, None
     )
@@ -286,7 +286,7 @@ def _backward(
     ]  # fmt: skip
 
 
-def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+def product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     """left @ right in another dtype. PyTorch 2.8 and later return the sums of the product unrounded on CUDA."""
     if left.dtype is dtype:
         return torch.mm(left, right)
