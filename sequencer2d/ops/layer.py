@@ -2,8 +2,8 @@
 
 The node computes what `sequences.rnn_sequence` does without first states and lengths.
 
-In eager PyTorch, small layers wait for the host, which pays for every operator and every node of autograd. As in `block`, the node
-copies and casts the weights in one launch at each call and calls what the layer needs, nothing else.
+There, small layers wait for the host, which pays for every operator and every node of autograd. As in `block`, the node
+copies and casts the weights in one launch at each call, and calls what the layer needs and nothing else.
 
 Suffixes: N sequences, T steps, C input channels, S scans, G gates, D hidden units.
 """
