@@ -3,7 +3,7 @@
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ _MAX_COUNTED = 1024
 Value = TypeVar("Value")
 
 
-class Choice(NamedTuple, Generic[Value]):
+@dataclasses.dataclass(frozen=True)
+class Choice(Generic[Value]):
     """What to do with a call: replay `graph`, or capture one for `capture` images, or run without, padded to `run`."""
 
     graph: Value | None = None

@@ -25,7 +25,7 @@ def serve(table, calls, largest=0, ready=lambda batch: batch):
     served = []
     for kind, batch in calls:
         choice = table.choose(kind, batch, largest, lambda batch=batch: ready(batch))
-        assert sum(part is not None for part in choice) == 1
+        assert sum(part is not None for part in vars(choice).values()) == 1
         if choice.capture is not None:
             table.put(kind, choice.capture, choice.capture)
             served.append(("captured", choice.capture))
