@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib")
 
 from sequencer2d.analysis.animation import write_animation
 from sequencer2d.analysis.attribution import Attribution
-from sequencer2d.analysis.drawing import RIGHT, WRONG
+from sequencer2d.analysis.drawing import RIGHT, WRONG, prediction_text
 from sequencer2d.analysis.figure_files import VISIBLE, figure_bytes
 from sequencer2d.analysis.figures import attribution_figure, hidden_state_figure, memory_figure
 from sequencer2d.analysis.hidden_states import hidden_states
@@ -67,6 +67,11 @@ def test_a_long_class_name_is_not_cut_in_a_word():
     assert attribution_figure(result, ["European fire salamander"]).axes[0].get_title() == (
         "European fire\nsalamander (100%)"
     )
+
+
+def test_a_name_takes_two_lines_at_most_and_the_truth_two_more():
+    said = prediction_text("one two three four five six", 0.5, "seven eight nine ten eleven twelve", 12)
+    assert said == "✗ one two\nthree four…\ntruth: seven\neight nine…"
 
 
 def test_mistakes_come_first_each_with_its_truth():

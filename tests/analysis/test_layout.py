@@ -40,7 +40,9 @@ def test_a_model_of_one_size_that_says_its_prefix_is_taken_at_its_word(prefix: i
     with pytest.raises(ConfigError, match=r"cannot be found: the model takes no other image size .* State it"):
         find_layout(model, "tokens", (16, 48))
     model.num_prefix_tokens = prefix  # type: ignore[assignment]
-    assert find_layout(model, "tokens", (16, 48)) == Layout("tokens", 2, 6, prefix, "declared")
+    layout = find_layout(model, "tokens", (16, 48))
+    assert layout == Layout("tokens", 2, 6, prefix, "declared")
+    assert (type(layout.height), type(layout.width)) == (int, int)
     with pytest.raises(ConfigError, match=r"NHWC was stated for 'tokens', whose output .* says otherwise"):
         find_layout(model, "tokens", (16, 48), stated="NHWC")
 

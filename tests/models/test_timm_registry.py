@@ -216,6 +216,10 @@ def test_pruning_keeps_the_maps_and_ends_the_features_there(last: int) -> None:
     if last < 3:
         with pytest.raises(ConfigError, match="pruned"):
             save_weights(pruned, "never.safetensors")
+    normless = copy.deepcopy(model)
+    normless.prune_intermediate_layers([3], prune_norm=True, prune_head=False)
+    with pytest.raises(ConfigError, match="pruned"):
+        save_weights(normless, "never.safetensors")
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from sequencer2d.ranges import describe, leaves
 from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.fields import show_value, value_at, with_overrides
 from sequencer2d.training.numerics import check_precision
+from sequencer2d.training.values import convert
 
 FIELDS = json.loads((Path(__file__).parent / "fields.json").read_text())
 """Every field's default and what it takes. A stored configuration that lacks a field means its default."""
@@ -83,3 +85,8 @@ def test_fp16_without_a_gpu_names_what_runs_there():
         check_precision("fp16", torch.device("cpu"))
     check_precision("bf16", torch.device("cpu"))
     check_precision("fp32", torch.device("cpu"))
+
+
+def test_keys_of_a_mapping_are_text_as_in_json():
+    assert convert("{1: 'a', 'b': (2, 3)}", dict[str, Any], "model.overrides") == {"1": "a", "b": (2, 3)}
+    assert convert('{"depths": [1, 2]}', dict[str, Any], "model.overrides") == {"depths": [1, 2]}
