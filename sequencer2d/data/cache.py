@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from sequencer2d.data.images import BrokenImageError
 from sequencer2d.data.sources import Source, prepare, shards_of
 from sequencer2d.data.workers import core_count, start_worker, unchanged
+from sequencer2d.errors import DataError
 
 _PART = 256  # images a task: a task each would cost more than decoding a small one
 _FEW = 8192
@@ -43,6 +44,9 @@ class CachedSource:
         self._source = source
         work = _Work(source)
         parts = list(_by_processes(work, processes) if processes and len(source) >= _FEW else _by_threads(work))
+        for part in parts:
+            if part.failure:
+                raise DataError(part.failure)
         self.broken = {
             number * _PART + place: reason for number, part in enumerate(parts) for place, reason in part.broken.items()
         }
@@ -78,12 +82,16 @@ class CachedSource:
 
 
 class _Part(NamedTuple):
-    """Some images: pixels one after the other, shapes (n, 3), targets, and for broken ones the reason by place."""
+    """Some images: pixels one after the other, shapes (n, 3), targets, and for broken ones the reason by place.
+
+    `failure` as in `reader.Batch`.
+    """
 
     pixels: np.ndarray
     shapes: np.ndarray
     targets: list[Any]
     broken: dict[int, str]
+    failure: str = ""
 
 
 class _Work(Dataset[_Part]):
@@ -96,6 +104,12 @@ class _Work(Dataset[_Part]):
         return -(-len(self._source) // _PART)
 
     def __getitem__(self, number: int) -> _Part:
+        try:
+            return self._decode(number)
+        except DataError as error:
+            return _Part(np.zeros(0, np.uint8), np.zeros((0, 3), int), [], {}, str(error))
+
+    def _decode(self, number: int) -> _Part:
         arrays: list[np.ndarray] = []
         targets: list[Any] = []
         broken: dict[int, str] = {}

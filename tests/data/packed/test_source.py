@@ -3,19 +3,22 @@
 import dataclasses
 import hashlib
 import json
+import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sequencer2d.data import cache
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.loader import build_loader
 from sequencer2d.data.opening import open_source, split_spec
 from sequencer2d.data.packed.source import PackedSource, Streaming
 from sequencer2d.data.packed.writing import open_splits, pack
+from sequencer2d.data.parts import hold_out
 from sequencer2d.data.sampler import ResumableSampler
-from sequencer2d.data.sources import Source
+from sequencer2d.data.sources import Source, prepare
 from sequencer2d.errors import DataError
 from tests.data.packed.conftest import SHARD_BYTES
 from tests.data.packed.server import Server
@@ -123,6 +126,36 @@ def test_a_run_ends_in_the_same_line_from_worker_processes(server: Server, tmp_p
         list(loader)
     assert "\n" not in str(error.value)
     loader.close()
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_images_that_are_kept_in_memory_fail_in_the_same_line(
+    server: Server, streaming: Streaming, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_FEW", 1)
+    source = open_source(server.address, streaming=streaming)
+    server.faults = {"train-000003.tar": ["forbidden"] * 9}
+    with pytest.raises(DataError, match=r"train-000003\.tar is refused") as error:
+        cache.CachedSource(source, processes)
+    assert "\n" not in str(error.value)
+    server.faults = {}
+    kept = cache.CachedSource(source, processes)
+    assert contents(kept) == contents(source)
+    assert np.array_equal(kept.shards, source.shards)
+
+
+def test_parts_and_joined_splits_keep_their_shards(shards: Path, server: Server, streaming: Streaming) -> None:
+    whole = open_source(server.address, "train+val", streaming=streaming)
+    train, val = (open_source(server.address, split, streaming=streaming) for split in ("train", "val"))
+    assert np.array_equal(whole.shards, np.concatenate([train.shards, val.shards + 5]))
+    kept, held = hold_out(whole, 0.25, seed=0)
+    assert np.array_equal(held.shards, whole.shards[held.indices])
+    for part in (kept, held):
+        prepare(part, np.arange(2))
+        for index in range(2):
+            shard = part.describe(index).removeprefix(f"{server.address}/").partition(":")[0]
+            assert server.requests[shard] == 1
+    assert contents(pickle.loads(pickle.dumps(whole))) == contents(whole)
 
 
 def test_mistakes_are_named(shards: Path, server: Server, streaming: Streaming, tmp_path: Path) -> None:
