@@ -1,5 +1,6 @@
 """`sequencer2d pack`: from a folder to a run that reads its shards from a web server."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def test_a_folder_is_packed_served_and_trained_on(
             "train", "digits", *fields, source, cache, f"run.output={run}", "data.batch_size=12",
             "model.num_classes=none", "data.image_size=16",
         )  # fmt: skip
-        assert "12 images" in command("eval", run).out + command("eval", run).err
+        assert json.loads(command("eval", run, "--json").out)["count"] == 12
     unreachable = mistake("eval", run, "--split", "train", "data.fetch_retries=0")
     assert "Connection refused (attempt 1, the last); put the server or the network right" in unreachable
 
