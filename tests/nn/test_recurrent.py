@@ -132,6 +132,19 @@ def test_on_cuda_auto_takes_the_kernels_only_where_they_were_measured_to_be_fast
     assert not measured.are_kernels_faster(x, 32, 64, "lstm")
 
 
+def test_a_compiler_follows_the_table_for_any_number_of_sequences(monkeypatch):
+    row = measured.Problems("lstm", "float32", False, hidden=(64, 64), sequences=(3, 8))
+    monkeypatch.setattr(measured, "KERNELS_FASTER", (row,))
+    compiled = torch.compile(
+        lambda x: x + measured.are_kernels_faster(x, x.shape[0], 64, "lstm"),
+        fullgraph=True,
+        backend="eager",
+        dynamic=True,
+    )
+    with torch.no_grad():
+        assert [compiled(torch.zeros(n, 2)).any().item() for n in (2, 3, 5, 8, 9)] == [False, True, True, True, False]
+
+
 def test_float32_with_tf32_has_measurements_of_its_own(monkeypatch):
     x = torch.empty(32, 60, 40, device="meta")
     monkeypatch.setattr(
