@@ -51,7 +51,7 @@ def receptive_field_grid(models: Sequence[Sequence[ReceptiveField]]) -> Any:
     method = models[0][0].method
     maps = iter(method.scaled([field.values for fields in models for field in fields]))
     columns = max(len(fields) for fields in models)
-    figure = new_figure(columns * CELL + 0.9, len(models) * (CELL + 0.75) + 1.05)
+    figure = new_figure(max(4.0, columns * CELL + 0.9), len(models) * (CELL + 0.75) + 1.05)
     axes = figure.subplots(len(models), columns, squeeze=False)
     for row, fields in zip(axes, models, strict=True):
         for axis in row[len(fields) :]:
@@ -188,12 +188,13 @@ def attribution_figure(result: Attribution, class_names: Sequence[str], count: i
             below.set_title(prediction_text(asked, float(result.probabilities[index]), None, 20))
     color_bar(figure, picture, axes, "relevance, of the strongest")
     about = "the class named below the photo" if result.asked else "the predicted class"
-    truths = "" if result.truths is not None else " The images have no labels, so nobody knows which are right."
+    known = result.truths is not None
+    said = "and the truth; mistakes come first" if known else "of images without labels"
     caption(
         figure,
         f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for {about}, relative "
-        "to the strongest region of the same image. Above each photo: the prediction with its probability, and the "
-        f"truth; mistakes come first.{truths}",
+        "to the strongest region of the same image. Above each photo: the prediction with its probability, "
+        f"{said}.",
     )
     return figure
 

@@ -3,7 +3,7 @@
 What is measured stands in `report_parts`, and the page in `report_page`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sequencer2d.analysis.report_page import render
@@ -24,6 +24,9 @@ def write_report(
     *,
     limits: Limits | None = None,
     common_only: bool = False,
+    specs: Sequence[str] = (),
+    data: str = "",
+    marks: Mapping[str, str] | None = None,
     on_part: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -38,6 +41,9 @@ def write_report(
         path: of the HTML file.
         limits: how many images each part takes.
         common_only: leave out classes of the data that a model does not have, instead of refusing them.
+        specs: where each of the subjects was loaded from, for the page's head.
+        data: where the images are from, for the page's head.
+        marks: names and contents of `<meta>` elements.
         on_part: called with the title of each part before it is made.
         progress: called with the number of images that a part has done since the last call.
 
@@ -58,7 +64,7 @@ def write_report(
     if len(failures) == len(PARTS):
         raise failures[0]
     with atomic_write(path, "w") as file:
-        file.write(render(request, sections))
+        file.write(render(request, sections, specs=specs, data=data, marks=marks or {}))
     return Path(path)
 
 

@@ -51,7 +51,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--output",
         type=writable_path,
         metavar="FILE",
-        help="default: the model's name, in the run's folder or beside the file",
+        help="default: in the run's folder, under the model's name; beside a file, under its name",
     )
     parser.add_argument(
         "--precision",
@@ -117,10 +117,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _default_output(checkpoint: str, variant: str, format: str) -> Path:
-    """In a run's folder, beside a file, or here for a model from the hub."""
+    """In a run's folder, under the model's name; beside a file, or here for one from the hub, under its own name."""
     source = Path(checkpoint)
     folder = source if source.is_dir() else source.parent if source.is_file() else Path()
-    return folder / f"{variant}{'-aoti' if format == 'aoti' else ''}{SUFFIXES[format]}"
+    own = source.stem if source.is_file() else checkpoint.partition("@")[0].rpartition("/")[2]
+    name = variant if source.is_dir() else own
+    return folder / f"{name}{'-aoti' if format == 'aoti' else ''}{SUFFIXES[format]}"
 
 
 def _plain(exported: Exported) -> dict[str, Any]:

@@ -24,6 +24,21 @@ def split_label(spec: str | os.PathLike[str]) -> tuple[str, str]:
     return "", spec
 
 
+def weights_file(spec: str) -> Path | None:
+    """The file of a model that is here; None for one that a library, the package or the network holds."""
+    place = split_label(spec)[1]
+    path = Path(place.rpartition("=")[2]).expanduser()
+    if place.startswith((*HUB_PREFIXES, RANDOM)) or not path.exists():
+        return None
+    return locate(path)[0]
+
+
+def identity(spec: str) -> str:
+    """What tells a model from others: its file's absolute path, else its name without the label."""
+    path = weights_file(spec)
+    return split_label(spec)[1] if path is None else str(path.resolve())
+
+
 def check_spec(spec: str) -> None:
     """Check that a model is named, or that its file is here.
 

@@ -30,7 +30,10 @@ from sequencer2d.data.eval_transforms import eval_transform
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.evaluation.pixels import normalized
 from sequencer2d.models import save_weights
+from sequencer2d.training.config import TrainConfig
+from sequencer2d.training.fields import to_dict, with_overrides
 from tests.analysis.test_hidden_states import image, subject
+from tests.data.test_parts import make_photos
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
@@ -47,12 +50,13 @@ FLAGS = (
 
 
 def test_what_the_page_shows():
-    classes, field, states, sentence = look(subject(), Image.fromarray(image(0, 40, 30)), "stages.0.blocks.0")
-    assert sum(classes.values()) == pytest.approx(1, abs=1e-5)
-    assert set(classes) == {"a", "b", "c"}
-    assert min(field.size) > 100
-    assert states is not None
-    assert sentence.endswith("A cross.")
+    seen = look(subject(), Image.fromarray(image(0, 40, 30)), "stages.0.blocks.0")
+    assert sum(seen.classes.values()) == pytest.approx(1, abs=1e-5)
+    assert set(seen.classes) == {"a", "b", "c"}
+    assert min(seen.field.size) > 100
+    assert seen.evidence is not None
+    assert seen.states is not None
+    assert seen.sentence.endswith("A cross.")
     with pytest.raises(InputError, match="drop an image"):
         look(subject(), None, "stages.0.blocks.0")
     with pytest.raises(InputError, match="the image is too small: it has 2×30 pixels"):
@@ -61,11 +65,23 @@ def test_what_the_page_shows():
         look(subject(), Image.fromarray(image()), "stage9")
 
 
+def test_the_page_begins_with_a_photo_of_the_runs_own(tmp_path):
+    photos = make_photos(tmp_path / "photos", {"red": 5, "green": 5}, (20, 16))
+    data = {"data.source": str(photos), "data.train_split": "", "data.val_split": "val", "data.val_fraction": 0.2}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(to_dict(with_overrides(TrainConfig(), data))))
+    assert app.example_image(str(tmp_path / "run"), tmp_path).is_relative_to(photos)
+    shutil.rmtree(photos)
+    assert app.example_image(str(tmp_path / "run"), tmp_path) == tmp_path / "example.png"
+    with Image.open(app.example_image("timm:resnet18", tmp_path)) as made:
+        assert min(made.size) > 200
+
+
 def test_the_page_shows_the_five_best_classes():
     seven = dataclasses.replace(subject(num_classes=7), class_names=tuple("abcdefg"))
     torch.nn.init.normal_(seven.model.head.fc.weight)
     photo = Image.fromarray(image())
-    classes, *_ = look(seven, photo, "stages.0.blocks.0")
+    classes = look(seven, photo, "stages.0.blocks.0").classes
     pixels = np.asarray(eval_transform(seven.data)(photo))
     with torch.no_grad():
         probabilities = seven.model(normalized(pixels[None], seven)).softmax(dim=-1)[0]
@@ -200,7 +216,9 @@ def test_the_page_keeps_uploads_to_itself(tmp_path):
         assert ask(address, "/")[0] == 200
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         parts = described(json.loads(ask(address, "/config")[1]))
-        assert set(parts) == {"image", "block", "prediction", "field", "shape", "states"}
+        assert set(parts) == {"image", "block", "prediction", "evidence", "field", "shape", "states"}
+        assert all("<img" in parts[name]["value"] for name in ("evidence", "field", "states")), "filled from the start"
+        assert parts["image"]["value"]
         names = [name for name, _ in parts["block"]["choices"]]
         assert names == ["stages.0.blocks.0", "stages.0.blocks.1", "stages.1.blocks.0"]
         assert parts["block"]["value"] == names[0]

@@ -1,6 +1,7 @@
 """The report: what its summary and tables say, in which units, and what happens to a part that cannot be done."""
 
 import math
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ pytest.importorskip("matplotlib")
 
 from sequencer2d import __version__
 from sequencer2d.analysis import report, report_parts
-from sequencer2d.analysis.report_page import _summary, _table, _uncertainty, render
+from sequencer2d.analysis.report_page import _head, _table, _uncertainty, render
 from sequencer2d.analysis.report_parts import PARTS, Limits, Part, Request, Section
 from sequencer2d.data.config import DataConfig
 from sequencer2d.errors import ConfigError, DataError, InputError
@@ -51,18 +52,26 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     }  # fmt: skip
 
 
-def test_the_summary_says_on_what_it_rests() -> None:
+def test_the_head_says_on_what_it_rests(tmp_path: Path) -> None:
     model = subject()
     other = Subject("other", model.model, DataConfig(image_size=24), ("a", "b", "c"))
     wide = Subject("m<1>", model.model, DataConfig(image_size=(24, 48)), ("a", "b", "c"))
     parameters = sum(parameter.numel() for parameter in model.model.parameters()) / 1e6
-    assert _summary(request(subjects=(wide, other))) == (
-        f"m<1>: {parameters:.1f} M parameters, 3 classes, images of 24×48 pixels; beside other. Measured on 9, drawn "
-        f"with 4 of 12 images in 3 classes: a share of so many images is uncertain by up to ±33 points. sequencer2d "
-        f"{__version__}."
-    )
-    assert "beside" not in _summary(request())
-    assert "Measured on 12, drawn with 12 of 12" in _summary(request(limits=Limits()))
+    weights = tmp_path / "w.safetensors"
+    weights.touch()
+    os.utime(weights, (0, 86400 * 365))
+    terms = list(_head(request(subjects=(wide, other)), [f"m@{weights}", "timm:other"], "photos, split val"))
+    assert terms[:-1] == [
+        ("model", f"m<1> (sequencer2d_n): {parameters:.1f} M parameters, 3 classes, images of 24×48 pixels"),
+        ("weights", f"{weights}, 1971-01-01"),
+        ("beside", f"other (sequencer2d_n): {parameters:.1f} M parameters, 3 classes, images of 24×24 pixels"),
+        ("weights", "timm:other"),
+        ("data", "photos, split val: 12 images in 3 classes; measured on 9, drawn with 4"),
+        ("certainty", "a share of 9 images is uncertain by up to ±33 points (95 %)"),
+    ]
+    assert terms[-1][0] == "made"
+    assert terms[-1][1].endswith(f" UTC, sequencer2d {__version__}")
+    assert "measured on 12, drawn with 12" in dict(_head(request(limits=Limits()), (), ""))["data"]
 
 
 def test_a_share_of_a_hundred_images_is_known_to_ten_points() -> None:
@@ -92,7 +101,7 @@ def test_a_page_escapes_names_and_links_to_each_section() -> None:
     assert "<title>How &lt;b&gt; sees</title>" in page
     assert '<a href="#s0">One &amp; two</a><a href="#s1">Three</a>' in page
     assert '<section id="s0"><h2>One &amp; two</h2><p>It says &lt;this&gt;.</p>' in page
-    assert '<img alt="One &amp; two" src="data:image/png;base64,iVBORw==">' in page
+    assert '<div class="wide"><img alt="One &amp; two" src="data:image/png;base64,iVBORw=="></div>' in page
     assert '<section id="s1"><h2>Three</h2><p>No.</p></section>' in page
     assert "{" not in page.split("</style>")[1]
 

@@ -46,7 +46,7 @@ def test_json_says_what_was_written_and_how_far_it_is_from_the_model(said: dict[
 def test_an_artifact_predicts_what_its_checkpoint_does(
     command: Callable[..., Outcome], checkpoint: Path, images: Path, exported: Path
 ) -> None:
-    assert exported == checkpoint.with_name("sequencer2d_n.onnx")
+    assert exported == checkpoint.with_suffix(".onnx")
     of_model, of_artifact = (
         json.loads(command("predict", source, images, "--json").out) for source in (checkpoint, exported)
     )
@@ -111,12 +111,12 @@ def test_artifacts_run_on_the_cpu_in_their_own_precision(
 
 def test_without_an_output_the_file_is_beside_its_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(b"")
-    for checkpoint in (tmp_path, tmp_path / "m.safetensors"):
-        assert _default_output(str(checkpoint), "sequencer2d_n", "onnx") == tmp_path / "sequencer2d_n.onnx"
-        assert _default_output(str(checkpoint), "sequencer2d_n", "web") == tmp_path / "sequencer2d_n.html"
-        assert _default_output(str(checkpoint), "sequencer2d_n", "aoti") == tmp_path / "sequencer2d_n-aoti.pt2"
-    assert _default_output("hf-hub:owner/name", "sequencer2d_n", "openvino") == Path("sequencer2d_n.xml")
-    assert _default_output("hf-hub:owner/name", "sequencer2d_n", "torch") == Path("sequencer2d_n.pt2")
+    for checkpoint, name in ((tmp_path, "sequencer2d_n"), (tmp_path / "m.safetensors", "m")):
+        assert _default_output(str(checkpoint), "sequencer2d_n", "onnx") == tmp_path / f"{name}.onnx"
+        assert _default_output(str(checkpoint), "sequencer2d_n", "web") == tmp_path / f"{name}.html"
+        assert _default_output(str(checkpoint), "sequencer2d_n", "aoti") == tmp_path / f"{name}-aoti.pt2"
+    assert _default_output("hf-hub:owner/name@v1", "sequencer2d_n", "openvino") == Path("name.xml")
+    assert _default_output("hf-hub:owner/name", "sequencer2d_n", "torch") == Path("name.pt2")
 
 
 def test_the_table_says_when_no_real_image_was_compared(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sequencer2d import terminal
 from sequencer2d.choices import OUTPUT_LAYOUTS
 from sequencer2d.cli.analyze.examples import epilog
+from sequencer2d.cli.analyze.outputs import check_files, claim_files
 from sequencer2d.cli.common import (
     add_decoding,
     add_download,
@@ -126,6 +127,7 @@ def add_output(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="LIST",
         help="of the figure, among pdf, svg, png (default: all three)",
     )
+    check_first(parser, lambda arguments: check_files(arguments, models_of(arguments)))
 
 
 def add_blocks(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
@@ -240,6 +242,7 @@ def output_path(arguments: argparse.Namespace, suffix: str, part: str = "") -> P
 
 def write(arguments: argparse.Namespace, save: Callable[[Path], None], part: str = "", suffix: str = ".npz") -> None:
     """Let a result save itself as FOLDER/NAME[-part]suffix and say where."""
+    claim_files(arguments, models_of(arguments))
     path = output_path(arguments, suffix, part)
     save(path)
     say(path)
@@ -249,6 +252,7 @@ def write_figure(figure: Any, arguments: argparse.Namespace, part: str = "") -> 
     """Save a figure in the formats of --formats and say where."""
     from sequencer2d.analysis.figure_files import save_figure
 
+    claim_files(arguments, models_of(arguments))
     for path in save_figure(figure, output_path(arguments, ".png", part), arguments.formats):
         say(path)
 

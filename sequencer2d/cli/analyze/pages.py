@@ -8,7 +8,9 @@ from pathlib import Path
 
 from sequencer2d import terminal
 from sequencer2d.cli.analyze import common
+from sequencer2d.cli.analyze.outputs import META, check_page, owners
 from sequencer2d.cli.common import need, positive, writable_path
+from sequencer2d.cli.parsing import check_first
 from sequencer2d.errors import ConfigError
 
 
@@ -19,6 +21,7 @@ def add_parsers(kinds: common.Kinds) -> None:
     parser.add_argument(
         "--output", type=writable_path, default="report.html", metavar="FILE", help="the file (default: report.html)"
     )
+    check_first(parser, lambda arguments: check_page(Path(arguments.output), arguments.models))
     common.add_workers(parser)
     common.add_data(parser, 200)
     parser = common.new_parser(
@@ -42,6 +45,9 @@ def run_report(arguments: argparse.Namespace) -> int:
             Path(arguments.output),
             limits=limits,
             common_only=arguments.common_classes,
+            specs=arguments.models,
+            data=f"{arguments.data}, split {arguments.split}" if arguments.split else arguments.data,
+            marks={META: "; ".join(owners(arguments.models))},
             on_part=on_part,
             progress=advance,
         )
@@ -56,7 +62,7 @@ def run_app(arguments: argparse.Namespace) -> int:
 
     subject = common.subjects(arguments, any_task=True)[0]
     terminal.write(f"http://127.0.0.1:{arguments.port} (Ctrl-C stops it)")
-    serve(subject, arguments.port)
+    serve(subject, arguments.port, arguments.model)
     return 0
 
 
