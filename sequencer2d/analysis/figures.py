@@ -189,11 +189,11 @@ def attribution_figure(result: Attribution, class_names: Sequence[str], count: i
     color_bar(figure, picture, axes, "relevance, of the strongest")
     about = "the class named below the photo" if result.asked else "the predicted class"
     known = result.truths is not None
-    said = "and the truth; mistakes come first" if known else "of images without labels"
+    said = ", and the truth; mistakes come first" if known else "; these images have no labels"
     caption(
         figure,
         f"Grad-CAM of {result.model} at {result.block}: the brighter, the more a region speaks for {about}, relative "
-        "to the strongest region of the same image. Above each photo: the prediction with its probability, "
+        "to the strongest region of the same image. Above each photo: the prediction with its probability"
         f"{said}.",
     )
     return figure
