@@ -106,7 +106,7 @@ def digest_of(model: nn.Module) -> str:
     found = hashlib.blake2b(digest_size=8)
     for name, value in model.state_dict().items():
         found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return found.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,23 @@ def test_features_come_back_from_their_file(tmp_path: Path) -> None:
         Features.load(tmp_path / "other.npz")
     with pytest.raises(DataError, match="holds no features"):
         Features.load(tmp_path / "none.npz")
+
+
+class Code:
+    """What a pickle would run."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("ran"),)
+
+
+def test_a_file_with_pickled_code_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    array = np.empty(1, dtype=object)
+    array[0] = Code()
+    np.savez("code.npz", vectors=np.zeros((1, 2)), paths=array, model="m", weights="w")
+    with pytest.raises(DataError, match="holds no features"):
+        Features.load("code.npz")
+    assert not Path("ran").exists()
 
 
 def test_neighbors_go_by_the_angle() -> None:
