@@ -165,10 +165,16 @@ def _passed_over(tree: ast.Module) -> Iterator[int]:
 
 
 def _rows(tree: ast.Module) -> Iterator[int]:
-    """The lines of tables: literals of several lines that are assigned to a name of the module."""
+    """The lines of tables: literals that are assigned to a name of the module, and those that parametrize a test."""
+    tables: list[ast.expr | ast.stmt] = []
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Tuple | ast.List | ast.Dict):
-            yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            tables.append(node)
+        elif isinstance(node, ast.FunctionDef):
+            calls = [decorator for decorator in node.decorator_list if isinstance(decorator, ast.Call)]
+            tables += [value for call in calls for value in call.args if isinstance(value, ast.Tuple | ast.List)]
+    for table in tables:
+        yield from range(table.lineno, (table.end_lineno or table.lineno) + 1)
 
 
 if __name__ == "__main__":
