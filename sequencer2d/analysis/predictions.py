@@ -10,7 +10,7 @@ from sequencer2d.analysis.drawing import prediction_color, prediction_text
 from sequencer2d.data.images import decode
 from sequencer2d.evaluation.predict import Prediction
 from sequencer2d.files import atomic_write
-from sequencer2d.terminal import printable, printable_lines
+from sequencer2d.terminal import printable_lines
 
 _CHARACTERS = 18
 """Of a line above an image."""
@@ -40,7 +40,7 @@ def draw_predictions(
     figure = Figure(figsize=(max(1.3 * columns, 3.9), 1.75 * rows + (0.4 if title else 0)), layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(printable(title), fontsize=8, parse_math=False)
+        figure.suptitle(printable_lines(title), fontsize=8, parse_math=False)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.axis("off")
