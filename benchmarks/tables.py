@@ -31,6 +31,7 @@ from benchmarks.jpeg_crop import CROP_COLUMNS
 from benchmarks.kernels.tables import KERNEL_TABLES
 from benchmarks.public_models import PUBLIC_MODELS_COLUMNS
 from benchmarks.recurrences import RECURRENCES_COLUMNS
+from benchmarks.restriding import COLUMNS as RESTRIDING_COLUMNS
 from benchmarks.tiny_imagenet.tables import TINY_IMAGENET_TABLES
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +59,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **ANALYSIS_TABLES,
     **TINY_IMAGENET_TABLES,
     "bccd": BCCD_COLUMNS,
+    "restriding": RESTRIDING_COLUMNS,
     "camvid": CAMVID_COLUMNS,
     **DENSE_TABLES,
     "input": INPUT_COLUMNS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ examples:
   sequencer2d export runs/cifar10 --format onnx                       runs/cifar10/sequencer2d_n.onnx
   sequencer2d export hf-hub:timm/sequencer2d_s.in1k --format openvino --output s.xml
   sequencer2d export model.safetensors --format onnx --precision int8 --images photos/
+  sequencer2d export runs/camvid --format onnx                        a model for segmentation: the logits of each pixel
   sequencer2d export runs/photos --format web --runtime onnxruntime-web-1.30.0.tgz
 
 formats:
@@ -86,9 +88,11 @@ def _check_format(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.data.finding import find_images
+    from sequencer2d.evaluation.loading import task_of
     from sequencer2d.export import export_model
     from sequencer2d.export.exporting import check_options
-    from sequencer2d.models import load_model
+    from sequencer2d.models import load_model, read_checkpoint
+    from sequencer2d.tasks import CLASSIFICATION
 
     check_options(
         arguments.output or f"model{SUFFIXES.get(arguments.format, '')}",
@@ -98,22 +102,41 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.runtime,
     )
     images = find_images(arguments.images) if arguments.images else None
-    model = load_model(arguments.checkpoint, name=arguments.model)
-    output = arguments.output or _default_output(arguments.checkpoint, model.variant, arguments.format)
-    exported = export_model(
-        model,
-        output,
-        arguments.format,
-        precision=arguments.precision,
-        opset=arguments.opset,
-        runtime=arguments.runtime,
-        images=images,
-    )
+    if task_of(read_checkpoint(arguments.checkpoint)) is not CLASSIFICATION:
+        exported = _export_dense(arguments, images)
+    else:
+        model = load_model(arguments.checkpoint, name=arguments.model)
+        exported = export_model(
+            model,
+            arguments.output or _default_output(arguments.checkpoint, model.variant, arguments.format),
+            arguments.format,
+            precision=arguments.precision,
+            opset=arguments.opset,
+            runtime=arguments.runtime,
+            images=images,
+        )
     if arguments.json:
         terminal.write_json(_plain(exported))
     else:
         _print_table(exported)
     return 0
+
+
+def _export_dense(arguments: argparse.Namespace, images: Sequence[Path] | None) -> Exported:
+    """A segmenter's checkpoint as ONNX. Raises `ExportError` for other formats and for detectors."""
+    from sequencer2d.evaluation.subject import load_checkpoint
+    from sequencer2d.export import export_dense
+
+    subject = load_checkpoint(arguments.checkpoint)
+    if subject.task.name != "segmentation":
+        raise ExportError(
+            f"{arguments.checkpoint} is for {subject.task.name}, whose boxes no format here holds: export its backbone "
+            "with sequencer2d.export.export_dense"
+        )
+    if (arguments.format, arguments.precision, arguments.opset) != ("onnx", "fp32", None):
+        raise ExportError("a model for segmentation is written with --format onnx alone, in fp32 and opset 18")
+    output = arguments.output or _default_output(arguments.checkpoint, "segmenter", arguments.format)
+    return export_dense(subject.model, output, images=images)
 
 
 def _default_output(checkpoint: str, variant: str, format: str) -> Path:

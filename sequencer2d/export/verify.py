@@ -70,7 +70,7 @@ def compare(
     for size in sizes:
         inputs = [("random", torch.randn(batch, model.in_chans, *size, generator=generator)) for batch in batches]
         if images:
-            inputs.append(("images", _read(model, size, images)))
+            inputs.append(("images", read_images(model, size, images)))
         for source, batch in inputs:
             relative = relative_difference(artifact(batch), reference(model, batch))
             differences.append(Difference(source, size, len(batch), relative))
@@ -121,7 +121,8 @@ def real_images() -> list[Path]:
     return sorted(folder.glob("*.jpg")) if folder else []
 
 
-def _read(model: Sequencer2D, size: Size, paths: Sequence[Path]) -> Tensor:
+def read_images(model: nn.Module, size: Size, paths: Sequence[Path]) -> Tensor:
+    """Image files (B, 3, H, W), prepared as the model's `pretrained_cfg` says, in `size`. Raises `InputError`."""
     config = DataConfig(**(input_fields(model) | {"image_size": size}))
     transform = eval_transform(config)
     pixels = torch.from_numpy(np.stack([transform(_decode(path, config)) for path in paths])).permute(0, 3, 1, 2)

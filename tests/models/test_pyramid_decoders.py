@@ -87,6 +87,38 @@ def test_torchvisions_detectors_learn_on_it(kind: str, strides: Any) -> None:
     assert all({"boxes", "labels", "scores"} <= set(one) for one in found)
 
 
+def simple_pyramid(channels: int, dim: int) -> nn.ModuleList:
+    """The levels of ViTDet's pyramid: 4, 2, 1 and half times as fine as the map that they are all made from."""
+    finer = [nn.ConvTranspose2d(channels, channels // 2, 2, 2), nn.ConvTranspose2d(channels // 2, channels // 4, 2, 2)]
+    levels = [
+        [finer[0], nn.GroupNorm(1, channels // 2), nn.GELU(), finer[1], nn.Conv2d(channels // 4, dim, 1)],
+        [nn.ConvTranspose2d(channels, channels // 2, 2, 2), nn.Conv2d(channels // 2, dim, 1)],
+        [nn.Conv2d(channels, dim, 1)],
+        [nn.MaxPool2d(2), nn.Conv2d(channels, dim, 1)],
+    ]
+    return nn.ModuleList(nn.Sequential(*layers) for layers in levels)
+
+
+def test_a_pyramid_over_one_map_of_stride_16_learns_on_it() -> None:
+    torch.manual_seed(0)
+    body: Any = create_model("sequencer2d_n", features_only=True, pyramid=(16,), **SIZES)
+    assert body.feature_info.reduction() == [16], "strides of 4 to 32 follow, each exactly twice the one before"
+    levels = simple_pyramid(*body.feature_info.channels(), 8)
+    parameters = [*body.parameters(), *levels.parameters()]
+    optimizer, images, losses = torch.optim.SGD(parameters, lr=1e-2), torch.randn(2, 3, 64, 96), []
+    for _ in range(2):
+        (last,) = body(images)
+        maps = [level(last) for level in levels]
+        assert [tuple(one.shape) for one in maps] == [(2, 8, 64 // s, 96 // s) for s in (4, 8, 16, 32)]
+        loss = torch.stack([(one - 1).square().mean() for one in maps]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        assert body.backbone.stem.proj.weight.grad.abs().sum() > 0
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] < losses[0]
+
+
 def test_transformers_upernet_learns_on_it() -> None:
     transformers = pytest.importorskip("transformers")
     register_timm()

@@ -156,6 +156,23 @@ def test_the_command_line_predicts_and_draws(
     assert np.abs(sky - expected).max() < 8
 
 
+def test_the_command_line_exports_the_logits_of_every_pixel(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = tmp_path / "segmenter.onnx"
+    assert main(["export", str(run), "--format", "onnx", "--output", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["format"] == "onnx"
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    subject, images = load_checkpoint(run), torch.randn(2, 3, 40, 70)
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), subject.model(images), rtol=1e-4, atol=1e-4)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == list(subject.class_names)
+    assert main(["export", str(run), "--format", "torch"]) == 2
+    assert "with --format onnx alone" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # gradio's
 def test_the_local_page_shows_the_overlay(run: Path, camvid: Path) -> None:
     subject = load_checkpoint(run)

@@ -1,0 +1,182 @@
+"""Backbones and segmenters as ONNX: a pyramid's maps, or the logits of every pixel, for images of any size."""
+
+import copy
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from sequencer2d.dense import Segmenter
+from sequencer2d.errors import ConfigError, ExportError
+from sequencer2d.export import programs, verify
+from sequencer2d.export.artifacts import need
+from sequencer2d.export.exporting import Exported
+from sequencer2d.export.formats import FORMATS, OPSET, RECURRENT
+from sequencer2d.export.mixers import with_constant_weights
+from sequencer2d.export.onnx_layer import onnx_translations
+from sequencer2d.files import atomic_write
+from sequencer2d.models import FeaturePyramid
+from sequencer2d.terminal import to_json
+
+SUFFIX = FORMATS["onnx"].suffix
+_AXES = {0: "batch", 2: "height", 3: "width"}
+
+
+class Maps(nn.Module):
+    """The model under an input named `images`, its outputs always a tuple.
+
+    Attributes:
+        strides: of the outputs, in pixels.
+        names: of the outputs: "logits", or "map_4" for a map of stride 4.
+        multiple: pixels that sides are padded to multiples of.
+        in_chans, pretrained_cfg: of the backbone, or of a run's whole model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        if isinstance(model, Segmenter):
+            backbone: Any = model.backbone
+            self.strides: list[float] = [1]
+            self.names: tuple[str, ...] = ("logits",)
+            self.multiple = model.divisor
+        elif isinstance(model, FeaturePyramid):
+            backbone = model
+            self.strides = list(model.feature_info.reduction())
+            self.names, self.multiple = tuple(f"map_{stride:g}" for stride in self.strides), model.multiple
+        else:
+            raise ConfigError(
+                f"{type(model).__name__} is neither a feature pyramid nor a Segmenter of sequencer2d.dense"
+            )
+        self.in_chans: int = getattr(backbone, "in_chans", 3)
+        self.pretrained_cfg = getattr(model, "pretrained_cfg", None) or backbone.pretrained_cfg
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found = self.model(images)
+        return (found,) if isinstance(found, Tensor) else tuple(found)
+
+
+def export_dense(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    images: Sequence[str | os.PathLike[str]] | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> Exported:
+    """Write a feature pyramid or a `Segmenter` over one as ONNX, after comparing it with the model.
+
+    The input is `images`, fp32 (batch, in_chans, height, width), normalized; batch, height and width are free, from
+    the coarsest stride plus one pixel up. The outputs are `logits`, or `map_4`, `map_8` and so on. The metadata
+    `mean`, `std`, `class_names` and `strides` are JSON.
+
+    Args:
+        model: a `FeaturePyramid`, or a `Segmenter` on one of ours. It is not changed.
+        path: of the file, with the suffix .onnx; its folder exists.
+        images: real image files to compare on; by default scikit-learn's photographs, if it is installed.
+        sizes: (height, width) in pixels to compare at; by default three, of which one is the model's own.
+
+    Raises:
+        ConfigError: another model, or another suffix.
+        ExportError: the file would differ from the model, or cannot be written. Nothing is left behind.
+        UserError: a package that ONNX needs is not installed.
+    """
+    started, target = time.perf_counter(), Path(path)
+    if target.suffix != SUFFIX:
+        raise ConfigError(f"the file of an ONNX model has the suffix {SUFFIX}; given {str(path)!r}")
+    for package in FORMATS["onnx"].needs:
+        need(package)
+    plain = _on_cpu(model)
+    proto = _proto(plain)
+    written = bytes(proto.SerializeToString())
+    files = [Path(image) for image in images] if images is not None else verify.real_images()
+    differences = _compare(written, plain, sizes or verify.sizes_for(plain), files)  # type: ignore[arg-type]
+    verify.check(differences, verify.LIMITS["fp32"], "the ONNX model")
+    try:
+        with atomic_write(target) as file:
+            file.write(written)
+    except OSError as error:
+        raise ExportError(f"cannot write to {target}: {error.strerror or error}; give another path") from error
+    nodes = [node.op_type for node in proto.graph.node]
+    return Exported(
+        path=target,
+        format="onnx",
+        precision="fp32",
+        differences=tuple(differences),
+        limit=verify.LIMITS["fp32"],
+        recurrent_nodes=sum(node in RECURRENT for node in nodes),
+        nodes=len(nodes),
+        seconds=time.perf_counter() - started,
+        size_mib=len(written) / 2**20,
+    )
+
+
+def _on_cpu(model: nn.Module) -> Maps:
+    """A copy in evaluation mode, on the CPU and in fp32."""
+    return Maps(copy.deepcopy(model).float().cpu().eval().requires_grad_(False))
+
+
+def _proto(plain: Maps) -> Any:
+    import onnx
+
+    constant = with_constant_weights(plain, programs.RECURRENCES["onnx"]).eval()
+    example = torch.zeros(2, plain.in_chans, 3 * plain.multiple, 4 * plain.multiple)
+    with torch.no_grad(), programs.quiet(), programs.hushed("torch.onnx", "onnxscript", "onnx_ir"):
+        program = torch.export.export(constant, (example,), dynamic_shapes=(dict.fromkeys(_AXES, Dim.DYNAMIC),))
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            custom_translation_table=onnx_translations(),
+            input_names=["images"],
+            output_names=list(plain.names),
+            verbose=False,
+        )
+    assert exported is not None
+    proto = exported.model_proto
+    del proto.graph.value_info[:], proto.metadata_props[:]
+    for axis, name in _AXES.items():
+        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    for key, value in _described(plain).items():
+        proto.metadata_props.add(key=key, value=to_json(value, indent=None, allow_nan=False))
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def _described(plain: Maps) -> dict[str, Any]:
+    stated: Mapping[str, Any] = plain.pretrained_cfg
+    return {
+        "mean": list(stated["mean"]),
+        "std": list(stated["std"]),
+        "class_names": stated.get("label_names") if plain.names == ("logits",) else None,
+        "strides": plain.strides,
+    }
+
+
+def _compare(
+    written: bytes, plain: Maps, sizes: Sequence[tuple[int, int]], files: Sequence[Path]
+) -> list[verify.Difference]:
+    """Random images, and image files if there are any, through both at every size; each output on its own."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    differences = []
+    for size in sizes:
+        inputs = [("random", torch.randn(2, plain.in_chans, *size, generator=generator))]
+        if files and plain.in_chans == 3:
+            inputs.append(("images", verify.read_images(plain, size, files)))
+        for source, batch in inputs:
+            found = [torch.from_numpy(np.asarray(x)) for x in session.run(list(plain.names), {"images": batch.numpy()})]
+            with torch.no_grad():
+                expected = plain(batch)
+            relative = max(verify.relative_difference(a, b) for a, b in zip(found, expected, strict=True))
+            differences.append(verify.Difference(source, size, len(batch), relative))
+    return differences
