@@ -3,6 +3,7 @@
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,3 +69,17 @@ def test_the_processor_and_the_versions_are_named() -> None:
     assert versions["sequencer2d"] == sequencer2d.__version__
     assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
     assert {"python", "torchvision", "timm", "numpy"} <= set(versions)
+
+
+def test_a_gpu_is_named_with_its_memory_and_the_versions_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(name="a GPU", total_memory=143155 * 2**20)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", {1: properties}.get)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
+    assert provenance.device() == {
+        "kind": "cuda", "name": "a GPU", "count": 2, "memory_mib": 143155, "cuda": "13.0", "cudnn": 91900,
+    }  # fmt: skip
+    assert provenance.device("cpu")["kind"] == "cpu"
