@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.columns import Column, fixed, minutes
 from benchmarks.record import ROOT, command_line, origin, write_result
 
 NAME = "own-photos"
@@ -31,6 +32,19 @@ SCRIPT = "benchmarks.own_photos"
 HEADING = "## Your own photos"
 CLOSE = 1e-4
 """By how much a probability of the exported model may differ from the trained model's."""
+
+
+OWN_PHOTOS_COLUMNS = (
+    Column("validation_images", "held-out photos"),
+    Column("top1_percent", "right, %", fixed(1)),
+    Column("finetune_seconds", "finetune", minutes),
+    Column("export_seconds", "export", minutes),
+    Column("seconds", "all four commands", minutes),
+    Column("load_before", "load before", fixed(1)),
+    Column("load_after", "after", fixed(1)),
+    Column("photos_compared", "photos compared"),
+    Column("same_class", "ONNX names the same class"),
+)
 
 
 class Step(NamedTuple):

@@ -29,6 +29,7 @@ from benchmarks.export.tables import EXPORT_TABLES
 from benchmarks.input import INPUT_COLUMNS
 from benchmarks.jpeg_crop import CROP_COLUMNS
 from benchmarks.kernels.tables import KERNEL_TABLES
+from benchmarks.own_photos import OWN_PHOTOS_COLUMNS
 from benchmarks.public_models import PUBLIC_MODELS_COLUMNS
 from benchmarks.recurrences import RECURRENCES_COLUMNS
 from benchmarks.restriding import COLUMNS as RESTRIDING_COLUMNS
@@ -58,6 +59,7 @@ TABLES: Mapping[str, tuple[Column, ...] | View] = {
     **KERNEL_TABLES,
     **ANALYSIS_TABLES,
     **TINY_IMAGENET_TABLES,
+    "own-photos": OWN_PHOTOS_COLUMNS,
     "bccd": BCCD_COLUMNS,
     "restriding": RESTRIDING_COLUMNS,
     "camvid": CAMVID_COLUMNS,

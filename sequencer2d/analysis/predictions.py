@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +32,18 @@ def draw_predictions(
         truths: the name of each image's class.
         path: PNG file to write.
         columns: images in a row.
-        title: of the picture.
+        title: of the picture; it may have several lines.
     """
+    figure = predictions_figure(predictions, truths, columns=columns, title=title)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    return Path(path)
+
+
+def predictions_figure(
+    predictions: Sequence[Prediction], truths: Sequence[str], *, columns: int = 8, title: str = ""
+) -> Any:
+    """The figure of `draw_predictions`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -49,6 +60,4 @@ def draw_predictions(
         axes.imshow(np.asarray(decode(prediction.path)), interpolation="nearest")
         said = prediction_text(guess.name, guess.probability, truth, _CHARACTERS)
         axes.set_title(printable_lines(said), fontsize=8, color=prediction_color(guess.name, truth), parse_math=False)
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120)
-    return Path(path)
+    return figure

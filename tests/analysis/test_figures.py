@@ -15,6 +15,8 @@ from sequencer2d.analysis.figure_files import VISIBLE, figure_bytes
 from sequencer2d.analysis.figures import attribution_figure, hidden_state_figure, memory_figure
 from sequencer2d.analysis.hidden_states import hidden_states
 from sequencer2d.analysis.memory import memory_reach
+from sequencer2d.analysis.predictions import predictions_figure
+from sequencer2d.evaluation.predict import predict
 from tests.analysis.test_hidden_states import image, subject
 
 
@@ -98,3 +100,18 @@ def test_the_line_of_the_memory_is_named_outside_the_bars():
     (text,) = [text for text in top.texts if "side of" in text.get_text()]
     assert text.get_transform() == top.get_yaxis_transform()
     assert text.get_position()[0] > 1
+
+
+def test_photos_carry_prediction_and_truth_below_a_title_of_lines(tmp_path):
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    model = subject()
+    predictions = list(predict(model.model, paths, model.data, class_names=("cat", "dog", "cow")))
+    guess = predictions[0].found.guesses[0]
+    figure = predictions_figure(predictions, [guess.name, "none\x1b"], columns=2, title="two\nlines")
+    assert figure._suptitle.get_text() == "two\nlines"
+    assert [(axis.get_title(), axis.title.get_color()) for axis in figure.axes] == [
+        (f"✓ {guess.name} ({guess.probability:.0%})\ntruth: {guess.name}", RIGHT),
+        (f"✗ {guess.name} ({guess.probability:.0%})\ntruth: none\\x1b", WRONG),
+    ]
