@@ -32,7 +32,7 @@ NAME, SCRIPT = "compiling", "benchmarks.compiling"
 # How a model is prepared for training; `optimize` is for inference.
 TRAINING: dict[str, Callable[[Any], Any]] = {
     "blocks": compile_blocks,
-    "blocks, dynamic": lambda model: compile_blocks(model, dynamic=True),
+    "dynamic-blocks": lambda model: compile_blocks(model, dynamic=True),
     "whole": compile_whole,
     "eager": lambda model: None,
 }
