@@ -33,6 +33,8 @@ class SegmentationResult:
     """Images evaluated."""
     broken: int
     """Images that could not be read, or whose mask could not, and are left out."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Pixels by label and prediction: a row for each class, with the number that was predicted as each class."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -43,8 +45,14 @@ class SegmentationResult:
         return [("mIoU", f"{self.mean_iou:.2f} %"), ("pixel accuracy", f"{self.pixel_accuracy:.2f} %")]
 
     def class_rows(self) -> list[tuple[str, str]]:
-        """(name, intersection over union) of each class."""
-        return percentages(self.class_names, self.per_class, "none")
+        """(name, intersection over union, and the class that its pixels are most often taken for) of each class."""
+        shown = percentages(self.class_names, self.per_class, "none")
+        return [(name, f"{value}{self._taken_for(k)}") for k, (name, value) in enumerate(shown)]
+
+    def _taken_for(self, number: int) -> str:
+        row = self.confusion[number]
+        wrong, other = max((pixels, k) for k, pixels in enumerate(row) if k != number)
+        return f"  ({100 * wrong / sum(row):.0f} % taken for {self.class_names[other]})" if wrong else ""
 
 
 @dataclass(frozen=True)
@@ -151,4 +159,5 @@ def summarize(
         class_names=class_names,
         count=images,
         broken=broken,
+        confusion=tuple(map(tuple, confusion.tolist())),
     )

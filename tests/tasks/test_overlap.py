@@ -86,7 +86,13 @@ def test_classes_of_the_data_are_matched_with_outputs() -> None:
 def test_a_result_is_shown_and_written() -> None:
     result = measured([slice(None)])
     assert result.rows() == [("mIoU", "46.67 %"), ("pixel accuracy", "63.64 %")]
-    assert result.class_rows() == [("road", "50.00 %"), ("car", "50.00 %"), ("sky", "40.00 %"), ("tree", "none")]
+    assert result.class_rows() == [
+        ("road", "50.00 %  (20 % taken for sky)"),
+        ("car", "50.00 %"),
+        ("sky", "40.00 %  (25 % taken for car)"),
+        ("tree", "none"),
+    ]
+    assert result.confusion == ((3, 1, 1, 0), (0, 2, 0, 0), (1, 1, 2, 0), (0, 0, 0, 0)), "rows are labels"
     assert json.loads(json.dumps(result.to_dict()))["per_class"][3] is None
 
 
