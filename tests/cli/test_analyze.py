@@ -83,7 +83,7 @@ def test_states_with_an_animation(folder, tmp_path):
     image = folder / "data" / "a" / "0.png"
     options = ("--images", image, "--animate", "--output", tmp_path, "--formats", "pdf")
     assert analyze("hidden-states", folder / "m.safetensors", *options) == 0
-    assert {path.suffix for path in tmp_path.iterdir()} == {".npz", ".pdf", ".gif"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npz", ".pdf", ".gif", ".json"}
 
 
 def test_measurements_as_json(folder, tmp_path, capsys):
@@ -158,7 +158,7 @@ def test_the_report_holds_everything_in_one_file(folder, tmp_path):
     assert "http://" not in text
     assert "https://" not in text
     assert "Not done" not in text
-    assert "Measured on 8, drawn with 8 of 9 images in 3 classes: a share of so many images" in text
+    assert "9 images in 3 classes; measured on 8, drawn with 8" in text
     assert "±35 points" in text  # 1.96 √(0.25 / 8)
     assert '<th class="number">named the shape&#x27;s class</th>' in text
     assert '<th class="number">clean error, %</th>' in text

@@ -48,7 +48,8 @@ def test_figure_1_joins_published_and_evaluated_models(
     assert own["top-1, %"] == json.loads(evaluated.out)["top1"]
     parameters = sum(p.numel() for p in create_model(SMALL, num_classes=10).parameters())
     assert own["parameters, M"] == pytest.approx(parameters / 1e6)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"figure1.{name}" for name in ("pdf", "svg", "png")}
+    figures = {f"figure1.{name}" for name in ("pdf", "svg", "png")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*figures, "models.json"}
 
 
 def test_figure_3_measures_what_is_not_given(command: Callable[..., Any], small: Path, tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_figure_3_measures_what_is_not_given(command: Callable[..., Any], small:
     assert [row["size"] for row in rows if row["quantity"] == "images/s"] == [8, 16, 24, 32]
     assert (tmp_path / "figure3.png").read_bytes().startswith(b"\x89PNG")
     given = ("--speed", tmp_path / "figure3-speed.json", *options)
-    again = json.loads(command("analyze", "figure3", *given).out)
+    again = json.loads(command("analyze", "figure3", *given, "--name", "again").out)
     assert again == [row for row in rows if row["quantity"] == "images/s"]
 
 

@@ -127,7 +127,7 @@ def add_output(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="LIST",
         help="of the figure, among pdf, svg, png (default: all three)",
     )
-    check_first(parser, lambda arguments: check_files(arguments, models_of(arguments)))
+    check_first(parser, lambda arguments: check_files(arguments, made_from(arguments)))
 
 
 def add_blocks(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
@@ -155,6 +155,13 @@ def _check_models(arguments: argparse.Namespace) -> None:
 def models_of(arguments: argparse.Namespace) -> list[str]:
     """What the command line calls its models: several, or the one."""
     return arguments.models if "models" in arguments else [arguments.model]
+
+
+def made_from(arguments: argparse.Namespace) -> list[str]:
+    """What the outputs of a command line are about: its models, or the files of what was measured."""
+    files = [*(getattr(arguments, "accuracy", None) or ()), getattr(arguments, "speed", None)]
+    models = models_of(arguments) if {"models", "model"} & vars(arguments).keys() else []
+    return [*models, *(str(file) for file in files if file is not None)]
 
 
 def subjects(arguments: argparse.Namespace, *, any_task: bool = False) -> list[Subject]:
@@ -242,7 +249,7 @@ def output_path(arguments: argparse.Namespace, suffix: str, part: str = "") -> P
 
 def write(arguments: argparse.Namespace, save: Callable[[Path], None], part: str = "", suffix: str = ".npz") -> None:
     """Let a result save itself as FOLDER/NAME[-part]suffix and say where."""
-    claim_files(arguments, models_of(arguments))
+    claim_files(arguments, made_from(arguments))
     path = output_path(arguments, suffix, part)
     save(path)
     say(path)
@@ -252,7 +259,7 @@ def write_figure(figure: Any, arguments: argparse.Namespace, part: str = "") -> 
     """Save a figure in the formats of --formats and say where."""
     from sequencer2d.analysis.figure_files import save_figure
 
-    claim_files(arguments, models_of(arguments))
+    claim_files(arguments, made_from(arguments))
     for path in save_figure(figure, output_path(arguments, ".png", part), arguments.formats):
         say(path)
 

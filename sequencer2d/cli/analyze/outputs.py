@@ -22,8 +22,8 @@ _META = re.compile(rf'<meta name="{META}" content="([^"]*)">')
 
 
 def owners(specs: Sequence[str]) -> list[str]:
-    """What tells the models of a command line from others, in their order."""
-    return [identity(spec) for spec in specs]
+    """What tells the models of a command line, or files of results in place of them, from others, in their order."""
+    return [str(Path(spec).resolve()) if spec.endswith(".json") else identity(spec) for spec in specs]
 
 
 def check_files(arguments: argparse.Namespace, specs: Sequence[str]) -> None:
