@@ -11,12 +11,13 @@ from PIL import Image
 from sequencer2d.data import mask_layouts
 from sequencer2d.data.image_files import ImageFiles
 from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode, size_of
-from sequencer2d.data.labels import MOST_CLASSES, LabelRules, read_labels
+from sequencer2d.data.labels import IGNORED, MOST_CLASSES, LabelRules, read_labels
 from sequencer2d.data.mask_layouts import Layout
 from sequencer2d.data.sources import shorten
 from sequencer2d.errors import DataError
 
 CLASSES = "classes.txt"
+VOID = "have ignored pixels alone"
 CHECKED = 512
 """Masks of a split that are read when it is opened, by default: a second, or a few where they are large."""
 
@@ -97,18 +98,21 @@ def fitting_mask(image: Image.Image, mask: Path | bytes, rules: LabelRules) -> I
 
 
 def fault(image_size: Callable[[], tuple[int, int]], mask: Callable[[], Path | bytes], rules: LabelRules) -> str | None:
-    """What is wrong with a mask; None if nothing is, or if it or its image cannot be decoded.
+    """What is wrong with a mask, `VOID` if nothing is labeled; None for a good one, and where it can't be decoded.
 
     `image_size` gives the width and height of its image, `mask` its file.
     """
     try:
-        height, width = read_labels(mask(), rules).shape
+        labels = read_labels(mask(), rules)
+        height, width = labels.shape
         size = image_size()
     except BrokenImageError:
         return None
     except DataError as error:
         return str(error)
-    return None if size == (width, height) else _sizes((width, height), size)
+    if size != (width, height):
+        return _sizes((width, height), size)
+    return None if (labels != IGNORED).any() else VOID
 
 
 def check_masks(count: int, checked: int, fault: Callable[[int], str | None], name: Callable[[int], str]) -> None:
@@ -119,7 +123,12 @@ def check_masks(count: int, checked: int, fault: Callable[[int], str | None], na
     chosen = np.unique(np.linspace(0, count - 1, min(count, checked)).astype(int)).tolist()
     with ThreadPoolExecutor() as threads:  # decoders release the interpreter's lock
         found = list(threads.map(fault, chosen))
-    faults = [f"{name(index)} {text}" for index, text in zip(chosen, found, strict=True) if text]
+    if found and all(text == VOID for text in found):
+        raise DataError(
+            f"{name(chosen[0])} and all other masks that were checked {VOID}: there is nothing to learn; correct the "
+            "masks, or the values that are ignored"
+        )
+    faults = [f"{name(index)} {text}" for index, text in zip(chosen, found, strict=True) if text not in (None, VOID)]
     if faults:
         more = f" ({len(faults) - 1} more masks do not fit)" if len(faults) > 1 else ""
         raise DataError(f"{faults[0]}{more}; correct the masks, or name all classes and ignored values")

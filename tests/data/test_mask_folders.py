@@ -147,6 +147,17 @@ def test_all_masks_that_do_not_fit_are_counted(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_masks_of_ignored_pixels_alone_are_refused_only_if_all_are(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path, name, np.full_like(VALUES, 255))
+    with pytest.raises(
+        DataError, match=r"a\.png and all other masks .* ignored pixels alone: there is nothing to learn"
+    ):
+        opened(tmp_path)
+    write(tmp_path, "c")
+    assert len(opened(tmp_path)) == 3
+
+
 def test_masks_beyond_those_that_are_checked_count_as_broken_images(tmp_path: Path) -> None:
     masks = [write(tmp_path, name) for name in "abcde"]
     beyond(masks[1])
