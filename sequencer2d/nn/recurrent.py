@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.ops import IMPLEMENTATIONS, choose_implementation, derivatives
+from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.layer import run_layer, takes
 from sequencer2d.ops.measured import are_kernels_faster
 from sequencer2d.ops.precision import runs_under_autocast
@@ -93,7 +94,7 @@ class _Recurrent(nn.RNNBase):
         out, last = self._layers(x, state, None, how, self.batch_first)
         if not batched:
             out, last = out.squeeze(batch_dim), tuple(part.squeeze(1) for part in last)
-        return out, last if self.mode == "LSTM" else last[0]
+        return out, last if self._states > 1 else last[0]
 
     def _run_packed(self, input: PackedSequence, hx: Any, how: str) -> Any:
         data, batch_sizes, sorted_indices, unsorted_indices = input
@@ -109,13 +110,18 @@ class _Recurrent(nn.RNNBase):
         if unsorted_indices is not None:
             last = tuple(part.index_select(1, unsorted_indices) for part in last)
         packed = PackedSequence(out, batch_sizes, sorted_indices, unsorted_indices)
-        return packed, last if self.mode == "LSTM" else last[0]
+        return packed, last if self._states > 1 else last[0]
+
+    @property
+    def _states(self) -> int:
+        """The number of state tensors: 1 for h, 2 for h and c."""
+        return CELLS[_CELLS[self.mode]].states
 
     def _state(self, hx: Any, dims: int) -> tuple[Tensor, ...] | None:
         """The given states as a tuple, h or h and c."""
         if hx is None:
             return None
-        state = tuple(hx) if self.mode == "LSTM" else (hx,)
+        state = tuple(hx) if self._states > 1 else (hx,)
         if any(part.dim() != dims for part in state):
             kind = "batched 3-D" if dims == 3 else "unbatched 2-D"
             given = ", ".join(f"{part.dim()}-D" for part in state)
@@ -169,8 +175,8 @@ class _Recurrent(nn.RNNBase):
             if state is None:
                 batch = x.shape[0 if batch_first else 1]
                 # One tensor each: a compiler refuses the same one twice.
-                count = 2 if self.mode == "LSTM" else 1
-                state = tuple(x.new_zeros(self._directions, batch, self.hidden_size) for _ in range(count))
+                zeros = (x.new_zeros(self._directions, batch, self.hidden_size) for _ in range(self._states))
+                state = tuple(zeros)
             return rnn_layer_compiled(x, weights, state, cell=cell, batch_first=batch_first)
         # A time-major sequence is the first axis of a grid of one image.
         grid = x if batch_first else x.unsqueeze(0)
