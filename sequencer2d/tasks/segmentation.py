@@ -82,8 +82,8 @@ def color_of(number: int) -> tuple[int, int, int]:
 
     Class 0 is blue. Numbers whose hues nearly meet again, 8 or 13 apart, differ in shade.
     """
-    hue = (0.55 + number * 0.618034) % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, (0.8, 0.4, 1.0)[number % 3], (0.95, 0.7)[number % 2])
+    hue = (0.6 + number * 0.618034) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, (1.0, 0.65, 0.35)[number % 3], (1.0, 0.85)[number % 2])
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
