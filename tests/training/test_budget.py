@@ -88,11 +88,14 @@ def test_compiling_on_a_cpu_is_said_before_it_takes_its_time(tiny, monkeypatch, 
     assert said < next(number for number, line in enumerate(lines) if line.startswith("step 1/"))
 
 
-def test_compiling_on_a_cpu_without_a_compiler_is_one_line(tiny, monkeypatch):
-    monkeypatch.setattr(inductor_config.cpp, "cxx", ("a-compiler-that-is-not-there",))
+def test_compiling_on_a_cpu_without_a_compiler_is_one_line(tiny):
     cpp_builder.cpp_compiler_search.cache_clear()
     try:
-        with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*run\.compile=false"):
+        # Not by monkeypatch: it would leave the setting deleted, for all tests that follow.
+        with (
+            inductor_config.patch({"cpp.cxx": ("a-compiler-that-is-not-there",)}),
+            pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*run\.compile=false"),
+        ):
             train(tiny(run__compile=True))
     finally:
         cpp_builder.cpp_compiler_search.cache_clear()
