@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich.progress
 import torch
 
 from sequencer2d.benchmark import FORMS, provenance, timing
 from sequencer2d.benchmark.contenders import FINE_TUNED_PEERS, PEERS
 from sequencer2d.cli import bench
+from tests.cli.conftest import CompleteProgress
 
 SMALL = (
     "--device",
@@ -55,7 +57,10 @@ def test_a_run_writes_rows_and_prints_the_best_with_ratios(command: Callable[...
     assert len(json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))["rows"]) == 3
 
 
-def test_a_time_limit_says_how_to_go_on(command: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_time_limit_says_how_to_go_on(
+    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rich.progress, "Progress", CompleteProgress.__base__)  # the limit stops its bars halfway
     outcome = command("bench", *SMALL, "--time-limit", "1e-9", "--output", tmp_path / "speed.json")
     assert "the same command goes on" in outcome.err
 

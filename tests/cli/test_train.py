@@ -205,7 +205,7 @@ def test_the_fields_are_listed_with_what_they_take(command: Callable[..., Outcom
     listed = json.loads(command("train", "--fields", "--json").out)
     assert listed["run.compile"]["default"] is False
     assert "reduce-overhead" in listed["run.compile"]["takes"]
-    assert listed["run.compile"]["about"].startswith("torch.compile: false, true, or its mode.")
+    assert listed["run.compile"]["about"].startswith('torch.compile: false, true, its mode, "blocks" or "whole".')
     assert len(listed) > 70
 
 
