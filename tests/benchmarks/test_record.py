@@ -78,7 +78,7 @@ def test_a_result_whose_command_is_none_says_that_it_was_put_together_by_hand(ke
 
 
 def test_a_command_names_no_folder_of_a_machine() -> None:
-    given = ["--data", "/data/tiny", "--output=/root/out.json", "runs/a", "data.root=/images/", "/"]
+    given = ["--data", "/data/tiny", "--output=/elsewhere/out.json", "runs/a", "data.root=/images/", "/"]
     expected = "python -m benchmarks.x --data tiny --output=out.json runs/a data.root=images /"
     assert record.command_line("benchmarks.x", given) == expected
 
