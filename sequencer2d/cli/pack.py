@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sequencer2d.cli.common import add_folder, console, positive, progress_bar, remark
+from sequencer2d.errors import DataError
 from sequencer2d.terminal import plain_table
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.data.packed.writing import open_splits, pack
 
+    if arguments.output.resolve().is_relative_to(arguments.folder.resolve()):
+        raise DataError(
+            f"{arguments.output} lies in {arguments.folder}, where it would be taken for a class; "
+            "give a folder beside it"
+        )
     splits = open_splits(arguments.folder)
     with progress_bar("images") as bar:
         task = bar.add_task(f"pack {arguments.folder.name}", total=sum(map(len, splits.values())))

@@ -18,6 +18,9 @@ def test_a_folder_is_packed_served_and_trained_on(
     assert [line.split()[:3] for line in said.out.splitlines()[1:]] == [["train", "36", "1"], ["val", "12", "1"]]
     assert "its address is data.source then" in said.err
     assert "is there and not empty; give a new folder" in mistake("pack", pictures, shards)
+    for inside in (pictures, pictures / "shards"):
+        assert "where it would be taken for a class" in mistake("pack", pictures, inside)
+    assert not (pictures / "shards").exists()
 
     fields = [field for field in TINY_RUN if not field.startswith("data.batch_size")]
     cache, run = f"data.shard_cache={tmp_path / 'cache'}", tmp_path / "run"

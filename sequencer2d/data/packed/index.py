@@ -85,10 +85,12 @@ def read_index(store: Store, patience: Patience) -> Index:
         value = parse_json(read_whole(store, INDEX, patience, JSON_LIMIT))
         if value["format"] != FORMAT:
             raise ValueError(f"its format is {value['format']!r:.60}, expected {FORMAT!r}")
-        classes = tuple(value["classes"])
-        if not classes or not all(isinstance(name, str) for name in classes):
+        classes = value["classes"]
+        if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
             raise ValueError("it names no classes")
-        return Index(classes, {str(name): _split(split) for name, split in value["splits"].items()})
+        if len(set(classes)) < len(classes):
+            raise ValueError("two classes have one name")
+        return Index(tuple(classes), {str(name): _split(split) for name, split in value["splits"].items()})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{where} is no index of packed shards: {first_line(error)}; pack the folder anew") from error
 
@@ -126,7 +128,7 @@ def read_table(content: bytes, where: str, split: Split, classes: int) -> Table:
         arrays = load(content)
         places, targets, letters = arrays["places"], arrays["targets"], arrays["names"]
         count = len(targets)
-        if places.shape != (count, 3) or targets.shape != (count,) or letters.shape[:1] != (count,) or not count:
+        if places.shape != (count, 3) or targets.shape != (count,) or letters.shape[:1] != (count,) or not letters.size:
             raise ValueError("its arrays do not fit together")
         if {places.dtype, targets.dtype} != {np.dtype(np.int64)} or letters.dtype != np.uint8 or letters.ndim != 2:
             raise ValueError("its arrays are of other types")

@@ -89,6 +89,13 @@ class WebFolder:
     address: str
     folder: None = None
 
+    def __post_init__(self) -> None:
+        if "@" in urllib.parse.urlsplit(self.address).netloc:
+            raise DataError(
+                f"{self.where('')} is given with a user and a password, which are not sent; give an address whose "
+                "query holds an access token"
+            )
+
     def where(self, name: str) -> str:
         """The file's address without user, password and query."""
         parts = urllib.parse.urlsplit(self.address)

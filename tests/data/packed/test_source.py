@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from sequencer2d.data import cache
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.loader import build_loader
 from sequencer2d.data.opening import open_source, split_spec
+from sequencer2d.data.packed.fetching import Item
+from sequencer2d.data.packed.index import Split, read_table
 from sequencer2d.data.packed.source import PackedSource, Streaming
 from sequencer2d.data.packed.writing import open_splits, pack
 from sequencer2d.data.parts import hold_out
@@ -172,6 +175,9 @@ def test_mistakes_are_named(shards: Path, server: Server, streaming: Streaming, 
     )
     assert "Connection refused" in mistake("http://127.0.0.1:9/shards")
     assert "cannot be reached" in mistake("http://host:port/shards")
+    said = mistake("https://me:secret@host/shards")
+    assert "with a user and a password, which are not sent" in said
+    assert "secret" not in said
     assert split_spec("https://a/b") == ("packed", "https://a/b")
 
 
@@ -180,6 +186,8 @@ def test_mistakes_are_named(shards: Path, server: Server, streaming: Streaming, 
     [
         (lambda index: index.update(format="other"), "its format is 'other'"),
         (lambda index: index.update(classes=[]), "it names no classes"),
+        (lambda index: index.update(classes="abc"), "it names no classes"),
+        (lambda index: index.update(classes=["cat", "dog", "dog"]), "two classes have one name"),
         (lambda index: index.update(classes=["cat"]), "it has classes outside of 0 to 0"),
         (lambda index: index["splits"]["train"].update(shards=[]), "a split has no shards"),
         (lambda index: index["splits"]["train"]["shards"][0].__setitem__(0, "../x"), "is no file's name"),
@@ -198,6 +206,17 @@ def test_a_damaged_index_is_refused(shards: Path, tmp_path: Path, change, says: 
         PackedSource((tmp_path / "copy").as_uri())
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_table_without_letters_is_refused() -> None:
+    split = Split(Item("t", 0, ""), (Item("s", 1024, ""),))
+    table = {
+        "places": np.zeros((2, 3), np.int64),
+        "targets": np.zeros(2, np.int64),
+        "names": np.zeros((2, 0), np.uint8),
+    }
+    with pytest.raises(DataError, match="its arrays do not fit together"):
+        read_table(save(table), "t", split, 3)
 
 
 def test_an_order_reads_few_shards_at_a_time() -> None:
