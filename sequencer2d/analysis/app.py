@@ -10,7 +10,8 @@ import io
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -140,7 +141,7 @@ def example_image(spec: str, folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def serve(subject: Subject, port: int, spec: str = "") -> None:
+def serve(subject: Subject, port: int, spec: str = "", *, on_ready: Callable[[str], None] | None = None) -> None:
     """Serve the page on this machine alone, until Ctrl-C or SIGTERM.
 
     Other sites that are open in the browser can't use it (`page_guard.OwnPageOnly`). Uploads have at most
@@ -150,6 +151,7 @@ def serve(subject: Subject, port: int, spec: str = "") -> None:
         subject: the model.
         port: of the page.
         spec: where the model was loaded from, for the page's head.
+        on_ready: called with the page's address once it answers.
 
     Raises:
         UserError: gradio is not installed.
@@ -167,7 +169,14 @@ def serve(subject: Subject, port: int, spec: str = "") -> None:
             quiet=True,
             max_file_size=f"{LARGEST_UPLOAD_MIB}mb",
             app_kwargs={"middleware": [guard(port, LARGEST_UPLOAD_MIB * 2**20)]},
+            prevent_thread_lock=True,
         )
+        try:
+            if on_ready is not None:
+                on_ready(f"http://{HOST}:{port}")
+            threading.Event().wait()
+        finally:
+            page.close(verbose=False)
 
 
 def _stop(*_: object) -> NoReturn:

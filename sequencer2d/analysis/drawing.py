@@ -112,8 +112,18 @@ def prediction_text(guess: str, probability: float, truth: str | None, width: in
         width: characters of a line.
     """
     mark = "" if truth is None else "✓ " if truth == guess else "✗ "
-    said = [f"{mark}{guess} ({probability:.0%})", *([] if truth is None else [f"truth: {truth}"])]
-    return "\n".join(line for text in said for line in textwrap.wrap(text, width, max_lines=2, placeholder="…"))
+    lines = _two_lines(f"{mark}{guess}", f" ({probability:.0%})", width)
+    return "\n".join([*lines, *([] if truth is None else _two_lines(f"truth: {truth}", "", width))])
+
+
+def _two_lines(text: str, end: str, width: int) -> list[str]:
+    """Text and what ends it, in at most two lines; a text that is too long is cut, never its end."""
+    lines = textwrap.wrap(text + end, width)
+    if len(lines) <= 2:
+        return lines
+    first, *rest = textwrap.wrap(text, width)
+    room = width - len(end) - 1
+    return [first, textwrap.wrap(" ".join(rest), room)[0] + "…" + end]
 
 
 def prediction_color(guess: str, truth: str | None) -> str:

@@ -163,7 +163,8 @@ def served(tmp_path):
         [str(part) for part in command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        _wait_for(port, server)
+        # The address is printed when the page answers, so no request has to be repeated.
+        assert server.stdout.readline().decode().startswith(f"http://127.0.0.1:{port} ")
         (folder,) = tmp_path.glob("sequencer2d-page-*")
         yield f"http://127.0.0.1:{port}", folder
     finally:

@@ -73,7 +73,15 @@ def test_a_long_class_name_is_not_cut_in_a_word():
 
 def test_a_name_takes_two_lines_at_most_and_the_truth_two_more():
     said = prediction_text("one two three four five six", 0.5, "seven eight nine ten eleven twelve", 12)
-    assert said == "✗ one two\nthree four…\ntruth: seven\neight nine…"
+    assert said == "✗ one two\nthree… (50%)\ntruth: seven\neight nine…"
+
+
+@pytest.mark.parametrize("name", ["one two three four five six", "a" * 60, "ab " + "c" * 60, "x" * 20])
+def test_a_long_name_leaves_room_for_its_probability(name):
+    lines = prediction_text(name, 1.0, None, 18).split("\n")
+    assert len(lines) == 2
+    assert lines[1].endswith(" (100%)")
+    assert all(len(line) <= 18 for line in lines)
 
 
 def test_mistakes_come_first_each_with_its_truth():

@@ -61,8 +61,7 @@ def run_app(arguments: argparse.Namespace) -> int:
     from sequencer2d.analysis.app import serve
 
     subject = common.subjects(arguments, any_task=True)[0]
-    terminal.write(f"http://127.0.0.1:{arguments.port} (Ctrl-C stops it)")
-    serve(subject, arguments.port, arguments.model)
+    serve(subject, arguments.port, arguments.model, on_ready=lambda at: terminal.write(f"{at} (Ctrl-C stops it)"))
     return 0
 
 
