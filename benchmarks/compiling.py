@@ -12,11 +12,12 @@ import argparse
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def seconds(call: Callable[[], Any], device: torch.device) -> float:
 
 def training(
     model_name: str, form: str, batches: list[int], size: int, device: torch.device, measure_s: float
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """A row a batch: a model in a form of `TRAINING`, its first step and its rate; then another image size."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
@@ -64,7 +65,6 @@ def training(
         loss.backward()
         optimizer.step()
 
-    rows = []
     smaller = size // 4 * 3 // 14 * 14
     for batch, pixels in [*((batch, size) for batch in batches), (batches[0], smaller)]:
         run = functools.partial(step, torch.randn(batch, 3, pixels, pixels, device=device))
@@ -72,26 +72,23 @@ def training(
         row["first_call_seconds"] = seconds(run, device)
         timed = timing.measure(run, device, measure_s=measure_s)
         row |= {"images_per_second": round(1e3 * batch / timed.step_ms, 1), "memory_mib": held_mib(device)}
-        rows.append(row)
-    return rows
+        yield row
 
 
-def optimize_shapes(size: int, model_name: str, device: torch.device) -> list[dict[str, Any]]:
+def optimize_shapes(size: int, model_name: str, device: torch.device) -> Iterator[dict[str, Any]]:
     """A row a shape: an optimized model meets one after another."""
     torch.manual_seed(0)
     model = sequencer2d.optimize(sequencer2d.create_model(model_name).to(device))
     wide, tall = size + size // 4, size + size // 3
     shapes = [(batch, size, size) for batch in (16, 1, 32, 7, 2, 3, 5, 8, 12, 24, 31, 11)]
     shapes += [(2, size, wide), (2, tall, size), (1, size, tall), (3, wide, tall)]
-    rows = []
     for batch, height, width in shapes:
         images = torch.randn(batch, 3, height, width, device=device)
         times = [seconds(lambda given=images: model(given), device) for _ in range(4)]
         row = {"form": "optimize", "mode": "inference", "batch": batch, "height": height, "width": width}
         names = ("first", "second", "third", "fourth")
         row |= {f"{name}_call_seconds": time for name, time in zip(names, times, strict=True)}
-        rows.append({**row, "memory_mib": held_mib(device)})
-    return rows
+        yield {**row, "memory_mib": held_mib(device)}
 
 
 def held_mib(device: torch.device) -> float | None:
@@ -106,15 +103,23 @@ def measure_apart(form: str, args: argparse.Namespace, left_s: float) -> list[di
     command += ["--batches", *map(str, args.batches)]
     with tempfile.TemporaryDirectory() as folder:
         caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
-        try:
-            done = subprocess.run(
-                command, env={**os.environ, **caches}, capture_output=True, text=True, timeout=left_s, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return [{"form": form, "error": f"not done after {left_s:.0f} s"}]
-    if done.returncode:
-        return [{"form": form, "error": done.stderr[-2000:]}]
-    return list(json.loads(done.stdout.splitlines()[-1]))
+        printed, errors = Path(folder) / "printed", Path(folder) / "errors"
+        # A session of its own, so that the compilers' processes end with it. Files keep what was done until then.
+        with (
+            printed.open("w") as out,
+            errors.open("w") as err,
+            subprocess.Popen(
+                command, env={**os.environ, **caches}, stdout=out, stderr=err, start_new_session=True
+            ) as started,
+        ):
+            try:
+                code = started.wait(left_s)
+                error = errors.read_text()[-2000:] or f"ended with the status {code}" if code else None
+            except subprocess.TimeoutExpired:
+                os.killpg(started.pid, signal.SIGKILL)
+                error = f"not done after {left_s:.0f} s"
+        rows = [json.loads(line) for line in printed.read_text().splitlines() if line.startswith('{"form"')]
+    return [*rows, {"form": form, "error": error}] if error else rows
 
 
 def main() -> None:
@@ -132,10 +137,13 @@ def main() -> None:
     device = torch.device(args.device)
     if args.apart:
         form = args.forms[0]
-        if form == "optimize":
-            print(json.dumps(optimize_shapes(args.size, args.model, device)))
-        else:
-            print(json.dumps(training(args.model, form, args.batches, args.size, device, args.measure_s)))
+        rows_of_form = (
+            optimize_shapes(args.size, args.model, device)
+            if form == "optimize"
+            else training(args.model, form, args.batches, args.size, device, args.measure_s)
+        )
+        for row in rows_of_form:
+            print(json.dumps(row), flush=True)
         return
     started, rows = time.monotonic(), list[dict[str, Any]]()
     for form in args.forms:
