@@ -4,7 +4,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-# Where `nn.Module` keeps what users registered to run around forward. A handle removes its hook from these very tables.
+# Where `nn.Module` keeps what users registered to run around forward, backward, saving and loading. A handle removes
+# its hook from these very tables.
 HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
@@ -13,6 +14,10 @@ HOOKS = (
     "_forward_pre_hooks_with_kwargs",
     "_backward_hooks",
     "_backward_pre_hooks",
+    "_state_dict_pre_hooks",
+    "_state_dict_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
 )
 
 
@@ -46,6 +51,17 @@ def peculiarity(module: nn.Module, *, ignore_hooks: bool = False) -> str | None:
     return None
 
 
+def unusual_state(layer: nn.RNNBase) -> str | None:
+    """What else a recurrent layer has that a replacement would lose, as the end of a sentence; None if nothing.
+
+    That is a compilation in place, or parameters, buffers and modules other than those of its class.
+    """
+    if layer._compiled_call_impl is not None:
+        return "was compiled in place: call its compile() afterwards"
+    odd = {*layer._parameters} ^ {*layer._flat_weights_names} | {*layer._buffers} | {*layer._modules}
+    return f"does not hold just the parameters of its class ({', '.join(sorted(odd))} differ)" if odd else None
+
+
 def is_plain(module: nn.Module) -> bool:
     """Whether it and all modules in it are instances of their classes and nothing more."""
     return all(peculiarity(part) is None for part in module.modules())
@@ -66,7 +82,8 @@ def own_hooks(module: nn.Module, ignore_package: str | None = None) -> list[str]
 
 def share_hooks(module: nn.Module, replacement: nn.Module) -> nn.Module:
     """Give the replacement the hooks of a module, in the same tables: their handles still remove them."""
-    for table in HOOKS:
+    # Without the flag PyTorch takes hooks of backward for those of the older kind, and calls none.
+    for table in (*HOOKS, "_is_full_backward_hook"):
         if table in vars(module):
             setattr(replacement, table, vars(module)[table])
     return replacement

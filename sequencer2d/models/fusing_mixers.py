@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sequencer2d.errors import InputError
-from sequencer2d.models.exact import full_name, peculiarity, share_hooks
+from sequencer2d.models.exact import full_name, peculiarity, share_hooks, unusual_state
 from sequencer2d.nn.rnn2d import RNN2D
 from sequencer2d.ops import CELLS
 
@@ -122,7 +122,7 @@ def _layers(path: str, module: nn.Module) -> dict[str, nn.RNNBase]:
                 "keep this model as it is, or take the layer out"
             )
     for name, layer in layers.items():
-        if reason := peculiarity(layer):
+        if reason := peculiarity(layer) or unusual_state(layer):
             raise InputError(f"cannot fuse {path}.{name}: it {reason}")
     return {name: layers[name] for name in _AXES if name in layers}
 
@@ -149,7 +149,7 @@ def _convert(path: str, module: nn.Module, implementation: str) -> RNN2D:
             implementation=implementation,
         )
     for name, layer in layers.items():
-        for parameter_name, parameter in layer.named_parameters():
+        for parameter_name, parameter in layer.named_parameters(remove_duplicate=False):
             setattr(getattr(mixer, name), parameter_name, parameter)
     if fused:
         mixer.add_module("fc", fc)

@@ -9,6 +9,7 @@ Suffixes: N sequences, T steps, C input channels, L layers, S directions, D hidd
 from typing import Any, ClassVar, NoReturn
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -34,6 +35,8 @@ class _Recurrent(nn.RNNBase):
     like: ClassVar[Any]
 
     def __init__(self, mode: str, *sizes: Any, implementation: str = "auto", **options: Any) -> None:
+        if options.get("proj_size") and mode != "LSTM":
+            raise ValueError(f"proj_size is an argument of LSTM alone, not of {type(self).__name__}")
         super().__init__(mode, *sizes, **options)
         if self.proj_size:
             raise ConfigError(
@@ -54,6 +57,9 @@ class _Recurrent(nn.RNNBase):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As torch's: a tensor (N, T, C), (T, N, C) or (T, C), or a packed sequence, and the states before it."""
+        if isinstance(input, torch.fx.Proxy):  # torch.fx keeps a layer as one call, as it does with torch's
+            tracer: Any = input.tracer
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})
         if self.mode in _CELLS:
             chosen = self.choose_implementation(input)
             if chosen in ("triton", "reference"):
@@ -121,7 +127,10 @@ class _Recurrent(nn.RNNBase):
         """The given states as a tuple, h or h and c."""
         if hx is None:
             return None
-        state = tuple(hx) if self._states > 1 else (hx,)
+        state = (hx,) if self._states == 1 else tuple(hx) if isinstance(hx, (tuple, list)) else ()
+        if len(state) != self._states or not all(isinstance(part, Tensor) for part in state):
+            expected = "one tensor h" if self._states == 1 else "a pair of tensors (h, c)"
+            raise TypeError(f"{type(self).__name__} begins with {expected}, got {_described(hx)}")
         if any(part.dim() != dims for part in state):
             kind = "batched 3-D" if dims == 3 else "unbatched 2-D"
             given = ", ".join(f"{part.dim()}-D" for part in state)
@@ -211,6 +220,14 @@ class _Recurrent(nn.RNNBase):
             "torch.jit.script cannot compile this layer, whose implementation is chosen at each call: "
             "use torch.export or torch.jit.trace, or script the model before fuse()"
         )
+
+
+def _described(given: Any) -> str:
+    """What a user gave for states, in a few words."""
+    kind = type(given).__name__
+    return (
+        f"a {kind} of {', '.join(type(part).__name__ for part in given)}" if isinstance(given, (tuple, list)) else kind
+    )
 
 
 class LSTM(_Recurrent):

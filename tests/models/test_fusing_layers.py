@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import sequencer2d
-from sequencer2d.errors import InputError
+from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.nn import GRU, LSTM, RNN
 
 
@@ -90,6 +90,13 @@ def pruned(layer):
     prune.l1_unstructured(layer, "weight_ih_l0", amount=0.5)
 
 
+def dropped(layer):
+    """As code that drops recurrent weights does: a parameter under another name, the weight computed from it."""
+    raw = layer._parameters.pop("weight_hh_l0")
+    layer.register_parameter("weight_hh_l0_raw", raw)
+    layer.weight_hh_l0 = nn.functional.dropout(raw, 0.5)
+
+
 @pytest.mark.parametrize(
     "layer, change, reason",
     [
@@ -98,9 +105,16 @@ def pruned(layer):
         (lambda: nn.RNN(3, 4, nonlinearity="relu"), None, "ReLU"),
         (lambda: nn.GRU(3, 4), parametrized, "parametrized"),
         (lambda: nn.GRU(3, 4), pruned, "a hook that computes its weights"),
+        (lambda: nn.LSTM(3, 4), lambda layer: layer.register_buffer("h0", torch.zeros(1, 1, 4)), "(h0 differ)"),
+        (lambda: nn.LSTM(3, 4), lambda layer: layer.add_module("norm", nn.LayerNorm(4)), "(norm differ)"),
+        (lambda: nn.LSTM(3, 4), dropped, "(weight_hh_l0, weight_hh_l0_raw differ)"),
+        (lambda: nn.LSTM(3, 4), lambda layer: layer.compile(backend="eager"), "compiled in place"),
+        (lambda: nn.LSTMCell(3, 4), None, "one step at a call"),
     ],
-    ids=["subclass", "projections", "relu", "parametrized", "pruned"],
-)
+    ids=[
+        "subclass", "projections", "relu", "parametrized", "pruned", "buffer", "module", "dropped", "compiled", "cell",
+    ],
+)  # fmt: skip
 def test_what_stays_is_named_with_its_reason(layer, change, reason):
     model = nn.ModuleDict({"odd": layer(), "plain": nn.LSTM(3, 4)})
     if change:
@@ -117,12 +131,72 @@ def test_what_stays_is_named_with_its_reason(layer, change, reason):
 
 def test_hooks_move_and_their_handles_still_remove_them():
     model, seen = nn.Sequential(nn.LSTM(3, 4)), []
-    handle = model[0].register_forward_hook(lambda module, inputs, output: seen.append(type(module)))
+    layer = model[0]
+    handles = [
+        layer.register_forward_pre_hook(lambda module, inputs: seen.append(("forward pre", type(module)))),
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(("forward", type(module)))),
+        layer.register_full_backward_pre_hook(lambda module, grads: seen.append(("backward pre", type(module)))),
+        layer.register_full_backward_hook(lambda module, grads, more: seen.append(("backward", type(module)))),
+        layer.register_state_dict_pre_hook(lambda module, *_: seen.append(("save pre", type(module)))),
+        layer.register_state_dict_post_hook(lambda module, *_: seen.append(("save", type(module)))),
+        layer.register_load_state_dict_post_hook(lambda module, keys: seen.append(("load", type(module)))),
+    ]
     sequencer2d.fuse(model)
-    model(torch.randn(2, 1, 3))
-    handle.remove()
-    model(torch.randn(2, 1, 3))
-    assert seen == [LSTM]
+
+    def use():
+        model(torch.randn(2, 1, 3, requires_grad=True))[0].sum().backward()
+        model.load_state_dict(model.state_dict())
+        return [name for name, kind in seen if kind is LSTM]
+
+    assert use() == ["forward pre", "forward", "backward pre", "backward", "save pre", "save", "load"]
+    for handle in handles:
+        handle.remove()
+    seen.clear()
+    assert use() == []
+
+
+def test_weights_that_a_layer_holds_twice_stay_one():
+    layer = nn.LSTM(3, 4, bidirectional=True)
+    layer.weight_hh_l0_reverse = layer.weight_hh_l0
+    model = nn.ModuleList([layer, nn.LSTM(3, 4)])
+    model[1].bias_hh_l0 = layer.bias_hh_l0
+    x = torch.randn(2, 1, 3)
+    expected, names = layer(x)[0], list(model.state_dict())
+    sequencer2d.fuse(model, implementation="reference")
+    torch.testing.assert_close(model[0](x)[0], expected)
+    assert list(model.state_dict()) == names
+    assert model[0].weight_hh_l0_reverse is model[0].weight_hh_l0
+    assert model[1].bias_hh_l0 is model[0].bias_hh_l0
+
+
+def test_what_the_models_code_keeps_on_a_layer_stays_there():
+    model = nn.Sequential(nn.GRU(3, 4))
+    model[0].is_causal = True
+    sequencer2d.fuse(model)
+    assert model[0].is_causal
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*", "ignore:torch.ao.quantization", "ignore:torch.quantize_per")
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (torch.jit.script, "is scripted"),
+        (lambda model: torch.ao.quantization.quantize_dynamic(model, {nn.LSTM}, torch.qint8), "is quantized"),
+    ],
+    ids=["scripted", "quantized"],
+)
+def test_a_model_that_was_changed_first_is_said_to_be(change, reason):
+    report = sequencer2d.fuse(change(nn.Sequential(nn.LSTM(3, 4))))
+    assert report == []
+    assert [(entry.path, reason in entry.reason) for entry in report.left] == [("0", True)]
+
+
+def test_a_traced_model_calls_the_replacement():
+    model = nn.Sequential(nn.LSTM(3, 4))
+    sequencer2d.fuse(model)
+    x, traced = torch.randn(2, 1, 3), torch.fx.symbolic_trace(model)
+    assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_module", "output"]
+    assert torch.equal(traced(x)[0], model(x)[0])
 
 
 def test_a_layer_in_two_places_is_replaced_by_one_and_modes_and_dtypes_stay():
@@ -136,13 +210,30 @@ def test_a_layer_in_two_places_is_replaced_by_one_and_modes_and_dtypes_stay():
     assert model[0].weight_hh_l0.dtype is torch.float64
 
 
-def test_a_second_call_finds_nothing_and_a_layer_alone_is_refused():
+def test_a_second_call_finds_nothing_and_says_how_to_change_what_it_would_not():
     model = DualPath()
     sequencer2d.fuse(model)
     assert sequencer2d.fuse(model) == []
     assert str(sequencer2d.fuse(model)) == "nothing to replace"
-    with pytest.raises(InputError, match="give what holds it"):
-        sequencer2d.fuse(nn.LSTM(3, 4))
+    left = sequencer2d.fuse(model, implementation="reference").left
+    assert [entry.path for entry in left] == ["intra", "inter", "tail.0"]
+    assert "set_implementation('reference')" in left[0].reason
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: sequencer2d.fuse(nn.LSTM(3, 4)), InputError, "give what holds it"),
+        (lambda: sequencer2d.fuse(Subclassed(3, 4)), InputError, "give what holds it"),
+        (lambda: sequencer2d.fuse(DualPath), InputError, "got the class DualPath"),
+        (lambda: sequencer2d.fuse([nn.LSTM(3, 4)]), InputError, "got an object of type list"),
+        (lambda: sequencer2d.fuse(nn.Linear(3, 4), implementation="sycl"), ConfigError, "sycl"),
+    ],
+)
+def test_what_cannot_be_fused_at_all_is_refused_in_one_line(call, error, message):
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
 
 
 def test_moves_and_conversions_reach_the_replacement():

@@ -213,6 +213,7 @@ def test_relu_runs_torchs_function():
     "call, error, message",
     [
         (lambda: ours.LSTM(5, 7, proj_size=3), ConfigError, "projections"),
+        (lambda: ours.GRU(5, 7, proj_size=3), ValueError, "not of GRU"),
         (lambda: ours.GRU(5, 7, implementation="sycl"), ConfigError, "sycl"),
         (lambda: ours.RNN(5, 7, nonlinearity="gelu"), ValueError, "gelu"),
         (lambda: ours.LSTM(5, 7, implementation="reference")(torch.zeros(2, 2, 6)), RuntimeError, "input.size"),
@@ -236,6 +237,21 @@ def test_relu_runs_torchs_function():
             lambda: ours.GRU(5, 7, implementation="reference")(torch.zeros(4, 2, 5), torch.zeros(1, 2, 7).to("meta")),
             RuntimeError,
             "input's device, got meta",
+        ),
+        (
+            lambda: ours.LSTM(5, 7, implementation="reference")(torch.zeros(4, 2, 5), (torch.zeros(1, 2, 7),) * 3),
+            TypeError,
+            "a pair of tensors .h, c., got a tuple of Tensor, Tensor, Tensor",
+        ),
+        (
+            lambda: ours.LSTM(5, 7, implementation="reference")(torch.zeros(4, 2, 5), torch.zeros(2, 1, 2, 7)),
+            TypeError,
+            "a pair of tensors .h, c., got Tensor",
+        ),
+        (
+            lambda: ours.GRU(5, 7, implementation="reference")(torch.zeros(4, 2, 5), (torch.zeros(1, 2, 7),)),
+            TypeError,
+            "one tensor h, got a tuple of Tensor",
         ),
     ],
 )
