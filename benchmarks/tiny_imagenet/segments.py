@@ -44,13 +44,14 @@ class Segment:
         fields: of the recipe, for this process alone.
 
     Attributes:
-        start_s: seconds until its first line in the log; None while there is none.
+        start_s: seconds until its first own line in the log; None while there is none.
     """
 
     def __init__(self, recipe: str, place: Place, fields: list[str]) -> None:
         self.recipe, self.run = recipe, place.run(recipe)
         self.start_s: float | None = None
         self._place, self._first_step, self._began = place, done_steps(self.run), time.monotonic()
+        self._before = self._times()
         self._said, self._told = self.run.with_suffix(".txt"), self._began
         command = [
             sys.executable, "-m", "sequencer2d", "train", recipe, f"data.root={place.data}", f"run.output={self.run}",
@@ -86,7 +87,7 @@ class Segment:
         while self._process.poll() is None and time.monotonic() < moment:
             time.sleep(0.2)
             now = time.monotonic()
-            if self.start_s is None and any(line["step"] > self._first_step for line in self._lines()):
+            if self.start_s is None and not self._times() <= self._before:
                 self.start_s = now - self._began
                 print(f"{self.recipe}: trains after {self.start_s:.0f} s", flush=True)
             if now - self._told >= _SAID_EVERY_S:
@@ -94,8 +95,9 @@ class Segment:
                 print(f"{self.recipe}: {(self.last_words().splitlines() or ['…'])[-1]}", flush=True)
         return self._process.returncode or 0
 
-    def _lines(self) -> list[Line]:
-        return steps_of(self._place.log(self.recipe))
+    def _times(self) -> set[float]:
+        """When the log's lines were written, which tells a process's own from those of the same steps before a kill."""
+        return {line["time_s"] for line in steps_of(self._place.log(self.recipe))}
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -1,6 +1,7 @@
 """The model that ships is trained through hard stops, and what comes of it loads, goes on and says what it did."""
 
 import json
+import re
 from pathlib import Path
 
 from benchmarks.tiny_imagenet import moving, shipping
@@ -40,7 +41,7 @@ def test_the_parts_differ_in_schedule_alone():
     assert decay.model.checkpoint == f"{plateau.run.output}/checkpoints/last.pt"
 
 
-def test_from_images_to_weights_through_a_hard_stop(tmp_path: Path):
+def test_from_images_to_weights_through_a_hard_stop(tmp_path: Path, capsys):
     data = make_folder(tmp_path / "data", {"train": {"a": 40, "b": 40}, "val": {"a": 4, "b": 4}})
     fields = [*FIELDS, "run.checkpoint_interval_steps=5", "run.log_interval=1", "data.mixup_group=4"]
     (data / "words.txt").write_text("a\tcat, true cat\nb\tcat, big cat\nc\tdog, domestic dog\n", encoding="utf-8")
@@ -48,6 +49,9 @@ def test_from_images_to_weights_through_a_hard_stop(tmp_path: Path):
     times = ["--seconds", "60", "--plateau-share", "0.4", "--reserve", "1", "--kill-after", "1"]
     times += ["--stops", "1", "--decay-epochs", "1"]
     assert shipping.main([*options, *times, *fields]) == 0
+    starts = [float(seconds) for seconds in re.findall(r"trains after (\d+) s", capsys.readouterr().out)]
+    assert len(starts) == 3
+    assert min(starts) >= 1, "lines that a killed process left behind are no sign that the next one trains"
 
     result = json.loads((tmp_path / "out" / f"{shipping.NAME}.json").read_text(encoding="utf-8"))
     row = result["rows"][0]
