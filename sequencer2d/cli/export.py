@@ -26,6 +26,7 @@ examples:
   sequencer2d export hf-hub:timm/sequencer2d_s.in1k --format openvino --output s.xml
   sequencer2d export model.safetensors --format onnx --precision int8 --images photos/
   sequencer2d export runs/camvid --format onnx                        a model for segmentation: the logits of each pixel
+  sequencer2d export runs/bccd --format onnx                          a detector: the boxes in an image of a fixed size
   sequencer2d export runs/photos --format web --runtime onnxruntime-web-1.30.0.tgz
 
 formats:
@@ -123,20 +124,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _export_dense(arguments: argparse.Namespace, images: Sequence[Path] | None) -> Exported:
-    """A segmenter's checkpoint as ONNX. Raises `ExportError` for other formats and for detectors."""
+    """The checkpoint of a segmenter or a detector as ONNX. Raises `ExportError` for other formats."""
+    from sequencer2d import export
     from sequencer2d.evaluation.subject import load_checkpoint
-    from sequencer2d.export import export_dense
 
-    subject = load_checkpoint(arguments.checkpoint)
-    if subject.task.name != "segmentation":
-        raise ExportError(
-            f"{arguments.checkpoint} is for {subject.task.name}, whose boxes no format here holds: export its backbone "
-            "with sequencer2d.export.export_dense"
-        )
     if (arguments.format, arguments.precision, arguments.opset) != ("onnx", "fp32", None):
-        raise ExportError("a model for segmentation is written with --format onnx alone, in fp32 and opset 18")
+        raise ExportError("segmenters and detectors are written with --format onnx alone, in fp32 and opset 18")
+    subject = load_checkpoint(arguments.checkpoint)
+    if subject.task.name == "detection":
+        output = arguments.output or _default_output(arguments.checkpoint, "detector", arguments.format)
+        return export.export_detector(subject.model, output, images=images)
     output = arguments.output or _default_output(arguments.checkpoint, "segmenter", arguments.format)
-    return export_dense(subject.model, output, images=images)
+    return export.export_dense(subject.model, output, images=images)
 
 
 def _default_output(checkpoint: str, variant: str, format: str) -> Path:

@@ -7,6 +7,7 @@ from sequencer2d.lazy import lazy_names
 if TYPE_CHECKING:
     from sequencer2d.export.artifacts import Artifact, load_artifact
     from sequencer2d.export.dense import export_dense
+    from sequencer2d.export.detectors import export_detector
     from sequencer2d.export.exporting import Exported, export_model
     from sequencer2d.export.formats import FORMATS
     from sequencer2d.export.naming import is_artifact
@@ -17,6 +18,7 @@ __all__ = [
     "Artifact",
     "Exported",
     "export_dense",
+    "export_detector",
     "export_model",
     "is_artifact",
     "load_artifact",
@@ -30,6 +32,7 @@ __getattr__, __dir__ = lazy_names(
         "Artifact": "artifacts",
         "Exported": "exporting",
         "export_dense": "dense",
+        "export_detector": "detectors",
         "export_model": "exporting",
         "is_artifact": "naming",
         "load_artifact": "artifacts",

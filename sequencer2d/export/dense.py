@@ -86,17 +86,72 @@ def export_dense(
         ExportError: the file would differ from the model, or cannot be written. Nothing is left behind.
         UserError: a package that ONNX needs is not installed.
     """
-    started, target = time.perf_counter(), Path(path)
+    started, target = time.perf_counter(), check_target(path)
+    plain = _on_cpu(model)
+    example = torch.zeros(2, plain.in_chans, 3 * plain.multiple, 4 * plain.multiple)
+    proto = to_proto(plain, example, plain.names, _AXES, _described(plain))
+    files = [Path(image) for image in images] if images is not None else verify.real_images()
+    differences = _compare(proto, plain, sizes or verify.sizes_for(plain), files)  # type: ignore[arg-type]
+    return write_proto(proto, target, differences, started)
+
+
+def _on_cpu(model: nn.Module) -> Maps:
+    """A copy in evaluation mode, on the CPU and in fp32."""
+    return Maps(copy.deepcopy(model).float().cpu().eval().requires_grad_(False))
+
+
+def to_proto(
+    plain: nn.Module, example: Tensor, names: Sequence[str], free: Mapping[int, str], described: Mapping[str, Any]
+) -> Any:
+    """A module as ONNX's protocol buffer, checked by `onnx.checker`.
+
+    Args:
+        plain: images → a tuple of tensors; it has a recurrence of ours.
+        example: images (B, C, H, W) to trace it with.
+        names: of the outputs.
+        free: names of the free axes of the images.
+        described: metadata, written as JSON.
+    """
+    import onnx
+
+    constant = with_constant_weights(plain, programs.RECURRENCES["onnx"]).eval()
+    shapes = (dict.fromkeys(free, Dim.DYNAMIC),) if free else None
+    with torch.no_grad(), programs.quiet(), programs.hushed("torch.onnx", "onnxscript", "onnx_ir"):
+        program = torch.export.export(constant, (example,), dynamic_shapes=shapes)
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            custom_translation_table=onnx_translations(),
+            input_names=["images"],
+            output_names=list(names),
+            verbose=False,
+        )
+    assert exported is not None
+    proto = exported.model_proto
+    del proto.graph.value_info[:], proto.metadata_props[:]
+    for axis, name in free.items():
+        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    for key, value in described.items():
+        proto.metadata_props.add(key=key, value=to_json(value, indent=None, allow_nan=False))
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """The path of an ONNX file. Raises `ConfigError` for another suffix, `UserError` where a package is missing."""
+    target = Path(path)
     if target.suffix != SUFFIX:
         raise ConfigError(f"the file of an ONNX model has the suffix {SUFFIX}; given {str(path)!r}")
     for package in FORMATS["onnx"].needs:
         need(package)
-    plain = _on_cpu(model)
-    proto = _proto(plain)
-    written = bytes(proto.SerializeToString())
-    files = [Path(image) for image in images] if images is not None else verify.real_images()
-    differences = _compare(written, plain, sizes or verify.sizes_for(plain), files)  # type: ignore[arg-type]
+    return target
+
+
+def write_proto(proto: Any, target: Path, differences: Sequence[verify.Difference], started: float) -> Exported:
+    """Write a model that was compared. Raises `ExportError` where it differs too much or cannot be written."""
     verify.check(differences, verify.LIMITS["fp32"], "the ONNX model")
+    written = proto.SerializeToString()
     try:
         with atomic_write(target) as file:
             file.write(written)
@@ -116,36 +171,13 @@ def export_dense(
     )
 
 
-def _on_cpu(model: nn.Module) -> Maps:
-    """A copy in evaluation mode, on the CPU and in fp32."""
-    return Maps(copy.deepcopy(model).float().cpu().eval().requires_grad_(False))
+def session_of(proto: Any) -> Any:
+    """ONNX Runtime on the CPU, with as many threads as torch."""
+    import onnxruntime
 
-
-def _proto(plain: Maps) -> Any:
-    import onnx
-
-    constant = with_constant_weights(plain, programs.RECURRENCES["onnx"]).eval()
-    example = torch.zeros(2, plain.in_chans, 3 * plain.multiple, 4 * plain.multiple)
-    with torch.no_grad(), programs.quiet(), programs.hushed("torch.onnx", "onnxscript", "onnx_ir"):
-        program = torch.export.export(constant, (example,), dynamic_shapes=(dict.fromkeys(_AXES, Dim.DYNAMIC),))
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            custom_translation_table=onnx_translations(),
-            input_names=["images"],
-            output_names=list(plain.names),
-            verbose=False,
-        )
-    assert exported is not None
-    proto = exported.model_proto
-    del proto.graph.value_info[:], proto.metadata_props[:]
-    for axis, name in _AXES.items():
-        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
-    for key, value in _described(plain).items():
-        proto.metadata_props.add(key=key, value=to_json(value, indent=None, allow_nan=False))
-    onnx.checker.check_model(proto)
-    return proto
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _described(plain: Maps) -> dict[str, Any]:
@@ -159,14 +191,10 @@ def _described(plain: Maps) -> dict[str, Any]:
 
 
 def _compare(
-    written: bytes, plain: Maps, sizes: Sequence[tuple[int, int]], files: Sequence[Path]
+    proto: Any, plain: Maps, sizes: Sequence[tuple[int, int]], files: Sequence[Path]
 ) -> list[verify.Difference]:
     """Random images, and image files if there are any, through both at every size; each output on its own."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
+    session = session_of(proto)
     generator = torch.Generator().manual_seed(0)
     differences = []
     for size in sizes:

@@ -1,0 +1,71 @@
+"""Detectors as ONNX: the boxes of torchvision's own code, names, metadata, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sequencer2d import create_model
+from sequencer2d.dense import faster_rcnn, fcos, retinanet
+from sequencer2d.errors import ConfigError, ExportError
+from sequencer2d.export import export_detector, verify
+from sequencer2d.export.detectors import Boxes
+from tests.models.small import SIZES
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def small(make, strides=(8, 16, 32), **options):
+    """A detector whose head finds something: torchvision's start with scores of 1 %."""
+    torch.manual_seed(0)
+    detector = make(create_model("sequencer2d_n", features_only=True, pyramid=strides, **SIZES), 3, **options).eval()
+    for parameter in detector.model.head.parameters() if hasattr(detector.model, "head") else ():
+        nn.init.normal_(parameter, std=0.03)
+    return detector
+
+
+@pytest.mark.parametrize("make", [retinanet, fcos])
+def test_the_file_finds_the_boxes_that_the_model_finds(make, tmp_path: Path) -> None:
+    detector = small(make, score_thresh=0.3, detections_per_img=60, topk_candidates=150)
+    exported = export_detector(detector, tmp_path / "boxes.onnx", size=(90, 120))
+    assert {row.source for row in exported.differences} == {"random", *(["images"] if verify.real_images() else [])}
+    assert max(row.relative for row in exported.differences) <= 1e-4
+    assert exported.recurrent_nodes > 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "boxes.onnx"), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [1, 3, 90, 120]
+    assert [(output.name, output.shape) for output in session.get_outputs()] == [
+        ("boxes", ["objects", 4]), ("scores", ["objects"]), ("labels", ["objects"]),
+    ]  # fmt: skip
+    images = torch.randn(1, 3, 90, 120)
+    with torch.no_grad():
+        expected = detector(images)[0]
+    boxes, scores, labels = map(torch.from_numpy, session.run(None, {"images": images.numpy()}))
+    assert 0 < len(scores) <= 60
+    assert scores.min() > 0.3
+    torch.testing.assert_close(boxes, expected["boxes"], rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(scores, expected["scores"], rtol=1e-4, atol=1e-4)
+    assert torch.equal(labels, expected["labels"])
+    said = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert said == {
+        "mean": pytest.approx([0.485, 0.456, 0.406]), "std": pytest.approx([0.229, 0.224, 0.225]),
+        "class_names": None, "size": [90, 120],
+    }  # fmt: skip
+
+
+def test_where_no_score_is_high_enough_nothing_is_found() -> None:
+    found = Boxes(small(fcos, score_thresh=0.99), (64, 64))(torch.randn(1, 3, 64, 64))
+    assert [tuple(x.shape) for x in found[:3]] == [(0, 4), (0,), (0,)]
+
+
+def test_two_stages_other_models_and_sizes_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"FasterRCNN is not exported: .*train model\.decoder=retinanet or fcos"):
+        export_detector(small(faster_rcnn, (4, 8, 16, 32)), tmp_path / "boxes.onnx")
+    with pytest.raises(ConfigError, match=r"Linear is no detector of sequencer2d\.dense"):
+        export_detector(nn.Linear(2, 2), tmp_path / "boxes.onnx")
+    detector = small(fcos)
+    for size in ((0, 64), (64,), (64.0, 64)):
+        with pytest.raises(ConfigError, match="expected height and width in pixels"):
+            export_detector(detector, tmp_path / "boxes.onnx", size=size)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
