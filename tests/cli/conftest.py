@@ -27,6 +27,10 @@ TINY = {
 class CompleteProgress(rich.progress.Progress):
     """A progress bar whose tasks must be complete when its block ends without an exception."""
 
+    def __init__(self, *columns: Any, **options: Any) -> None:
+        # Otherwise a thread counts, which stops counting after 0.1 s where the bar is not shown.
+        super().__init__(*columns, **options, auto_refresh=False)
+
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         super().__exit__(kind, *rest)
         if kind is None:
