@@ -20,7 +20,7 @@ from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.layer import run_layer, takes
 from sequencer2d.ops.measured import are_kernels_faster
 from sequencer2d.ops.precision import runs_under_autocast
-from sequencer2d.ops.scans import scans_of
+from sequencer2d.ops.scans import SEQUENCE_SCANS
 from sequencer2d.ops.sequences import rnn_sequence
 from sequencer2d.ops.vendor_sequences import rnn_layer_compiled
 from sequencer2d.ops.weights import Weights
@@ -82,7 +82,7 @@ class _Recurrent(nn.RNNBase):
             fits = x.dtype == self.weight_hh_l0.dtype or runs_under_autocast(x)
             if not fits or (x.is_cuda and not are_kernels_faster(x, x.shape[0], self.hidden_size, cell)):
                 return "cudnn" if x.is_cuda else "aten"
-        scans = scans_of([0], self.bidirectional)
+        scans = SEQUENCE_SCANS[self._directions]
         return choose_implementation(x, self.hidden_size, scans=scans, cell=cell, implementation=self.implementation)
 
     def _run(self, input: Any, hx: Any, how: str) -> Any:
@@ -156,8 +156,10 @@ class _Recurrent(nn.RNNBase):
         """All layers: the last one's hidden states, and the states after the last step, (L*S, N, D) each."""
         ends = []
         for layer in range(self.num_layers):
-            slots = slice(layer * self._directions, (layer + 1) * self._directions)
-            before = None if state is None else tuple(part[slots] for part in state)
+            before = None
+            if state is not None:
+                slots = slice(layer * self._directions, (layer + 1) * self._directions)
+                before = tuple(part[slots] for part in state)
             x, last = self._layer(x, layer, before, lengths, how, batch_first)
             ends.append(last)
             if layer < self.num_layers - 1 and self.dropout > 0:

@@ -30,7 +30,7 @@ from sequencer2d.ops.precision import compute_dtype, runs_under_autocast
 from sequencer2d.ops.rnn2d import choose_implementation
 
 # Python's fastest way of reading an attribute of many tensors: small batches wait for Python.
-_SHAPE_OF, _DTYPE_OF, _DEVICE_OF = map(operator.attrgetter, ("shape", "dtype", "device"))
+SHAPE_OF, DTYPE_OF, DEVICE_OF = map(operator.attrgetter, ("shape", "dtype", "device"))
 # Values after which a tensor in a common piece of memory begins: 16 bytes in every dtype.
 _ALIGNED = 8
 _HAS_WIDER_PRODUCT = "dtype" in torch.ops.aten.mm.overloads()
@@ -76,9 +76,9 @@ def takes(x: Tensor, weights: Sequence[Tensor], options: BlockOptions) -> bool:
     slots = len(options.scans)
     hidden, mlp = weights[slots].shape[-1], weights[4 * slots + 2].shape[0]
     shapes = _shapes(slots, row.gates, hidden, x.shape[-1], mlp)
-    if list(map(_SHAPE_OF, weights)) != shapes or set(map(_DTYPE_OF, weights)) != {dtype}:
+    if list(map(SHAPE_OF, weights)) != shapes or set(map(DTYPE_OF, weights)) != {dtype}:
         return False
-    if set(map(_DEVICE_OF, weights)) != {device}:
+    if set(map(DEVICE_OF, weights)) != {device}:
         return False
     named: dict[str, Any] = {"scans": options.scans, "cell": options.cell, "implementation": options.implementation}
     is_fused = choose_implementation(x, hidden, **named) == "triton"
@@ -141,28 +141,28 @@ def pack(weights: Sequence[Tensor], slots: int, dtype: torch.dtype) -> Packed:
         2 * slots * rows,
         *(map(Tensor.numel, rest) if is_cast else ()),
     ]
-    pieces = iter(_pieces(first, dtype, sizes))
-    weight_ih, weight_hh, bias = next(pieces).view(-1, channels), next(pieces).view(-1, hidden), next(pieces)
-    copied, copies = weights[: 4 * slots], [*_cut(weight_ih, rows), *_cut(weight_hh, rows), *_cut(bias, rows)]
+    parts = iter(pieces(first, dtype, sizes))
+    weight_ih, weight_hh, bias = next(parts).view(-1, channels), next(parts).view(-1, hidden), next(parts)
+    copied, copies = weights[: 4 * slots], [*cut(weight_ih, rows), *cut(weight_hh, rows), *cut(bias, rows)]
     if is_cast:
         rest = [
-            piece if weight.dim() == 1 else piece.view(weight.shape) for piece, weight in zip(pieces, rest, strict=True)
+            piece if weight.dim() == 1 else piece.view(weight.shape) for piece, weight in zip(parts, rest, strict=True)
         ]
         copied, copies = weights[:-4], copies + rest
     torch._foreach_copy_(copies, list(copied))
-    return Packed(weight_ih, weight_hh.view(slots, rows, hidden), torch.add(*_cut(bias, slots * rows)), *rest)
+    return Packed(weight_ih, weight_hh.view(slots, rows, hidden), torch.add(*cut(bias, slots * rows)), *rest)
 
 
-def _cut(tensor: Tensor, rows: int) -> list[Tensor]:
+def cut(tensor: Tensor, rows: int) -> list[Tensor]:
     """A contiguous tensor in pieces of so many rows. It is the way with the fewest calls of operators inside."""
     return list(torch.unsafe_split_with_sizes(tensor, [rows] * (tensor.shape[0] // rows)))
 
 
-def _pieces(like: Tensor, dtype: torch.dtype, sizes: Sequence[int]) -> list[Tensor]:
+def pieces(like: Tensor, dtype: torch.dtype, sizes: Sequence[int]) -> list[Tensor]:
     """Vectors of these sizes in one piece of memory, each at an address that kernels take."""
     padded = [-(-size // _ALIGNED) * _ALIGNED for size in sizes]
-    pieces = torch.unsafe_split_with_sizes(like.new_empty(sum(padded), dtype=dtype), padded)
-    return [piece if size == room else piece[:size] for piece, size, room in zip(pieces, sizes, padded, strict=True)]
+    parts = torch.unsafe_split_with_sizes(like.new_empty(sum(padded), dtype=dtype), padded)
+    return [piece if size == room else piece[:size] for piece, size, room in zip(parts, sizes, padded, strict=True)]
 
 
 def _forward(
@@ -278,10 +278,10 @@ def _backward(
         vectors, grad_weight_hh, grad_bias = vectors.to(dtype), grad_weight_hh.to(dtype), grad_bias.to(dtype)
     fc_bias, fc1_bias, fc2_bias, *norms = torch.unsafe_split_with_sizes(vectors, [*widths[:3], *[channels] * 4])
     return grad_x.view(grad_out.shape), [
-        *_cut(grad_weight_ih, rows),
-        *_cut(grad_weight_hh.reshape(-1, hidden_units), rows),
-        *_cut(grad_bias.reshape(-1), rows),
-        *_cut(grad_bias.reshape(-1).clone(), rows),  # each bias has a gradient that may be changed in place
+        *cut(grad_weight_ih, rows),
+        *cut(grad_weight_hh.reshape(-1, hidden_units), rows),
+        *cut(grad_bias.reshape(-1), rows),
+        *cut(grad_bias.reshape(-1).clone(), rows),  # each bias has a gradient that may be changed in place
         grad_fc, fc_bias, grad_fc1, fc1_bias, grad_fc2, fc2_bias, *norms,
     ]  # fmt: skip
 

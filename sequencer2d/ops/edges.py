@@ -39,8 +39,9 @@ def states_before(values: Tensor, scans: Sequence[int], first: Tensor | None) ->
 
 
 def _edges(values: Tensor, scans: Sequence[int], *, last: bool) -> Tensor:
-    edges = []
-    for number, part in zip(scans, values.chunk(len(scans), dim=-1), strict=True):
+    width, edges = values.shape[-1] // len(scans), []
+    for slot, number in enumerate(scans):
         scan = Scan.numbered(number)
-        edges.append(part.select(scan.dim, -1 if scan.reverse != last else 0).flatten(0, -2))
-    return torch.stack(edges)
+        edges.append(values.select(scan.dim, -1 if scan.reverse != last else 0).narrow(-1, slot * width, width))
+    stacked = torch.stack(edges)
+    return stacked if stacked.dim() == 3 else stacked.flatten(1, -2)

@@ -12,26 +12,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sequencer2d.ops import devices
-from sequencer2d.ops.block import product, runs_eagerly
+from sequencer2d.ops.block import DEVICE_OF, DTYPE_OF, cut, pieces, product, runs_eagerly
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.edges import last_steps
 from sequencer2d.ops.fused import refuse_double_backward
 from sequencer2d.ops.precision import compute_dtype
-from sequencer2d.ops.scans import Scan, scans_of
-from sequencer2d.ops.sequence_operators import sequence_scan, sequence_scan_backward
+from sequencer2d.ops.scans import SEQUENCE_SCANS, Scan
+from sequencer2d.ops.sequence_operators import sequence_gradients, sequence_scan
 
 
 def takes(x: Tensor, weights: Sequence[Any]) -> bool:
     """Whether `run_layer` takes x and weights, which may be anything: plain tensors, seen by PyTorch alone."""
-    first = weights[0]
     return (
         runs_eagerly()
         and type(x) is Tensor
-        and all(type(weight) is torch.nn.Parameter for weight in weights)
-        and all(weight.dtype is first.dtype and weight.device == x.device for weight in weights)
+        and set(map(type, weights)) == {torch.nn.Parameter}
+        and len(set(map(DTYPE_OF, weights))) == 1
+        and set(map(DEVICE_OF, weights)) == {x.device}
     )
 
 
@@ -71,39 +72,67 @@ class RecurrentLayer(torch.autograd.Function):
         refuse_double_backward()
         x, weight_ih, weight_hh, inner_bias, gates, out, cells = ctx.saved_tensors
         slots, (x_dtype, dtype) = ctx.slots, ctx.dtypes
-        scans = scans_of([0], slots == 2)
+        scans = SEQUENCE_SCANS[slots]
         with torch._C._DisableAutocast(), devices.current(out):
             grad_out = _add_at_last_steps(grads[0], grads[1], out, scans)
-            grad_gates, grad_weight_hh, grad_bias, _ = sequence_scan_backward(
+            grad_gates, grad_weight_hh, grad_bias, _ = sequence_gradients(
                 grad_out, grads[2] if len(grads) > 2 else None, gates, weight_hh, inner_bias, None, out, cells, scans,
                 ctx.cell, ctx.saved_activations,
             )  # fmt: skip
-            flat = grad_gates.flatten(0, -2)
-            grad_x = (flat @ weight_ih).view(x.shape).to(x_dtype) if ctx.needs_input_grad[0] else None
-            grad_weight_ih = product(flat.t(), x.reshape(-1, x.shape[-1]), dtype).view(slots, -1, x.shape[-1])
-            found = [*grad_weight_ih.unbind(), *grad_weight_hh.to(dtype).unbind()]
+            flat = grad_gates.view(-1, grad_gates.shape[-1])
+            grad_x = torch.mm(flat, weight_ih).view(x.shape) if ctx.needs_input_grad[0] else None
+            if grad_x is not None and x_dtype is not grad_x.dtype:
+                grad_x = grad_x.to(x_dtype)
+            grad_weight_ih = product(flat.t(), x.reshape(-1, x.shape[-1]), dtype)
+            outer = None
             if ctx.biased:
-                # Each bias has a gradient that may be changed in place.
-                outer = grad_bias.to(dtype) if inner_bias is None else flat.sum(0).to(dtype).view(grad_bias.shape)
-                found += [*outer.unbind(), *grad_bias.to(dtype, copy=True).unbind()]
+                outer = grad_bias if inner_bias is None else flat.sum(0, dtype=torch.float32)
+            found = _of_each_weight(grad_weight_ih, grad_weight_hh, outer, grad_bias, slots)
         needed = zip(found, ctx.needs_input_grad[3:], strict=True)
         return grad_x, None, None, *(grad if need else None for grad, need in needed)
+
+
+def _of_each_weight(
+    weight_ih: Tensor, weight_hh: Tensor, outer: Tensor | None, bias: Tensor, slots: int
+) -> list[Tensor]:
+    """The gradients of `run_layer`'s weights, in the dtype of that of `weight_ih`, each to be changed in place.
+
+    outer: that of the biases of the input product, None without biases. It may be `bias`, that of the recurrent one.
+    """
+    rows, hidden = weight_hh.shape[1:]
+    sources = [weight_hh.reshape(-1, hidden)] + ([] if outer is None else [outer.reshape(-1), bias.reshape(-1)])
+    if any(source.dtype is not weight_ih.dtype for source in sources):
+        sources = _copies(sources, weight_ih.dtype)
+    elif outer is bias:
+        sources[2] = bias.reshape(-1).clone()
+    return [part for grad in (weight_ih, *sources) for part in cut(grad, rows)]
+
+
+def _copies(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Copies in another dtype by one launch."""
+    parts = pieces(tensors[0], dtype, [tensor.numel() for tensor in tensors])
+    copies = [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    torch._foreach_copy_(copies, tensors)
+    return copies
 
 
 def _forward(
     x: Tensor, dtype: torch.dtype, weights: Sequence[Tensor], cell: str, slots: int, *, save: bool
 ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
     """The results of the node, and what backward reads."""
-    x, scans = x.to(dtype), scans_of([0], slots == 2)
+    if x.dtype is not dtype:
+        x = x.to(dtype)
+    scans = SEQUENCE_SCANS[slots]
     weight_ih, weight_hh, bias, inner_bias = _pack(weights, slots, cell, dtype)
-    flat = x.reshape(-1, x.shape[-1])
-    gates = flat @ weight_ih.t() if bias is None else torch.addmm(bias, flat, weight_ih.t())
-    gates = gates.view(*x.shape[:-1], gates.shape[-1])
+    gates = F.linear(x.reshape(-1, x.shape[-1]), weight_ih, bias).view(*x.shape[:-1], weight_ih.shape[0])
     out, cells, activations, last = sequence_scan(gates, weight_hh, inner_bias, None, scans, cell, save)
-    results = (out, last_steps(out, scans), last) if CELLS[cell].has_c else (out, last_steps(out, scans))
+    hidden = last_steps(out, scans)
+    results = (out, hidden) if CELLS[cell].states == 1 else (out, hidden, last)
+    if not save:
+        return results, ()
     saved_activations = activations.dim() == gates.dim()
     kept = activations if saved_activations else gates
-    return results, (saved_activations, x, weight_ih, weight_hh, inner_bias, kept, out, cells) if save else ()
+    return results, (saved_activations, x, weight_ih, weight_hh, inner_bias, kept, out, cells)
 
 
 def _pack(
@@ -111,22 +140,28 @@ def _pack(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """weight_ih (S*G*D, C), weight_hh (S, G*D, D), the bias of the gates (S*G*D,) and that of the inner gate (S, D)."""
     (rows, channels), hidden, first, row = weights[0].shape, weights[slots].shape[1], weights[0], CELLS[cell]
-    weight_ih = first.new_empty(slots, rows, channels, dtype=dtype)
-    weight_hh = first.new_empty(slots, rows, hidden, dtype=dtype)
-    copies = [*weight_ih.unbind(), *weight_hh.unbind()]
-    biased = len(weights) > len(copies)
+    biased, inner_bias = len(weights) > 2 * slots, None
+    if slots == 1 and first.dtype is dtype and not (biased and row.inner_gate is not None):
+        # The weights are as the kernels take them.
+        bias = torch.add(weights[2], weights[3]) if biased else None
+        return first, weights[1].unsqueeze(0), bias, None
+    # One piece of memory for all, because small layers wait for the host, which each allocation costs microseconds.
+    sizes = [slots * rows * channels, slots * rows * hidden, *([2 * slots * rows] if biased else ())]
+    weight_ih, weight_hh, *biases = pieces(first, dtype, sizes)
+    weight_ih, weight_hh = weight_ih.view(-1, channels), weight_hh.view(-1, hidden)
+    copies = [*cut(weight_ih, rows), *cut(weight_hh, rows)]
     if biased:
-        biases = first.new_empty(2, slots, rows, dtype=dtype)
-        copies += biases.view(-1, rows).unbind()
+        copies += cut(biases[0], rows)
     torch._foreach_copy_(copies, list(weights))
+    weight_hh = weight_hh.view(slots, rows, hidden)
     if not biased:
-        return weight_ih.view(-1, channels), weight_hh, None, None
-    inner_bias = None
+        return weight_ih, weight_hh, None, None
+    outer, recurrent = cut(biases[0], slots * rows)
     if row.inner_gate is not None:
-        inner = biases[1].view(slots, row.gates, hidden).select(1, row.inner_gate)
+        inner = recurrent.view(slots, row.gates, hidden).select(1, row.inner_gate)
         inner_bias = inner.clone()
         inner.zero_()
-    return weight_ih.view(-1, channels), weight_hh, torch.add(*biases.unbind()).view(-1), inner_bias
+    return weight_ih, weight_hh, torch.add(outer, recurrent), inner_bias
 
 
 def _add_at_last_steps(

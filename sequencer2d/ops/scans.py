@@ -64,6 +64,10 @@ def scans_of(axes: Sequence[int], bidirectional: bool) -> tuple[int, ...]:
     return tuple(Scan(axis, reverse).number for axis in axes for reverse in directions)
 
 
+# The scans over the only axis of sequences by their number: forward and, if there are two, backward.
+SEQUENCE_SCANS = {1: scans_of([0], False), 2: scans_of([0], True)}
+
+
 def by_axis(scans: Sequence[int]) -> dict[int, list[int]]:
     """The slots of each axis that occurs in `scans`, by axis in ascending order."""
     axes = sorted({Scan.numbered(number).axis for number in scans})

@@ -49,6 +49,14 @@ def sequence_scan(
 
 
 def sequence_scan_backward(
+    grad_out: Tensor, grad_last: Tensor | None, gates: Tensor, weight_hh: Tensor, *more: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`sequence_gradients` with that of weight_hh in its dtype."""
+    grads = sequence_gradients(grad_out, grad_last, gates, weight_hh, *more)
+    return grads[0], grads[1].to(weight_hh.dtype), *grads[2:]
+
+
+def sequence_gradients(
     grad_out: Tensor,
     grad_last: Tensor | None,
     gates: Tensor,
@@ -61,7 +69,7 @@ def sequence_scan_backward(
     cell: str,
     gates_are_activations: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`scan_kernels.scan_backward`, and the gradient of `first`, empty without one.
+    """`scan_kernels.scan_backward`, with the gradient of weight_hh in fp32, and that of `first`, empty without one.
 
     grad_last: (S, N, D), the gradient of c after the last step; None for zeros.
     """
@@ -84,8 +92,7 @@ def sequence_scan_backward(
 
     arguments = (grad_out, gates, weight_hh, inner_bias, out, cells, scans, cell, gates_are_activations)
     grads = kernels_or_reference(by_kernels, by_reference, arguments, gates, weight_hh, cell)
-    grad_gates, grad_weight, grad_bias = grads
-    return grad_gates, grad_weight.to(weight_hh.dtype), grad_bias, grad_first
+    return *grads, grad_first
 
 
 def scan_sequence_by_reference(
@@ -131,7 +138,7 @@ def _backward_by_reference(
 
 def _new_last(gates: Tensor, weight_hh: Tensor, scans: Sequence[int], cell: str) -> Tensor:
     """Memory for c after the last step. All scans run along one axis."""
-    if not CELLS[cell].has_c:
+    if CELLS[cell].states == 1:
         return gates.new_empty(0)
     rows = math.prod(gates.shape[:-1]) // gates.shape[Scan.numbered(scans[0]).dim]
     return gates.new_empty(len(scans), rows, weight_hh.shape[-1])

@@ -19,7 +19,7 @@ from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.edges import last_steps
 from sequencer2d.ops.fused import InputProduct, of_inner_gate, refuse_double_backward, split_biases
 from sequencer2d.ops.precision import compute_dtype
-from sequencer2d.ops.scans import is_reverse, scans_of
+from sequencer2d.ops.scans import SEQUENCE_SCANS, is_reverse
 from sequencer2d.ops.sequence_operators import scan_sequence_by_reference
 from sequencer2d.ops.weights import Weights
 
@@ -51,7 +51,7 @@ def rnn_sequence(
         has it, after each sequence's last step, (S, N, D) each. All are in the dtype of x, under autocast in its dtype.
     """
     dtype, row = compute_dtype(x), CELLS[cell]
-    scans = scans_of([0], weights.weight_hh.shape[0] == 2)
+    scans = SEQUENCE_SCANS[weights.weight_hh.shape[0]]
     bias, inner_bias = (
         None if b is None else b.to(dtype) for b in split_biases(weights.bias_ih, weights.bias_hh, cell)
     )
