@@ -19,7 +19,14 @@ class Shipped(NamedTuple):
     num_classes: int
 
 
-SHIPPED: dict[str, Shipped] = {}
+SHIPPED: dict[str, Shipped] = {
+    "sequencer2d_n_p4": Shipped(
+        "sequencer2d_n_p4.tiny_imagenet.safetensors",
+        "3c8f69ace2c76f621f78b287a86b2f3fc9a1744c8154915474d968ef71f05cce",
+        "tiny_imagenet",
+        200,
+    )
+}
 """By variant. The first one is what `sequencer2d predict photo.jpg` takes."""
 
 
