@@ -1,6 +1,5 @@
 """torch.compile for training: the whole model, or each kind of block once. A form is a row of FORMS."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from sequencer2d.errors import ConfigError
 from sequencer2d.models.compiling import with_code_of_its_own
 from sequencer2d.nn.blocks import SequencerBlock
-from sequencer2d.nn.eager import draw_mask
 
 
 def compile_for_training(model: nn.Module, form: bool | str) -> str:
@@ -50,15 +48,21 @@ def compile_blocks(model: nn.Module, dynamic: bool | None = None) -> bool:
 
     A kind is compiled again for the second batch and the second image size, then for any; with `dynamic` for any at
     once. Draws of stochastic depth are arguments of the compiled code: blocks that differ in their rates alone share
-    it. Returns whether the model has blocks.
+    it. Hooks of a block run outside of it, and a block whose stochastic depth was replaced or hooked runs uncompiled.
+    Returns whether the model has blocks.
     """
-    blocks = [module for module in model.modules() if type(module) is SequencerBlock]
+    # FSDP gives a block a class that inherits ours.
+    blocks = [
+        module
+        for module in model.modules()
+        if isinstance(module, SequencerBlock) and type(module).forward is SequencerBlock.forward
+    ]
     kinds: dict[Any, Callable[..., Tensor]] = {}
     for block in blocks:
         kind = repr(block.rnn_tokens), tuple((name, value.shape) for name, value in block.state_dict().items())
         if kind not in kinds:
             kinds[kind] = torch.compile(with_code_of_its_own(_add_branches), dynamic=dynamic)
-        block._compiled_call_impl = functools.partial(_draw_and_run, kinds[kind], block)
+        block.compiled = kinds[kind]
     return bool(blocks)
 
 
@@ -66,10 +70,6 @@ def compile_blocks(model: nn.Module, dynamic: bool | None = None) -> bool:
 FORMS: dict[str, Callable[[nn.Module], bool]] = {"blocks": compile_blocks, "whole": compile_whole}
 # What `run.compile=true` means if the model has blocks. By blocks it would start sooner; its rate is not measured yet.
 DEFAULT = "whole"
-
-
-def _draw_and_run(run: Callable[..., Tensor], block: SequencerBlock, x: Tensor) -> Tensor:
-    return run(block, x, draw_mask(block.drop_path1, x), draw_mask(block.drop_path2, x))
 
 
 def _add_branches(block: SequencerBlock, x: Tensor, mask1: Tensor | None, mask2: Tensor | None) -> Tensor:

@@ -1,13 +1,15 @@
 """The Sequencer block: norm, recurrent token mixer, norm, channel MLP. All tensors are NHWC: (B, H, W, C)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.fx
 from torch import Tensor, nn
 
-from sequencer2d.nn.eager import run_as_one_node
+from sequencer2d.nn.eager import draw_masks, run_as_one_node
 from sequencer2d.nn.rnn2d import RNN2D
+from sequencer2d.ops.block import runs_eagerly
 
 NORM_EPS = 1e-6
 
@@ -63,7 +65,13 @@ class SequencerBlock(nn.Module):
         mixer: options of `RNN2D` (cell, axes, bidirectional, fusion, implementation).
 
     Shape: (B, H, W, C) → (B, H, W, C), floating.
+
+    Attributes:
+        compiled: runs `add_branches(block, ...)` as compiled code, in place of the layers; None for none. Hooks of the
+            block stay outside of it. Copies and pickles go without.
     """
+
+    compiled: Callable[..., Tensor] | None = None
 
     def __init__(
         self,
@@ -84,11 +92,24 @@ class SequencerBlock(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
-            out = run_as_one_node(self, x_BHWC, ("drop_path1", "drop_path2"), (Mlp, DropPath))
+            out = self._run_compiled(x_BHWC)
+            if out is None:
+                out = run_as_one_node(self, x_BHWC, ("drop_path1", "drop_path2"), (Mlp, DropPath))
             if out is not None:
                 return out
         x_BHWC = x_BHWC + self.drop_path1(self.rnn_tokens(self.norm1(x_BHWC)))
         return x_BHWC + self.drop_path2(self.mlp_channels(self.norm2(x_BHWC)))
+
+    def _run_compiled(self, x_BHWC: Tensor) -> Tensor | None:
+        """The output of the compiled code; None if there is none, or if it must not run in its place."""
+        if self.compiled is None or not runs_eagerly():
+            return None
+        masks = draw_masks((self.drop_path1, self.drop_path2), x_BHWC, DropPath)
+        return None if masks is None else self.compiled(self, x_BHWC, *masks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()  # type: ignore[misc]
+        return {key: value for key, value in state.items() if key != "compiled"}
 
     def add_branches(self, x_BHWC: Tensor, mask1: Tensor | None, mask2: Tensor | None) -> Tensor:
         """What `forward` returns for these draws of stochastic depth, (B, 1, 1, 1), or None where it drops nothing.

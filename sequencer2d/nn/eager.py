@@ -90,6 +90,14 @@ def _differs(layer: Any) -> bool:
     return type(layer) is nn.Dropout and layer.training and layer.p > 0
 
 
+def draw_masks(depths: Iterable[Any], x: Tensor, known: type) -> tuple[Tensor | None, ...] | None:
+    """What `draw_mask` draws for each layer; None if one is more than stochastic depth of the class `known`."""
+    depths = tuple(depths)
+    if global_hooks._has_any_global_hook() or not _are_plain(depths, (known, nn.Identity)):
+        return None
+    return tuple(draw_mask(depth, x) for depth in depths)
+
+
 def draw_mask(depth: Any, x: Tensor) -> Tensor | None:
     """The factor of stochastic depth for each sample of a branch, (B, 1, 1, 1), drawn as the layer draws it.
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import pickle
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch._dynamo.utils import counters
 
 from sequencer2d import create_model
 from sequencer2d.models.compiled_training import FORMS, compile_blocks, compile_for_training
+from sequencer2d.nn.blocks import SequencerBlock
 
 # The compiler looks at `.grad` of the tensors that it is given.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
@@ -25,12 +27,13 @@ def without_code(monkeypatch):
     torch.compiler.reset()
 
 
-def make_model():
+FOUR_STAGES = {"dims": (16, 32, 32, 32), "hidden_dims": (4, 8, 8, 8), "depths": (3, 1, 1, 2)}
+TWO_BLOCKS = {"dims": (16,), "hidden_dims": (4,), "depths": (2,), "patch_sizes": (7,)}
+
+
+def make_model(sizes=FOUR_STAGES):
     torch.manual_seed(0)
-    model = create_model(
-        "sequencer2d_s", num_classes=10, dims=(16, 32, 32, 32), hidden_dims=(4, 8, 8, 8), depths=(3, 1, 1, 2),
-        drop_path_rate=0.3,
-    ).train()  # fmt: skip
+    model = create_model("sequencer2d_s", num_classes=10, drop_path_rate=0.3, **sizes).train()
     nn.init.normal_(model.head.fc.weight, std=0.5)
     return model
 
@@ -88,7 +91,79 @@ def test_names_copies_and_hooks_stay():
     names = list(model.state_dict())
     compile_blocks(model)
     assert list(model.state_dict()) == names
-    assert all(block._compiled_call_impl is None for block in copy.deepcopy(model).stages[0].blocks)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert [block.compiled for block in other.stages[0].blocks] == [None] * 3
+
+
+def hook_a_block(block):
+    block.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def hook_before_a_block(block):
+    block.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+
+
+def hook_a_blocks_gradient(block):
+    block.register_full_backward_hook(lambda module, inputs, outputs: (3 * inputs[0],))
+
+
+def hook_stochastic_depth(block):
+    block.drop_path1.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def replace_stochastic_depth(block):
+    block.drop_path2 = nn.Dropout(0.5)
+
+
+def give_a_forward(block):
+    forward = block.forward
+    block.forward = lambda x: 2 * forward(x)
+
+
+def take_another_class(block):
+    """As FSDP does."""
+    block.__class__ = type("ShardedBlock", (SequencerBlock,), {})
+
+
+def norm_a_weight(block):
+    block.mlp_channels.fc1 = nn.utils.parametrizations.weight_norm(block.mlp_channels.fc1)
+
+
+CHANGES = [
+    hook_a_block, hook_before_a_block, hook_a_blocks_gradient, hook_stochastic_depth, replace_stochastic_depth,
+    give_a_forward, take_another_class, norm_a_weight,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_what_is_done_to_a_block_before_or_after_counts(change, is_first):
+    plain, compiled = make_model(TWO_BLOCKS), make_model(TWO_BLOCKS)
+    before = solve(plain)
+    for model in (plain, compiled):
+        if model is compiled and not is_first:
+            compile_blocks(model)
+            solve(model)
+        change(model.stages[0].blocks[0])
+    if is_first:
+        compile_blocks(compiled)
+    expected = solve(plain)
+    if change not in (norm_a_weight, take_another_class):
+        assert any(
+            value.shape != old.shape or not torch.allclose(value, old)
+            for value, old in zip(expected, before, strict=False)
+        )
+    for found, value in zip(solve(compiled), expected, strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-5)
+
+
+def test_transforms_see_the_layers():
+    model = make_model(TWO_BLOCKS).eval()
+    images = torch.randn(2, 1, 3, 28, 28)
+    expected = torch.func.vmap(model)(images)
+    compile_blocks(model)
+    model(images[0])
+    torch.testing.assert_close(torch.func.vmap(model)(images), expected)
 
 
 def test_other_models_have_no_such_blocks():
