@@ -68,6 +68,11 @@ def how_to_install(extra: str) -> str:
     return f"pip install 'sequencer2d[{extra}]', or in a checkout pip install '.[{extra}]'"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """ "1 image", "1,234 images"; `plural` where that is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def first_line(error: BaseException, longest: int = 200) -> str:
     """The first line of an error's message that holds something, cut to `longest` characters; else the error's type."""
     lines = (line.strip() for line in str(error).splitlines())

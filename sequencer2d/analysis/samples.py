@@ -8,6 +8,7 @@ import numpy as np
 
 from sequencer2d.analysis.figure_files import figure_bytes
 from sequencer2d.data.images import decode
+from sequencer2d.errors import counted
 from sequencer2d.files import atomic_write
 
 _LONGEST = 24
@@ -40,7 +41,7 @@ def draw_samples(
     for name, (label, *cells) in zip(names, grid, strict=True):
         files = classes[name]
         shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-        label.text(1, 0.5, f"{shown}\n{len(files):,} images", ha="right", va="center", fontsize=8)
+        label.text(1, 0.5, f"{shown}\n{counted(len(files), 'image')}", ha="right", va="center", fontsize=8)
         for axes, index in zip(cells, _spaced(len(files), columns), strict=False):
             image = decode(files[index])
             image.thumbnail((160, 160))

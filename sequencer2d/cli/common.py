@@ -190,7 +190,7 @@ def check_images(arguments: argparse.Namespace) -> None:
     from sequencer2d.data.finding import find_images
 
     if arguments.images:
-        find_images([arguments.images] if isinstance(arguments.images, str) else arguments.images)
+        find_images([arguments.images] if isinstance(arguments.images, str) else arguments.images, quiet=True)
 
 
 def check_data(arguments: argparse.Namespace) -> None:

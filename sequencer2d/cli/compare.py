@@ -19,7 +19,7 @@ from sequencer2d.cli.common import (
     writable_path,
 )
 from sequencer2d.cli.parsing import check_first
-from sequencer2d.errors import ConfigError, InputError, UserError
+from sequencer2d.errors import ConfigError, InputError, UserError, counted
 from sequencer2d.precisions import autocast_dtype
 from sequencer2d.terminal import plain_table, printable
 
@@ -197,7 +197,7 @@ def _outcomes(one: Run, source: Source, device: str) -> np.ndarray | str:
     from sequencer2d.evaluation.paired import outcomes
     from sequencer2d.evaluation.subject import load_checkpoint
 
-    remark(f"classifying {len(source):,} images by {one.folder} …")
+    remark(f"classifying {counted(len(source), 'image')} by {one.folder} …")
     try:
         subject = load_checkpoint(one.folder)
     except UserError as error:

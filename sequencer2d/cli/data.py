@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from sequencer2d import terminal
 from sequencer2d.cli.common import add_folder, add_json, console, need, progress_bar, remark, writable_path
-from sequencer2d.errors import InputError
-from sequencer2d.terminal import plain_table
+from sequencer2d.errors import InputError, counted
+from sequencer2d.terminal import plain_table, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,8 @@ FOLDER holds <class>/<images>, or train/, val/ and test/ with those. Every image
 the same pixels, whatever their names; resized or re-encoded copies are not found. Sizes are in pixels. Odd images
 (very long, very small or large, of a single color, of another format than their name says) may well be right.
 
-exit codes: 0 nothing is wrong; {EXIT_FOUND} there are broken files, duplicates, or classes that a split lacks"""
+exit codes: 0 nothing is wrong; {EXIT_FOUND} there are broken files, duplicates, classes that a split lacks,
+a single class, or classes of a single image"""
 LISTED = 5
 """Most files of a kind that are listed."""
 KINDS = {
@@ -81,13 +82,17 @@ def _print_counts(found: Survey) -> None:
     for split in found.splits:
         counts = sorted(found.counts(split).values())
         broken = sum(image.split == split for image in found.broken)
-        spread = f"{counts[0]:,} to {counts[-1]:,}, median {median(counts):g}"
+        spread = (
+            f"{counts[0]:,} to {counts[-1]:,}, median {median(counts):g}" if len(set(counts)) > 1 else f"{counts[0]:,}"
+        )
         table.add_row(split or "(none)", f"{sum(counts):,}", f"{len(counts):,}", spread, f"{broken:,}")
     console().print(table)
     first = found.counts(found.splits[0])
     by_size = sorted(first, key=lambda name: -first[name])
     shown = by_size if len(by_size) <= 4 * LISTED else [*by_size[:LISTED], "…", *by_size[-LISTED:]]
-    terminal.write("classes: " + ", ".join(f"{name} {first[name]:,}" if name in first else name for name in shown))
+    terminal.write(
+        "classes: " + ", ".join(f"{printable(name)} {first[name]:,}" if name in first else name for name in shown)
+    )
 
 
 def _print_sizes(found: Survey) -> None:
@@ -112,12 +117,13 @@ def _print_problems(found: Survey) -> None:
 
     for split, names in found.missing_classes().items():
         if names:
-            _list(f"{len(names):,} classes that {split} lacks", names)
+            _list(f"{counted(len(names), 'class', 'classes')} that {split} lacks", names)
     _list(f"{len(found.broken):,} broken", [f"{image.path}: {image.error}" for image in found.broken])
     for kind, meaning in KINDS.items():
         groups = [group for group in found.duplicates if kind_of(group) == kind]
         lines = [" = ".join(image.path for image in group) for group in groups]
-        _list(f"{len(groups):,} images that occur more than once, in {meaning}", lines)
+        _list(f"{counted(len(groups), 'image')} with copies, in {meaning}", lines)
+    _list("not enough to train on", found.untrainable)
     _list(f"{len(found.odd):,} odd", [f"{image.path}: {reason}" for image, reason in found.odd])
     if found.is_clean:
         terminal.write("every image can be read, and there are no duplicates")
@@ -142,7 +148,9 @@ def _draw(found: Survey, path: Path) -> None:
         if image.split == split:
             classes.setdefault(image.class_name, []).append(image.path)
     where = f"{found.folder.resolve().name}/{split}" if split else found.folder.resolve().name
-    title = f"{where}: {sum(map(len, classes.values())):,} images of {len(classes):,} classes"
+    title = (
+        f"{where}: {counted(sum(map(len, classes.values())), 'image')} of {counted(len(classes), 'class', 'classes')}"
+    )
     try:
         draw_samples(classes, path, title=title)
     except OSError as error:

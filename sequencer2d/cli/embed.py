@@ -18,7 +18,7 @@ from sequencer2d.cli.common import (
     writable_path,
 )
 from sequencer2d.cli.parsing import check_first
-from sequencer2d.errors import ConfigError, InputError
+from sequencer2d.errors import ConfigError, InputError, counted
 from sequencer2d.precisions import autocast_dtype
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"cannot write to {arguments.output}: {error.strerror or error}; give another path") from error
     count, width = features.vectors.shape
-    terminal.write(f"{arguments.output}: {width:,} features of each of {count:,} images")
+    terminal.write(f"{arguments.output}: {counted(width, 'feature')} of each of {counted(count, 'image')}")
     return 0
 
 

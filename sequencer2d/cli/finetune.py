@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -22,7 +23,7 @@ from sequencer2d.cli.common import (
 from sequencer2d.cli.outcome import report
 from sequencer2d.cli.parsing import check_first
 from sequencer2d.environment import launch
-from sequencer2d.errors import CheckpointError, ConfigError
+from sequencer2d.errors import CheckpointError, ConfigError, counted
 
 if TYPE_CHECKING:
     from sequencer2d.data.own_folder import OwnFolder
@@ -97,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
     from sequencer2d.training.loop import train
 
     folder = look_into(arguments.folder)
+    if not arguments.validate_on_training and not any(field.startswith("data.") for field in arguments.fields):
+        _check_parts(folder)
     device = resolve_device(arguments.device).type
     start = find_start(arguments.start, head_only=arguments.head_only)
     plan = _plan(arguments, folder, start, device)
@@ -109,6 +112,21 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     report(plan.config, train(plan.config))
     return 0
+
+
+def _check_parts(folder: OwnFolder) -> None:
+    """Refuse a folder that can't be trained on before anything is measured, and say if it flatters what it trains."""
+    from sequencer2d.data.own_folder import copies, parts_of
+
+    train, val = parts_of(folder)
+    if found := copies(train, val):
+        remark(
+            terminal.printable(
+                f"images to validate on that are copies of images to train on: {len(found)} of {len(val)}, such as "
+                f"{found[0]}. Accuracy will look better than it is: sequencer2d data {shlex.quote(str(folder.path))} "
+                "lists them"
+            )
+        )
 
 
 def _check_start(arguments: argparse.Namespace) -> None:
@@ -143,8 +161,9 @@ def find_start(weights: str | None, *, head_only: bool) -> Start:
             raise
         with_package = "".join(f"; from weights that come with the package: --from {name}" for name in SHIPPED)
         raise CheckpointError(
-            f"the published weights of {PUBLISHED} are not here ({str(error).split('. ')[0]}). Without network, train "
-            f"from random weights: --from {SCRATCH}{with_package}; or give weights of yours: --from RUN or --from FILE"
+            f"the published weights of {PUBLISHED} are not here, and {source} cannot be fetched. Without network, "
+            f"train from random weights: --from {SCRATCH}{with_package}; or give weights of yours: --from RUN or "
+            "--from FILE"
         ) from error
     meta = read_checkpoint(source).meta
     name = str(meta.get("model") or getattr(subject.model, "variant", ""))
@@ -169,16 +188,17 @@ def _plan(arguments: argparse.Namespace, folder: OwnFolder, start: Start, device
     photos = Photos(
         str(folder.path.resolve()), (folder.train_split, folder.val_split), folder.counts, folder.side, folder.pixels
     )
-    cores = worker_count(TrainConfig().data) if device == "cuda" else torch.get_num_threads()
-    machine = Machine(device, cores, busy=_load() > 1.5 * cores)
+    usable = worker_count(TrainConfig().data)
+    cores = usable if device == "cuda" else torch.get_num_threads()
+    machine = Machine(device, cores, busy=_load() > 1.5 * usable)
     name = folder.path.resolve().name or "photos"
     output = arguments.output or new_folder(Path("runs"), name)
     fields = field_values(arguments.fields)
     remark("measuring how fast this machine trains …")
     if device == "cpu" and machine.busy:
         remark(
-            f"other programs are using this machine (load {_load():.1f} on {cores} cores), so fewer epochs fit into "
-            "the time; set run.epochs, or try again later"
+            f"other programs are using this machine (load {_load():.1f} on {counted(usable, 'core')}), so fewer epochs "
+            "fit into the time; set run.epochs, or try again later"
         )
     return plan(
         photos, start, machine, batch_that_fits, minutes=arguments.minutes, output=str(output), fields=dict(fields)

@@ -70,8 +70,12 @@ def why_no_image(name: str) -> str | None:
     return f"need {remedy(suffix)}" if suffix in EXTENSIONS else OTHER
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_images(paths: Iterable[str | os.PathLike[str]], *, quiet: bool = False) -> list[Path]:
     """Files as they are, and for each folder the images anywhere below it, sorted.
+
+    Args:
+        paths: of files and folders.
+        quiet: do not log what is left out, for a look ahead of the search whose result counts.
 
     Raises:
         DataError: a path that does not exist or is no regular file, a folder without images, or one that can't be read.
@@ -79,7 +83,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for path in map(_given, paths):
         if path.is_dir():
-            found += _find_below(path)
+            found += _find_below(path, quiet=quiet)
         elif path.is_file():
             found.append(path)
         elif path.exists():
@@ -105,7 +109,7 @@ def refuse_url(path: str | os.PathLike[str]) -> None:
         raise DataError(f"{text} is a URL, and only files are read; download it first ({fetch}) and name the file")
 
 
-def _find_below(folder: Path) -> list[Path]:
+def _find_below(folder: Path, *, quiet: bool) -> list[Path]:
     left_out = LeftOut()
     below = [folder / name for name in images_below(folder, left_out)]
     if not below:
@@ -114,7 +118,8 @@ def _find_below(folder: Path) -> list[Path]:
             f"no images in {folder}; looked for {suffixes}, in folders below too"
             + (f"; left out: {left_out}" if left_out else "")
         )
-    left_out.report(folder)
+    if not quiet:
+        left_out.report(folder)
     return below
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ class FolderSource(ImageFiles):
         empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
         if empty:
             raise DataError(
-                f"{len(empty)} of {len(classes)} classes in {folder} have no images: {shorten(empty)}; "
+                f"{folder} has classes without images ({len(empty)} of {len(classes)}): {shorten(empty)}; "
                 f"add images ({', '.join(sorted(readable_extensions()))}) or remove the folders"
                 + (f"; left out: {left_out}" if left_out else "")
             )
@@ -70,14 +71,24 @@ def find_split(root: Path, split: str) -> Path:
     if not split:
         return root
     candidates = SPLIT_ALIASES.get(split, (split,))
-    for name in candidates:
-        if (root / name).is_dir():
-            if name == "test" and split != "test":
-                logger.warning("%s has no folder %s: its test images are taken", root, split)
-            return root / name
     present = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    holds = f"it holds {shorten(present)}; name one, or '' to take {root} itself" if present else "it is empty"
+    if found := first_named(candidates, present):
+        if found.lower() == "test" and split.lower() != "test":
+            logger.warning("%s has no folder %s: its test images are taken", root, split)
+        return root / found
+    holds = f"it holds {shorten(present)}; name one of them as the split, or '' for {root} itself" if present else ""
+    holds = holds or "it holds no folders"
     raise DataError(f"{root} has no folder for the split {split!r} (looked for {', '.join(candidates)}); {holds}")
+
+
+def first_named(names: Iterable[str], present: Iterable[str]) -> str:
+    """The first of `names` among the folders that are there, as it is written there; in any case, such as Train."""
+    present = sorted(present)
+    for name in names:
+        alike = [folder for folder in present if folder.lower() == name.lower()]
+        if alike:
+            return name if name in alike else alike[0]
+    return ""
 
 
 def _class_folders(folder: Path, left_out: LeftOut) -> list[str]:
@@ -97,7 +108,7 @@ def _class_folders(folder: Path, left_out: LeftOut) -> list[str]:
         else:
             names[identity] = entry.name
     classes = sorted(names.values())
-    if classes and all(name in SPLIT_NAMES for name in classes):
+    if classes and all(name.lower() in SPLIT_NAMES for name in classes):
         raise DataError(
             f"the folders in {folder} ({', '.join(classes)}) are splits, not classes; name the split to use"
         )

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import io
 import os
+import re
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -95,10 +96,8 @@ def decode(file: str | os.PathLike[str] | bytes | IO[bytes], decoding: Decoding 
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_decoders()) as image:
             return to_rgb(image, decoding)
-    except Image.UnidentifiedImageError as error:
-        raise BrokenImageError(_why_unidentified(file)) from error
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, IndexError, …
-        raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+        raise BrokenImageError(_why_broken(error, file)) from error
 
 
 def size_of(file: str | os.PathLike[str], decoding: Decoding = UPRIGHT) -> tuple[int, int]:
@@ -109,14 +108,14 @@ def size_of(file: str | os.PathLike[str], decoding: Decoding = UPRIGHT) -> tuple
                 turned = decoding.orientation == "upright" and _orientation(image) in _TURNS_OF_90_DEGREES
                 return image.size[::-1] if turned else image.size
     except Exception as error:  # as in `decode`
-        raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+        raise BrokenImageError(_why_broken(error, file)) from error
     return decode(file, decoding).size
 
 
 def to_rgb(image: Image.Image, decoding: Decoding = UPRIGHT) -> Image.Image:
     """Any image as upright 8-bit RGB. Raises `ValueError` for pixels whose range or layout is not known."""
     if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"{image.width}×{image.height} pixels; at most {MOST_PIXELS:,} are decoded")
+        raise ValueError(_too_large(image.width * image.height))
     _refuse_misread(image)
     bits, inverted = _gray_bits(image), _tiff_tag(image, "PhotometricInterpretation", None) == _INVERTED
     transparent = _transparent_key(image)
@@ -251,9 +250,29 @@ _TIFF_TAGS = {
 }
 
 
+def _why_broken(error: Exception, file: str | os.PathLike[str] | bytes | IO[bytes]) -> str:
+    """What is wrong with a file, in words; a decoder's own where they say more than their type."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return _why_unidentified(file)
+    if isinstance(error, Image.DecompressionBombError):
+        return _too_large(int(next(iter(re.findall(r"\d+", str(error))), MOST_PIXELS + 1)))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    plain = isinstance(error, (OSError, ValueError, SyntaxError)) and str(error)
+    return str(error) if plain else f"{type(error).__name__}: {error}"
+
+
+def _too_large(pixels: int) -> str:
+    return f"{pixels / 1e6:,.0f} megapixels, and at most {MOST_PIXELS / 1e6:.0f} are read: save a smaller copy"
+
+
 def _why_unidentified(file: str | os.PathLike[str] | bytes | IO[bytes]) -> str:
     """Why Pillow knows no format of a file: its decoder is missing, or it is no image."""
     head = _head(file)
+    if not head:
+        return "the file is empty"
+    if head.lstrip().startswith(b"<"):
+        return "the file holds a web page or other markup, not pixels; download or export the image itself"
     for name, brands in (("HEIF", (b"heic", b"heix", b"hevc", b"mif1", b"msf1")), ("AVIF", (b"avif", b"avis"))):
         if head[4:8] == b"ftyp" and head[8:12] in brands and name not in _decoders():
             return f"{name} images need another package: {REMEDIES[name]}"

@@ -1,11 +1,13 @@
 """What training must know about a folder of photos: splits, classes and sizes."""
 
+import hashlib
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sequencer2d.data.folders import FolderSource
+from sequencer2d.data.folders import FolderSource, first_named
 from sequencer2d.data.images import BrokenImageError, size_of
 from sequencer2d.data.opening import check_several_classes
 from sequencer2d.data.parts import hold_out
@@ -49,9 +51,9 @@ def look_into(path: Path) -> OwnFolder:
     """
     if not path.is_dir():
         raise DataError(f"{path} is {'not a folder' if path.exists() else 'missing'}; give a folder of class folders")
-    splits = {entry.name for entry in path.iterdir() if entry.is_dir()}
-    train_split = next((name for name in SPLIT_ALIASES["train"] if name in splits), "")
-    val_split = next((name for name in _VALIDATION if name in splits), None) if train_split else None
+    splits = [entry.name for entry in path.iterdir() if entry.is_dir()]
+    train_split = first_named(SPLIT_ALIASES["train"], splits)
+    val_split = (first_named(_VALIDATION, splits) or None) if train_split else None
     source = FolderSource(path, train_split)
     check_several_classes(source)
     _, targets = source.identities()
@@ -73,13 +75,38 @@ def open_parts(path: Path, fraction: float = 0.2) -> tuple[Source, Source]:
     Raises:
         DataError: as `look_into`; other classes in one split than in the other; images that stand in both splits.
     """
-    found = look_into(path)
+    return parts_of(look_into(path), fraction)
+
+
+def parts_of(found: OwnFolder, fraction: float = 0.2) -> tuple[Source, Source]:
+    """As `open_parts`, of a folder that was looked into."""
     if found.val_split is None:
         return hold_out(found.train, fraction, seed=0)
-    val = FolderSource(path, found.val_split)
+    val = FolderSource(found.path, found.val_split)
     check_same_classes(found.train, val)
     refuse_shared_images(found.train, val)
     return found.train, val
+
+
+def copies(train: Source, val: Source) -> list[str]:
+    """Files to validate on that hold the same bytes as one that is trained on. Reads only files of equal sizes."""
+    of_size: dict[int, list[str]] = defaultdict(list)
+    for path in map(train.describe, range(len(train))):
+        of_size[Path(path).stat().st_size].append(path)
+    known: dict[int, set[bytes]] = {}
+    found = []
+    for path in map(val.describe, range(len(val))):
+        size = Path(path).stat().st_size
+        if size in of_size:
+            if size not in known:
+                known[size] = set(map(_digest, of_size[size]))
+            if _digest(path) in known[size]:
+                found.append(path)
+    return found
+
+
+def _digest(path: str) -> bytes:
+    return hashlib.sha256(Path(path).read_bytes()).digest()
 
 
 def refuse_shared_images(train: Source, val: Source) -> None:

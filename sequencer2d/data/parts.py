@@ -75,7 +75,7 @@ def hold_out(source: Source, fraction: float, seed: int) -> tuple[PartOfSource, 
         held[members[: min(len(members) - 1, max(1, round(len(members) * fraction)))]] = len(members) > 1
     if single:
         raise DataError(
-            f"{len(single)} classes have a single image, which cannot be both trained and validated on: "
+            "classes of a single image, which cannot be both trained and validated on: "
             f"{shorten(single)}; add images, or remove the classes"
         )
     return PartOfSource(source, np.flatnonzero(~held)), PartOfSource(source, np.flatnonzero(held))

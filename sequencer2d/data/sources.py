@@ -86,7 +86,7 @@ def require_readable(broken: Mapping[str, str], images: int, limit: int) -> None
     """
     if len(broken) > limit:
         raise DataError(
-            f"{len(broken)} images cannot be read, more than data.max_broken={limit}: "
+            f"images that cannot be read: {len(broken)}, more than data.max_broken={limit}: "
             f"{shorten(list(broken), 5)}; repair or remove them, or raise the limit"
         )
     if len(broken) >= images:

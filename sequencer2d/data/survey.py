@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sequencer2d.data.folders import SPLIT_NAMES, FolderSource
+from sequencer2d.data.folders import SPLIT_NAMES, FolderSource, first_named
 from sequencer2d.data.images import FORMATS, BrokenImageError, decode
 from sequencer2d.errors import DataError
 
@@ -108,9 +108,19 @@ class Survey:
         return {split: sorted(every - set(self.counts(split))) for split in self.splits}
 
     @property
+    def untrainable(self) -> list[str]:
+        """What a classifier cannot be trained on: a single class, or without another split a class of one image."""
+        counts = self.counts(self.splits[0])
+        if len(counts) == 1:
+            return [f"{name}: the only class, and nothing to tell it from" for name in counts]
+        alone = sorted(name for name, count in counts.items() if count == 1) if len(self.splits) == 1 else []
+        return [f"{name}: one image, which cannot be both trained and validated on" for name in alone]
+
+    @property
     def is_clean(self) -> bool:
-        """Whether there are no broken files, no duplicates, and no classes that a split lacks."""
-        return not self.broken and not self.duplicates and not any(self.missing_classes().values())
+        """Whether there are no broken files, no duplicates, no classes that a split lacks, and enough to train on."""
+        wrong = self.broken or self.duplicates or any(self.missing_classes().values()) or self.untrainable
+        return not wrong
 
 
 def kind_of(group: Sequence[ImageFacts]) -> str:
@@ -154,9 +164,9 @@ def splits_of(root: Path) -> tuple[str, ...]:
     if not root.is_dir():
         raise DataError(f"{root} is {'not a folder' if root.exists() else 'missing'}; give a folder of class folders")
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    known = [name for name in SPLIT_NAMES if name in names]
+    known = list(filter(None, (first_named([name], names) for name in SPLIT_NAMES)))
     # A class may be called "test". Folders are splits if one of them is to train on, or if all have names of splits.
-    has_splits = known and (len(known) == len(names) or any(name.startswith("train") for name in known))
+    has_splits = known and (len(known) == len(names) or any(name.lower().startswith("train") for name in known))
     return tuple(known) if has_splits else ("",)
 
 
@@ -194,6 +204,7 @@ def summary(found: Survey) -> dict[str, Any]:
         "duplicates": [
             {"across": kind_of(group), "paths": [image.path for image in group]} for group in found.duplicates
         ],
+        "untrainable": found.untrainable,
         "odd": [{"path": image.path, "reason": reason} for image, reason in found.odd],
         "clean": found.is_clean,
     }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from sequencer2d.errors import counted
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import show_value, value_at, with_overrides
 
@@ -168,7 +169,9 @@ class _Maker:
     def data(self) -> None:
         train, val = self.photos.splits
         self.put(
-            "data.source", self.photos.source, f"{sum(self.photos.counts):,} images, {len(self.photos.counts)} classes"
+            "data.source",
+            self.photos.source,
+            f"{counted(sum(self.photos.counts), 'image')}, {counted(len(self.photos.counts), 'class', 'classes')}",
         )
         self.put(
             "data.train_split", train, "the folder's own split" if train else "the classes stand in the folder itself"
@@ -208,7 +211,7 @@ class _Maker:
         workers = (
             min(8, max(1, self.machine.cores // 2)) if self.machine.device == "cpu" else min(16, self.machine.cores)
         )
-        self.put("data.workers", workers, f"{self.machine.cores} cores, shared with training")
+        self.put("data.workers", workers, f"{counted(self.machine.cores, 'core')}, shared with training")
         size = 3 * self.photos.pixels * sum(self.photos.counts)
         if size <= CACHE_BYTES:
             self.put("data.cache", True, f"all images decoded take {size / 2**20:,.0f} MiB")
@@ -287,7 +290,7 @@ class _Maker:
         self.put("optimizer.clip_grad_norm", 1.0, "no step is larger")
         if epochs * steps >= 200:
             self.put("regularization.ema_decay", 0.99, "the average of the last hundred steps is evaluated")
-        self.put("run.log_interval", min(50, steps), f"{steps} steps an epoch")
+        self.put("run.log_interval", min(50, steps), f"{counted(steps, 'step')} an epoch")
         self.put("run.eval_interval", max(1, epochs // 20), "about 20 evaluations")
         self.put("run.compile", False, "compiling takes longer than it saves in a run of minutes")
         self.put("run.mistakes", True, "what the model gets wrong says what photos it lacks")

@@ -6,12 +6,14 @@ import sys
 
 import torch
 
+from sequencer2d.errors import counted
+
 
 def device_name(device: torch.device) -> str:
     """The GPU's name, or the processor's kind."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return f"cpu ({platform.machine()}, {counted(torch.get_num_threads(), 'thread')})"
 
 
 def memory_mib(device: torch.device) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sequencer2d.errors import counted
 from sequencer2d.tasks.task import Metric
 from sequencer2d.training.config import RunConfig, TrainConfig
 from sequencer2d.training.distributed import Processes
@@ -21,8 +22,8 @@ def announcement(config: TrainConfig, model: nn.Module, here: Processes, state: 
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     yield f"{config.model.name}, {millions:.2f} M parameters, on {here.world_size} × {device_name(here.device)}"
     yield (
-        f"{state.total_steps} steps ({run.epochs} epochs × {state.steps_per_epoch}) of {config.data.batch_size} images "
-        f"into {run.output}"
+        f"{counted(state.total_steps, 'step')} ({counted(run.epochs, 'epoch')} × {state.steps_per_epoch}) of "
+        f"{counted(config.data.batch_size, 'image')} into {run.output}"
     )
     if run.resume:
         yield f"resumed at step {state.step}" if state.step else "no checkpoint there yet: starting anew"

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,21 @@ def test_mistakes_are_answered_in_one_line(mistake: Callable[..., str], photos: 
     assert "--from scratch has none" in mistake("finetune", photos, "--from", "scratch", "--head-only")
     assert "no checkpoint at 'x'" in mistake("finetune", photos, "--from", "x")
     assert "expected minutes above 0, got '0'" in mistake("finetune", photos, "--minutes", "0")
+
+
+def test_a_folder_that_cannot_be_trained_on_is_refused_before_anything_is_measured(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    train = make_photos(tmp_path / "photos" / "train", {"red": 9, "green": 9})
+    val = make_photos(tmp_path / "photos" / "val", {"green": 4}, (10, 8))
+    said = command("finetune", tmp_path / "photos", "--from", "scratch", "--dry-run", code=2).err
+    assert "only in training: red" in said
+    assert "measuring" not in said
+    shutil.copytree(train / "red", val / "red")
+    said = command("finetune", tmp_path / "photos", "--from", "scratch", "--dry-run", *QUICK, *SMALL[1:]).err
+    assert "copies of images to train on" not in said, "fields of the data: the folder's own splits may not be used"
+    shown = command("finetune", tmp_path / "photos", "--from", "scratch", "--dry-run", "run.epochs=1", *SMALL[1:]).err
+    assert f"copies of images to train on: 9 of 13, such as {val / 'red' / '000.png'}. Accuracy will look" in shown
 
 
 def test_training_images_are_no_validation_images_unless_told(command: Callable[..., Outcome], photos: Path) -> None:

@@ -117,7 +117,7 @@ def test_eval_takes_fields_of_the_data_only(mistake: Mistake, tiny: Path) -> Non
 def test_a_class_without_images(mistake: Mistake, here: Path) -> None:
     for name in ("cat", "dog"):
         (here / "data" / "train" / name).mkdir(parents=True)
-    assert "have no images" in mistake("train", "cifar10", "data.root=data")
+    assert "classes without images" in mistake("train", "cifar10", "data.root=data")
 
 
 def test_a_folder_that_cannot_be_written(mistake: Mistake, here: Path) -> None:

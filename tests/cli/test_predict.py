@@ -53,6 +53,11 @@ def test_a_broken_image_is_reported_and_the_others_predicted(
     assert "a.png" in outcome.err
 
 
+def test_what_is_left_out_is_said_once(command: Callable[..., Outcome], tiny: Path, images: Path) -> None:
+    (images / "notes.txt").write_text("no image")
+    assert command("predict", tiny, images).err.count("left out") == 1
+
+
 def test_nothing_but_broken_images_is_a_mistake(mistake: Callable[..., str], tiny: Path, images: Path) -> None:
     (images / "a.png").write_bytes(b"no image")
     (images / "b.jpg").write_bytes(b"no image")

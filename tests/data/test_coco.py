@@ -142,7 +142,7 @@ def test_what_detection_cannot_keep_is_refused():
 def test_missing_files_are_counted_up_to_a_limit(tmp_path, caplog):
     root = data_set(tmp_path)
     (root / "val2017" / "000000000009.jpg").unlink()
-    with pytest.raises(DataError, match="1 images cannot be read"):
+    with pytest.raises(DataError, match="images that cannot be read: 1"):
         CocoBoxes(root, "val")
     with caplog.at_level(logging.WARNING):
         assert len(CocoBoxes(root, "val", max_missing=1)) == 2

@@ -106,7 +106,7 @@ def test_a_suffix_without_a_decoder_is_left_out_with_the_remedy(
 
 def test_folders_without_images_say_what_they_hold(tmp_path: Path) -> None:
     save(tmp_path / "train" / "a" / "1.png", tmp_path / "train" / "b" / ".1.png")
-    with pytest.raises(DataError, match=r"1 of 2 classes .* no images: b; .*left out: 1 hidden \(\.1\.png\)"):
+    with pytest.raises(DataError, match=r"classes without images \(1 of 2\): b; .*left out: 1 hidden \(\.1\.png\)"):
         FolderSource(tmp_path)
     with pytest.raises(DataError, match=r"no images in .*; left out: 1 hidden"):
         find_images([tmp_path / "train" / "b"])

@@ -15,6 +15,7 @@ from sequencer2d.data.images import (
     decode,
     readable_extensions,
     remedy,
+    size_of,
     to_rgb,
 )
 from tests.data.images import break_image, picture, png, tiff
@@ -64,6 +65,24 @@ def test_cut_and_strange_files_are_broken(tmp_path: Path, kind: str) -> None:
     for file in (path, b"no image", b"", tmp_path / "missing.png"):
         with pytest.raises(BrokenImageError):
             decode(file)
+
+
+def test_a_file_that_is_no_image_says_what_it_is(tmp_path: Path) -> None:
+    wide = io.BytesIO()
+    Image.new("1", (60_000, 3_000)).save(wide, "PNG")
+    whole = encoded(picture(4, (64, 64)), "JPEG")
+    for content, said in (
+        (b"", "the file is empty"),
+        (b" \n<!DOCTYPE html><p>404", "the file holds a web page or other markup, not pixels"),
+        (wide.getvalue(), "180 megapixels, and at most 179 are read: save a smaller copy"),
+        (whole[: len(whole) - 40], "image file is truncated"),
+    ):
+        with pytest.raises(BrokenImageError) as caught:
+            decode(content)
+        assert str(caught.value).startswith(said)
+    for look in (decode, size_of):
+        with pytest.raises(BrokenImageError, match=r"^No such file or directory$"):
+            look(tmp_path / "missing.png")
 
 
 GRAY = np.asarray(picture(5, (16, 12)).convert("L"))

@@ -160,7 +160,7 @@ def test_too_many_broken_images_stop_the_run(folder: DataConfig, train: bool) ->
     for split in ("train", "val"):
         for number in range(3):
             break_image(Path(folder.root) / split / "a" / f"{number:03d}.png")
-    with pytest.raises(DataError, match=r"3 images cannot be read, more than data\.max_broken=2: .*a.00\d\.png"):
+    with pytest.raises(DataError, match=r"images that cannot be read: 3, more than data\.max_broken=2: .*a.00\d\.png"):
         list(build_loader(dataclasses.replace(folder, max_broken=2), train=train))
 
 

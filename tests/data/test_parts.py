@@ -1,5 +1,6 @@
 """Images held out of a training split: a share of each class, the same ones every time."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from PIL import Image
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.folders import FolderSource
 from sequencer2d.data.opening import open_split
-from sequencer2d.data.own_folder import look_into, refuse_shared_images
+from sequencer2d.data.own_folder import copies, look_into, open_parts, refuse_shared_images
 from sequencer2d.data.parts import hold_out
+from sequencer2d.data.survey import splits_of
 from sequencer2d.errors import ConfigError, DataError
 
 
@@ -54,8 +56,27 @@ def test_the_same_images_are_held_out_until_the_seed_changes(tmp_path: Path) -> 
 
 def test_a_class_of_one_image_is_refused(tmp_path: Path) -> None:
     source = FolderSource(make_photos(tmp_path, {"a": 3, "b": 1}), "")
-    with pytest.raises(DataError, match=r"1 classes have a single image, .*: b; add images"):
+    with pytest.raises(DataError, match=r"classes of a single image, .*: b; add images"):
         hold_out(source, 0.2, seed=0)
+
+
+def test_splits_are_found_in_any_case(tmp_path: Path) -> None:
+    for split, count in (("Train", 4), ("Valid", 2)):
+        make_photos(tmp_path / split, {"red": count, "green": count})
+    found = look_into(tmp_path)
+    assert (found.train_split, found.val_split, found.counts) == ("Train", "Valid", (4, 4))
+    assert splits_of(tmp_path) == ("Train", "Valid")
+    assert len(FolderSource(tmp_path, "val")) == 4
+    make_photos(tmp_path / "train", {"red": 5, "green": 5})
+    assert look_into(tmp_path).train_split == "train"
+
+
+def test_copies_across_splits_are_found_by_their_bytes(tmp_path: Path) -> None:
+    train = make_photos(tmp_path / "train", {"red": 4, "green": 4})
+    val = make_photos(tmp_path / "val", {"green": 2, "red": 2}, (10, 8))
+    assert copies(*open_parts(tmp_path)) == []
+    shutil.copy(train / "red" / "002.png", val / "green" / "other name.png")
+    assert copies(*open_parts(tmp_path)) == [str(val / "green" / "other name.png")]
 
 
 def test_both_splits_of_a_configuration_are_parts(tmp_path: Path) -> None:

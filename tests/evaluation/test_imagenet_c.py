@@ -175,5 +175,5 @@ def test_an_image_that_cannot_be_read_stops_the_measurement(flat):
     """Left out, it would change the error of its cell unseen."""
     path = next((flat / "fog" / "1").rglob("*.JPEG"))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match=f"1 images cannot be read.*{path.name}"):
+    with pytest.raises(DataError, match=f"images that cannot be read: 1.*{path.name}"):
         release_errors(shade(), open_release(flat, corruptions=["fog"]), workers=0)
