@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor, nn
 
 from sequencer2d import dense
@@ -17,6 +17,7 @@ from sequencer2d.data.detection import IMAGES_AND_BOXES
 from sequencer2d.files import atomic_write
 from sequencer2d.tasks.average_precision import PrecisionMeter, as_bbox, in_file
 from sequencer2d.tasks.backbone import backbone_of_strides
+from sequencer2d.tasks.drawing import with_boxes
 from sequencer2d.tasks.finite import refuse_broken
 from sequencer2d.tasks.segmentation import color_of
 from sequencer2d.tasks.task import Forward, Metric, Task
@@ -62,20 +63,14 @@ class Objects:
         ]
 
     def draw(self, image: Image.Image) -> Image.Image:
-        """The image with a colored box for each object, and its class and score. Names are drawn over all boxes."""
-        sharp = 2  # drawn larger and reduced, so that corners are smooth
-        picture = image.convert("RGBA")
-        line = max(2, round(min(picture.size) / 220)) * sharp
-        font = ImageFont.load_default(max(11, min(picture.size) // 36) * sharp)
-        overlay = Image.new("RGBA", (picture.width * sharp, picture.height * sharp), (255, 255, 255, 0))
-        pen = ImageDraw.Draw(overlay)
-        highest_last = list(zip(self.boxes * sharp, self.scores, self.labels, strict=True))[::-1]
-        for box, _, k in highest_last:
-            _frame(pen, [float(side) for side in box], color_of(int(k)), line)
-        for box, score, k in highest_last:
-            _tag(pen, font, (float(box[0]), float(box[1])), f"{self.names[k]} {score:.0%}", color_of(int(k)), line)
-        reduced = overlay.resize(picture.size, Image.Resampling.BOX)
-        return Image.alpha_composite(picture, reduced).convert("RGB")
+        """The image with a colored box for each object, and its class and score where there is room for them."""
+        return with_boxes(
+            image,
+            [(float(left), float(top), float(right), float(bottom)) for left, top, right, bottom in self.boxes],
+            [self.names[k] for k in self.labels],
+            [f"{score:.0%}" for score in self.scores],
+            [color_of(int(k)) for k in self.labels],
+        )
 
 
 def detector(name: str) -> Callable[[Callable[..., nn.Module], int], nn.Module]:
@@ -156,28 +151,6 @@ def coco_file(path: Path, class_names: Sequence[str]) -> Iterator[Callable[[str,
     with atomic_write(path, "w") as file:
         yield add
         json.dump(content, file)
-
-
-def _frame(pen: ImageDraw.ImageDraw, box: list[float], color: tuple[int, int, int], line: int) -> None:
-    left, top = box[0], box[1]
-    right, bottom = max(box[2], left + 2 * line), max(box[3], top + 2 * line)
-    if min(right - left, bottom - top) > 6 * line:
-        pen.rounded_rectangle((left, top, right, bottom), 2 * line, outline=(*color, 255), width=line)
-    else:
-        pen.rectangle((left, top, right, bottom), outline=(*color, 255), width=line)
-
-
-def _tag(
-    pen: ImageDraw.ImageDraw, font: Any, corner: tuple[float, float], text: str, color: tuple[int, int, int], line: int
-) -> None:
-    """Draw a label above the corner of a box, or inside the box if there is no room above it."""
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-    width, height = right - left + 3 * line, bottom - top + 2 * line
-    x = min(max(0, corner[0]), max(0, pen.im.size[0] - width))
-    y = corner[1] - height + line if corner[1] >= height else max(0, corner[1])
-    is_dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 150
-    pen.rectangle((x, y, x + width, y + height), fill=(*color, 235))
-    pen.text((x + 1.5 * line - left, y + line - top), text, fill="white" if is_dark else "black", font=font)
 
 
 DETECTION = Task(

@@ -147,8 +147,10 @@ def test_a_name_stands_in_the_middle_of_its_label():
 
 @pytest.mark.parametrize("side, width", [(300, 2), (440, 2), (660, 3)])
 def test_lines_are_a_220th_of_the_image_wide_and_at_least_2_pixels(side, width):
-    across = (drawn_box(side)[200, 30:100] != 128).any(-1)
-    assert np.nonzero(across)[0].tolist() == list(range(20, 20 + width))
+    across = drawn_box(side)[200, 30:100]
+    assert np.nonzero((across == across[20]).all(-1))[0].tolist() == list(range(20, 20 + width))
+    assert (across[19] < 128).all(), "a dark edge beside the line"
+    assert (across[:19] == 128).all()
 
 
 @pytest.mark.parametrize("decoder", ["retinanet", "fcos", "faster_rcnn"])
@@ -181,7 +183,7 @@ def test_a_run_in_cocos_layout_is_trained_resumed_evaluated_and_predicts(tmp_pat
     assert main(["detect", "predict", str(run), photo, *arguments]) == 0
     assert json.loads((tmp_path / "found.json").read_text())["categories"][0]["name"] == "disc"
     with Image.open(next(out.iterdir())) as drawn:
-        assert drawn.size == (30, 20)
+        assert drawn.size == (210, 140), "enlarged, so that there is room for labels"
     (tmp_path / "taken").mkdir()
     for flag, path in (("--coco", tmp_path / "taken"), ("--pictures", tmp_path / "found.json")):
         assert main(["detect", "predict", str(run), photo, flag, str(path), "--device", "cpu"]) == 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sequencer2d.tasks.drawing import with_caption
+from sequencer2d.tasks.drawing import Font, Label, with_boxes, with_caption
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -33,6 +33,49 @@ def test_a_small_image_is_enlarged_by_a_whole_number_and_a_large_one_has_larger_
     drawn = with_caption(Image.new("RGB", (90, 40), "green"), ["H"])
     assert drawn.size == (270, 3 * 40 + 18 + 6)
     assert with_caption(Image.new("RGB", (200, 40)), ["H"]).size == (200, 40 + 18 + 6)
-    assert with_caption(Image.new("RGB", (600, 40)), ["H"]).size == (600, 40 + 30 + 10)
+    assert with_caption(Image.new("RGB", (600, 400)), ["H"]).size == (600, 400 + 30 + 10)
     columns = np.nonzero((np.asarray(drawn)[120:] < 100).all(-1))[1]
     assert columns.min() == pytest.approx(6, abs=2), "without colors the text begins at the left"
+
+
+def test_text_in_a_low_wide_image_does_not_outgrow_it():
+    assert with_caption(Image.new("RGB", (1600, 100)), ["H"]).size == (1600, 100 + 19 + 6)
+
+
+def test_a_line_that_is_too_long_ends_in_an_ellipsis_within_the_image():
+    font = Font.of(12)
+    cut = font.fitted("a very long name of a class, longer than the image", 100)
+    assert cut.endswith("…")
+    assert len(cut) > 8
+    assert font.width(cut) <= 100
+    assert font.fitted("short", 100) == "short"
+    drawn = np.asarray(with_caption(Image.new("RGB", (240, 40), "green"), ["W" * 99], [RED]))[40:]
+    assert (drawn[:, -6:] == 255).all()
+
+
+def test_no_label_covers_another_and_all_are_in_the_image():
+    """Twenty boxes on the same spot: as many labels as there are places, the first above its box."""
+    boxes = [(60.0, 50.0, 140.0, 110.0)] * 20
+    image = Image.new("RGB", (300, 200), "gray")
+    colors = [(k, 255, 0) for k in range(20)]
+    drawn = np.asarray(with_boxes(image, boxes, ["disc"] * 20, ["90%"] * 20, colors))
+    assert drawn.shape == (200, 300, 3)
+    label = Label("disc 90%", 80, 20, (0, 0), 4)
+    places = list(label.places((60, 50, 140, 110), (300, 200)))
+    assert places[0] == (60, 34, 140, 54)
+    assert all(x >= 0 and y >= 0 and right <= 300 and bottom <= 200 for x, y, right, bottom in places)
+    one = np.asarray(with_boxes(image, boxes[:1], ["disc"], ["90%"], [(0, 255, 0)]))
+    above = slice(0, 48)
+    assert np.array_equal(drawn[above], one[above]), "the first box keeps the best place, and no other label is there"
+
+
+def test_labels_of_boxes_at_the_borders_and_beyond_stay_in_the_image():
+    label = Label("disc 90%", 80, 20, (0, 0), 4)
+    for box in ((-30, -30, 20, 10), (290, 190, 320, 230), (0, 0, 300, 200), (280, 0, 300, 5)):
+        places = list(label.places(box, (300, 200)))
+        assert places, box
+        for x, y, right, bottom in places:
+            assert x >= 0
+            assert y >= 0
+            assert right <= 300
+            assert bottom <= 200
