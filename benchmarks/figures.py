@@ -19,9 +19,10 @@ from benchmarks.analysis.stored import FIGURES as ANALYSIS
 from benchmarks.analysis.stored import Stored
 from benchmarks.analysis.writing import write_figure
 from benchmarks.contents import fingerprint
+from benchmarks.dense import shown as dense
 from benchmarks.efficiency import plots
 from benchmarks.record import FIGURES, RESULTS
-from sequencer2d.files import write_json
+from sequencer2d.files import read_json, write_json
 
 RECORD = FIGURES / "drawn.json"
 
@@ -47,6 +48,7 @@ def drawings(results: Path = RESULTS) -> dict[str, Drawing]:
     return {
         **{f"efficiency-{axis}-{mode}.svg": Drawing(efficiency(axis, mode), plots.write) for axis, mode in plots.PLOTS},
         **{f"analysis-{name}.png": Drawing(analysis(draw), write_figure) for name, draw in ANALYSIS.items()},
+        f"{dense.NAME}.svg": Drawing(lambda: dense.draw(read_json(results / f"{dense.NAME}.json")), plots.write),
     }
 
 

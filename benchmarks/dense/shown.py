@@ -1,18 +1,10 @@
-"""Tables and the figure of `benchmarks/results/dense-speed.json`.
+"""Tables and the figure of `benchmarks/results/dense-speed.json`; `benchmarks.figures` draws it."""
 
-python -m benchmarks.dense.shown        # docs/figures/dense-speed.svg
-"""
-
-import argparse
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.columns import Column, Row, View, fixed, millions
 from benchmarks.dense.contenders import Contender, name_of
-from benchmarks.record import FIGURES, RESULTS
-from sequencer2d.benchmark import read_result
 
 NAME, SCRIPT = "dense-speed", "benchmarks.dense.speed"
 QUANTITIES = {"megapixels_per_s": "megapixels/s", "peak_memory_mib": "peak memory, MiB"}
@@ -83,42 +75,33 @@ DENSE_TABLES = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--result", type=Path, default=RESULTS / f"{NAME}.json", metavar="FILE")
-    parser.add_argument("--figure", type=Path, default=FIGURES / f"{NAME}.svg", metavar="FILE")
-    options = parser.parse_args(arguments)
-    draw(read_result(options.result), options.figure)
-    print(options.figure)
-    return 0
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Rate and memory against the size of images, a row of panels for each mode."""
+def draw(result: dict[str, Any]) -> Any:
+    """The figure: rate and memory against the size of images, a row of panels for each mode."""
     import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     modes = [mode for mode in ("inference", "training") if measured(result["rows"], mode, **_MAIN)]
-    with plt.rc_context({"svg.hashsalt": "sequencer2d", "font.size": 9}):
-        figure, grid = plt.subplots(len(modes), 2, figsize=(9, 3.2 * len(modes)), layout="constrained", squeeze=False)
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(10, 3.4 * len(modes)), layout="constrained")
+        grid = figure.subplots(len(modes), 2, squeeze=False)
         for panels, mode in zip(grid, modes, strict=True):
             rows = measured(result["rows"], mode, **_MAIN)
             for panel, (quantity, title) in zip(panels, QUANTITIES.items(), strict=True):
                 _panel(panel, rows, quantity, f"{mode}: {title}")
-        grid[0][0].legend(frameon=False, fontsize=8)
+        lines, names = grid[0][0].get_legend_handles_labels()
+        highest = sorted(range(len(lines)), key=lambda k: -lines[k].get_ydata()[-1])
+        figure.legend(
+            [lines[k] for k in highest], [names[k] for k in highest], loc="outside right center", frameon=False
+        )
         figure.suptitle(f"backbone + Semantic FPN, {result['device']['name']}, {result['date'][:10]}", fontsize=9)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-        plt.close(figure)
+    return figure
 
 
 def _panel(panel: Any, rows: list[Row], quantity: str, title: str) -> None:
     rows = [row for row in rows if row.get(quantity)]
     for model in dict.fromkeys(row["model"] for row in rows):
         points = [(row["size"], row[quantity]) for row in rows if row["model"] == model]
-        width = 2.2 if model.startswith("sequencer2d") else 1.0
+        width = 2.4 if model.startswith("sequencer2d") else 1.2
         panel.plot(
             *zip(*points, strict=True), marker="o", markersize=3, linewidth=width, label=name_of(Contender(model))
         )
@@ -130,7 +113,3 @@ def _panel(panel: Any, rows: list[Row], quantity: str, title: str) -> None:
     panel.set_xlabel("side of the image, pixels")
     panel.set_ylabel(title)
     panel.grid(alpha=0.3)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

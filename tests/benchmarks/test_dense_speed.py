@@ -13,6 +13,7 @@ from benchmarks.dense import regions, shown
 from benchmarks.dense.contenders import MODELS, Contender, build
 from benchmarks.dense.speed import BATCHES, SIZES, Workers, jobs_of, main, workers_of
 from benchmarks.dense.worker import Job, Prepared
+from benchmarks.efficiency import plots
 
 
 def test_every_model_is_measured_at_every_size_in_both_modes_before_anything_else():
@@ -117,7 +118,7 @@ def test_tables_and_figure_show_the_rows_that_have_a_rate(tmp_path: Path):
     assert text.count("convnext_tiny") == 1
     assert "768²" not in text, "a size that nothing was measured at has no column"
     assert text.count("Not yet measured") == 1, "no training has a rate"
-    shown.draw(result(), tmp_path / "speed.svg")
+    plots.write(shown.draw(result()), tmp_path / "speed.svg")
     drawn = (tmp_path / "speed.svg").read_text()
     assert drawn.count("<!-- convnext_tiny -->") == drawn.count("<!-- sequencer2d_s -->") == 1
     assert "<!-- inference: megapixels/s -->" in drawn

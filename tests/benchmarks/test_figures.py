@@ -31,7 +31,11 @@ def test_no_figure_is_stale() -> None:
 
 def test_every_figure_is_on_record_and_few_wait_for_a_run() -> None:
     recorded = json.loads(figures.RECORD.read_text(encoding="utf-8"))
-    drawn = {path.name for kind in ("analysis-*.png", "efficiency-*.svg") for path in figures.FIGURES.glob(kind)}
+    drawn = {
+        path.name
+        for kind in ("analysis-*.png", "efficiency-*.svg", "dense-*.svg")
+        for path in figures.FIGURES.glob(kind)
+    }
     assert set(recorded) == drawn
     assert {name for name, content in recorded.items() if content is None} == WAITING
 
