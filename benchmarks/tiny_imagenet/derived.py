@@ -7,7 +7,8 @@ from benchmarks.tiny_imagenet.plans import Model, Plan
 _FIXED_SIZE = ("swin_tiny", "deit_small", "vit_tiny_10", "vit_small_8")
 
 
-def _larger(plan: str, source: Plan, name: str, epochs: int, minutes: float) -> Model:
+def larger(plan: str, source: Plan, name: str, epochs: int, minutes: float) -> Model:
+    """The line of fine-tuning a line of `source`, whose name is `plan`, at 1.75 × its resolution."""
     model = source.models[name]
     size = int(model.fields.get("data.image_size", source.fields.get("data.image_size", "64")))
     fields = {"data.image_size": str(size * 7 // 4), "run.epochs": str(epochs)}
@@ -24,14 +25,14 @@ FINE_TUNE = Plan(
     besides), 22 GPU minutes a seed.
     """,
     {
-        **{name: _larger("table1", TABLE1, name, 2, 2) for name in TABLE1.models if name not in _FIXED_SIZE},
-        **{name: _larger("small", SMALL, name, 4, 2.5) for name in ("sequencer2d_n", "sequencer2d_t")},
-        "convnext_nano": _larger("small", SMALL, "convnext_nano", 4, 3),
+        **{name: larger("table1", TABLE1, name, 2, 2) for name in TABLE1.models if name not in _FIXED_SIZE},
+        **{name: larger("small", SMALL, name, 4, 2.5) for name in ("sequencer2d_n", "sequencer2d_t")},
+        "convnext_nano": larger("small", SMALL, "convnext_nano", 4, 3),
     },
     {"optimizer.lr": "5e-5", "optimizer.weight_decay": "1e-8", "schedule.warmup_epochs": "0"},
 )
 
-_TRANSFER = {
+TRANSFER_OPTIMIZER = {
     "optimizer.lr": "1e-4",
     "optimizer.weight_decay": "1e-4",
     "optimizer.clip_grad_norm": "1.0",
@@ -53,7 +54,7 @@ def _transfers() -> dict[str, Model]:
         for name in _STARTS:
             model = SMALL.models[name]._replace(data=folder, run=None, minutes=minutes, row=f"3: {data}")
             own = {**SMALL.models[name].fields, **fields}
-            models[f"{data}-{name}"] = model._replace(start=f"small/{name}", fields={**own, **_TRANSFER})
+            models[f"{data}-{name}"] = model._replace(start=f"small/{name}", fields={**own, **TRANSFER_OPTIMIZER})
             models[f"{data}-{name}-scratch"] = model._replace(row=f"3: {data}, from scratch", fields=own)
     return models
 

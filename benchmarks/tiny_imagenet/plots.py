@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.columns import Row
 from benchmarks.record import FIGURES, RESULTS
 from benchmarks.tiny_imagenet.rows import read_rows
+from benchmarks.tiny_imagenet.tables import gpu_minutes
 
 PLANS_BY_TIME = ("table1", "small", "ablations")
 Point = tuple[float, float, float]
@@ -41,7 +42,7 @@ def points_by_model(rows: list[Row]) -> dict[str, Point]:
     points = {}
     for model, group in groups.items():
         top1 = [row["top1_percent"] for row in group]
-        minutes = statistics.fmean(row["seconds"] for row in group) / 60
+        minutes = statistics.fmean(map(gpu_minutes, group))
         points[model] = (minutes, statistics.fmean(top1), statistics.stdev(top1) if len(top1) > 1 else 0.0)
     return points
 

@@ -31,8 +31,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def make_row(plan: str, model: str, seed: int, run: Path, command: str) -> dict[str, Any]:
-    """The row of a finished run, with its curve: one list [epoch, training loss, top-1 or null] an epoch."""
+def make_row(plan: str, model: str, seed: int, run: Path, command: str, *, side_by_side: int = 1) -> dict[str, Any]:
+    """The row of a finished run, with its curve: one list [epoch, training loss, top-1 or null] an epoch.
+
+    `side_by_side` runs shared the GPU.
+    """
     summary = read_summary(run)
     lines = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
     epochs = [line for line in lines if line["kind"] == "epoch"]
@@ -48,6 +51,7 @@ def make_row(plan: str, model: str, seed: int, run: Path, command: str) -> dict[
         "top1_percent": summary["final"]["top1"],
         "top5_percent": summary["final"]["top5"],
         "seconds": summary["duration_s"],
+        "side_by_side": side_by_side,
         "expected_minutes": line.minutes,
         "images_per_second": summary["images_per_s"],
         "epochs": summary["epochs"],

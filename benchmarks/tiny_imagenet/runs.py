@@ -8,6 +8,7 @@ from benchmarks.tiny_imagenet.ablations import ABLATIONS, ABLATIONS_SHORT
 from benchmarks.tiny_imagenet.comparisons import BETTER, SMALL, TABLE1
 from benchmarks.tiny_imagenet.derived import FINE_TUNE, TRANSFER
 from benchmarks.tiny_imagenet.plans import Plan
+from benchmarks.tiny_imagenet.short import BETTER_SHORT, FINE_TUNE_SHORT, SMALL_SHORT, TRANSFER_SHIPPED
 
 if TYPE_CHECKING:
     from sequencer2d.training.config import TrainConfig
@@ -21,6 +22,10 @@ PLANS: dict[str, Plan] = {
     "better": BETTER,
     "fine_tune": FINE_TUNE,
     "transfer": TRANSFER,
+    "small_short": SMALL_SHORT,
+    "better_short": BETTER_SHORT,
+    "fine_tune_short": FINE_TUNE_SHORT,
+    "transfer_shipped": TRANSFER_SHIPPED,
 }
 
 

@@ -1,4 +1,4 @@
-"""Run what is not finished, some processes on each GPU at a time, and stop all of them in time.
+"""Run what is not finished of some plans, some processes on each GPU at a time, and stop all of them in time.
 
 A process that is told to stop saves first. Nothing is lost however the scheduler ends: a run goes on from its last
 checkpoint, and a run that finished without its row gets it when the command is repeated.
@@ -27,13 +27,14 @@ _TOLD = (-signal.SIGTERM, -signal.SIGKILL)
 
 
 class Job(NamedTuple):
-    """One run."""
+    """One run, or one that serves two plans."""
 
+    plan: str
     model: str
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.model} seed {self.seed}"
+        return f"{self.plan} {self.model} seed {self.seed}"
 
 
 class Scheduler:
@@ -41,16 +42,20 @@ class Scheduler:
 
     Args:
         options: of the command line, see `running.parser`.
-        result: file of the rows.
         signals: those received so far; any stops all runs.
     """
 
-    def __init__(self, options: argparse.Namespace, result: Path, signals: list[int]) -> None:
-        self._options, self._result, self._signals = options, result, signals
+    def __init__(self, options: argparse.Namespace, signals: list[int]) -> None:
+        self._options, self._signals = options, signals
         self._end = None if options.time_limit is None else time.monotonic() + options.time_limit
-        done = {(row["model"], row["seed"]) for row in read_rows(result)}
-        wanted = [Job(model, seed) for seed in options.seeds for model in options.models or PLANS[options.plan].models]
-        self._waiting = [job for job in wanted if job not in done]
+        self._waiting = [
+            Job(plan, model, seed)
+            for seed in options.seeds
+            for plan in options.plans
+            for model in options.models or PLANS[plan].models
+        ]
+        done = {Job(plan, row["model"], row["seed"]) for plan in options.plans for row in read_rows(self._result(plan))}
+        self._waiting = [job for job in self._waiting if job not in done]
         self._slots = [gpu for _ in range(options.per_gpu) for gpu in range(options.gpus)]
         self._running: dict[subprocess.Popen[bytes], tuple[Job, int]] = {}
         self._told: float | None = None
@@ -82,19 +87,22 @@ class Scheduler:
     def _may_start(self) -> bool:
         return bool(self._waiting) and self._left() > max(self._options.shortest, self._options.grace)
 
+    def _result(self, plan: str) -> Path:
+        file: Path = self._options.results / f"tiny-imagenet-{plan}.json"
+        return file
+
     def _folder(self, job: Job) -> Path:
-        folder: Path = self._options.runs / run_name(self._options.plan, job.model, job.seed)
+        folder: Path = self._options.runs / run_name(*job)
         return folder
 
     def _collect_finished(self) -> None:
-        """Make the rows of runs that finished in an earlier call, which ended before it wrote them."""
+        """Make the rows of runs that another plan trained, or an earlier call, which ended before it wrote them."""
         for job in [job for job in self._waiting if is_finished(self._folder(job))]:
             self._waiting.remove(job)
             try:
                 self._check_same(job)
             except UserError as error:
-                self._failed = True
-                self._note(job, f"failed: {error}")
+                self._fail(job, str(error))
             else:
                 self._add_row(job)
 
@@ -104,25 +112,37 @@ class Scheduler:
         from sequencer2d.training.runfiles import read_config
 
         options, folder = self._options, self._folder(job)
-        config = configuration(
-            options.plan, job.model, job.seed, data=options.data, runs=options.runs, fields=options.fields
-        )
+        config = configuration(*job, data=options.data, runs=options.runs, fields=options.fields)
         check_same_config(folder, resolve(config, read_config(folder).model.num_classes or 1))
 
     def _fill_slots(self) -> None:
-        while self._slots and self._may_start():
-            job = self._waiting.pop(0)
-            start = start_of(self._options.plan, job.model, job.seed, self._options.runs)
-            if start is not None and not is_finished(start):
-                self._failed = True
-                self._note(job, f"failed: it starts from {start}, which holds no finished run; train that first")
-                continue
+        while self._slots and self._may_start() and (job := self._next()) is not None:
             gpu = self._slots.pop(0)
             self._running[self._start(job, gpu)] = (job, gpu)
 
+    def _next(self) -> Job | None:
+        """Take the first waiting run that can start now; a run whose start nobody will finish fails."""
+        for job in list(self._waiting):
+            start = start_of(*job, self._options.runs)
+            trained_now = {self._folder(other) for other, _ in self._running.values()}
+            if self._folder(job) in trained_now:
+                continue  # by another plan, which shares the run: its end makes both rows
+            if start is not None and not is_finished(start):
+                if start not in trained_now | {self._folder(other) for other in self._waiting}:
+                    self._waiting.remove(job)
+                    self._fail(job, f"it starts from {start}, which holds no finished run; train that first")
+                continue
+            self._waiting.remove(job)
+            return job
+        return None
+
+    def _fail(self, job: Job, why: str) -> None:
+        self._failed = True
+        self._note(job, f"failed: {why}")
+
     def _start(self, job: Job, gpu: int) -> "subprocess.Popen[bytes]":
         options, folder = self._options, self._folder(job)
-        command = [sys.executable, "-m", SCRIPT, options.plan, "--child", "--models", job.model]
+        command = [sys.executable, "-m", SCRIPT, job.plan, "--child", "--models", job.model]
         command += ["--seeds", str(job.seed), "--data", str(options.data), "--runs", str(options.runs)]
         if self._end is not None:  # the limit holds even if this process is killed
             command += ["--time-limit", f"{self._left():.0f}"]
@@ -157,33 +177,33 @@ class Scheduler:
             self._slots.append(gpu)
             if process.returncode == 0:
                 self._add_row(job)
+                self._collect_finished()
             elif process.returncode == EXIT_INTERRUPTED or (self._told is not None and process.returncode in _TOLD):
                 self._note(job, f"stopped at step {done_steps(self._folder(job))}; repeat the command to go on")
             else:
-                self._failed = True
-                self._note(job, f"failed: ended with code {process.returncode}, see {self._folder(job)}.err")
+                self._fail(job, f"ended with code {process.returncode}, see {self._folder(job)}.err")
         return bool(ended)
 
     def _add_row(self, job: Job) -> None:
         options = self._options
-        row = make_row(options.plan, job.model, job.seed, self._folder(job), options.command)
-        merge_row(self._result, options.plan, row, options.command)
+        row = make_row(*job, self._folder(job), options.command, side_by_side=options.per_gpu)
+        merge_row(self._result(job.plan), job.plan, row, options.command)
         print(f"{job}: {row['top1_percent']:.2f} % in {row['seconds']:.0f} s", flush=True)
         self._note(job, "finished", say=False)
 
     def _note(self, job: Job, state: str, *, say: bool = True) -> None:
-        """Say how a run stands, and keep it in `PLAN-states.json` beside the runs."""
+        """Say how a run stands, and keep it in `states.json` beside the runs."""
         if say:
             print(f"{job}: {state}", flush=True)
         self._states[str(job)] = state
         self._options.runs.mkdir(parents=True, exist_ok=True)
-        write_json(self._options.runs / f"{self._options.plan}-states.json", self._states)
+        write_json(self._options.runs / "states.json", self._states)
 
 
-def schedule(options: argparse.Namespace, result: Path) -> int:
-    """Run the plan of `options`; see `Scheduler.run`."""
+def schedule(options: argparse.Namespace) -> int:
+    """Run the plans of `options`; see `Scheduler.run`."""
     with stop_signals() as signals:
-        return Scheduler(options, result, signals).run()
+        return Scheduler(options, signals).run()
 
 
 @contextlib.contextmanager

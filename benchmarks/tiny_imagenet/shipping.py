@@ -8,8 +8,8 @@
 3. Its last weights are written in fp16 and evaluated, and on a sample of the images at other sizes.
 
 The output folder takes `bundle/` (the plateau's run, exactly as it stands, see `moving`), the weights, and
-`tiny-imagenet-shipped.json`. `moving unpack bundle/ --runs WORK` and the same command with `--work WORK` make the
-plateau longer on another day.
+`tiny-imagenet-shipped.json`. `moving unpack bundle/ --runs WORK` and the same command with `--work WORK` and
+`--earlier RESULT` make the plateau longer on another day.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.record import command_line, origin, write_result
 from benchmarks.tiny_imagenet import moving
+from benchmarks.tiny_imagenet.rows import read_rows
 from benchmarks.tiny_imagenet.runs import done_steps
 from benchmarks.tiny_imagenet.segments import (
     DECAY,
@@ -73,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     row = write_weights(place.run(DECAY), options.output / WEIGHTS, options.data)
     row |= {"seconds": seconds, "stops": stops, **story(place)}
+    if options.earlier:
+        row |= joined(read_rows(options.earlier)[0], row)
     source, result = origin(NAME, SCRIPT, command_line(SCRIPT, argv)), options.output / f"{NAME}.json"
     write_result({**source, "rows": [row]}, result)  # what the runs did is kept even if time ends before the accuracy
     row |= measure(options.output / WEIGHTS, options.data, options.limit)
@@ -188,12 +191,21 @@ def story(place: Place) -> dict[str, Any]:
     return told
 
 
+def joined(earlier: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """The hard stops and the plateau's seconds of an earlier call and of this one, which made its plateau longer."""
+    plateau = round(earlier["seconds"]["plateau"] + row["seconds"]["plateau"], 1)
+    return {"stops": earlier["stops"] + row["stops"], "seconds": row["seconds"] | {"plateau": plateau}}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fields", nargs="*", metavar="field=value", help="set a field of both recipes")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="train/<class>/* and val/<class>/*")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for what is kept")
     parser.add_argument("--work", type=Path, default=Path("runs/shipping"), metavar="FOLDER", help="of the runs")
+    parser.add_argument(
+        "--earlier", type=Path, metavar="FILE", help="result of the call whose plateau this one makes longer"
+    )
     parser.add_argument("--seconds", type=float, default=480, metavar="N", help="in all (default: 480)")
     parser.add_argument("--stops", type=int, default=2, metavar="N", help="hard stops of the plateau (default: 2)")
     parser.add_argument(

@@ -3,9 +3,10 @@
 import statistics
 from collections.abc import Iterable
 
-from benchmarks.columns import Column, Row, View, fixed, millions
+from benchmarks.columns import Column, Row, View, fixed, measured, millions
+from benchmarks.tiny_imagenet.runs import PLANS
 
-PLANS_WITH_GAIN = ("fine_tune",)
+PLANS_WITH_GAIN = ("fine_tune", "fine_tune_short")
 
 
 def by_model(rows: list[Row]) -> list[Row]:
@@ -17,6 +18,11 @@ def mean_and_spread(values: list[float]) -> str:
     """ "41.20 ± 0.35": the mean and the sample's standard deviation; the mean alone of a single value."""
     mean = f"{statistics.fmean(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def gpu_minutes(row: Row) -> float:
+    """A run's share of its GPU's time, starts included."""
+    return float(row["seconds"] / 60 / row.get("side_by_side", 1))
 
 
 def resolution_rows(rows: list[Row]) -> list[Row]:
@@ -39,13 +45,15 @@ def _groups(rows: list[Row]) -> Iterable[list[Row]]:
 
 
 def _merged(group: list[Row]) -> Row:
+    # Beside others a run's rate says little of its model.
+    alone = [row["images_per_second"] for row in group if row.get("side_by_side", 1) == 1]
     merged = {
         **group[0],
         "seeds": len(group),
         "top1": mean_and_spread([row["top1_percent"] for row in group]),
         "top5": mean_and_spread([row["top5_percent"] for row in group]),
-        "gpu_minutes": sum(row["seconds"] for row in group) / 60 / len(group),
-        "rate": statistics.fmean(row["images_per_second"] for row in group),
+        "gpu_minutes": statistics.fmean(map(gpu_minutes, group)),
+        "rate": statistics.fmean(alone) if alone else None,
     }
     if all("gain_points" in row for row in group):
         merged["gain"] = mean_and_spread([row["gain_points"] for row in group])
@@ -62,7 +70,7 @@ _COLUMNS = (
     Column("top1", "top-1, %"),
     Column("gpu_minutes", "GPU minutes a run", fixed(1)),
     Column("expected_minutes", "expected", fixed(1)),
-    Column("rate", "images/s", fixed(0)),
+    Column("rate", "images/s", measured(fixed(0))),
 )
 _GAIN = (*_COLUMNS[:7], Column("gain", "gain, points"), *_COLUMNS[7:])
 
@@ -138,7 +146,7 @@ TINY_IMAGENET_TABLES = {
             by_model,
             f"benchmarks.tiny_imagenet {plan}",
         )
-        for plan in ("ablations", "ablations_short", "table1", "small", "better", "fine_tune", "transfer")
+        for plan in PLANS
     },
     "tiny-imagenet-resolution": View(
         "tiny-imagenet-resolution",

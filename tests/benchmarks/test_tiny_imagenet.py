@@ -40,13 +40,17 @@ def arguments(tmp_path: Path) -> list[str]:
         str(tmp_path / "data"),
         "--runs",
         str(tmp_path / "runs"),
-        "--result",
-        str(tmp_path / "result.json"),
+        "--results",
+        str(tmp_path),
     ]
 
 
+def result_of(folder: Path, plan: str = "ablations") -> Path:
+    return folder / f"tiny-imagenet-{plan}.json"
+
+
 def test_models_become_rows_in_the_plans_order_and_are_not_trained_again(arguments, tmp_path, capsys):
-    result = tmp_path / "result.json"
+    result = result_of(tmp_path)
     assert main([*arguments, "--models", "add", "vertical", "--per-gpu", "2"]) == 0
     rows = json.loads(result.read_text(encoding="utf-8"))["rows"]
     assert [(row["model"], row["seed"], row["epochs"]) for row in rows] == [("vertical", 0, 1), ("add", 0, 1)]
@@ -85,29 +89,29 @@ def test_a_signal_stops_all_runs_saved_and_the_same_command_goes_on_without_a_se
         output, _ = scheduler.communicate(timeout=60)
     assert scheduler.returncode == EXIT_INTERRUPTED
     assert "add seed 0: stopped at step " in output
-    assert not (tmp_path / "result.json").exists()
+    assert not result_of(tmp_path).exists()
     before = (run / "log.jsonl").read_text(encoding="utf-8")
     assert main(arguments) == 0
     assert (run / "log.jsonl").read_text(encoding="utf-8").startswith(before)
-    row = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["rows"][0]
+    row = json.loads(result_of(tmp_path).read_text(encoding="utf-8"))["rows"][0]
     assert [point[0] for point in row["curve"]] == [1, 2, 3]
-    states = json.loads((tmp_path / "runs" / "ablations-states.json").read_text(encoding="utf-8"))
-    assert states == {"add seed 0": "finished"}
+    states = json.loads((tmp_path / "runs" / "states.json").read_text(encoding="utf-8"))
+    assert states == {"ablations add seed 0": "finished"}
 
     # The scheduler was killed after a run's end and before its row: the row is made without training again.
-    (tmp_path / "result.json").unlink()
+    result_of(tmp_path).unlink()
     checkpoints = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == checkpoints
-    again = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["rows"][0]
+    again = json.loads(result_of(tmp_path).read_text(encoding="utf-8"))["rows"][0]
     assert again["curve"] == row["curve"]
 
     # It is not made of a run of another configuration.
-    (tmp_path / "result.json").unlink()
+    result_of(tmp_path).unlink()
     capsys.readouterr()
     assert main([arguments[0], "optimizer.lr=0.5", *arguments[1:]]) == 1
     assert "add seed 0: failed: the run in" in capsys.readouterr().out
-    assert not (tmp_path / "result.json").exists()
+    assert not result_of(tmp_path).exists()
 
 
 def test_fine_tuning_starts_from_the_finished_run_at_a_larger_size_and_states_its_gain(arguments, tmp_path, capsys):
@@ -118,9 +122,24 @@ def test_fine_tuning_starts_from_the_finished_run_at_a_larger_size_and_states_it
     for plan, fields in (("ablations", list(SMALL)), ("fine_tune", larger)):
         train(configuration(plan, name, 0, data=tmp_path / "data", runs=tmp_path / "runs", fields=fields))
     assert main(["fine_tune", *larger, *rest, "--models", name]) == 0
-    row = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["rows"][0]
+    row = json.loads(result_of(tmp_path, "fine_tune").read_text(encoding="utf-8"))["rows"][0]
     assert row["image_size"] == 28
     assert row["gain_points"] == row["top1_percent"] - row["start_top1_percent"]
+
+
+def test_plans_of_one_call_share_runs_and_wait_for_those_they_start_from(arguments, tmp_path, capsys):
+    name = "sequencer2d_n"
+    assert main(["fine_tune,small,ablations", *arguments[1:], "--models", name, "--per-gpu", "2"]) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()) == [
+        f"ablations-{name}-seed0", f"fine_tune-{name}-seed0",
+    ]  # fmt: skip
+    rows = {
+        plan: json.loads(result_of(tmp_path, plan).read_text(encoding="utf-8"))["rows"][0]
+        for plan in ("fine_tune", "small", "ablations")
+    }
+    assert rows["small"]["curve"] == rows["ablations"]["curve"]
+    assert rows["fine_tune"]["start_top1_percent"] == rows["small"]["top1_percent"]
+    assert {row["side_by_side"] for row in rows.values()} == {2}
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -160,6 +179,9 @@ def test_a_model_that_the_plan_lacks_is_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         main([*arguments, "--models", "ad"])
     assert "no model 'ad' in the plan ablations" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["ablations,tables", *arguments[1:]])
+    assert "no plan 'tables'; there are ablations, " in capsys.readouterr().err
 
 
 def test_ablations_have_the_paper_models_relations(tmp_path):

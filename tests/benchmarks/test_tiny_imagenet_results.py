@@ -39,6 +39,14 @@ def test_a_table_has_one_line_a_model_with_the_spread_over_its_seeds():
     assert mean_and_spread([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
 
 
+def test_runs_that_shared_a_gpu_count_with_their_share_and_without_a_rate():
+    shared = by_model([row("vit", 0, 35.0, side_by_side=4), row("vit", 1, 35.0, side_by_side=4)])[0]
+    assert (shared["gpu_minutes"], shared["rate"]) == ((300 + 360) / 60 / 4 / 2, None)
+    assert (
+        by_model([row("vit", 0, 35.0), row("vit", 1, 35.0, side_by_side=4, images_per_second=1.0)])[0]["rate"] == 12_000
+    )
+
+
 def test_tables_in_documents_say_what_writes_them_and_show_the_rows():
     document = "<!-- table: {0} -->\n<!-- end: {0} -->\n"
     empty = tables.render(document.format("tiny-imagenet-fine_tune"), {})

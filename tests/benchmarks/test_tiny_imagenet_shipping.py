@@ -41,6 +41,15 @@ def test_the_parts_differ_in_schedule_alone():
     assert decay.model.checkpoint == f"{plateau.run.output}/checkpoints/last.pt"
 
 
+def test_a_later_call_keeps_the_stops_and_adds_the_time_of_the_plateau_that_it_makes_longer():
+    earlier = {"stops": [{"goes_on_at_step": 12}], "seconds": {"plateau": 340.5, "decay": 182.8}}
+    now = {"stops": [{"goes_on_at_step": 40}], "seconds": {"plateau": 100.2, "decay": 200.0}}
+    assert shipping.joined(earlier, now) == {
+        "stops": [{"goes_on_at_step": 12}, {"goes_on_at_step": 40}],
+        "seconds": {"plateau": 440.7, "decay": 200.0},
+    }
+
+
 def test_from_images_to_weights_through_a_hard_stop(tmp_path: Path, capsys):
     data = make_folder(tmp_path / "data", {"train": {"a": 40, "b": 40}, "val": {"a": 4, "b": 4}})
     fields = [*FIELDS, "run.checkpoint_interval_steps=5", "run.log_interval=1", "data.mixup_group=4"]
