@@ -4,8 +4,9 @@
 
 A row stands for one cell, dtype, number of hidden units, and inference or training. It covers the measured numbers of
 sequences at which the kernels were faster in every problem, from the least to the greatest without a gap. It covers the
-hidden units above the next smaller measured size, which take as many chunks or fewer. Fewer sequences than were
-measured count as the fewest that were: both take as long, because the GPU is not full. Nothing is said of more.
+hidden units above the next smaller measured size, which take as many chunks or fewer, or are padded to that size. Fewer
+sequences than were measured count as the fewest that were, if those do not fill the GPU: both take as long then.
+Nothing is said of more.
 """
 
 import json
@@ -21,6 +22,10 @@ from sequencer2d.ops.measured import Problems
 FILES = ("recurrences", "recurrences_sweep")
 # The fewest hidden units that the smallest measured size stands for, as a part of it.
 SMALLEST = 0.75
+# Faster by less than this is as fast.
+ADVANTAGE = 1.03
+# Sequences that do not fill an H200: two scans in tiles of eight sequences on 132 multiprocessors.
+MOST_NOT_FULL = 512
 
 
 def measured_rows() -> list[dict[str, Any]]:
@@ -36,7 +41,7 @@ def choices(rows: Iterable[dict[str, Any]]) -> Iterator[Problems]:
         for kind in KINDS:
             sizes = faster[row["cell"], row["dtype"], kind].setdefault(row["hidden"], defaultdict(list))
             ours = row[f"ours_{kind}_ms"]
-            sizes[row["rows"]].append(ours is not None and ours < row[f"torch_{kind}_ms"])
+            sizes[row["rows"]].append(ours is not None and ADVANTAGE * ours < row[f"torch_{kind}_ms"])
     for (cell, dtype, kind), sizes in sorted(faster.items()):
         smaller = int(SMALLEST * min(sizes)) - 1
         for hidden, by_sequences in sorted(sizes.items()):
@@ -46,12 +51,12 @@ def choices(rows: Iterable[dict[str, Any]]) -> Iterator[Problems]:
 
 
 def _runs(faster: dict[int, bool]) -> Iterator[tuple[int, int]]:
-    """The least and the greatest key of each run of true values; 1 for the least of all."""
+    """The least and the greatest key of each run of true values; 1 for the least of all if it leaves the GPU room."""
     counts = sorted(faster)
     for is_faster, group in groupby(counts, key=faster.__getitem__):
         run = list(group)
         if is_faster:
-            yield 1 if run[0] == counts[0] else run[0], run[-1]
+            yield 1 if run[0] == counts[0] <= MOST_NOT_FULL else run[0], run[-1]
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,6 @@ from benchmarks.record import command_line, origin, write_result
 from benchmarks.recurrence_shapes import SHAPES, SWEEP, Shape
 from sequencer2d.benchmark.timing import synchronize
 from sequencer2d.errors import first_line
-from sequencer2d.ops.launches import H200, UNTIMED_REGISTERS
 from sequencer2d.ops.precision import tf32
 
 NAME, SCRIPT = "recurrences", "benchmarks.recurrences"
@@ -221,16 +220,10 @@ def compile_kernels(problem: Problem) -> None:
         synchronize(torch.device(problem.device))
 
 
-def take_launches(untimed: bool) -> None:
-    """Take also the launches that no GPU has run yet, in this process."""
-    if untimed:
-        cast(dict[Any, Any], H200.registers).update(UNTIMED_REGISTERS)
-
-
-def compile_all(problems: list[Problem], processes: int, seconds: float, untimed: bool) -> None:
+def compile_all(problems: list[Problem], processes: int, seconds: float) -> None:
     """Compile all problems' kernels in parallel. Those not done after some seconds compile when they are timed."""
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=take_launches, initargs=(untimed,))
+    pool = ProcessPoolExecutor(processes, mp_context=spawn)
     jobs = {pool.submit(compile_kernels, problem): problem for problem in problems}
     done, pending = wait(jobs, timeout=seconds)
     for job in done:
@@ -252,21 +245,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cell", choices=LAYERS, help="take the shapes of one cell")
     parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this, to try the script on a CPU")
     parser.add_argument("--implementation", default="triton", help="what is compared with torch's layers")
-    parser.add_argument("--untimed", action="store_true", help="take also launches that no GPU has run yet")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1), help="that compile; 0 for none")
     parser.add_argument("--time-limit", type=float, default=115, help="seconds after which no other problem begins")
     parser.add_argument("--output", type=Path, help="default: in benchmarks/results, recurrences[_sweep].json")
     args = parser.parse_args(arguments)
     begin = time.monotonic()
-    take_launches(args.untimed)
     name = f"{NAME}_sweep" if args.sweep else NAME
     shapes = [shape for shape in (SWEEP if args.sweep else SHAPES)[: args.shapes] if args.cell in (None, shape.cell)]
     sizes = ("rows", "steps", "channels", "hidden")
     shapes = [replace(s, **{k: max(getattr(s, k) // args.shrink, 1) for k in sizes}) for s in shapes]
     problems = [Problem(s, dtype, args.device, args.implementation) for dtype in args.dtypes for s in shapes]
     if args.device == "cuda" and args.processes:
-        compile_all(problems, args.processes, args.time_limit / 2, args.untimed)
+        compile_all(problems, args.processes, args.time_limit / 2)
     rows: list[dict[str, Any]] = []
     for problem in problems:
         if time.monotonic() - begin > args.time_limit:

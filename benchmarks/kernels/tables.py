@@ -32,6 +32,13 @@ def launch_columns(*batches: int) -> tuple[Column, ...]:
     return *LAUNCH, *(Column(f"ms_{batch}", f"{batch} images, ms", fixed(3)) for batch in batches)
 
 
+# With the tiles of W_hh that registers and shared memory hold, without what only other launches have.
+SPREAD_COLUMNS = (
+    *LAUNCH[:3],
+    Column("register_tiles", "tiles in registers"),
+    Column("shared_tiles", "in shared memory"),
+    *(column for column in launch_columns(256, 64, 1)[3:] if column.key not in ("chunk", "inner", "ahead")),
+)
 CURVE_COLUMNS = (
     Column("implementation", "implementation"),
     Column("seed", "seed"),
@@ -74,6 +81,7 @@ def curve_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 KERNEL_TABLES: Mapping[str, View] = {
     "recurrence": View("recurrence", launch_columns(*BATCHES), fastest_launches),
     "recurrence-128": View("trials/recurrence-128", launch_columns(64, 16, 1), fastest_launches),
+    "recurrence-spread": View("trials/recurrence-spread", SPREAD_COLUMNS, fastest_launches),
     "recurrence-by-units": View("trials/recurrence-by-units", BY_UNITS_COLUMNS, best_of_each_order),
     "curves": View("curves", CURVE_COLUMNS, curve_rows),
     "profile": View(

@@ -77,13 +77,21 @@ class _Recurrent(nn.RNNBase):
             x = input[None] if input.dim() == 2 else input
             x = x if self.batch_first or input.dim() != 3 else x.transpose(0, 1)
         cell = _CELLS[self.mode]
+        faster = None
         if self.implementation == "auto" and not derivatives.transforms():
             # For another dtype torch's function runs as well, and raises its own error.
             fits = x.dtype == self.weight_hh_l0.dtype or runs_under_autocast(x)
-            if not fits or (x.is_cuda and not are_kernels_faster(x, x.shape[0], self.hidden_size, cell)):
+            faster = x.is_cuda and fits and are_kernels_faster(x, x.shape[0], self.hidden_size, cell)
+            if not fits or (x.is_cuda and not faster):
                 return "cudnn" if x.is_cuda else "aten"
-        scans = SEQUENCE_SCANS[self._directions]
-        return choose_implementation(x, self.hidden_size, scans=scans, cell=cell, implementation=self.implementation)
+        return choose_implementation(
+            x,
+            self.hidden_size,
+            scans=SEQUENCE_SCANS[self._directions],
+            cell=cell,
+            implementation=self.implementation,
+            kernels_are_faster=faster,
+        )
 
     def _run(self, input: Any, hx: Any, how: str) -> Any:
         """Forward by "triton", "reference", or "vendor", torch's function as one node of a traced graph."""
@@ -178,7 +186,7 @@ class _Recurrent(nn.RNNBase):
         cell = _CELLS[self.mode]
         if how == "triton" and state is None and lengths is None:
             parameters = self._parameters_of(layer)
-            if takes(x, parameters):
+            if takes(x, parameters, cell):
                 out, last = run_layer(x if batch_first else x.unsqueeze(0), parameters, cell, self._directions)
                 return out if batch_first else out.squeeze(0), last
         weights = self._weights(layer)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sequencer2d.ops import devices
+from sequencer2d.ops import devices, scan_kernels
 from sequencer2d.ops.block import DEVICE_OF, DTYPE_OF, cut, pieces, product, runs_eagerly
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.edges import last_steps
@@ -25,15 +25,23 @@ from sequencer2d.ops.scans import SEQUENCE_SCANS, Scan
 from sequencer2d.ops.sequence_operators import sequence_gradients, sequence_scan
 
 
-def takes(x: Tensor, weights: Sequence[Any]) -> bool:
-    """Whether `run_layer` takes x and weights, which may be anything: plain tensors, seen by PyTorch alone."""
-    return (
+def takes(x: Tensor, weights: Sequence[Any], cell: str) -> bool:
+    """Whether `run_layer` takes x and weights, which may be anything: plain tensors, seen by PyTorch alone.
+
+    It does not where hidden units are padded.
+    """
+    is_plain = (
         runs_eagerly()
         and type(x) is Tensor
         and set(map(type, weights)) == {torch.nn.Parameter}
         and len(set(map(DTYPE_OF, weights))) == 1
         and set(map(DEVICE_OF, weights)) == {x.device}
     )
+    if not is_plain:
+        return False
+    hidden = weights[0].shape[0] // CELLS[cell].gates
+    device = x.device
+    return scan_kernels.padded_hidden(hidden, cell, compute_dtype(x), device.type, device.index) == hidden
 
 
 def run_layer(x: Tensor, weights: Sequence[Tensor], cell: str, slots: int) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -71,9 +71,17 @@ def rnn2d(
 
 
 def choose_implementation(
-    x: Tensor, hidden: int, *, scans: Sequence[int] = (0, 1, 2, 3), cell: str = "lstm", implementation: str = "auto"
+    x: Tensor,
+    hidden: int,
+    *,
+    scans: Sequence[int] = (0, 1, 2, 3),
+    cell: str = "lstm",
+    implementation: str = "auto",
+    kernels_are_faster: bool | None = None,
 ) -> str:
     """The implementation that `rnn2d` runs for an input x with `hidden` units: the named one, or auto's choice.
+
+    kernels_are_faster: whether "auto" takes the fused kernels before cuDNN. None: as for a grid.
 
     Raises:
         ImplementationError: an unknown name, or a named implementation that cannot take the arguments, and why.
@@ -91,7 +99,9 @@ def choose_implementation(
             raise ImplementationError(f"implementation {implementation!r} cannot run: {reason}")
         return implementation
     # Only a named "triton" runs on a CPU, in Triton's interpreter: it is for finding mistakes in the kernels.
-    kernels = ("triton",) if measured.were_kernels_timed(x, hidden) else ()
+    if kernels_are_faster is None:
+        kernels_are_faster = measured.are_kernels_faster_on_grids(x, hidden)
+    kernels = ("triton",) if kernels_are_faster else ()
     for name in (*kernels, "cudnn") if x.is_cuda else ("aten",):
         if not _refusal(name, x, hidden, scans, cell):
             return name

@@ -115,6 +115,26 @@ def runs_in_registers(gates: Tensor, weight_hh: Tensor, cell: str, save_activati
     return compile_errors.ruled_out(*_registers_key(gates, weight_hh)) is None
 
 
+@targets.constant
+def padded_hidden(hidden: int, cell: str, dtype: torch.dtype, device: str, index: int | None) -> int:
+    """The hidden units with which sequences of `hidden` units run: as many as registers hold, if that is few more.
+
+    Units whose weights are zero stay zero. torch.compile takes the answer for a constant.
+    """
+    device_code = CELLS[cell].device_code
+    if (
+        device != "cuda"
+        or dtype not in (torch.float16, torch.bfloat16)
+        or not device_code
+        or not device_code.in_registers
+    ):
+        return hidden
+    target = targets.find(device, index)
+    if target is None or devices.problem("registers", device, index) is not None:
+        return hidden
+    return target.launches.padded_hidden(hidden, target.shared_bytes)
+
+
 def _registers_key(gates: Tensor, weight_hh: Tensor) -> tuple[Hashable, ...]:
     return "W_hh in registers,", int(weight_hh.shape[-1]), gates.dtype, gates.device
 

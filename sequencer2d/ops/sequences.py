@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sequencer2d.ops import registration  # noqa: F401  (registers the operators)
+from sequencer2d.ops import (
+    registration,  # noqa: F401  (registers the operators)
+    scan_kernels,
+)
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.edges import last_steps
 from sequencer2d.ops.fused import InputProduct, of_inner_gate, refuse_double_backward, split_biases
@@ -50,7 +53,46 @@ def rnn_sequence(
         The hidden states, as x with S*D channels (undefined beyond a sequence's end); and h, and c if the cell
         has it, after each sequence's last step, (S, N, D) each. All are in the dtype of x, under autocast in its dtype.
     """
-    dtype, row = compute_dtype(x), CELLS[cell]
+    dtype, hidden = compute_dtype(x), weights.weight_hh.shape[-1]
+    padded = hidden if by_reference else scan_kernels.padded_hidden(hidden, cell, dtype, x.device.type, x.device.index)
+    if padded > hidden:
+        more = padded - hidden
+        state = None if state is None else tuple(F.pad(part, (0, more)) for part in state)
+        out, last = _run(x, pad_hidden(weights, more, cell), state, lengths, dtype, cell, by_reference)
+        return _without_padding(out, hidden, padded), tuple(part[..., :hidden] for part in last)
+    return _run(x, weights, state, lengths, dtype, cell, by_reference)
+
+
+def pad_hidden(weights: Weights, more: int, cell: str) -> Weights:
+    """Weights of `more` hidden units in addition, all of them zero. The state of such a unit of the LSTM stays zero."""
+    gates = CELLS[cell].gates
+
+    def pad(weight: Any, *sides: int) -> Any:
+        return None if weight is None else F.pad(weight.unflatten(1, (gates, -1)), sides).flatten(1, 2)
+
+    return Weights(
+        pad(weights.weight_ih, 0, 0, 0, more),
+        pad(weights.weight_hh, 0, more, 0, more),
+        pad(weights.bias_ih, 0, more),
+        pad(weights.bias_hh, 0, more),
+    )
+
+
+def _without_padding(out: Tensor, hidden: int, padded: int) -> Tensor:
+    """The first `hidden` of the `padded` units of each scan."""
+    return out.unflatten(-1, (-1, padded))[..., :hidden].flatten(-2)
+
+
+def _run(
+    x: Tensor,
+    weights: Weights,
+    state: tuple[Tensor, ...] | None,
+    lengths: Tensor | None,
+    dtype: torch.dtype,
+    cell: str,
+    by_reference: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    row = CELLS[cell]
     scans = SEQUENCE_SCANS[weights.weight_hh.shape[0]]
     bias, inner_bias = (
         None if b is None else b.to(dtype) for b in split_biases(weights.bias_ih, weights.bias_hh, cell)
@@ -77,8 +119,8 @@ def rnn_sequence(
         out, last = SequenceScan.apply(gates, bias if by_product else None, *operands, scans, cell)
     else:
         out, _, _, last = torch.ops.sequencer2d.sequence_scan(gates, *operands, scans, cell, False)
-    hidden = last_steps(out, scans) if lengths is None else _at_ends(out, lengths, scans)
-    return out, (hidden, last) if row.has_c else (hidden,)
+    ends = last_steps(out, scans) if lengths is None else _at_ends(out, lengths, scans)
+    return out, (ends, last) if row.has_c else (ends,)
 
 
 class SequenceScan(torch.autograd.Function):

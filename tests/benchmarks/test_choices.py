@@ -21,6 +21,18 @@ def test_a_row_covers_the_measured_sequences_and_the_hidden_units_that_cost_as_m
     ]
 
 
+def test_few_sequences_are_judged_by_few_alone():
+    rows = [row(4096, 64, 1.0, 2.0), row(16, 128, 1.0, 2.0)]
+    assert [(found.hidden, found.sequences) for found in choices(rows) if not found.training] == [
+        ((48, 64), (4096, 4096)),
+        ((65, 128), (1, 16)),
+    ]
+
+
+def test_what_is_hardly_faster_is_left_out():
+    assert [found.training for found in choices([row(16, 64, 1.0, 1.02)])] == [True]
+
+
 def test_what_is_slower_in_one_problem_or_was_not_timed_is_left_out():
     rows = [row(16, 64, 1.0, 2.0), row(16, 64, 2.0, 1.0), row(64, 64, None, 1.0), row(128, 64, 1.0, 2.0)]
     assert [found for found in choices(rows) if not found.training] == [

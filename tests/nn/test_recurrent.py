@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import sequencer2d.nn as ours
 from sequencer2d.errors import ConfigError, ImplementationError
-from sequencer2d.ops import devices, measured, streamed_scans
+from sequencer2d.ops import devices, measured, scan_kernels, streamed_scans
 from sequencer2d.ops.precision import tf32
 from tests.nn.layer_pairs import NAMES, pair, solve, states, tensors, worst
 
@@ -296,3 +296,12 @@ def test_shapes_alone_are_answered_on_the_meta_device(kind: str) -> None:
     with torch.device("meta"):
         layer, x = getattr(ours, kind)(6, 5, bidirectional=True, batch_first=True), torch.empty(3, 7, 6)
     assert layer(x)[0].shape == (3, 7, 10)
+
+
+@pytest.mark.parametrize("kind", ["batched", "unbatched", "packed"])
+@pytest.mark.parametrize("with_states", [False, True])
+def test_hidden_units_that_are_padded_change_nothing(interpreter, monkeypatch, kind, with_states):
+    """Output, last states and every gradient: the kernels run with 24 units, of which 20 are the layer's."""
+    monkeypatch.setattr(scan_kernels, "padded_hidden", lambda *_: 24)
+    options = {"bidirectional": True, "batch_first": with_states}
+    assert compare("LSTM", kind, with_states, "triton", torch.float32, interpreter, **options) < 3e-6

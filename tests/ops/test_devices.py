@@ -275,3 +275,5 @@ def test_auto_does_not_take_kernels_that_were_not_timed(monkeypatch, dtype, hidd
         x = torch.empty(2, 3, 8, device="cuda", dtype=dtype)
     assert choose_implementation(x, hidden, scans=(0, 1)) == expected
     assert choose_implementation(x, hidden, scans=(0, 1), implementation="triton") == "triton"
+    for faster, chosen in ((True, "triton"), (False, "cudnn")):  # as sequences say, which have a table of their own
+        assert choose_implementation(x, hidden, scans=(0,), kernels_are_faster=faster) == chosen

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sequencer2d.errors import ImplementationError
 from sequencer2d.ops import fused, rnn2d, scan_kernels, streamed_scans, tuning
-from sequencer2d.ops.launches import H200, UNTIMED_REGISTERS, SharedLaunch, StreamedLaunch
+from sequencer2d.ops.launches import H200, SharedLaunch, StreamedLaunch
 from tests.ops.problems import NAMES, budgets, make_problem, relative_errors
 
 ON_GPU = torch.cuda.is_available()
@@ -91,19 +91,6 @@ def test_products_over_several_chunks(device, cell, inputs, monkeypatch):
 @pytest.mark.parametrize("size", [(1, 1, 1), (3, 2, 1), (2, 1, 9), (9, 5, 3), (40, 33, 28)])
 def test_w_hh_in_registers(device, hidden, gates, size):
     """Fewer steps than are copied ahead, one row, several tiles a program, tiles that end within a program's rows."""
-    batch, height, width = size
-    for dtype in DTYPES[1:]:
-        check(device, dtype, gates, hidden=hidden, batch=batch, height=height, width=width, channels=32)
-
-
-@gpu
-@pytest.mark.parametrize("hidden", sorted({hidden for _, hidden in UNTIMED_REGISTERS}))
-@pytest.mark.parametrize("gates", ["stored", "recomputed"])
-@pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 9), (9, 5, 3), (40, 33, 28)])
-def test_w_hh_spread_over_registers_and_shared_memory(device, hidden, gates, size, monkeypatch):
-    monkeypatch.setattr(scan_kernels, "runs_in_registers", lambda *_: True)
-    launches = {kernel: rows for (kernel, units), rows in UNTIMED_REGISTERS.items() if units == hidden}
-    monkeypatch.setattr(tuning, "choose_register_launches", lambda kernel, *_: (launches[kernel][0][1],))
     batch, height, width = size
     for dtype in DTYPES[1:]:
         check(device, dtype, gates, hidden=hidden, batch=batch, height=height, width=width, channels=32)

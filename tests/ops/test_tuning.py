@@ -1,13 +1,11 @@
 """Launches that a device does not hold give way to the next, once; every size has launches of a form that compiles."""
 
-import dataclasses
-
 import pytest
 import torch
 
-from sequencer2d.ops import CELLS, targets, tuning
+from sequencer2d.ops import CELLS, tuning
 from sequencer2d.ops.fused import MAX_HIDDEN
-from sequencer2d.ops.launches import H200, UNTIMED_REGISTERS
+from sequencer2d.ops.launches import H200
 
 
 def choose(kernel, rows, hidden, cell="lstm", dtype=torch.bfloat16):
@@ -39,10 +37,8 @@ def test_few_rows_get_small_tiles_and_many_rows_large_ones_first():
     assert set(few) < set(many)
 
 
-@pytest.mark.parametrize(("kernel", "hidden"), {**H200.registers, **UNTIMED_REGISTERS})
-def test_launches_with_w_hh_in_registers_have_room_for_it(monkeypatch, kernel, hidden):
-    table = dataclasses.replace(H200, registers={**H200.registers, **UNTIMED_REGISTERS})
-    monkeypatch.setattr(targets, "of", lambda _: dataclasses.replace(targets.INTERPRETER, launches=table))
+@pytest.mark.parametrize(("kernel", "hidden"), H200.registers)
+def test_launches_with_w_hh_in_registers_have_room_for_it(kernel, hidden):
     for rows in (1, 1024, 8192):
         gates = torch.empty(rows, 1, 1, 16 * hidden, dtype=torch.bfloat16, device="meta")
         weight_hh = torch.empty(4, 4 * hidden, hidden, device="meta")
@@ -62,10 +58,7 @@ def test_launches_with_w_hh_in_registers_have_room_for_it(monkeypatch, kernel, h
 
 
 def test_a_spread_w_hh_needs_the_shared_memory_of_an_h200():
-    table = dataclasses.replace(H200, registers={**H200.registers, **UNTIMED_REGISTERS})
-    runs = {
-        hidden: [table.runs_in_registers(hidden, 1024 * kib) for kib in (99, 163, 227)] for hidden in (96, 192, 160)
-    }
+    runs = {hidden: [H200.runs_in_registers(hidden, 1024 * kib) for kib in (99, 163, 227)] for hidden in (96, 192, 160)}
     assert runs == {96: [True, True, True], 192: [False, False, True], 160: [False, False, False]}
 
 
@@ -101,3 +94,9 @@ def test_what_did_not_fit_is_tried_once_for_each_device(first_that_fits):
 def test_when_nothing_fits_the_error_is_tritons(first_that_fits):
     with pytest.raises(Exception, match="out of resource"):
         first_that_fits((), (8, 4), Device(1).start)
+
+
+def test_hidden_units_are_padded_to_what_registers_hold_if_few_are_added():
+    padded = {hidden: H200.padded_hidden(hidden, 227 * 1024) for hidden in (16, 32, 33, 48, 65, 100, 129, 200, 257)}
+    assert padded == {16: 16, 32: 32, 33: 48, 48: 48, 65: 96, 100: 128, 129: 192, 200: 256, 257: 257}
+    assert H200.padded_hidden(160, 99 * 1024) == 160
