@@ -74,6 +74,53 @@ def test_tensors_of_other_dtypes_than_the_binary_is_for_are_not_launched():
     assert compiled.launched == []
 
 
+class Loaded:
+    """A binary that is started by Triton's own code."""
+
+    function, packed_metadata, name, src = 11, b"packed", "kernel", None
+
+    def __init__(self):
+        from triton.compiler.compiler import CompiledKernel
+
+        self.started, kind = [], type(self)
+        kind.__getitem__, kind.launch_metadata = CompiledKernel.__getitem__, CompiledKernel.launch_metadata
+
+    def _init_handles(self):
+        pass
+
+    def run(self, *arguments):
+        self.started.append(arguments)
+
+
+def test_without_profilers_a_binary_is_started_as_triton_does_it_and_with_them_by_triton():
+    knobs = pytest.importorskip("triton.knobs")
+    compiled, observe = Loaded(), [].append
+    x, y = torch.zeros(4), torch.zeros(4)
+    handle = prepared.make_handle(Kernel, compiled, (3,), (x, y, 5), {"SIZE": 16})
+    arguments = (x.data_ptr(), y.data_ptr(), 5, 16)
+    handle.launch([x.data_ptr(), y.data_ptr()])
+    assert compiled.started == [(3, 1, 1, 7, 11, b"packed", None, None, None, *arguments)]
+    knobs.runtime.launch_enter_hook.add(observe)
+    try:
+        handle.launch([x.data_ptr(), y.data_ptr()])
+    finally:
+        knobs.runtime.launch_enter_hook.remove(observe)
+    chains = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    (*start, metadata, before, after), rest = compiled.started[1][:9], compiled.started[1][9:]
+    assert start == [3, 1, 1, 7, 11, b"packed"]
+    assert metadata is not None
+    assert ((before, after), rest) == (chains, arguments)
+
+
+def test_a_triton_that_starts_binaries_in_another_way_does_it_itself():
+    compiled = Loaded()
+    kind = type(compiled)
+    kind.__getitem__ = lambda self, grid: lambda *arguments, stream: self.run(stream, *grid, *arguments)
+    x, y = torch.zeros(4), torch.zeros(4)
+    prepared.make_handle(Kernel, compiled, (3,), (x, y, 5), {"SIZE": 16}).launch([x.data_ptr(), y.data_ptr()])
+    assert compiled.started == [(7, 3, 1, 1, x.data_ptr(), y.data_ptr(), 5, 16)]
+
+
 def test_what_the_interpreter_runs_has_no_handle():
     assert prepared.make_handle(Kernel, None, (3,), (torch.zeros(4), torch.zeros(4), 5), {"SIZE": 16}) is None
 

@@ -15,7 +15,7 @@ _ROWS, _PROGRAMS_PER_SM, _COLUMNS = 8, 2, 256
 
 def new_sums(x: Tensor, width: int) -> Tensor:
     """Where the programs of backward write their sums over the tokens of x (T, C): fp32 (programs, width)."""
-    programs = min(triton.cdiv(x.shape[0], _ROWS), _PROGRAMS_PER_SM * multiprocessors(x.device))
+    programs = min(-(-x.shape[0] // _ROWS), _PROGRAMS_PER_SM * multiprocessors(x.device))
     return x.new_empty(programs, width, dtype=torch.float32)
 
 
@@ -31,8 +31,7 @@ def add_norm(
     tensors = (x, given, given if mask is None else mask, weight, bias, total, normed, mean, scale)
     images = 1 if mask is None else mask.shape[0]
     constants = {"C": channels, "HAS_BRANCH": branch is not None, "HAS_MASK": mask is not None}
-    grid = (triton.cdiv(rows, _ROWS),)
-    _launch(triton_block.add_norm_kernel, grid, tensors, (rows, rows // images, eps), constants)
+    _launch(triton_block.add_norm_kernel, (-(-rows // _ROWS),), tensors, (rows, rows // images, eps), constants)
     return total, normed, mean, scale
 
 

@@ -45,13 +45,14 @@ def launch_add_linear(total: Tensor, x: Tensor, weight: Tensor, *, early_start: 
     inputs, outputs = x.shape[-1], weight.shape[0]
     rows, chunk = x.numel() // inputs, _chunk(inputs)
     table = targets.of(x.device).launches
-    grid = (triton.cdiv(outputs, table.add_columns), triton.cdiv(rows, table.linear_rows))
     tensors = (total, x, weight)
     same = ("added linear", rows, inputs, outputs, x.dtype, x.device, early_start)
     if total.numel() and not prepared.repeat(same, *tensors):
         with launching.compiling("added linear", inputs, x.dtype):
             handle = launching.run_kernel(
-                triton_linear.add_linear_kernel, grid, *tensors, rows, outputs,
+                triton_linear.add_linear_kernel,
+                (triton.cdiv(outputs, table.add_columns), triton.cdiv(rows, table.linear_rows)),
+                *tensors, rows, outputs,
                 K=inputs, KC=chunk, NK=inputs // chunk, R=table.linear_rows, T=table.add_columns,
                 STAGES=table.add_stages, EARLY_START=early_start,
                 CACHE_LINES=triton.next_power_of_2(triton.cdiv(inputs, 64)), num_warps=4,
