@@ -38,6 +38,10 @@ def share(part, whole, percent=True):
 '''
 
 TESTS = """
+import importlib.util
+
+import torch
+
 from sequencer2d.nn.a import f, g
 
 
@@ -45,6 +49,11 @@ def test_f(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert f(2) == 6
     g()
+    if not torch.cuda.is_available() and importlib.util.find_spec("triton"):  # kernels run in the interpreter
+        import triton.language
+        from triton.runtime.interpreter import InterpretedFunction
+
+        assert isinstance(triton.language.cdiv, InterpretedFunction)
 
 
 def test_fails(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ the package from the copy.
 """
 
 import importlib
+import importlib.util
 import os
 import signal
 import sys
@@ -51,10 +52,15 @@ class Trial:
 def load_libraries() -> None:
     """Import what every test needs, apart from the package itself, so that children share it."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-    for name in LIBRARIES:
-        importlib.import_module(name)
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
+    if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
+        # As in tests/conftest.py. The other libraries import Triton, too, and it decides then how its kernels run.
+        os.environ["TRITON_INTERPRET"] = "1"
+        importlib.import_module("triton")
+        del os.environ["TRITON_INTERPRET"]
+    for name in LIBRARIES:
+        importlib.import_module(name)
 
 
 def choose_tests(reach: Reach, path: str, site: Site, budget: float) -> list[str]:
