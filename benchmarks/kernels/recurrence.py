@@ -21,6 +21,7 @@ from benchmarks.record import command_line, origin, write_result
 from sequencer2d.ops import reference
 from sequencer2d.ops.kernels import gluon_launch, triton_launch
 from sequencer2d.ops.launches import RegisterLaunch, SharedLaunch
+from sequencer2d.ops.recurrence import Recurrence
 
 NAME = "recurrence"
 SCRIPT = "benchmarks.kernels.recurrence"
@@ -109,8 +110,8 @@ def problem(hidden: int, batch: int, dtype: torch.dtype) -> dict[str, torch.Tens
     }
 
 
-def options(dtype: torch.dtype) -> dict:
-    return {"scans": SCANS, "cell": "lstm", "approximate_tanh": dtype is torch.bfloat16, "precision": "tf32x3"}
+def operands(p: dict, dtype: torch.dtype) -> Recurrence:
+    return Recurrence(p["gates"], p["weight"], None, SCANS, "lstm", dtype is torch.bfloat16, "tf32x3")
 
 
 def run_forward(
@@ -121,9 +122,7 @@ def run_forward(
         return gluon_launch.launch_forward(
             p["gates"], p["weight"], scans=SCANS, save=save, launches=(launch,), approximate_tanh=approximate
         )
-    return triton_launch.launch_forward(
-        p["gates"], p["weight"], None, save_cells=save, launches=(launch,), **options(dtype)
-    )
+    return triton_launch.launch_forward(operands(p, dtype), (launch,), save_cells=save)
 
 
 def run_backward(p: dict, launch: SharedLaunch | RegisterLaunch, dtype: torch.dtype) -> torch.Tensor:
@@ -138,9 +137,7 @@ def run_backward(p: dict, launch: SharedLaunch | RegisterLaunch, dtype: torch.dt
             launches=(launch,),
             approximate_tanh=approximate,
         )
-    return triton_launch.launch_backward(
-        p["grad"], p["gates"], p["weight"], None, p["out"], p["cells"], launches=(launch,), **options(dtype)
-    )[0]
+    return triton_launch.launch_backward(operands(p, dtype), (launch,), p["grad"], p["out"], p["cells"])[0]
 
 
 def oracle(p: dict) -> tuple[torch.Tensor, torch.Tensor]:

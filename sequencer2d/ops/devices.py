@@ -99,13 +99,13 @@ def _operands(device: torch.device) -> tuple[Tensor, Tensor]:
 def _compile_shared(device: torch.device) -> None:
     from sequencer2d.ops.kernels import triton_launch
     from sequencer2d.ops.launches import SharedLaunch
+    from sequencer2d.ops.recurrence import Recurrence
 
-    gates, weight = _operands(device)
-    options: dict[str, Any] = {"scans": (0, 1, 2, 3), "cell": "lstm", "precision": "tf32x3"}
-    both = {**options, "launches": (SharedLaunch(16, 16, 1),), "approximate_tanh": False}
-    out, cells = triton_launch.launch_forward(gates, weight, None, save_cells=True, **both)
-    triton_launch.launch_backward(out, gates, weight, None, out, cells, **both)
-    triton_launch.launch_weight_gradient(gates, out, hidden=16, **options)
+    recurrence = Recurrence(*_operands(device), None, (0, 1, 2, 3), "lstm", False, "tf32x3")
+    launches = (SharedLaunch(16, 16, 1),)
+    out, cells = triton_launch.launch_forward(recurrence, launches, save_cells=True)
+    triton_launch.launch_backward(recurrence, launches, out, out, cells)
+    triton_launch.launch_weight_gradient(recurrence, recurrence.gates, out)
 
 
 def _compile_registers(device: torch.device) -> None:

@@ -13,6 +13,7 @@ from sequencer2d.ops import compile_errors, devices, streamed_scans, targets, tu
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.edges import first_steps
 from sequencer2d.ops.precision import float32_product_precision
+from sequencer2d.ops.recurrence import Recurrence
 
 
 def scan(
@@ -50,11 +51,11 @@ def scan(
     weight_hh = weight_hh.contiguous()
     if gates.numel() == 0:
         return _scan_empty_grid(gates, weight_hh, cell, save_for_backward, activations)
+    arithmetic = (devices.approximates_tanh(gates), float32_product_precision())
+    recurrence = Recurrence(gates, weight_hh, inner_bias, scans, cell, *arithmetic, first)
     with devices.current(gates):
         if streamed_scans.runs(gates, weight_hh):
-            out, cells = streamed_scans.scan(
-                gates, weight_hh, inner_bias, scans, cell, save_for_backward, first=first, last=last
-            )
+            out, cells = streamed_scans.scan(recurrence, save_for_backward, last)
             return out, cells, gates.new_empty(0)
         if first is None and runs_in_registers(gates, weight_hh, cell, save_for_backward and activations is None):
             from sequencer2d.ops.kernels import gluon_launch
@@ -67,7 +68,7 @@ def scan(
                     scans=scans,
                     save=save_for_backward,
                     launches=tuning.choose_register_launches(kernel, gates, weight_hh, scans),
-                    approximate_tanh=devices.approximates_tanh(gates),
+                    approximate_tanh=recurrence.approximate_tanh,
                     early_start=weight_is_final and devices.starts_early(gates.device),
                     activations=activations,
                     last=last,
@@ -78,19 +79,9 @@ def scan(
                 )
         from sequencer2d.ops.kernels import triton_launch
 
-        out, cells = triton_launch.launch_forward(
-            gates,
-            weight_hh,
-            inner_bias,
-            scans=scans,
-            cell=cell,
-            save_cells=save_for_backward and CELLS[cell].has_c,
-            launches=tuning.choose_shared_launches("forward", gates, weight_hh, scans),
-            approximate_tanh=devices.approximates_tanh(gates),
-            precision=float32_product_precision(),
-            first=first,
-            last=last,
-        )
+        launches = tuning.choose_shared_launches("forward", gates, weight_hh, scans)
+        saves = save_for_backward and recurrence.row.has_c
+        out, cells = triton_launch.launch_forward(recurrence, launches, save_cells=saves, last=last)
         return out, cells, gates.new_empty(0)
 
 
@@ -189,11 +180,11 @@ def scan_backward(
     if gates.numel() == 0:
         bias_sums = weight_hh.new_zeros(weight_hh.shape[:-1], dtype=torch.float32)
         return gates.new_empty(gates.shape), weight_hh.new_zeros(weight_hh.shape, dtype=torch.float32), bias_sums
+    arithmetic = (devices.approximates_tanh(gates), float32_product_precision())
+    recurrence = Recurrence(gates, weight_hh, inner_bias, scans, cell, *arithmetic, first)
     with devices.current(gates):
         if streamed_scans.runs(gates, weight_hh):
-            return streamed_scans.scan_backward(
-                grad_out, gates, weight_hh, inner_bias, out, cells, scans, cell, first, grad_first, grad_last
-            )
+            return streamed_scans.scan_backward(recurrence, grad_out, out, cells, grad_first, grad_last)
         if gates_are_activations:
             from sequencer2d.ops.kernels import gluon_launch
 
@@ -204,36 +195,17 @@ def scan_backward(
                 cells,
                 scans=scans,
                 launches=tuning.choose_register_launches("backward", gates, weight_hh, scans),
-                approximate_tanh=devices.approximates_tanh(gates),
+                approximate_tanh=recurrence.approximate_tanh,
                 grad_gates=grad_gates,
                 grad_last=grad_last,
             )
         else:
+            launches = tuning.choose_shared_launches("backward", gates, weight_hh, scans)
             grad_gates, grad_recurrent = triton_launch.launch_backward(
-                grad_out,
-                gates,
-                weight_hh,
-                inner_bias,
-                out,
-                cells,
-                scans=scans,
-                cell=cell,
-                launches=tuning.choose_shared_launches("backward", gates, weight_hh, scans),
-                approximate_tanh=devices.approximates_tanh(gates),
-                precision=float32_product_precision(),
-                first=first,
-                grad_first=grad_first,
-                grad_last=grad_last,
+                recurrence, launches, grad_out, out, cells, grad_first=grad_first, grad_last=grad_last
             )
-        grad_weight, grad_bias = triton_launch.launch_weight_gradient(
-            grad_recurrent,
-            out,
-            scans=scans,
-            hidden=weight_hh.shape[-1],
-            cell=cell,
-            precision=float32_product_precision(),
-        )
-    if first is not None and not CELLS[cell].has_c:
+        grad_weight, grad_bias = triton_launch.launch_weight_gradient(recurrence, grad_recurrent, out)
+    if first is not None and not recurrence.row.has_c:
         add_products_of_first_steps(grad_weight, grad_recurrent, first, scans)
     return grad_gates, grad_weight, grad_bias
 

@@ -6,10 +6,9 @@ All matrix products but the one from a step to the next are PyTorch's, over all 
 import torch
 from torch import Tensor
 
-from sequencer2d.ops import devices, targets, tuning
-from sequencer2d.ops.cells import CELLS
+from sequencer2d.ops import targets, tuning
 from sequencer2d.ops.edges import states_before
-from sequencer2d.ops.precision import float32_product_precision
+from sequencer2d.ops.recurrence import Recurrence
 
 
 def runs(gates: Tensor, weight_hh: Tensor) -> bool:
@@ -18,33 +17,16 @@ def runs(gates: Tensor, weight_hh: Tensor) -> bool:
     return int(weight_hh.shape[-1]) > limit
 
 
-def scan(
-    gates: Tensor,
-    weight_hh: Tensor,
-    inner_bias: Tensor | None,
-    scans: tuple[int, ...],
-    cell: str,
-    save_for_backward: bool,
-    first: Tensor | None,
-    last: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+def scan(recurrence: Recurrence, save_for_backward: bool, last: Tensor | None) -> tuple[Tensor, Tensor]:
     """`scan_kernels.scan`: h, and c if backward reads it, otherwise an empty tensor."""
     from sequencer2d.ops.kernels import triton_streamed_launch
 
-    has_c = CELLS[cell].has_c
-    state = _states(gates, weight_hh, scans, first)
+    state = _states(recurrence, recurrence.first)
     out, cells = triton_streamed_launch.launch_forward(
-        gates,
-        weight_hh,
-        inner_bias,
+        recurrence,
+        tuning.choose_streamed_launches(recurrence.gates, recurrence.scans),
         state,
-        scans=scans,
-        cell=cell,
-        save_cells=save_for_backward and has_c,
-        launches=tuning.choose_streamed_launches(gates, scans),
-        approximate_tanh=devices.approximates_tanh(gates),
-        precision=float32_product_precision(),
-        first=None if has_c else first,
+        save_cells=save_for_backward and recurrence.row.has_c,
     )
     if last is not None:
         last.copy_(state)
@@ -52,40 +34,23 @@ def scan(
 
 
 def scan_backward(
+    recurrence: Recurrence,
     grad_out: Tensor,
-    gates: Tensor,
-    weight_hh: Tensor,
-    inner_bias: Tensor | None,
     out: Tensor,
     cells: Tensor,
-    scans: tuple[int, ...],
-    cell: str,
-    first: Tensor | None,
     grad_first: Tensor | None,
     grad_last: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `scan_kernels.scan_backward`."""
     from sequencer2d.ops.kernels import triton_streamed_launch
 
-    has_c = CELLS[cell].has_c
-    before = states_before(out, scans, None if has_c else first)
-    recurrent = recurrent_products(before, weight_hh)
-    dh, dc = _states(gates, weight_hh, scans, None), _states(gates, weight_hh, scans, grad_last)
+    scans, has_c = recurrence.scans, recurrence.row.has_c
+    before = states_before(out, scans, None if has_c else recurrence.first)
+    recurrent = recurrent_products(before, recurrence.weight_hh)
+    dh, dc = _states(recurrence, None), _states(recurrence, grad_last)
+    launches = tuning.choose_streamed_launches(recurrence.gates, scans)
     grad_gates = triton_streamed_launch.launch_backward(
-        grad_out,
-        gates,
-        weight_hh,
-        inner_bias,
-        cells if has_c else out,
-        recurrent,
-        dh,
-        dc,
-        scans=scans,
-        cell=cell,
-        launches=tuning.choose_streamed_launches(gates, scans),
-        approximate_tanh=devices.approximates_tanh(gates),
-        precision=float32_product_precision(),
-        first=first,
+        recurrence, launches, grad_out, cells if has_c else out, recurrent, dh, dc
     )
     # `recurrent` holds gradients by now.
     grad_weight = weight_gradient(recurrent, before, len(scans))
@@ -117,8 +82,9 @@ def _by_slot(values: Tensor, slots: int) -> tuple[Tensor, ...]:
     return values.flatten(0, -2).chunk(slots, dim=-1)
 
 
-def _states(gates: Tensor, weight_hh: Tensor, scans: tuple[int, ...], first: Tensor | None) -> Tensor:
+def _states(recurrence: Recurrence, first: Tensor | None) -> Tensor:
     """fp32 (S, rows, D) for the kernels to work on, with the rows of the scan that has the most: `first`, or zeros."""
     if first is not None:
         return first.to(torch.float32, copy=True).contiguous()
-    return gates.new_zeros(len(scans), tuning.most_rows(gates, scans), weight_hh.shape[-1], dtype=torch.float32)
+    gates, scans = recurrence.gates, recurrence.scans
+    return gates.new_zeros(len(scans), tuning.most_rows(gates, scans), recurrence.hidden, dtype=torch.float32)

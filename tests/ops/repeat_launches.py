@@ -18,6 +18,7 @@ import triton
 
 from sequencer2d.ops.kernels import launching, prepared, triton_block_launch, triton_launch
 from sequencer2d.ops.launches import RegisterLaunch, SharedLaunch
+from sequencer2d.ops.recurrence import Recurrence
 from tests.ops.compile_kernels import OfflineDriver
 
 SCANS, TOKENS, HIDDEN, STREAM = (0, 1, 2, 3), (2, 3, 5), 16, 7
@@ -56,17 +57,17 @@ def run_all() -> None:
     """Launch each kernel once, with tensors of its own."""
     gates = torch.zeros(*TOKENS, 4 * 4 * HIDDEN, dtype=torch.float16)
     weight = torch.zeros(4, 4 * HIDDEN, HIDDEN, dtype=torch.float16)
-    both = {"scans": SCANS, "launches": (SharedLaunch(16, 16, 1),), "approximate_tanh": False}
-    exact = {"cell": "lstm", "precision": "tf32x3"}
-    out, cells = triton_launch.launch_forward(gates, weight, None, save_cells=True, **both, **exact)
-    triton_launch.launch_backward(out, gates, weight, None, out, cells, **both, **exact)
-    triton_launch.launch_weight_gradient(gates, out, scans=SCANS, hidden=HIDDEN, **exact)
+    recurrence = Recurrence(gates, weight, None, SCANS, "lstm", approximate_tanh=False, precision="tf32x3")
+    shared = (SharedLaunch(16, 16, 1),)
+    out, cells = triton_launch.launch_forward(recurrence, shared, save_cells=True)
+    triton_launch.launch_backward(recurrence, shared, out, out, cells)
+    triton_launch.launch_weight_gradient(recurrence, gates, out)
     try:
         from sequencer2d.ops.kernels import gluon_launch
     except (ImportError, AttributeError):
         pass  # a Triton without it
     else:
-        both["launches"] = (RegisterLaunch(16, 2, 2, 1),)
+        both = {"scans": SCANS, "launches": (RegisterLaunch(16, 2, 2, 1),), "approximate_tanh": False}
         out, cells, activations = gluon_launch.launch_forward(gates, weight, save=True, **both)
         gluon_launch.launch_backward(out, activations, weight, cells, **both)
         both["launches"] = (RegisterLaunch(16, 2, 2, 1, register_tiles=0, shared_tiles=1),)

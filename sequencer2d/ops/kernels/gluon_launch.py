@@ -7,8 +7,8 @@ from triton.experimental.gluon import language as gl
 
 from sequencer2d.ops.kernels import gluon_backward, gluon_forward, launching, prepared
 from sequencer2d.ops.kernels.prepared import Handle
+from sequencer2d.ops.kernels.scan_launch import grid_arguments, pack_scans
 from sequencer2d.ops.kernels.spread import pack_for_backward, pack_for_forward, tile_places
-from sequencer2d.ops.kernels.triton_launch import grid_arguments, pack_scans
 from sequencer2d.ops.launches import RegisterLaunch
 from sequencer2d.ops.tuning import most_rows, programs
 
