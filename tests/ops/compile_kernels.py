@@ -54,8 +54,8 @@ class OfflineDriver:
 class Compiler:
     """Stands for launches: compiles a kernel and, as on a GPU, refuses it if it takes too much shared memory."""
 
-    def __init__(self, shared: int, resources: bool) -> None:
-        self.shared, self.measure = shared, resources
+    def __init__(self, shared: int, measured: list[str]) -> None:
+        self.shared, self.measured = shared, measured
         self.refused: dict[str, int] = {}
         self.spills: dict[str, int] = {}
         self.binaries: dict[str, set[str]] = {}
@@ -67,11 +67,12 @@ class Compiler:
         if options.get("launch_pdl"):
             check_order(compiled.asm["ptx"])
         self.refused.setdefault(name, 0)
-        self.binaries.setdefault(name, set()).add(compiled.hash)
+        is_new = compiled.hash not in self.binaries.setdefault(name, set())
+        self.binaries[name].add(compiled.hash)
         if compiled.metadata.shared > self.shared:
             self.refused[name] += 1
             raise OutOfResources(compiled.metadata.shared, self.shared, "shared memory")
-        if self.measure:
+        if is_new and name in self.measured:
             self.spills[name] = max(self.spills.get(name, 0), spilled_bytes(compiled))
 
 
@@ -206,7 +207,7 @@ def compile_all(order: dict[str, Any]) -> dict[str, Any]:
     with gpu(order["capability"]):
         problems = {family: devices.problem(family, "cuda", 0) for family in tuple(devices._MODULES)}
         for case in order["cases"]:
-            compiler = Compiler(order["shared"], order.get("resources", False))
+            compiler = Compiler(order["shared"], order.get("measured", []))
             launching._REFUSED.clear()
             with run_by(compiler), FakeTensorMode():
                 try:
