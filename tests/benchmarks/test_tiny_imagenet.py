@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.tiny_imagenet.running import main
 from benchmarks.tiny_imagenet.runs import PLANS, configuration, run_name
@@ -161,9 +162,10 @@ def test_models_that_are_compared_cost_the_same(tmp_path):
     for plan in ("small", "table1", "better"):
         for model in PLANS[plan].models:
             config = configuration(plan, model, 0, data=tmp_path, runs=tmp_path, fields=[])
-            built = create_model(
-                config.model.name, num_classes=200, img_size=config.data.size, **config.model.overrides
-            )
+            with torch.device("meta"):
+                built = create_model(
+                    config.model.name, num_classes=200, img_size=config.data.size, **config.model.overrides
+                )
             macs[plan, model] = count_macs(built, config.data.size)
     as_t = ("sequencer2d_t", "vit_small_8", "convnext_nano", "caformer_s18")
     for model in PLANS["small"].models:
@@ -189,7 +191,8 @@ def test_ablations_have_the_paper_models_relations(tmp_path):
     parameters = {}
     for model in PLANS["ablations"].models:
         config = configuration("ablations", model, 0, data=tmp_path, runs=tmp_path, fields=["model.num_classes=200"])
-        built = create_model(config.model.name, num_classes=200, img_size=(64, 64), **config.model.overrides)
+        with torch.device("meta"):
+            built = create_model(config.model.name, num_classes=200, img_size=(64, 64), **config.model.overrides)
         assert isinstance(built, Sequencer2D)
         parameters[model] = sum(parameter.numel() for parameter in built.parameters())
     assert parameters["vertical"] == parameters["horizontal"] == parameters["vsequencer_h"]
