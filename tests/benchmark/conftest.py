@@ -1,8 +1,5 @@
 """The small variant stands in the table of variants, and a run does not measure the device's limits."""
 
-import gc
-from collections.abc import Iterator
-
 import pytest
 
 from sequencer2d.benchmark import timing
@@ -18,11 +15,3 @@ def small_variant(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "ceilings", lambda device, **_: {"copy_tb_per_s": 1.0})
-
-
-@pytest.fixture(autouse=True)
-def quick_collections() -> Iterator[None]:
-    """The benchmark collects garbage before each row: let it look at the test's own objects only."""
-    gc.freeze()
-    yield
-    gc.unfreeze()

@@ -1,8 +1,7 @@
 """`sequencer2d bench`: one command measures, a second one goes on, mistakes are one line."""
 
-import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,9 @@ FAST = ("--seconds", "0.01", "--peer", "test_resnet")
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Measure no limits of the device; let the collections before each row look at the test's own objects only."""
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure no limits of the device."""
     monkeypatch.setattr(timing, "ceilings", lambda device, **_: {"copy_tb_per_s": 1.0})
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def test_a_run_writes_rows_and_prints_the_best_with_ratios(command: Callable[..., Any], tmp_path: Path) -> None:
