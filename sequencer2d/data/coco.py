@@ -1,18 +1,28 @@
 """Images with boxes in COCO's format: a JSON file of annotations for each split, and a folder of images."""
 
-import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 from PIL import Image
 
+from sequencer2d.data.coco_json import (
+    ANNOTATION,
+    IMAGE,
+    NOT_GIVEN,
+    OPTIONAL,
+    by_number,
+    categories_of,
+    check_entry,
+    check_files,
+    check_units,
+    read_annotations,
+)
 from sequencer2d.data.finding import LeftOut
 from sequencer2d.data.image_files import ImageFiles
 from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode, size_of
@@ -27,52 +37,6 @@ LAYOUTS = (
 )
 """Where the annotations and the images of a split are looked for, in this order: COCO's own layout first."""
 
-
-@dataclass(frozen=True)
-class Kind:
-    """What a value in a file of annotations may be: a test, and words for what it expects."""
-
-    fits: Callable[[Any], bool]
-    words: str
-
-
-_MOST_PIXELS = 2**31
-"""No side and no coordinate is larger."""
-
-
-def _whole(value: Any, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most
-
-
-def _real(value: Any) -> bool:
-    return type(value) in (int, float) and -_MOST_PIXELS <= value <= _MOST_PIXELS
-
-
-def _inside(value: Any) -> bool:
-    """Whether a text names a file in the folder of images or below."""
-    if not isinstance(value, str) or not value or "\0" in value:
-        return False
-    parts = PurePosixPath(value.replace("\\", "/"))
-    return not parts.is_absolute() and ".." not in parts.parts
-
-
-NUMBER = Kind(lambda value: _whole(value, -(2**63), 2**63 - 1), "a whole number")
-SIDE = Kind(lambda value: _whole(value, 1, _MOST_PIXELS), "a whole number of pixels")
-IMAGE = {"file_name": Kind(_inside, "the path of a file in the folder of images"), "width": SIDE, "height": SIDE}
-CATEGORY = {"name": Kind(lambda value: isinstance(value, str) and bool(value.strip()), "a name")}
-ANNOTATION = {
-    "image_id": NUMBER,
-    "category_id": NUMBER,
-    "bbox": Kind(
-        lambda value: isinstance(value, list) and len(value) == 4 and all(map(_real, value)),
-        "left, top, width, height in pixels",
-    ),
-}
-OPTIONAL = {
-    "iscrowd": Kind(lambda value: value in (0, 1) and isinstance(value, int), "0 or 1"),
-    "area": Kind(lambda value: type(value) in (int, float) and 0 <= value <= _MOST_PIXELS**2, "an area in pixels"),
-}
-NOT_GIVEN = {"iscrowd": 0, "area": 0}
 
 Boxes = dict[str, Any]
 """The target of an image: float32 (N, 4) `boxes` (left, top, right, bottom in pixels of the file), int64 (N,)
@@ -108,9 +72,10 @@ class CocoBoxes(ImageFiles):
         max_missing: int = 0,
     ) -> None:
         self.annotations, folder = find_layout(Path(root), split)
-        content = _read(self.annotations)
-        self.categories = _categories(content["categories"], self.annotations)
-        rows = _by_number(content["images"], "images", IMAGE, self.annotations)
+        content = read_annotations(self.annotations)
+        self.categories = categories_of(content["categories"], self.annotations)
+        rows = by_number(content["images"], "images", IMAGE, self.annotations)
+        check_files(rows, self.annotations)
         left_out = LeftOut()
         missing = {str(folder / row["file_name"]): "no such file" for row in rows.values()
                    if not (folder / row["file_name"]).is_file()}  # fmt: skip
@@ -180,52 +145,6 @@ def find_layout(root: Path, split: str) -> tuple[Path, Path]:
     raise DataError(f"no annotations of the split {split} in {root}; looked for {', '.join(tried[: len(LAYOUTS)])}")
 
 
-def _read(path: Path) -> dict[str, list[Any]]:
-    try:
-        content = json.loads(path.read_bytes())  # may be larger than what `files.read_json` reads
-    except RecursionError:
-        raise DataError(f"{path} is nested too deep to be annotations in COCO's format") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); export the annotations again") from error
-    keys = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
-        raise DataError(f"{path} is not in COCO's format: expected lists of {', '.join(keys)}")
-    return content
-
-
-def _categories(rows: list[Any], path: Path) -> dict[int, str]:
-    """The names of the categories by their numbers, ascending."""
-    found = {number: row["name"] for number, row in _by_number(rows, "categories", CATEGORY, path).items()}
-    twice = [name for name, count in Counter(found.values()).items() if count > 1]
-    if twice or not found:
-        said = f"names the categories {shorten(twice)} twice" if twice else "has no categories"
-        raise DataError(f"{path} {said}; give each class one category")
-    return dict(sorted(found.items()))
-
-
-def _by_number(rows: list[Any], what: str, keys: Mapping[str, Kind], path: Path) -> dict[int, Mapping[str, Any]]:
-    """The entries of a list by their numbers. Raises `DataError` for what is missing, of another type, or twice."""
-    found: dict[int, Mapping[str, Any]] = {}
-    for row in rows:
-        _check(row, {"id": NUMBER, **keys}, f"an entry of {what}", path)
-        if row["id"] in found:
-            raise DataError(f"{path}: the number {row['id']} stands twice in {what}; number them anew")
-        found[row["id"]] = row
-    return found
-
-
-def _check(row: Any, keys: Mapping[str, Kind], what: str, path: Path) -> None:
-    """Raise `DataError` unless an entry has every key, with a value of its kind."""
-    if not isinstance(row, dict):
-        raise DataError(f"{path}: {what} is no object: {str(row)[:80]}")
-    missing = [key for key in keys if key not in row]
-    if missing:
-        raise DataError(f"{path}: {what} lacks {', '.join(missing)}: {str(row)[:80]}")
-    for key, kind in keys.items():
-        if not kind.fits(row[key]):
-            raise DataError(f"{path}: {what} has {key}={repr(row[key])[:60]}; expected {kind.words}")
-
-
 def _boxes(
     annotations: list[Any],
     images: Mapping[int, Mapping[str, Any]],
@@ -238,14 +157,16 @@ def _boxes(
     place = {number: index for index, number in enumerate(categories)}
     for row in annotations:
         what = f"annotation {str(row.get('id'))[:40]}" if isinstance(row, dict) else "an annotation"
-        _check(row, ANNOTATION, what, path)
-        _check({**NOT_GIVEN, **row}, OPTIONAL, what, path)
+        check_entry(row, ANNOTATION, what, path)
+        check_entry({**NOT_GIVEN, **row}, OPTIONAL, what, path)
     for key, what, known in (("category_id", "categories", place), ("image_id", "images", images)):
         strange = sorted({row[key] for row in annotations} - set(known))
         if strange:
             listed = shorten([str(number) for number in strange], 5)
             raise DataError(f"{path}: annotations name the {what} {listed}, which it does not list")
+    check_units(annotations, images, path)
     boxes: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    seen: set[tuple[Any, ...]] = set()
     for row in annotations:
         image = images[row["image_id"]]
         left, top, width, height = row["bbox"]
@@ -258,7 +179,11 @@ def _boxes(
             left_out.add("boxes outside of their image", str(row.get("id")))
         elif crowd and train:
             left_out.add("crowd boxes", str(row.get("id")))
+        elif train and (same := (row["image_id"], row["category_id"], *row["bbox"])) in seen:
+            left_out.add("boxes that stand twice", str(row.get("id")))
         else:
+            if train:
+                seen.add(same)
             area = float(row.get("area", width * height))
             boxes[row["image_id"]].append((left, top, right, bottom, place[row["category_id"]], crowd, area))
     return boxes

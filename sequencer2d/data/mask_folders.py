@@ -1,9 +1,11 @@
 """Images with a mask each, in files: the class of every pixel. `mask_layouts` says where they lie."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,9 +19,20 @@ from sequencer2d.data.sources import shorten
 from sequencer2d.errors import DataError
 
 CLASSES = "classes.txt"
-VOID = "have ignored pixels alone"
+_LOG = logging.getLogger(__name__)
 CHECKED = 512
 """Masks of a split that are read when it is opened, by default: a second, or a few where they are large."""
+
+
+class Inspected(NamedTuple):
+    """What a mask holds."""
+
+    fault: str = ""
+    """What is wrong with it; empty for a good one."""
+    classes: frozenset[int] = frozenset()
+    ignored: bool = False
+    """Whether it has ignored pixels."""
+    readable: bool = True
 
 
 class MaskFolder(ImageFiles):
@@ -59,7 +72,7 @@ class MaskFolder(ImageFiles):
         super().__init__(pairs.images, pairs.files, np.zeros(len(pairs.files), np.int64), class_names, decoding)
         self.mask_folder = pairs.masks
         self._masks = np.array([os.fsencode(file) for file in pairs.mask_files])
-        check_masks(len(self), checked, self._fault, lambda index: str(self.mask_path(index)))
+        check_masks(len(self), checked, self._inspect, lambda index: str(self.mask_path(index)), class_names)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Image.Image]:  # type: ignore[override]
         image = decode(self.describe(index), self.decoding)
@@ -74,8 +87,8 @@ class MaskFolder(ImageFiles):
         mask = self.mask_path(index)
         return super().size_of(index), mask.stat().st_size if mask.exists() else -1
 
-    def _fault(self, index: int) -> str | None:
-        return fault(lambda: size_of(self.describe(index), self.decoding), lambda: self.mask_path(index), self.rules)
+    def _inspect(self, index: int) -> Inspected:
+        return inspect(lambda: size_of(self.describe(index), self.decoding), lambda: self.mask_path(index), self.rules)
 
 
 def rules_for(class_names: Sequence[str], rules: LabelRules | None) -> LabelRules:
@@ -97,45 +110,70 @@ def fitting_mask(image: Image.Image, mask: Path | bytes, rules: LabelRules) -> I
     return labels
 
 
-def fault(image_size: Callable[[], tuple[int, int]], mask: Callable[[], Path | bytes], rules: LabelRules) -> str | None:
-    """What is wrong with a mask, `VOID` if nothing is labeled; None for a good one, and where it can't be decoded.
-
-    `image_size` gives the width and height of its image, `mask` its file.
-    """
+def inspect(
+    image_size: Callable[[], tuple[int, int]], mask: Callable[[], Path | bytes], rules: LabelRules
+) -> Inspected:
+    """What a mask holds. `image_size` gives the width and height of its image, `mask` its file."""
     try:
         labels = read_labels(mask(), rules)
         height, width = labels.shape
         size = image_size()
     except BrokenImageError:
-        return None
+        return Inspected(readable=False)
     except DataError as error:
-        return str(error)
+        return Inspected(str(error))
     if size != (width, height):
-        return _sizes((width, height), size)
-    return None if (labels != IGNORED).any() else VOID
+        return Inspected(_sizes((width, height), size))
+    held = np.flatnonzero(np.bincount(labels.ravel(), minlength=IGNORED + 1)).tolist()
+    return Inspected("", frozenset(held) - {IGNORED}, IGNORED in held)
 
 
-def check_masks(count: int, checked: int, fault: Callable[[int], str | None], name: Callable[[int], str]) -> None:
-    """Check `checked` of `count` masks, evenly spread. Raises `DataError` that names the first that does not fit.
+def check_masks(
+    count: int, checked: int, inspect: Callable[[int], Inspected], name: Callable[[int], str], names: Sequence[str]
+) -> None:
+    """Check `checked` of `count` masks, evenly spread, and warn of classes that none of them holds.
 
-    `fault` says what is wrong with the mask of a number, `name` what it is called.
+    Args:
+        count: masks of the split.
+        checked: masks to check, at most.
+        inspect: what the mask of a number holds.
+        name: what it is called.
+        names: of the classes.
+
+    Raises:
+        DataError: it names the first mask that does not fit, or says why nothing can be learned from all of them.
     """
     chosen = np.unique(np.linspace(0, count - 1, min(count, checked)).astype(int)).tolist()
     with ThreadPoolExecutor() as threads:  # decoders release the interpreter's lock
-        found = list(threads.map(fault, chosen))
-    if found and all(text == VOID for text in found):
-        raise DataError(
-            f"{name(chosen[0])} and all other masks that were checked {VOID}: there is nothing to learn; correct the "
-            "masks, or the values that are ignored"
-        )
-    faults = [f"{name(index)} {text}" for index, text in zip(chosen, found, strict=True) if text not in (None, VOID)]
+        found = list(threads.map(inspect, chosen))
+    faults = [f"{name(index)} {one.fault}" for index, one in zip(chosen, found, strict=True) if one.fault]
     if faults:
         more = f" ({len(faults) - 1} more masks do not fit)" if len(faults) > 1 else ""
         raise DataError(f"{faults[0]}{more}; correct the masks, or name all classes and ignored values")
+    if not found:
+        return
+    every = f"{name(chosen[0])} and all other masks that were checked"
+    held = frozenset[int]().union(*(one.classes for one in found))
+    if not any(one.readable for one in found):
+        raise DataError(f"{every} cannot be read, or their images cannot: save masks as gray or palette PNG")
+    if not held:
+        raise DataError(
+            f"{every} have ignored pixels alone: there is nothing to learn; correct the masks, or the values that are "
+            "ignored"
+        )
+    if len(held) == 1 and any(one.ignored for one in found):
+        raise DataError(
+            f"{every} hold the class {names[min(held)]!r} and ignored pixels alone: there is nothing to tell apart; "
+            "number the classes 0, 1 and so on, or correct the values that are ignored"
+        )
+    absent = [names[k] for k in range(len(names)) if k not in held]
+    if absent:
+        _LOG.warning("no pixel of %s in the %d masks that were checked", shorten(absent), len(found))
 
 
 def _sizes(mask: tuple[int, int], image: tuple[int, int]) -> str:
-    return f"has {mask[0]}×{mask[1]} pixels and its image {image[0]}×{image[1]}"
+    turned = " (or set data.orientation=stored: masks of photos that were not turned)" if mask == image[::-1] else ""
+    return f"has {mask[0]}×{mask[1]} pixels and its image {image[0]}×{image[1]}{turned}"
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

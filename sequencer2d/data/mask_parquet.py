@@ -10,7 +10,7 @@ from PIL import Image
 
 from sequencer2d.data.images import UPRIGHT, BrokenImageError, Decoding, decode
 from sequencer2d.data.labels import LabelRules
-from sequencer2d.data.mask_folders import CHECKED, check_masks, fault, fitting_mask, rules_for
+from sequencer2d.data.mask_folders import CHECKED, Inspected, check_masks, fitting_mask, inspect, rules_for
 from sequencer2d.data.sources import SPLIT_ALIASES, shorten
 from sequencer2d.errors import DataError, how_to_install
 
@@ -50,7 +50,7 @@ class MaskParquet:
         self._name = f"{root}[{split}]"
         self._rows = _load(files)
         self._image, self._mask = (_column(self._rows.column_names, names, root) for names in (_IMAGE, _MASK))
-        check_masks(len(self), checked, self._fault, lambda index: f"the mask of {self.describe(index)}")
+        check_masks(len(self), checked, self._inspect, lambda index: f"the mask of {self.describe(index)}", class_names)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -78,11 +78,11 @@ class MaskParquet:
             raise BrokenImageError(f"its column {column} holds no file")
         return content
 
-    def _fault(self, index: int) -> str | None:
+    def _inspect(self, index: int) -> Inspected:
         def size() -> tuple[int, int]:
             return decode(self._content(index, self._image), self.decoding).size
 
-        return fault(size, lambda: self._content(index, self._mask), self.rules)
+        return inspect(size, lambda: self._content(index, self._mask), self.rules)
 
 
 def has_parquet(root: Path) -> bool:

@@ -108,6 +108,13 @@ def test_other_layouts_and_a_single_class(tmp_path, layout):
         ({"categories": [*CATEGORIES, {"id": 3, "name": "rod"}]}, "the number 3 stands twice in categories"),
         ({"images": [{"id": 7}]}, "an entry of images lacks file_name, width, height"),
         ({"images": None}, "is not in COCO's format"),
+        ({"images": []}, "lists no images"),
+        ({"images": [IMAGE, IMAGE | {"id": 9}]}, "lists the files 000000000007.jpg twice in images; put all boxes"),
+        (
+            {"annotations": [box(k, 7, 3, [10 + k, 8, 25, 19]) for k in range(4)]},
+            "4 of 4 boxes leave their image, and all would fit as left, top, right, bottom; expected left, top, width",
+        ),
+        ({"annotations": [box(1, 7, 3, [0.1, 0.2, 0.5, 0.5])]}, "all boxes lie between 0 and 1; multiply them by the"),
     ],
 )
 def test_what_does_not_fit_is_one_error_before_the_first_step(tmp_path, changes, says):
@@ -117,6 +124,23 @@ def test_what_does_not_fit_is_one_error_before_the_first_step(tmp_path, changes,
     with pytest.raises(DataError) as error:
         CocoBoxes(root, "val")
     assert says in str(error.value)
+
+
+def test_boxes_that_reach_beyond_their_image_are_no_corners_by_mistake(tmp_path):
+    """One of four may fit both ways, and one that fits only as width and height decides for all."""
+    few = [box(1, 7, 3, [20, 8, 25, 19]), *(box(k, 7, 3, [2, 2, 9, 9]) for k in range(2, 7))]
+    mixed = [box(k, 7, 3, [20, 8, 25, 19]) for k in range(3)] + [box(3, 7, 3, [20, 8, 9, 9])]
+    for annotations in (few, mixed):
+        assert len(CocoBoxes(data_set(tmp_path, annotations), "val")) == 3
+
+
+def test_boxes_that_stand_twice_are_left_out_of_training_and_counted(tmp_path, caplog):
+    root = data_set(tmp_path, [*GOOD, box(8, 7, 90, [2, 4, 10, 6])])
+    with caplog.at_level(logging.WARNING):
+        source = CocoBoxes(root, "val", train=True)
+    assert len(source[0][1]["boxes"]) == 1
+    assert "1 boxes that stand twice (8)" in caplog.text
+    assert len(CocoBoxes(root, "val")[0][1]["boxes"]) == 3, "evaluation counts as the reference does"
 
 
 def test_a_file_that_is_no_json_or_nested_too_deep_is_one_error(tmp_path):

@@ -158,6 +158,33 @@ def test_masks_of_ignored_pixels_alone_are_refused_only_if_all_are(tmp_path: Pat
     assert len(opened(tmp_path)) == 3
 
 
+def test_binary_masks_of_0_and_255_are_refused_since_255_is_ignored(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path, name, np.where(VALUES == 1, 255, 0).astype(np.uint8))
+    with pytest.raises(DataError, match=r"a\.png and all other .* hold the class 'road' and ignored pixels alone"):
+        opened(tmp_path)
+
+
+def test_classes_that_no_mask_holds_are_named_in_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "a", np.minimum(VALUES, 1))
+    opened(tmp_path)
+    assert caplog.messages == ["no pixel of sky in the 1 masks that were checked"]
+
+
+def test_masks_of_which_none_can_be_read_are_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path, name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"a\.png and all other masks that were checked cannot be read"):
+        opened(tmp_path)
+
+
+def test_masks_of_photos_that_were_not_turned_are_told_from_others(tmp_path: Path) -> None:
+    mask = write(tmp_path, "a")
+    Image.fromarray(VALUES.T.copy()).save(mask)
+    with pytest.raises(DataError, match=r"has 3×4 pixels and its image 4×3 \(or set data\.orientation=stored"):
+        opened(tmp_path)
+
+
 def test_masks_beyond_those_that_are_checked_count_as_broken_images(tmp_path: Path) -> None:
     masks = [write(tmp_path, name) for name in "abcde"]
     beyond(masks[1])

@@ -235,16 +235,16 @@ def test_a_finding_lists_the_largest_classes_first() -> None:
 
 
 def test_a_legend_has_every_class_that_can_be_seen_in_columns() -> None:
-    labels = np.repeat(np.arange(6, dtype=np.uint8), 4000).reshape(60, 400)
-    labels[0, 0] = 6  # a single pixel of 24,000
+    labels = np.repeat(np.arange(6, dtype=np.uint8), 6800).reshape(102, 400)
+    labels[0, 0] = 6  # a single pixel of 40,800
     found = Segments(labels, tuple("abcdefg"), most=2)
     assert len(found.rows()) == 2
-    drawn = np.asarray(found.draw(Image.new("RGB", (400, 60))))
-    legend = {tuple(color) for color in drawn[60:].reshape(-1, 3).tolist()}
+    drawn = np.asarray(found.draw(Image.new("RGB", (400, 102))))
+    legend = {tuple(color) for color in drawn[102:].reshape(-1, 3).tolist()}
     assert [color_of(k) in legend for k in range(7)] == [True] * 6 + [False]
-    assert len(drawn) == 60 + 2 * 19 + 6, "two rows for six classes: the text is 13 pixels high"
-    few = np.asarray(found.above(0.9).draw(Image.new("RGB", (400, 60))))
-    assert len(few) == 60 + 6, "no class has so large a share"
+    assert len(drawn) == 102 + 2 * 19 + 6, "two rows for six classes: the text is 13 pixels high"
+    few = np.asarray(found.above(0.9).draw(Image.new("RGB", (400, 102))))
+    assert len(few) == 102 + 6, "no class has so large a share"
 
 
 @pytest.mark.parametrize(("size", "millions"), [("s", 32), ("m", 42), ("l", 58)])
