@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Any
 
 from benchmarks.record import RESULTS
-from benchmarks.recurrences import KINDS
+from benchmarks.recurrence_timing import KINDS
 from sequencer2d.ops.measured import Problems
 
 FILES = ("recurrences", "recurrences_sweep")

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 import sequencer2d
 from benchmarks.columns import Column, fixed, measured
 from benchmarks.record import command_line, origin, write_result
-from benchmarks.recurrences import error, milliseconds
+from benchmarks.recurrence_timing import milliseconds
+from benchmarks.recurrences import error
 from sequencer2d.errors import first_line
 from sequencer2d.ops.precision import tf32
 

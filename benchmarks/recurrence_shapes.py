@@ -36,6 +36,9 @@ SHAPES = (
     Shape("DPRNN as GRU", 256, 100, 128, 128, "gru"),
     Shape("DPRNN as RNN", 256, 100, 128, 128, "rnn"),
     Shape("DPRNN, one direction", 256, 100, 128, 128, "lstm", False),
+    # Hidden units that are padded to what registers hold.
+    Shape("TF-GridNet, time, 160 units", 195, 501, 128, 160),
+    Shape("text line, 80 units", 64, 64, 64, 80),
 )
 
 # For the table of what "auto" takes: the numbers of rows at which the choice may change, by hidden units.

@@ -1,11 +1,12 @@
 """Times recurrent layers at the shapes of public projects: the fused kernels against torch.nn, which runs cuDNN.
 
-    python -m benchmarks.recurrences [--dtypes bfloat16 float16 tf32 float32] [--sweep] [--time-limit 115]
-        [--output FILE]
+    python -m benchmarks.recurrences [--dtypes bfloat16 float16 tf32 float32] [--sweep] [--graphs]
+        [--time-limit 115] [--output FILE]
 
 A shape is rows x steps, input -> hidden, of one layer. Before a problem is timed, it is solved in float64: if an
 output, a last state or a gradient of ours errs by more than twice torch's error in the same dtype and a rounding, the
-row has no time. Times are medians of CUDA events around calls from Python, as modules are called.
+row has no time. Times are medians of CUDA events around calls from Python, as modules are called, and with --graphs
+also around replays of a CUDA graph of the same calls, where the GPU does not wait for Python.
 
 "tf32" is float32 with TF32 allowed everywhere; a rounding is then that of TF32. "float32" has PyTorch's defaults, which
 allow TF32 in torch's recurrent layers but neither in matrix products nor in our kernels.
@@ -24,7 +25,6 @@ import gc
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ import sequencer2d.nn as ours
 from benchmarks.columns import Column, fixed, measured
 from benchmarks.record import command_line, origin, write_result
 from benchmarks.recurrence_shapes import SHAPES, SWEEP, Shape
+from benchmarks.recurrence_timing import KINDS, time_layer
 from sequencer2d.benchmark.timing import synchronize
 from sequencer2d.errors import first_line
 from sequencer2d.ops.precision import tf32
@@ -44,7 +45,6 @@ from sequencer2d.ops.precision import tf32
 NAME, SCRIPT = "recurrences", "benchmarks.recurrences"
 # The layers of torch.nn, and ours, by our name of the cell.
 LAYERS = {"lstm": (nn.LSTM, ours.LSTM), "gru": (nn.GRU, ours.GRU), "rnn": (nn.RNN, ours.RNN)}
-KINDS = ("forward", "training")
 # The dtype of tensors, and the rounding that an error may have beside twice torch's, by the name of the arithmetic.
 ARITHMETIC = {
     "bfloat16": (torch.bfloat16, torch.finfo(torch.bfloat16).eps),
@@ -64,6 +64,7 @@ RECURRENCES_COLUMNS = (
     Column("ours_forward_ms", "kernels, forward, ms", measured(fixed(2))),
     Column("ours_training_ms", "with backward", measured(fixed(2))),
     *(Column(f"{kind}_ratio", f"ratio, {kind}", measured(fixed(2))) for kind in KINDS),
+    *(Column(f"{kind}_graph_ratio", f"as a graph, {kind}", measured(fixed(2))) for kind in KINDS),
 )
 
 
@@ -136,63 +137,36 @@ def error(value: Tensor, expected: Tensor) -> float:
     return ((value.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
 
 
-def milliseconds(call: Callable[[], Any], device: str, repeats: int) -> float:
-    """Median time of a call, after two that warm it up."""
-    call()
-    call()
-    times = []
-    for _ in range(repeats):
-        synchronize(torch.device(device))
-        if device == "cuda":
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            call()
-            end.record()
-            synchronize(torch.device(device))
-            times.append(start.elapsed_time(end))
-        else:
-            begin = time.perf_counter()
-            call()
-            times.append((time.perf_counter() - begin) * 1e3)
-    return sorted(times)[len(times) // 2]
-
-
-def time_layer(layer: nn.Module, x: Tensor, grad: Tensor, device: str, repeats: int) -> dict[str, float]:
-    """Milliseconds of inference, and of a training step's forward and backward."""
-    leaf = x.detach().requires_grad_()
-    inputs = [leaf, *layer.parameters()]
-
-    def infer() -> None:
-        with torch.no_grad():
-            layer(x)
-
-    def train() -> None:
-        torch.autograd.grad(layer(leaf)[0], inputs, grad)
-
-    return dict(zip(KINDS, (milliseconds(call, device, repeats) for call in (infer, train)), strict=True))
-
-
-def measure(problem: Problem, repeats: int) -> dict[str, Any]:
+def measure(problem: Problem, repeats: int, graphs: bool = False) -> dict[str, Any]:
     """One row of the results. What was not measured is None."""
     checked = {"error": None, "error_to_budget": None, "failure": None, **check(problem)}
     theirs, layer = problem.layers()
     x, grad = problem.inputs(problem.shape.steps)
-    times = {"torch": time_layer(theirs, x, grad, problem.device, repeats)}
+    times = {"torch": time_layer(theirs, x, grad, problem.device, repeats, graphs)}
     if problem.tensor_dtype != torch.float32:
         plain, _ = problem.layers(torch.float32)
-        times["torch_float32"] = time_layer(plain, x.float(), grad.float(), problem.device, max(repeats // 2, 1))
-    best = {kind: min(measured[kind] for measured in times.values()) for kind in KINDS}
+        times["torch_float32"] = time_layer(
+            plain, x.float(), grad.float(), problem.device, max(repeats // 2, 1), graphs
+        )
     if checked["failure"] is None and checked["error_to_budget"] <= 1:
-        times["ours"] = time_layer(layer, x, grad, problem.device, repeats)
+        times["ours"] = time_layer(layer, x, grad, problem.device, repeats, graphs)
     layer.set_implementation("auto")
     row = {**asdict(problem.shape), "dtype": problem.dtype, **checked}
     for kind in KINDS:
-        for name in ("torch", "torch_float32", "ours"):
-            row[f"{name}_{kind}_ms"] = times[name][kind] if name in times else None
-        row[f"{kind}_ratio"] = best[kind] / times["ours"][kind] if "ours" in times else None
+        for timed in (kind, f"{kind}_graph"):
+            for name in ("torch", "torch_float32", "ours"):
+                row[f"{name}_{timed}_ms"] = times[name][timed] if name in times else None
+            row[f"{timed}_ratio"] = ratio(times, timed)
         with torch.set_grad_enabled(kind == "training"):
             row[f"auto_{kind}"] = layer.choose_implementation(x)
     return row
+
+
+def ratio(times: dict[str, dict[str, float | None]], timed: str) -> float | None:
+    """The least of torch's times by ours; None if one of them is missing."""
+    theirs, mine = [found[timed] for name, found in times.items() if name != "ours"], times.get("ours", {}).get(timed)
+    known = [time for time in theirs if time is not None]
+    return min(known) / mine if mine is not None and len(known) == len(theirs) else None
 
 
 def slower_choices(rows: list[dict[str, Any]], tolerance: float = 1.03) -> list[str]:
@@ -245,6 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cell", choices=LAYERS, help="take the shapes of one cell")
     parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this, to try the script on a CPU")
     parser.add_argument("--implementation", default="triton", help="what is compared with torch's layers")
+    parser.add_argument("--graphs", action="store_true", help="time also replays of CUDA graphs of the same calls")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1), help="that compile; 0 for none")
     parser.add_argument("--time-limit", type=float, default=115, help="seconds after which no other problem begins")
@@ -263,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
         if time.monotonic() - begin > args.time_limit:
             break
         with problem.switches():
-            rows.append(measure(problem, args.repeats))
+            rows.append(measure(problem, args.repeats, args.graphs))
         print(f"{time.monotonic() - begin:.0f} s {rows[-1]}", flush=True)
         dropped = [problem.name for problem in problems[len(rows) :]]
         result = {**origin(name, SCRIPT, command_line(SCRIPT, arguments)), "rows": rows}
