@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sequencer2d.ops import targets
 from sequencer2d.ops.launches import LaunchTable, RegisterLaunch, SharedLaunch, StreamedLaunch
+from sequencer2d.ops.precision import allows_tf32
 from sequencer2d.ops.scans import Scan
 
 
@@ -48,8 +49,10 @@ def choose_shared_launches(
     whose shared memory has no room for the others.
     """
     _, width, hidden = weight_hh.shape
-    table = targets.of(gates.device).launches
-    return _shared_launches(table, kernel, hidden, width // hidden, most_rows(gates, scans), gates.dtype)
+    table, rows = targets.of(gates.device).launches, most_rows(gates, scans)
+    if gates.dtype == torch.float32:
+        return _launches_fp32(table, kernel, hidden, width // hidden, 1 if allows_tf32() else 2)
+    return _shared_launches(table, kernel, hidden, width // hidden, rows, gates.dtype)
 
 
 def choose_streamed_launches(gates: Tensor, scans: tuple[int, ...]) -> tuple[StreamedLaunch, ...]:
@@ -74,15 +77,7 @@ def _shared_launches(
     table: LaunchTable, kernel: str, hidden: int, gates: int, rows: int, dtype: torch.dtype
 ) -> tuple[SharedLaunch, ...]:
     chunk = _chunk(hidden)
-    last = SharedLaunch(16, chunk, 4, resident=False, stages=1, matmuls_first=False)
-    if dtype == torch.float32:
-        last = _launch_fp32(kernel, hidden, last)
-        # The pipeline holds a step's W_hh in shared memory, in backward for both products. Launches that no GPU has
-        # room for are left out, because they take longest to compile.
-        across = max(last.product_inputs or 0, last.chunk)
-        tiles = -(-hidden // last.chunk) * last.chunk * -(-hidden // across) * across * (1 if gates == 1 else 4)
-        staged = tiles * dtype.itemsize * (2 if kernel == "backward" else 1)
-        return (replace(last, stages=2), last) if staged <= table.resident_bytes else (last,)
+    last = _last_launch(chunk)
     found = []
     for least, entry in table.shared.get((kernel, hidden), table.shared_default[kernel]):
         launch = entry if (kernel, hidden) in table.shared else _adapted(entry, kernel, hidden, chunk)
@@ -92,15 +87,33 @@ def _shared_launches(
     return *found, last
 
 
-def _launch_fp32(kernel: str, hidden: int, launch: SharedLaunch) -> SharedLaunch:
-    """The launch for fp32, where a product's operands take two TF32 parts each, too many registers for four warps.
+def _last_launch(chunk: int) -> SharedLaunch:
+    return SharedLaunch(16, chunk, 4, resident=False, stages=1, matmuls_first=False)
 
-    The choice rests on what the compiler spills at 128 units: with four warps 1.7 KB a thread in forward and 2.9 KB in
-    backward, with these launches 36 and 128 bytes (Triton 3.6, compute capability 9.0).
+
+@functools.lru_cache(maxsize=1024)
+def _launches_fp32(table: LaunchTable, kernel: str, hidden: int, gates: int, parts: int) -> tuple[SharedLaunch, ...]:
+    """The launches for fp32, whose operands take one TF32 part each, or two for the accuracy of fp32.
+
+    Two take too many registers for four warps. The choice rests on what the compiler spills at 128 units: with four
+    warps 1.7 KB a thread in forward and 2.9 KB in backward, with these launches 36 and 128 bytes (Triton 3.6, compute
+    capability 9.0).
     """
+    last = _last_launch(_chunk(hidden))
     if kernel == "backward" and hidden > 32:
-        return replace(launch, chunk=16, product_inputs=64, warps=8)
-    return replace(launch, warps=8) if hidden > 64 else launch
+        last = replace(last, chunk=16, product_inputs=64, warps=8)
+    elif hidden > 64:
+        last = replace(last, warps=8)
+    # Shared memory holds W_hh, or the pipeline holds a step's copy of it; in backward for both products. Launches that
+    # no GPU has room for are left out, because they take longest to compile.
+    across = max(last.product_inputs or 0, last.chunk)
+    tiles = -(-hidden // last.chunk) * last.chunk * -(-hidden // across) * across * (1 if gates == 1 else 4)
+    staged, found = tiles * 4 * (2 if kernel == "backward" else 1), []
+    if parts * staged <= table.resident_bytes:
+        found.append(replace(last, resident=True, stages=2, matmuls_first=kernel == "forward"))
+    if staged <= table.resident_bytes:
+        found.append(replace(last, stages=2))
+    return *found, last
 
 
 def _adapted(launch: SharedLaunch, kernel: str, hidden: int, chunk: int) -> SharedLaunch:

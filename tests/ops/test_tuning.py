@@ -6,6 +6,7 @@ import torch
 from sequencer2d.ops import CELLS, tuning
 from sequencer2d.ops.fused import MAX_HIDDEN
 from sequencer2d.ops.launches import H200
+from sequencer2d.ops.precision import tf32
 
 
 def choose(kernel, rows, hidden, cell="lstm", dtype=torch.bfloat16):
@@ -28,6 +29,26 @@ def test_every_size_has_launches_that_compile_and_one_for_small_memories(cell, d
                     assert inputs // launch.chunk in (1, 2, 4), (kernel, rows, hidden)
                 assert not launches[-1].resident, (kernel, rows, hidden)
                 assert (launches[-1].rows, launches[-1].stages) == (16, 1), (kernel, rows, hidden)
+
+
+@pytest.mark.parametrize(
+    "kernel, hidden, cell, with_tf32, without",
+    [
+        ("forward", 64, "lstm", True, True),
+        ("forward", 96, "lstm", True, False),
+        ("forward", 128, "lstm", False, False),
+        ("backward", 64, "lstm", True, False),
+        ("backward", 96, "lstm", False, False),
+        ("forward", 128, "rnn", True, True),
+    ],
+)
+def test_w_hh_in_fp32_stays_on_the_chip_where_its_parts_have_room(kernel, hidden, cell, with_tf32, without):
+    """TF32 takes one part of each value, the accuracy of fp32 two."""
+    found = []
+    for allowed in (True, False):
+        with tf32(allowed):
+            found.append(choose(kernel, 64, hidden, cell, torch.float32)[0].resident)
+    assert found == [with_tf32, without]
 
 
 def test_few_rows_get_small_tiles_and_many_rows_large_ones_first():
