@@ -31,6 +31,8 @@ class ModelConfig:
     Attributes:
         depths: blocks per stage.
         patch_sizes: stride of the stem, then of the convolution between each pair of stages (pixels, then tokens).
+        stem_overlap: pixels by which the stem's patches reach into their neighbors on every side; at most its stride.
+            The paper's is 0: patches side by side.
         dims: channels C per stage.
         hidden_dims: hidden units D of one scan, per stage.
         mlp_ratio: hidden channels of the channel MLP over C.
@@ -62,6 +64,7 @@ class ModelConfig:
 
     depths: tuple[int, ...] = (4, 3, 8, 3)
     patch_sizes: tuple[int, ...] = (7, 2, 1, 1)
+    stem_overlap: int = 0
     dims: tuple[int, ...] = (192, 384, 384, 384)
     hidden_dims: tuple[int, ...] = (48, 96, 96, 96)
     mlp_ratio: float = 3.0
@@ -96,6 +99,11 @@ class ModelConfig:
     def total_stride(self) -> int:
         """Pixels per token of the last stage: the smallest image has one token."""
         return math.prod(self.patch_sizes)
+
+    @property
+    def stem_kernel(self) -> int:
+        """Side of the stem's kernel (pixels): its stride, and what patches share with their neighbors on two sides."""
+        return self.patch_sizes[0] + 2 * self.stem_overlap
 
     @property
     def reductions(self) -> tuple[int, ...]:
@@ -178,6 +186,11 @@ def _check_values(config: ModelConfig) -> None:
         raise ConfigError(f"implementation={config.implementation!r}: expected the name of one")
     if not _is_number(config.mlp_ratio) or not 0 < config.mlp_ratio <= 1000:
         raise ConfigError(f"mlp_ratio={config.mlp_ratio!r}: expected a positive number, at most 1000")
+    if not _is_size(config.stem_overlap, 0) or config.stem_overlap > config.patch_sizes[0]:
+        raise ConfigError(
+            f"stem_overlap={config.stem_overlap!r}: expected an integer from 0 to the stem's stride, "
+            f"{config.patch_sizes[0]}"
+        )
     if not _is_size(config.in_chans, 1):
         raise ConfigError(f"in_chans={config.in_chans!r}: expected a positive integer")
     if not _is_size(config.num_classes, 0):

@@ -87,6 +87,10 @@ def check_shapes(
     found = _sizes(state)
     ratio, grid = found.pop("mlp_channels"), found.pop("grid")
     wanted = {field: getattr(config, field) for field in found}
+    wanted["patch_sizes"] = (
+        config.stem_kernel,
+        *config.patch_sizes[1:],
+    )  # kernels, which the stem's patches may overlap
     if ratio:
         found["mlp_ratio"], wanted["mlp_ratio"] = ratio, (int(config.mlp_ratio * config.dims[0]),)
     if grid and config.position_embedding and not {"img_size", "patch_sizes", "pad"} & set(free):

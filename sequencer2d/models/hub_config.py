@@ -160,6 +160,7 @@ def _timm_arguments(model: "Sequencer2D") -> dict[str, Any] | None:
         model.variant not in HUB_WEIGHTS
         or config.cell != "lstm"
         or config.position_embedding
+        or config.stem_overlap
         or union is None
         or padded
     ):

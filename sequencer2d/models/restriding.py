@@ -22,10 +22,12 @@ def restride(model: Sequencer2D, patch_size: int) -> None:
     embedding is resampled to the new grid. The stride that the model has changes nothing.
 
     Raises:
-        ConfigError: a patch size that is no positive integer.
+        ConfigError: a patch size that is no positive integer, or a stem whose patches overlap.
     """
     if patch_size == model.config.patch_sizes[0]:
         return
+    if model.config.stem_overlap:
+        raise ConfigError("the stem's patches overlap, and such a kernel is not resampled: take stem_overlap=0")
     from timm.layers import resample_patch_embed
 
     config = model.config.replace(patch_sizes=(patch_size, *model.config.patch_sizes[1:]))

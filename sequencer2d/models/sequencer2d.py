@@ -158,7 +158,12 @@ class Sequencer2D(HubMixin, Backbone):
         self.pretrained_cfg = data_config(config, variant)
 
         self.stem = PatchEmbed(
-            config.in_chans, config.dims[0], config.patch_sizes[0], stride=config.total_stride, pad=config.pad
+            config.in_chans,
+            config.dims[0],
+            config.patch_sizes[0],
+            stride=config.total_stride,
+            pad=config.pad,
+            overlap=config.stem_overlap,
         )
         self.pos_embed: nn.Module = nn.Identity()
         if config.position_embedding:

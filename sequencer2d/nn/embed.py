@@ -83,7 +83,7 @@ for _function in (check_images, pad_to_multiple, add_positions):
 
 
 class PatchEmbed(nn.Module):
-    """The stem: a convolution whose kernel is its stride, without a norm.
+    """The stem: a convolution without a norm, whose kernel is its stride unless patches overlap.
 
     Args:
         in_chans: channels of the image.
@@ -91,6 +91,7 @@ class PatchEmbed(nn.Module):
         patch_size: pixels per token and axis.
         stride: the model's total stride in pixels; none: `patch_size`.
         pad: what becomes of sizes that are no multiple of it, "crop" or "zeros" (`fit_to_stride`).
+        overlap: pixels by which the kernel reaches into the neighboring patches on every side, zeros beyond the image.
 
     Shape: image (B, in_chans, H, W), floating, normalized → tokens (B, H', W', C), contiguous. H' is
     ⌊H/patch_size⌋ where the image is cropped, ⌈H/stride⌉·stride/patch_size where it is padded; W' likewise.
@@ -99,11 +100,19 @@ class PatchEmbed(nn.Module):
         InputError: not such an image, or one with fewer than `stride` pixels along an axis.
     """
 
-    def __init__(self, in_chans: int, dim: int, patch_size: int, stride: int | None = None, pad: str = "crop") -> None:
+    def __init__(
+        self,
+        in_chans: int,
+        dim: int,
+        patch_size: int,
+        stride: int | None = None,
+        pad: str = "crop",
+        overlap: int = 0,
+    ) -> None:
         super().__init__()
         self.in_chans, self.pad = in_chans, pad
         self.stride = stride or patch_size
-        self.proj = nn.Conv2d(in_chans, dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_chans, dim, patch_size + 2 * overlap, stride=patch_size, padding=overlap)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         check_images(x_BCHW, self.in_chans, self.stride)

@@ -33,7 +33,8 @@ def same(a, b):
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.pth"])
 def test_what_is_saved_is_rebuilt_from_the_file_alone(tmp_path, name):
-    model = small_model(in_chans=1, img_size=(28, 42), position_embedding=True, patch_sizes=(2, 2, 1, 1))
+    sizes = {"img_size": (28, 42), "patch_sizes": (2, 2, 1, 1), "stem_overlap": 1}
+    model = small_model(in_chans=1, position_embedding=True, **sizes)
     model.pretrained_cfg |= {"label_names": list("abcde"), "mean": (0.3,), "std": (0.2,), "crop_pct": 1.0}
     save_weights(model, tmp_path / name)
     again = load_model(tmp_path / name)

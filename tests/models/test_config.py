@@ -45,6 +45,8 @@ def test_stochastic_depth_rises_linearly_from_zero_to_the_rate():
         ({"drop_rate": "0.1"}, "probability"),
         ({"mlp_ratio": 0}, "positive"),
         ({"in_chans": 0}, "in_chans=0"),
+        ({"stem_overlap": 8}, "from 0 to the stem's stride, 7"),
+        ({"stem_overlap": -1}, "from 0 to the stem's stride, 7"),
         ({"num_classes": -1}, "num_classes=-1"),
         ({"img_size": (224, 224, 3)}, "height, width"),
         ({"fusion": "add", "axes": "vertical"}, "axes='vertical' has one"),

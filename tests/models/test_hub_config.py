@@ -125,6 +125,7 @@ def test_what_we_save_of_timms_models_computes_the_same_in_timm(tmp_path: Path, 
         {"position_embedding": True, "img_size": 28},
         {"axes": "flatten", "fusion": "concat"},
         {"img_size": 30, "pad": "zeros"},
+        {"stem_overlap": 2},
     ],
 )
 def test_what_timm_cannot_be_is_refused_until_ours_are_registered(tmp_path: Path, options: Any) -> None:

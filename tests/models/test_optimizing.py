@@ -126,6 +126,7 @@ def test_timms_models_are_fused_on_the_way():
         ({"axes": "flatten"}, 5),
         ({"position_embedding": True, "img_size": 28}, 5),
         ({"patch_sizes": (7, 1, 1, 2)}, 5),
+        ({"stem_overlap": 3}, 4),  # such a stem stays a convolution, which takes no biases of the first stage
         ({"fusion": "none"}, 0),
     ],
     ids=str,

@@ -48,6 +48,8 @@ def test_only_the_kernel_changes_and_all_strides_follow() -> None:
     assert [tuple(taken.shape[2:]) for taken in maps] == [(8, 12), (4, 6), (4, 6), (4, 6)]
     with pytest.raises(ConfigError, match="patch_sizes"):
         restride(model, 0)
+    with pytest.raises(ConfigError, match="patches overlap"):
+        restride(small_model(stem_overlap=2), 8)
 
 
 def test_it_is_saved_and_rebuilt_with_its_stride_and_goes_on_training(tmp_path) -> None:

@@ -31,6 +31,23 @@ def test_stem_is_a_convolution_to_contiguous_nhwc():
     torch.testing.assert_close(y, F.conv2d(x, stem.proj.weight, stem.proj.bias, stride=7).permute(0, 2, 3, 1))
 
 
+@pytest.mark.parametrize("pad, size", [("crop", (30, 45)), ("zeros", (30, 45)), ("crop", (28, 42))])
+def test_patches_that_overlap_have_the_same_grid_and_see_their_neighbors(pad, size):
+    """A kernel that is zero where patches overlap is the stem of patches side by side."""
+    plain, overlapping = PatchEmbed(3, 8, 7, stride=14, pad=pad), PatchEmbed(3, 8, 7, stride=14, pad=pad, overlap=3)
+    with torch.no_grad():
+        overlapping.proj.weight.zero_()[:, :, 3:-3, 3:-3] = plain.proj.weight
+        overlapping.proj.bias.copy_(plain.proj.bias)
+    x = torch.randn(2, 3, *size)
+    torch.testing.assert_close(overlapping(x), plain(x))
+    with torch.no_grad():
+        overlapping.proj.weight[:, :, 0, 3] = 1.0  # three rows above the patch, its first column
+    above = F.pad(x, (0, 0, 3, 0))[:, :, :-3:7, ::7].sum(1)
+    grid = overlapping(x).shape[1:3]
+    difference = (overlapping(x) - plain(x))[..., 0]
+    torch.testing.assert_close(difference[:, :4, :6], above[:, : grid[0], : grid[1]][:, :4, :6], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "image, complaint",
     [
