@@ -13,25 +13,32 @@ from sequencer2d.benchmark.timing import synchronize
 KINDS = ("forward", "training")
 
 
+# Short calls are repeated for so long, because the host needs a while to reach its pace.
+_LEAST_MS, _MOST_REPEATS = 60.0, 150
+
+
 def milliseconds(call: Callable[[], Any], device: str, repeats: int) -> float:
-    """Median time of a call, after two that warm it up."""
+    """Median time of a call, after two that warm it up. Short calls are repeated more often than `repeats`."""
     call()
-    call()
-    times = []
-    for _ in range(repeats):
-        synchronize(torch.device(device))
-        if device == "cuda":
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            call()
-            end.record()
-            synchronize(torch.device(device))
-            times.append(start.elapsed_time(end))
-        else:
-            begin = time.perf_counter()
-            call()
-            times.append((time.perf_counter() - begin) * 1e3)
+    first = _time(call, device)
+    wanted = int(_LEAST_MS / max(first, 1e-3)) if device == "cuda" else 0
+    times = [_time(call, device) for _ in range(max(repeats, min(wanted, _MOST_REPEATS)))]
     return sorted(times)[len(times) // 2]
+
+
+def _time(call: Callable[[], Any], device: str) -> float:
+    """Milliseconds of one call on an idle device."""
+    synchronize(torch.device(device))
+    if device != "cuda":
+        begin = time.perf_counter()
+        call()
+        return (time.perf_counter() - begin) * 1e3
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    end.record()
+    synchronize(torch.device(device))
+    return start.elapsed_time(end)
 
 
 def captured(call: Callable[[], Any]) -> Callable[[], Any]:
