@@ -203,7 +203,7 @@ def peer_features(model: Any, out_indices: int | Sequence[int] | None = None, ou
     if not hasattr(model, "forward_intermediates"):
         raise ConfigError(f"{type(model).__name__} has no feature maps (timm's forward_intermediates)")
     check_layout(output_fmt)
-    chosen = take_indices(len(model.feature_info), out_indices)
+    chosen = tuple(sorted(take_indices(len(model.feature_info), out_indices)))  # as the maps come
     features = FeatureGetterNet(model, chosen, output_fmt=output_fmt)
     features.in_chans = getattr(model, "in_chans", 3)
     features.pretrained_cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in OF_CLASSIFIER}

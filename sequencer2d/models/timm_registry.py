@@ -22,6 +22,7 @@ from sequencer2d.models.sequencer2d import Sequencer2D, data_config
 from sequencer2d.models.shipped import SHIPPED, shipped_file
 from sequencer2d.models.variants import HUB_WEIGHTS, TIMM_PREFIX, VARIANTS, model_config
 from sequencer2d.models.weight_files import HOLDS_OBJECTS, read_safetensors_description
+from sequencer2d.nn.maps import take_indices
 from sequencer2d.peers import PEERS, build_peer
 from sequencer2d.peers.base import Peer, peer_data_config
 from sequencer2d.peers.config import PeerConfig, count_maps
@@ -129,11 +130,11 @@ def _create(
         raise ConfigError(f"output_stride limits a pyramid's strides: create {registered} with pyramid={STRIDES}")
     if features_only and pyramid is None:
         depths = options.get("depths", _row(name).depths)
-        stages = tuple(range(count_maps(depths) if name in PEERS else len(depths)))
+        stages = sorted(take_indices(count_maps(depths) if name in PEERS else len(depths), out_indices))
         getter = options.setdefault("feature_cls", "getter") == "getter"
         options["features_only"] = True
         options["feature_cfg"] = {
-            "out_indices": stages if out_indices is None else out_indices,
+            "out_indices": tuple(stages),  # in the order of the maps
             "flatten_sequential": True,
             **({"output_fmt": output_fmt} if getter else {}),
         }

@@ -122,12 +122,28 @@ def test_the_final_norm_on_the_last_map(model):
     torch.testing.assert_close(model.norm(plain.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), normed)
 
 
-@pytest.mark.parametrize("indices, expected", [(None, (0, 1, 2, 3)), (2, (2, 3)), ((0, -1), (0, 3)), ([1], (1,))])
+@pytest.mark.parametrize(
+    "indices, expected",
+    [
+        (None, (0, 1, 2, 3)),
+        (2, (2, 3)),
+        ((0, -1), (0, 3)),
+        ([1], (1,)),
+        (range(3), (0, 1, 2)),
+        (torch.tensor([0, 2]), (0, 2)),
+    ],
+)
 def test_choice_of_stages(indices, expected):
     assert take_indices(4, indices) == expected
 
 
-@pytest.mark.parametrize("indices", [5, 0, (4,), (-5,), ()])
+@pytest.mark.parametrize("indices", [(1, 1), (3, -1), "12", (1.0,), 1.0, True, (0, True)])
+def test_stages_that_stand_twice_or_are_no_integers(indices):
+    with pytest.raises(ConfigError, match=r"a stage stands twice|expected numbers of stages"):
+        take_indices(4, indices)
+
+
+@pytest.mark.parametrize("indices", [5, 0, -1, (4,), (-5,), ()])
 def test_stages_that_are_not_there(indices):
     with pytest.raises(ConfigError, match="stages 0 to 3"):
         take_indices(4, indices)
