@@ -151,7 +151,7 @@ def test_device_and_dtype_are_those_asked_for():
 def test_features_come_from_every_extractor_of_timm(feature_cls: str | None) -> None:
     chosen = {"feature_cls": feature_cls} if feature_cls else {}
     torch.manual_seed(0)
-    backbone = create(features_only=True, out_indices=(0, 2), **chosen).eval()
+    backbone = create(features_only=True, out_indices=(2, 0), **chosen).eval()  # its order does not matter
     torch.manual_seed(0)
     model, x = create().eval(), torch.randn(1, 3, 28, 42)
     expected = model.forward_intermediates(x, indices=(0, 2), intermediates_only=True)
