@@ -22,6 +22,7 @@ from benchmarks.contents import fingerprint
 from benchmarks.dense import shown as dense
 from benchmarks.efficiency import plots
 from benchmarks.record import FIGURES, RESULTS
+from benchmarks.tiny_imagenet.plots import draw_shipped
 from sequencer2d.files import read_json, write_json
 
 RECORD = FIGURES / "drawn.json"
@@ -48,6 +49,9 @@ def drawings(results: Path = RESULTS) -> dict[str, Drawing]:
     return {
         **{f"efficiency-{axis}-{mode}.svg": Drawing(efficiency(axis, mode), plots.write) for axis, mode in plots.PLOTS},
         **{f"analysis-{name}.png": Drawing(analysis(draw), write_figure) for name, draw in ANALYSIS.items()},
+        "evidence-shipped.svg": Drawing(
+            lambda: draw_shipped(read_json(results / "tiny-imagenet-shipped.json")), plots.write
+        ),
         f"{dense.NAME}.svg": Drawing(lambda: dense.draw(read_json(results / f"{dense.NAME}.json")), plots.write),
     }
 

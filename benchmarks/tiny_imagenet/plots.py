@@ -73,6 +73,31 @@ def draw_lines(rows: list[Row], path: Path) -> None:
     _save(draw, path)
 
 
+def draw_shipped(result: dict[str, Any]) -> Any:
+    """The figure of the model that ships: its loss through hard stops, and its accuracy against the size of images."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    row = result["rows"][0]
+    plateau, decay = row["curve"]["plateau"], row["curve"]["decay"]
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        losses, sizes = figure.subplots(1, 2, width_ratios=(3, 2))
+        losses.plot([point[0] for point in plateau], [point[1] for point in plateau], lw=0.8, label="constant rate")
+        moved = [plateau[-1][0] + point[0] for point in decay]
+        losses.plot(moved, [point[1] for point in decay], lw=0.8, label="falling rate")
+        for number, stop in enumerate(row["stops"]):
+            label = None if number else "goes on after a hard stop"
+            losses.axvline(stop["goes_on_at_step"], color="C3", lw=0.8, ls="--", label=label)
+        losses.set(xlabel="step", ylabel="training loss, mean of 39 steps")
+        losses.legend(frameon=False)
+        sizes.plot(row["sizes"], row["sizes_top1_percent"], marker="o", markersize=3)
+        sizes.set(xlabel="side of the images, pixels", ylabel="top-1 on Tiny-ImageNet, %")
+        for panel in (losses, sizes):
+            panel.grid(alpha=0.3)
+    return figure
+
+
 def _is_ours(model: str) -> bool:
     return model.startswith("sequencer2d")
 

@@ -33,7 +33,7 @@ def test_every_figure_is_on_record_and_few_wait_for_a_run() -> None:
     recorded = json.loads(figures.RECORD.read_text(encoding="utf-8"))
     drawn = {
         path.name
-        for kind in ("analysis-*.png", "efficiency-*.svg", "dense-*.svg")
+        for kind in ("analysis-*.png", "efficiency-*.svg", "dense-*.svg", "evidence-*.svg")
         for path in figures.FIGURES.glob(kind)
     }
     assert set(recorded) == drawn
