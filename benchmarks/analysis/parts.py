@@ -1,5 +1,6 @@
 """The parts of the analysis: each measures one thing for all models and writes its rows, then its figure."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +49,25 @@ def erf(run: Run) -> None:
 
 
 def hidden(run: Run) -> None:
+    """Of a photo that may be passed on, at twice the model's size, so that more than 28×28 tokens show it."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
     from sequencer2d.analysis.animation import running_animation
     from sequencer2d.analysis.hidden_states import hidden_states
+    from sequencer2d.data.eval_transforms import eval_transform
 
-    states = hidden_states(run.subjects[0], run.pixels(run.subjects[0])[0])
-    run.arrays("hidden-states", 0, states.save)
+    subject = run.subjects[0].resized(2 * max(run.subjects[0].data.image_size))
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    states = hidden_states(subject, np.asarray(eval_transform(subject.data)(photo)))
+    run.arrays("hidden-states", 0, replace(states, states=_coarse(states.states), fused=_coarse(states.fused)).save)
     run.draw("hidden-states")
-    running_animation(states, run.arguments.figures / "analysis-recurrences.gif")
+    running_animation(states, run.arguments.figures / "analysis-recurrences.gif", side=168, every=2)
+
+
+def _coarse(values: np.ndarray) -> np.ndarray:
+    """As fine as colors show it: in steps of 1/128, which makes a small file."""
+    return (np.round(values * 128) / 128).astype(np.float16)
 
 
 def memory(run: Run) -> None:

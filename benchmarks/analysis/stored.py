@@ -158,7 +158,8 @@ def states_of(stored: Stored) -> Any:
 
     (found,) = stored.arrays("hidden-states")
     scans = tuple(found["scans"].tolist())
-    return HiddenStates(**{**found, "model": named(found["model"]), "scans": scans})
+    values = {name: found[name].astype(np.float32) for name in ("states", "fused")}
+    return HiddenStates(**{**found, **values, "model": named(found["model"]), "scans": scans})
 
 
 def hidden_states(stored: Stored) -> Any:

@@ -2,6 +2,18 @@
 
 from benchmarks.columns import Column, fixed, millions, minutes, percent
 
+_FIELDS = (
+    Column("model", "model"),
+    Column("block", "block"),
+    Column("row_share", "row", percent),
+    Column("column_share", "column", percent),
+    Column("cross_share", "cross", percent),
+    Column("arm_ratio", "arms over rest", fixed(1)),
+    Column("side_50", "50 % in a square of, px", fixed(1)),
+    Column("side_90", "90 %, px", fixed(1)),
+    Column("cruciform", "a cross?", lambda value: "yes" if value else "no"),
+)
+
 ANALYSIS_TABLES = {
     "analysis-models": (
         Column("model", "model"),
@@ -11,17 +23,8 @@ ANALYSIS_TABLES = {
         Column("top5_percent", "top-5, %", fixed(2)),
         Column("seconds", "time, evaluation included", minutes),
     ),
-    "analysis-erf": (
-        Column("model", "model"),
-        Column("block", "block"),
-        Column("row_share", "row", percent),
-        Column("column_share", "column", percent),
-        Column("cross_share", "cross", percent),
-        Column("arm_ratio", "arms over rest", fixed(1)),
-        Column("side_50", "50 % in a square of, px", fixed(1)),
-        Column("side_90", "90 %, px", fixed(1)),
-        Column("cruciform", "a cross?", lambda value: "yes" if value else "no"),
-    ),
+    "analysis-erf": _FIELDS,
+    "analysis-erf-beside-convnext": _FIELDS,
     "analysis-memory": (
         Column("block", "block"),
         Column("direction", "direction"),

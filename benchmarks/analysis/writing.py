@@ -13,7 +13,7 @@ from benchmarks.analysis.stored import FIGURES, Stored
 from benchmarks.record import origin, write_result
 
 SCRIPT = "benchmarks.analysis"
-LARGEST = 200 * 1024  # bytes of a figure
+LARGEST = 400 * 1024  # bytes of a figure
 FIGURE = re.compile(r"(<!-- figure: (\S+) \((.*?)\) -->\n)(?:!\[.*\n)?")
 
 

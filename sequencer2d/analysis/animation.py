@@ -18,16 +18,23 @@ HELD = 6
 """How many times longer the last frame stays."""
 
 
-def running_animation(states: HiddenStates, path: str | Path) -> None:
+def running_animation(states: HiddenStates, path: str | Path, *, side: int = 160, every: int = 1) -> None:
     """Write a GIF of the recurrences running over the image; see `write_animation`."""
     with atomic_write(path) as file:
-        write_animation(states, file)
+        write_animation(states, file, side=side, every=every)
 
 
-def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 160, milliseconds: int = 160) -> None:
+def write_animation(
+    states: HiddenStates, file: IO[bytes], *, side: int = 160, milliseconds: int = 160, every: int = 1
+) -> None:
     """The image and beside it each scan's most active channel, uncovered as the scan proceeds, as a GIF.
 
-    Panels are about `side` pixels high, under their titles.
+    Args:
+        states: the scans of one image.
+        file: written to.
+        side: about how many pixels high the panels are, under their titles.
+        milliseconds: how long a frame stays.
+        every: steps of the scans from one frame to the next; the last frame shows all steps.
     """
     import matplotlib as mpl
     from PIL import Image
@@ -42,7 +49,8 @@ def write_animation(states: HiddenStates, file: IO[bytes], *, side: int = 160, m
     titles = ["image", *(f"{SCAN_NAMES[scan]}, {c}" for scan, c in zip(states.scans, picks, strict=True))]
     head = _titles(titles, size[0], GAP)
     frames = []
-    for frame in running_states(states):
+    steps = list(running_states(states))
+    for frame in steps[(len(steps) - 1) % every :: every]:
         panels = [image]
         for slot, channel in enumerate(picks):
             values = frame[slot, ..., channel]

@@ -173,7 +173,7 @@ def similarity_figure(results: Sequence[Similarity]) -> Any:
 def attribution_figure(result: Attribution, class_names: Sequence[str], count: int = 8) -> Any:
     """Images above, the same under their Grad-CAM below; each with its prediction and the truth, mistakes first."""
     order = result.mistakes_first()[:count]
-    figure = new_figure(max(3.2, len(order) * CELL * 0.85 + 0.8), 2 * CELL * 0.85 + 1.6)
+    figure = new_figure(max(3.2, len(order) * CELL * 0.85 + 0.8), 2 * CELL * 0.85 + 1.1)
     axes = figure.subplots(2, len(order), squeeze=False)
     names = [readable(name) for name in class_names]
     for index, (above, below) in zip(order, axes.T, strict=True):
