@@ -5,7 +5,7 @@
 
 A figure is stale where the code as it is, with the results as they are, would put something else into it.
 `docs/figures/drawn.json` holds a hash of what each of them contained when it was drawn, which does not depend on the
-version of matplotlib. Figures whose numbers no run has stored yet are listed there with `null`.
+version of matplotlib.
 """
 
 import argparse

@@ -62,11 +62,15 @@ def console(*, error: bool = False, **options: Any) -> Console:
 
 
 def plain_table(*columns: str, **options: Any) -> Table:
-    """A table without lines or margins, with bold headings. Columns and options as `rich.table.Table`."""
-    from rich.table import Table
+    """A table without lines or margins, with bold headings. Columns and options as `rich.table.Table`.
+
+    A cell that is wider than there is room goes on in the next line: nothing of it is lost.
+    """
+    from rich.table import Column, Table
 
     look: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold"}
-    return Table(*columns, **look, title_justify="left", title_style="bold", **options)
+    folded = (Column(name, overflow="fold") for name in columns)
+    return Table(*folded, **look, title_justify="left", title_style="bold", **options)
 
 
 EVERY_PROCESS = {"every_process": True}

@@ -147,3 +147,15 @@ def test_no_other_module_gives_tables_a_look_of_its_own() -> None:
     package = Path(terminal.__file__).parent
     makers = [path for path in package.rglob("*.py") if "rich.table import" in path.read_text(encoding="utf-8")]
     assert makers == [Path(terminal.__file__)]
+
+
+def test_a_table_loses_nothing_where_the_terminal_is_narrow() -> None:
+    table = terminal.plain_table("image", "class", "probability")
+    table.add_row("a folder/the garden behind the house.png", "sulphur butterfly", "31.27%")
+    narrow = terminal.console(width=24, file=io.StringIO(), highlight=False)
+    narrow.print(table)
+    lines = narrow.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 24
+    shown = "".join("".join(lines).split())
+    expected = "image class probability a folder/the garden behind the house.png sulphur butterfly 31.27%"
+    assert sorted(shown) == sorted(expected.replace(" ", ""))

@@ -57,7 +57,7 @@ def hidden(run: Run) -> None:
     from sequencer2d.analysis.hidden_states import hidden_states
     from sequencer2d.data.eval_transforms import eval_transform
 
-    subject = run.subjects[0].resized(2 * max(run.subjects[0].data.image_size))
+    subject = run.subjects[0].resized(2 * max(run.subjects[0].data.size))
     photo = Image.fromarray(load_sample_image("china.jpg"))
     states = hidden_states(subject, np.asarray(eval_transform(subject.data)(photo)))
     run.arrays("hidden-states", 0, replace(states, states=_coarse(states.states), fused=_coarse(states.fused)).save)

@@ -112,8 +112,9 @@ def see_photographs(run_folder: Path) -> list[Prediction]:
     for path, pixels in zip(paths, photos.images, strict=True):
         Image.fromarray(pixels).save(path)
     subject = load_checkpoint(default_model()) if SHIPPED else load_checkpoint(run_folder).adapted(PHOTO_SIZE)
-    for path, image in zip(paths, read_images([str(path) for path in paths], subject.data), strict=True):
-        running_animation(hidden_states(subject, image), path.with_suffix(".gif"))
+    large = subject.resized(2 * max(subject.data.size)) if SHIPPED else subject
+    for path, image in zip(paths, read_images([str(path) for path in paths], large.data), strict=True):
+        running_animation(hidden_states(large, image), path.with_suffix(".gif"), side=168, every=2)
     if not SHIPPED:
         return []
     return list(predict(subject.model, paths, subject.data, class_names=class_names_of(subject.model), top_k=3))

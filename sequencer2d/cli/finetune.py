@@ -24,6 +24,7 @@ from sequencer2d.cli.outcome import report
 from sequencer2d.cli.parsing import check_first
 from sequencer2d.environment import launch
 from sequencer2d.errors import CheckpointError, ConfigError, counted
+from sequencer2d.models.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from sequencer2d.data.own_folder import OwnFolder
@@ -34,7 +35,8 @@ EPILOG = """\
 examples:
   sequencer2d finetune photos/                            from published weights, which are downloaded once
   sequencer2d finetune photos/ --from runs/flowers        from a run of yours, a file, or hf-hub:owner/name
-  sequencer2d finetune photos/ --from scratch             from random weights, for a machine without network
+  sequencer2d finetune photos/ --from sequencer2d_n_p4    from the weights that come with the package, without network
+  sequencer2d finetune photos/ --from scratch             from random weights
   sequencer2d finetune photos/ --head-only --minutes 3    the classifier alone: fast, for very few photos
   sequencer2d finetune photos/ --dry-run                  say what would be chosen and why, train nothing
 
@@ -59,8 +61,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--from",
         dest="start",
         metavar="WEIGHTS",
-        help=f"first weights: a run's folder, a file, hf-hub:owner/name, or {SCRATCH} for random ones "
-        f"(default: the published weights of {PUBLISHED})",
+        help=f"first weights: a run's folder, a file, hf-hub:owner/name, {', '.join(SHIPPED)} (which comes with the "
+        f"package), or {SCRATCH} for random ones (default: the published weights of {PUBLISHED})",
     )
     parser.add_argument("--head-only", action="store_true", help="train the classifier alone")
     parser.add_argument(
@@ -147,7 +149,6 @@ def find_start(weights: str | None, *, head_only: bool) -> Start:
     from sequencer2d.evaluation.subject import load_checkpoint
     from sequencer2d.models import read_checkpoint
     from sequencer2d.models.describing import stored_overrides
-    from sequencer2d.models.shipped import SHIPPED
     from sequencer2d.models.variants import HUB_WEIGHTS
     from sequencer2d.recipes.own_photos import Start
 
@@ -159,10 +160,10 @@ def find_start(weights: str | None, *, head_only: bool) -> Start:
     except CheckpointError as error:
         if weights is not None:
             raise
-        with_package = "".join(f"; from weights that come with the package: --from {name}" for name in SHIPPED)
+        with_package = "".join(f"from the weights that come with the package: --from {name}; " for name in SHIPPED)
         raise CheckpointError(
             f"the published weights of {PUBLISHED} are not here, and {source} cannot be fetched. Without network, "
-            f"train from random weights: --from {SCRATCH}{with_package}; or give weights of yours: --from RUN or "
+            f"train {with_package}from random weights: --from {SCRATCH}; or give weights of yours: --from RUN or "
             "--from FILE"
         ) from error
     meta = read_checkpoint(source).meta
