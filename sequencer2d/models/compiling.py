@@ -29,6 +29,10 @@ MODES: dict[str, str | None] = {
 # Image sizes for which the whole-model form keeps its code.
 MAX_SIZES = 8
 
+# What the code for the layers of a kind can depend on: four dtypes, two kinds of batches, four sizes that can be 1. The
+# compiler's own limit for a function is 8, past which it runs uncompiled.
+MAX_PATTERNS = 4 * 2 * 16
+
 # Image sizes of which it is known how large the input of each layer is.
 MAX_KNOWN_SIZES = 64
 # Batches that smaller ones are padded to while the compiler has no code for these.
@@ -109,7 +113,7 @@ class Regions(Form):
 
     def __call__(self, images: Tensor) -> Any:
         size = tuple(images.shape[1:])
-        if size in self._visits:
+        if size in self._visits or not images.numel():
             return self._model(images)
         with _recording() as visits:
             output = self._model(images)
@@ -181,8 +185,8 @@ def _is_small(shape: Sequence[int], device: torch.device) -> bool:
 class _AnySize:
     """Runs layers of one kind, compiled for inputs of any size: (module, x) → the module's output.
 
-    The compiler starts again for a size of 1 and for batches that are too large for our kernels of small batches. Past
-    its limit of recompilations, layers run uncompiled.
+    The compiler starts again for a size of 1 and for batches that are too large for our kernels of small batches: a few
+    times, and at most MAX_PATTERNS. An empty batch runs uncompiled.
     """
 
     def __init__(self, mode: str | None) -> None:
@@ -190,7 +194,7 @@ class _AnySize:
         self._known: set[tuple[Any, ...]] = set()
 
     def __call__(self, module: nn.Module, x: Tensor) -> Any:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not x.numel():
             return _call(module, x)
         if isinstance(module, PatchLinear):
             # Outside compiled code: PyTorch 2.11 compiles no cut if the first size needs none, and takes the pixels
@@ -202,7 +206,8 @@ class _AnySize:
         if pattern in self._known:
             return self._run(module, x)
         # Sizes that are equal in the first input may differ in the next: without this, a square would be special.
-        with shape_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+        no_squares = shape_config.patch(use_duck_shape=False)  # type: ignore[attr-defined]
+        with no_squares, torch._dynamo.config.patch(recompile_limit=MAX_PATTERNS):
             out = self._run(module, x)
         self._known.add(pattern)
         return out
@@ -230,6 +235,8 @@ class WholeModel(Form):
         self._lock = threading.Lock()
 
     def __call__(self, images: Tensor) -> Any:
+        if not images.numel():
+            return self._model(images)
         with self._lock:
             run = self._code_for(tuple(images.shape[1:]))
         images = images.detach()  # what is marked is this call's own

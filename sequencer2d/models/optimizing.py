@@ -165,7 +165,7 @@ class Optimized(nn.Module):
             if images.is_inference():
                 images = images.clone()
             try:
-                if self.graph and self.device.type == "cuda":
+                if self.graph and self.device.type == "cuda" and images.numel():
                     return self._captured()(images)
                 return self._run(images.to(self.dtype))
             except NotImplementedError as error:

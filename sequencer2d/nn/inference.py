@@ -77,7 +77,7 @@ class PackedRNN2D(nn.Module):
 
     def _join(self, hidden: Tensor, shape: torch.Size) -> Tensor:
         """Reshape hidden states to the tokens' grid (B, H, W, _) and, for "add", add the axes."""
-        hidden = hidden.reshape(*shape[:3], -1)
+        hidden = hidden.reshape(*shape[:3], hidden.shape[-1])
         if self.fusion == "add":
             vertical, horizontal = hidden.chunk(2, dim=-1)
             hidden = vertical + horizontal

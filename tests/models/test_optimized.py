@@ -1,7 +1,9 @@
 """What users do with an optimized model: other shapes, copies, moves, new weights, autocast, threads, exports."""
 
 import copy
+import functools
 import io
+import itertools
 import pickle
 import threading
 
@@ -61,6 +63,30 @@ def test_sizes_that_do_not_fit_are_right_after_those_that_do_and_before(build, s
     fast = sequencer2d.optimize(model)
     for batch, size in enumerate(sizes, start=2):
         assert_right(fast, model, torch.randn(batch, 3, *size))
+
+
+def test_sizes_of_one_token_never_reach_the_compilers_limit(monkeypatch):
+    """One image or more, one row or more, one column or more, and another dtype: up to 16 times code for a layer."""
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    model = small_model(**ONE_BLOCK)
+    fast, counts = sequencer2d.optimize(model), []
+    for dtype in (torch.float32, torch.float64):
+        for batch, height, width in itertools.product((1, 2), (7, 14), (7, 21)):
+            before = count_compilations()
+            assert_right(fast.to(dtype), model.to(dtype), torch.randn(batch, 3, height, width, dtype=dtype))
+            counts.append(count_compilations() - before)
+    assert all(counts), "past the limit nothing is compiled"
+
+
+@pytest.mark.parametrize("options", [{"compile": False}, {}, {"whole": True}], ids=str)
+def test_an_empty_batch_is_no_case_of_its_own(options):
+    model = small_model(**ONE_BLOCK)
+    fast = sequencer2d.optimize(model, **options)
+    for batch in (0, 2, 0):
+        x = torch.randn(batch, 3, 28, 28)
+        assert_right(fast, model, x)
+        assert fast(x).shape == (batch, 5)
 
 
 class OwnBlock(Sequencer2dBlock):
