@@ -22,6 +22,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._device import DeviceContext
 
 from sequencer2d.ops import devices, scan_operators
 from sequencer2d.ops.cells import CELLS
@@ -60,10 +61,16 @@ def runs_eagerly() -> bool:
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
+        or (torch._C._len_torch_function_stack() > 0 and not _are_default_devices())
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
     )
+
+
+def _are_default_devices() -> bool:
+    """Whether all modes for functions are `torch.set_default_device`'s, which no call of a block's is a matter of."""
+    numbers = range(torch._C._len_torch_function_stack())
+    return all(type(torch._C._get_function_stack_at(number)) is DeviceContext for number in numbers)
 
 
 def takes(x: Tensor, weights: Sequence[Tensor], options: BlockOptions) -> bool:

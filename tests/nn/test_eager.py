@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -319,6 +320,14 @@ def test_tokens_of_another_dtype_than_the_computations_run_layer_by_layer(device
     with torch.autocast(device.type, torch.float16):
         assert not is_one_node(block(x))
         assert is_one_node(block(x.half()))
+
+
+def test_a_default_device_changes_nothing(device):
+    block, x = make_block(device), tokens(device)
+    with torch.device(device):
+        assert is_one_node(block(x))
+        with TorchFunctionMode():
+            assert not is_one_node(block(x))
 
 
 def test_modes_and_transforms_see_the_layers(device):
