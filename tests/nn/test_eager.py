@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
-from torch.overrides import TorchFunctionMode
+from torch.overrides import BaseTorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -326,7 +326,7 @@ def test_a_default_device_changes_nothing(device):
     block, x = make_block(device), tokens(device)
     with torch.device(device):
         assert is_one_node(block(x))
-        with TorchFunctionMode():
+        with BaseTorchFunctionMode():
             assert not is_one_node(block(x))
 
 
