@@ -1,16 +1,17 @@
 """The other plans in short: 10 epochs each, for where minutes are all there is.
 
-One H200 trains about 25,000 images/s of Sequencer2D-N's cost at 64², all processes together, so a run of 1 million
-images takes 40 s of it. What a call of 300 s does with four runs side by side: a start of 50 s, of which the GPU is
-idle until the first run trains, then 5 to 6 runs, whose starts lie beside the others' training. In this order:
+Measured on one H200 that is used alone: N-P4 at 96² trains at 19,000 images/s; a start takes 57 s with cold caches of
+the compiler, 25 s with warm ones, of which some 10 s decode the images. Expected from it: 25,000 images/s of N at 64²,
+all processes together, so a run of 1 million images takes 40 s of the GPU. A call of 300 s with four runs side by side
+waits 75 s until the first of them trains, then it finishes 5 to 6 runs, whose starts lie beside the others' training.
+In this order:
 
-1. `ablations_short`, seed 0 (7 runs, 330 s), then seeds 1 and 2 (280 s each, since their models are compiled already);
-2. `small_short` and `better_short`, seed 0 (8 runs, 370 s), then their other seeds;
+1. `ablations_short`, seed 0 (7 runs, 350 s), then seeds 1 and 2 (300 s each: their models are compiled already);
+2. `small_short` and `better_short`, seed 0 (8 runs, 400 s), then their other seeds;
 3. `fine_tune_short` of the runs of 2 on the same machine (each 20 s of training and a start of 40 s);
-4. `transfer_shipped`, which needs no Tiny-ImageNet (8 runs, 180 s) and can ride on any call.
+4. `transfer_shipped`, which needs no Tiny-ImageNet (4 runs, 180 s) and can ride on any call.
 
-    python -m benchmarks.tiny_imagenet ablations_short,small_short,better_short --data /data/tiny-imagenet \
-        --per-gpu 4 --seeds 0 --time-limit 280 --shortest 60
+    python -m benchmarks.tiny_imagenet small_short,better_short --data /data/tiny --per-gpu 4 --time-limit 300
 
 All plans of a call share the GPU's places: one's last runs train beside the next one's first. Whatever the time limit
 stops goes on with the same command.
