@@ -236,6 +236,7 @@ def class_names(subject: Subject) -> tuple[str, ...]:
 
 def _load(arguments: argparse.Namespace) -> tuple[Subject, torch.device]:
     """The checkpoint's model, or an exported artifact, and where it runs."""
+    from sequencer2d import tasks
     from sequencer2d.evaluation.subject import load_checkpoint, subject_of
     from sequencer2d.export import is_artifact, load_artifact
 
@@ -246,7 +247,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Subject, torch.device]:
     if arguments.precision != "fp32":
         raise ConfigError(f"--precision {arguments.precision}: an artifact computes in what it was exported in")
     artifact = load_artifact(arguments.checkpoint, trust=arguments.trust)
-    return subject_of(artifact, name=artifact.path.name), resolve_device("cpu")
+    return subject_of(artifact, name=artifact.path.name, task=tasks.get(artifact.task)), resolve_device("cpu")
 
 
 def _print_table(predictions: list[Prediction], columns: Sequence[str]) -> None:

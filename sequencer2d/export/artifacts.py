@@ -9,78 +9,22 @@ import importlib.util
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sequencer2d.errors import CheckpointError, InputError, TrustError, UserError, first_line, how_to_install
+from sequencer2d.errors import CheckpointError, TrustError, UserError, first_line, how_to_install
 from sequencer2d.export import page, programs
+from sequencer2d.export.loaded import Artifact, DetectorArtifact, SegmenterArtifact
 from sequencer2d.export.metadata import KEY, from_string
 from sequencer2d.export.naming import SUFFIXES, check_artifact
 from sequencer2d.files import JSON_LIMIT, parse_json
-from sequencer2d.input_spec import InputSpec
 
 CODE_SUFFIXES = (".pt2",)
 """Files whose loading runs code of whoever made them."""
-
-Run = Callable[[Tensor], Tensor]
-
-
-class Artifact(nn.Module):
-    """An exported model: images (B, in_chans, H, W), fp32, normalized → logits (B, classes), fp32, on the CPU.
-
-    Attributes:
-        path: its file.
-        meta: what it says of itself: a checkpoint's `meta` and the entry `artifact`.
-        kind: "torch", "aoti", "onnx", "openvino" or "web".
-        precision: "fp32", "bf16" or "int8".
-        num_classes: outputs.
-        in_chans: channels of the images.
-        pretrained_cfg: how images are prepared, and the names of the classes, as a model's.
-
-    Raises:
-        InputError: images of another shape, or smaller than it takes.
-    """
-
-    def __init__(self, path: Path, meta: dict[str, Any], run: Run) -> None:
-        super().__init__()
-        self.path, self.meta, self._run = path, meta, run
-        self.kind: str = meta["artifact"]["kind"]
-        self.precision: str = meta["artifact"]["precision"]
-        self.num_classes: int = meta["num_classes"]
-        self.in_chans: int = meta["in_chans"]
-        spec = InputSpec(in_chans=self.in_chans).with_classes(meta).updated(meta)
-        self.pretrained_cfg = {**spec.to_timm(), "num_classes": self.num_classes}
-
-    def forward(self, images: Tensor) -> Tensor:
-        self._check(images)
-        with torch.no_grad():
-            logits = self._run(images.detach().float().cpu().contiguous())
-        expected = (len(images), self.num_classes)
-        if tuple(logits.shape) != expected:
-            raise CheckpointError(
-                f"{self.path} gives outputs of shape {tuple(logits.shape)}, and describes {expected}: export it again"
-            )
-        return logits
-
-    def _check(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != self.in_chans:
-            raise InputError(
-                f"images have shape {tuple(images.shape)}; {self.path.name} takes "
-                f"(batch, {self.in_chans}, height, width)"
-            )
-        least = self.meta["artifact"]["minimum_size"]
-        if min(images.shape[2:]) < least:
-            raise InputError(
-                f"images of {images.shape[2]}×{images.shape[3]} pixels are too small; {self.path.name} takes "
-                f"{least}×{least} or more, which make two tokens along each axis: enlarge them"
-            )
-
-    def extra_repr(self) -> str:
-        return f"{self.path.name}, {self.kind}, {self.precision}"
 
 
 def load_artifact(path: str | os.PathLike[str], *, trust: bool = False) -> Artifact:
@@ -127,7 +71,7 @@ def _load_torch(path: Path) -> Artifact:
     with _damage(path), programs.quiet():
         module = torch.export.load(path).module()
     dtype = _dtype(meta)
-    return Artifact(path, meta, lambda images: module(images.to(dtype)).float())
+    return Artifact(path, meta, lambda images: [module(images.to(dtype)).float()])
 
 
 def _load_aoti(path: Path) -> Artifact:
@@ -142,7 +86,7 @@ def _load_aoti(path: Path) -> Artifact:
             f"({first_line(error)}): export the model again here"
         ) from error
     dtype = _dtype(meta)
-    return Artifact(path, meta, lambda images: package(images.to(dtype)).float())
+    return Artifact(path, meta, lambda images: [package(images.to(dtype)).float()])
 
 
 def _load_onnx(path: Path) -> Artifact:
@@ -157,7 +101,12 @@ def _load_onnx(path: Path) -> Artifact:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     kind = "web" if path.suffix == ".html" else "onnx"
     meta = from_string(session.get_modelmeta().custom_metadata_map.get(KEY), path, kind)
-    return Artifact(path, meta, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
+    kinds = {"segmentation": SegmenterArtifact, "detection": DetectorArtifact}
+
+    def run(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]
+
+    return kinds.get(meta.get("task", ""), Artifact)(path, meta, run)
 
 
 def _load_openvino(path: Path) -> Artifact:
@@ -173,7 +122,7 @@ def _load_openvino(path: Path) -> Artifact:
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     with _damage(path):
         compiled = core.compile_model(model, "CPU", config)
-    return Artifact(path, meta, lambda images: torch.from_numpy(compiled(images.numpy())[0].copy()))
+    return Artifact(path, meta, lambda images: [torch.from_numpy(compiled(images.numpy())[0].copy())])
 
 
 def _dtype(meta: dict[str, Any]) -> torch.dtype:

@@ -18,6 +18,7 @@ from sequencer2d.export import programs, verify
 from sequencer2d.export.artifacts import need
 from sequencer2d.export.exporting import Exported
 from sequencer2d.export.formats import FORMATS, OPSET, RECURRENT
+from sequencer2d.export.metadata import describe_dense, to_strings
 from sequencer2d.export.mixers import with_constant_weights
 from sequencer2d.export.onnx_layer import onnx_translations
 from sequencer2d.files import atomic_write
@@ -73,7 +74,8 @@ def export_dense(
 
     The input is `images`, fp32 (batch, in_chans, height, width), normalized; batch, height and width are free, from
     the coarsest stride plus one pixel up. The outputs are `logits`, or `map_4`, `map_8` and so on. The metadata
-    `mean`, `std`, `class_names` and `strides` are JSON.
+    `mean`, `std` and `strides` are JSON, and of a segmenter `class_names` and `size`; `sequencer2d predict` takes the
+    file of a segmenter in place of a run.
 
     Args:
         model: a `FeaturePyramid`, or a `Segmenter` on one of ours. It is not changed.
@@ -89,7 +91,7 @@ def export_dense(
     started, target = time.perf_counter(), check_target(path)
     plain = _on_cpu(model)
     example = torch.zeros(2, plain.in_chans, 3 * plain.multiple, 4 * plain.multiple)
-    proto = to_proto(plain, example, plain.names, _AXES, _described(plain))
+    proto = to_proto(plain, example, plain.names, _AXES, _described(plain, example))
     files = [Path(image) for image in images] if images is not None else verify.real_images()
     differences = _compare(proto, plain, sizes or verify.sizes_for(plain), files)  # type: ignore[arg-type]
     return write_proto(proto, target, differences, started)
@@ -101,7 +103,7 @@ def _on_cpu(model: nn.Module) -> Maps:
 
 
 def to_proto(
-    plain: nn.Module, example: Tensor, names: Sequence[str], free: Mapping[int, str], described: Mapping[str, Any]
+    plain: nn.Module, example: Tensor, names: Sequence[str], free: Mapping[int, str], described: Mapping[str, str]
 ) -> Any:
     """A module as ONNX's protocol buffer, checked by `onnx.checker`.
 
@@ -110,7 +112,7 @@ def to_proto(
         example: images (B, C, H, W) to trace it with.
         names: of the outputs.
         free: names of the free axes of the images.
-        described: metadata, written as JSON.
+        described: metadata.
     """
     import onnx
 
@@ -133,7 +135,7 @@ def to_proto(
     for axis, name in free.items():
         proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
     for key, value in described.items():
-        proto.metadata_props.add(key=key, value=to_json(value, indent=None, allow_nan=False))
+        proto.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(proto)
     return proto
 
@@ -180,14 +182,17 @@ def session_of(proto: Any) -> Any:
     return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _described(plain: Maps) -> dict[str, Any]:
+def _described(plain: Maps, example: Tensor) -> dict[str, str]:
+    """Of a segmenter what `predict` needs; of a pyramid, which predicts nothing, how images are prepared."""
     stated: Mapping[str, Any] = plain.pretrained_cfg
-    return {
-        "mean": list(stated["mean"]),
-        "std": list(stated["std"]),
-        "class_names": stated.get("label_names") if plain.names == ("logits",) else None,
-        "strides": plain.strides,
-    }
+    if plain.names == ("logits",):
+        with torch.no_grad():
+            classes = plain(example)[0].shape[1]
+        entries = to_strings(describe_dense("segmentation", stated, classes, stated["input_size"][-2:]))
+    else:
+        given = {"mean": list(stated["mean"]), "std": list(stated["std"])}
+        entries = {name: to_json(value, indent=None) for name, value in given.items()}
+    return entries | {"strides": to_json(plain.strides, indent=None)}
 
 
 def _compare(

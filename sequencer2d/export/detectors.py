@@ -21,6 +21,8 @@ from sequencer2d.errors import ConfigError, ExportError
 from sequencer2d.export import verify
 from sequencer2d.export.dense import check_target, session_of, to_proto, write_proto
 from sequencer2d.export.exporting import Exported
+from sequencer2d.export.metadata import describe_dense, to_strings
+from sequencer2d.models.description import LARGEST_IMAGE
 
 NAMES = ("boxes", "scores", "labels")
 _COMPARED = ("every_box", "every_score")
@@ -130,7 +132,7 @@ def export_detector(
     The input is `images`, normalized, fp32 (1, in_chans, height, width) of a fixed size: fit a photo into it with its
     proportions, in the upper left. The outputs are `boxes`, fp32 (N, 4): left, top, right, bottom in pixels of the
     input; `scores`, fp32 (N,), the highest first; and `labels`, int64 (N,). The metadata `mean`, `std`, `class_names`
-    and `size` are JSON.
+    and `size` are JSON; `sequencer2d predict` takes the file in place of a run.
 
     Args:
         detector: it is not changed.
@@ -148,7 +150,10 @@ def export_detector(
         raise ConfigError(f"{type(detector).__name__} is no detector of sequencer2d.dense")
     plain = Boxes(detector, _checked(size, detector))
     example = torch.zeros(1, plain.in_chans, *plain.size)
-    proto = to_proto(plain, example, (*NAMES, *_COMPARED), {}, _described(plain))
+    with torch.no_grad():
+        classes = plain(example)[-1].shape[1]
+    described = to_strings(describe_dense("detection", plain.pretrained_cfg, classes, plain.size))
+    proto = to_proto(plain, example, (*NAMES, *_COMPARED), {}, described)
     files = [Path(image) for image in images] if images is not None else verify.real_images()
     differences = _compare(proto, plain, files)
     del proto.graph.output[len(NAMES) :]
@@ -161,19 +166,9 @@ def _checked(size: tuple[int, int] | None, detector: Any) -> tuple[int, int]:
     if size is None:
         stated = getattr(detector, "pretrained_cfg", None) or detector.model.backbone.body.pretrained_cfg
         size = tuple(stated["input_size"][-2:])
-    if len(size) != 2 or not all(type(side) is int and 1 <= side <= 8192 for side in size):
+    if len(size) != 2 or not all(type(side) is int and 1 <= side <= LARGEST_IMAGE for side in size):
         raise ConfigError(f"size={size!r}: expected height and width in pixels, such as (384, 512)")
     return size
-
-
-def _described(plain: Boxes) -> dict[str, Any]:
-    stated: Mapping[str, Any] = plain.pretrained_cfg
-    return {
-        "mean": list(stated["mean"]),
-        "std": list(stated["std"]),
-        "class_names": stated.get("label_names"),
-        "size": list(plain.size),
-    }
 
 
 @torch.no_grad()

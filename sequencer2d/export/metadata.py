@@ -1,6 +1,7 @@
 """What an artifact says of itself: the checkpoint's own description, and which exporter wrote it how."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ import torch
 import sequencer2d
 from sequencer2d.errors import CheckpointError
 from sequencer2d.files import parse_json
+from sequencer2d.input_spec import InputSpec
 from sequencer2d.models import describe_model
 from sequencer2d.models.description import ARTIFACT_FIELDS, check_description
 from sequencer2d.models.sequencer2d import Sequencer2D
@@ -23,16 +25,34 @@ def describe(model: Sequencer2D, kind: str, precision: str, opset: int | None = 
     `artifact` holds its format's `version`, the `kind` and `precision`, the versions of this package and of torch, and
     `minimum_size`, the fewest pixels along an axis that it takes. It holds ONNX's `opset` if one was asked for.
     """
-    return describe_model(model) | {
-        "artifact": {
-            "version": VERSION,
-            "kind": kind,
-            "precision": precision,
-            "sequencer2d": sequencer2d.__version__,
-            "torch": str(torch.__version__),
-            "minimum_size": minimum_size(model),
-            **({"opset": opset} if opset is not None else {}),
-        }
+    return describe_model(model) | {"artifact": _artifact(kind, precision, minimum_size(model), opset)}
+
+
+def describe_dense(task: str, stated: Mapping[str, Any], num_classes: int, size: Sequence[int]) -> dict[str, Any]:
+    """The description of a segmenter or a detector as ONNX, whose `predict` keeps whole images.
+
+    Args:
+        task: "segmentation" or "detection".
+        stated: the model's `pretrained_cfg`.
+        num_classes: outputs.
+        size: (height, width) in pixels of the images.
+    """
+    spec = replace(InputSpec.from_timm(stated), size=(size[0], size[1]), crop_pct=1.0, crop_mode="squash")
+    if spec.class_names is not None and len(spec.class_names) != num_classes:
+        spec = replace(spec, class_names=None, class_descriptions=None)
+    said = {"task": task, "num_classes": num_classes, **spec.to_description()}
+    return said | {"artifact": _artifact("onnx", "fp32", 1, None)}
+
+
+def _artifact(kind: str, precision: str, least: int, opset: int | None) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "kind": kind,
+        "precision": precision,
+        "sequencer2d": sequencer2d.__version__,
+        "torch": str(torch.__version__),
+        "minimum_size": least,
+        **({"opset": opset} if opset is not None else {}),
     }
 
 

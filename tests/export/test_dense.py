@@ -7,9 +7,13 @@ import pytest
 import torch
 
 from sequencer2d import create_model
+from sequencer2d.data.config import DataConfig
 from sequencer2d.dense import Segmenter
 from sequencer2d.errors import ConfigError, ExportError
-from sequencer2d.export import export_dense, verify
+from sequencer2d.evaluation.predict import predict
+from sequencer2d.evaluation.subject import input_fields
+from sequencer2d.export import export_dense, load_artifact, verify
+from sequencer2d.tasks import SEGMENTATION
 from tests.models.small import SIZES
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -48,3 +52,19 @@ def test_what_has_no_maps_and_other_suffixes_are_refused(tmp_path: Path) -> None
         export_dense(Segmenter(made, 3), tmp_path / "maps.pt2")
     with pytest.raises(ConfigError, match="Linear is neither a feature pyramid nor a Segmenter"):
         export_dense(torch.nn.Linear(2, 2), tmp_path / "maps.onnx")
+
+
+def test_a_segmenter_is_described_and_loaded_in_place_of_its_model(tmp_path: Path) -> None:
+    made = create_model("sequencer2d_n", features_only=True, pyramid=(4, 8, 16, 32), **SIZES)
+    model = Segmenter(made, 3).eval()
+    export_dense(model, tmp_path / "roads.onnx", images=[], sizes=((33, 40),))
+    artifact = load_artifact(tmp_path / "roads.onnx")
+    assert (artifact.task, artifact.num_classes) == ("segmentation", 3)
+    assert artifact.pretrained_cfg["crop_pct"] == 1
+    images = torch.randn(2, 3, 50, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(artifact(images), model(images), rtol=1e-4, atol=1e-4)
+    (prediction,) = predict(
+        artifact, torch.rand(3, 40, 60), DataConfig(**input_fields(artifact)), SEGMENTATION, class_names=tuple("abc")
+    )
+    assert prediction.found.labels.shape == (40, 60)

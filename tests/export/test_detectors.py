@@ -10,7 +10,7 @@ from torch import nn
 from sequencer2d import create_model
 from sequencer2d.dense import faster_rcnn, fcos, retinanet
 from sequencer2d.errors import ConfigError, ExportError
-from sequencer2d.export import export_detector, verify
+from sequencer2d.export import export_detector, load_artifact, verify
 from sequencer2d.export.detectors import Boxes
 from tests.models.small import SIZES
 
@@ -48,10 +48,30 @@ def test_the_file_finds_the_boxes_that_the_model_finds(make, tmp_path: Path) -> 
     torch.testing.assert_close(scores, expected["scores"], rtol=1e-4, atol=1e-4)
     assert torch.equal(labels, expected["labels"])
     said = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-    assert said == {
-        "mean": pytest.approx([0.485, 0.456, 0.406]), "std": pytest.approx([0.229, 0.224, 0.225]),
-        "class_names": None, "size": [90, 120],
-    }  # fmt: skip
+    assert said["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert said["size"] == [90, 120]
+    assert said["class_names"] is None
+    assert said["sequencer2d"]["task"] == "detection"
+    artifact = load_artifact(tmp_path / "boxes.onnx")
+    assert (artifact.task, artifact.num_classes) == ("detection", 3)
+    found = artifact(torch.cat([images, images.flip(0)]))
+    assert len(found) == 2
+    for one in found:
+        assert torch.equal(one["boxes"], boxes)
+        assert (one["size"].tolist(), bool(one["finite"])) == ([90, 120], True)
+    smaller_than_the_file_and_larger(artifact, images)
+
+
+def smaller_than_the_file_and_larger(artifact: nn.Module, images: torch.Tensor) -> None:
+    """An image in the upper left stays as it is; one that is twice as large is reduced, with boxes in that size."""
+    cut = artifact(images[..., :60, :80])[0]
+    padded = artifact(nn.functional.pad(images[..., :60, :80], (0, 40, 0, 30)))[0]
+    assert torch.equal(cut["scores"], padded["scores"])
+    assert cut["boxes"].amax(0)[2:].tolist() <= [80, 60]
+    large = artifact(images.repeat_interleave(2, -1).repeat_interleave(2, -2))[0]
+    assert large["size"].tolist() == [90, 120]
+    turned = artifact(torch.randn(1, 3, 120, 90))[0]
+    assert turned["size"].tolist() == [90, 68]
 
 
 def test_where_no_score_is_high_enough_nothing_is_found() -> None:
