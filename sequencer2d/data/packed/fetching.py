@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, TypeVar
 
@@ -47,7 +47,7 @@ def read_whole(store: Store, name: str, patience: Patience, limit: int) -> bytes
 
     def attempt() -> bytes:
         content = bytearray()
-        for chunk in store.chunks(name, patience.timeout_s):
+        for chunk in _arriving(store, name, patience.timeout_s):
             content += chunk
             if len(content) > limit:
                 raise StoreError(f"{store.where(name)} is longer than {limit:,} bytes", final=True)
@@ -69,19 +69,12 @@ def fetch(store: Store, item: Item, file: IO[bytes], patience: Patience) -> None
 def _copy(store: Store, item: Item, file: IO[bytes], timeout_s: float) -> None:
     file.seek(0)
     digest, done = hashlib.sha256(), 0
-    mark_s, mark = time.monotonic(), 0
-    for chunk in store.chunks(item.name, timeout_s):
+    for chunk in _arriving(store, item.name, timeout_s):
         digest.update(chunk)
         done += len(chunk)
         if done > item.bytes:
             break
         file.write(chunk)
-        if (now_s := time.monotonic()) - mark_s > timeout_s:
-            if done - mark < _LEAST_PROGRESS:
-                raise StoreError(
-                    f"{store.where(item.name)} stalls: {done - mark} bytes in {timeout_s:g} s", final=False
-                )
-            mark_s, mark = now_s, done
     if done != item.bytes:
         some = f"ends after {done:,}" if done < item.bytes else "goes on after all"
         raise StoreError(f"{store.where(item.name)} {some} of {item.bytes:,} bytes", final=False)
@@ -91,6 +84,18 @@ def _copy(store: Store, item: Item, file: IO[bytes], timeout_s: float) -> None:
             "index.json of one packing",
             final=False,
         )
+
+
+def _arriving(store: Store, name: str, timeout_s: float) -> Iterator[bytes]:
+    """A file's content. Raises `StoreError` as well if so little arrives that it would never end."""
+    mark_s, arrived = time.monotonic(), 0
+    for chunk in store.chunks(name, timeout_s):
+        yield chunk
+        arrived += len(chunk)
+        if (now_s := time.monotonic()) - mark_s > timeout_s:
+            if arrived < _LEAST_PROGRESS:
+                raise StoreError(f"{store.where(name)} stalls: {arrived} bytes in {timeout_s:g} s", final=False)
+            mark_s, arrived = now_s, 0
 
 
 def _insist(attempt: Callable[[], Result], patience: Patience) -> Result:

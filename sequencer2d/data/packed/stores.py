@@ -12,6 +12,7 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,10 +106,43 @@ class WebFolder:
     def chunks(self, name: str, timeout_s: float) -> Iterator[bytes]:
         """As `Store.chunks`."""
         parts = urllib.parse.urlsplit(self.address)
-        address = urllib.parse.urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment=""))
+        path = urllib.parse.quote(f"{parts.path.rstrip('/')}/{name}", safe="/%:@!$&'()*+,;=~")
+        address = urllib.parse.urlunsplit(parts._replace(path=path, fragment=""))
         with _web_errors(self.where(name), timeout_s), urllib.request.urlopen(address, timeout=timeout_s) as answer:
-            while chunk := answer.read1(CHUNK):
-                yield chunk
+            encoding, length = answer.headers.get("Content-Encoding", ""), answer.headers.get("Content-Length", "")
+            yield from decoded(_as_long(answer, self.where(name), length), self.where(name), encoding)
+
+
+def _as_long(answer: http.client.HTTPResponse, where: str, length: str) -> Iterator[bytes]:
+    """What arrives of an answer. Raises `StoreError` if that is less than the length that its header states."""
+    done = 0
+    while chunk := answer.read1(CHUNK):
+        done += len(chunk)
+        yield chunk
+    if length.isdecimal() and done < int(length):
+        raise StoreError(f"{where} ends after {done:,} of {int(length):,} bytes", final=False)
+
+
+def decoded(chunks: Iterator[bytes], where: str, encoding: str) -> Iterator[bytes]:
+    """Content without the encoding that a server, or whoever uploaded a file, gave it for the transfer: none or gzip.
+
+    Raises `StoreError` for another encoding, and for what is not encoded so.
+    """
+    if encoding.strip().lower() in ("", "identity", "aws-chunked"):
+        yield from chunks
+        return
+    if encoding.strip().lower() not in ("gzip", "x-gzip"):
+        raise StoreError(f"{where} is sent as {encoding!r}: let the server send files as they are", final=True)
+    gunzip = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        for chunk in chunks:
+            yield gunzip.decompress(chunk, CHUNK)
+            while gunzip.unconsumed_tail:
+                yield gunzip.decompress(gunzip.unconsumed_tail, CHUNK)
+        if not gunzip.eof:
+            raise StoreError(f"{where} ends in the middle of its gzip encoding", final=False)
+    except zlib.error as error:
+        raise StoreError(f"{where} is said to be gzip and is not: {first_line(error)}", final=False) from error
 
 
 @contextlib.contextmanager
@@ -133,7 +167,7 @@ def _refusal(code: int, reason: object) -> str:
         return _NOT_THERE
     if code in (401, 403):
         return f"is refused ({code} {reason}); make it readable, or give an address that holds its access token"
-    return f"cannot be read: the server answers {code} {reason}"
+    return f"cannot be read: the server answers {code} {next(iter(str(reason).splitlines()), '')}"
 
 
 def _stalled(where: str, timeout_s: float) -> StoreError:
@@ -166,9 +200,10 @@ class Bucket:
         parts = urllib.parse.urlsplit(self.where(name))
         with _s3_errors(self.where(name), parts.netloc, timeout_s):
             client = _s3_client(os.getpid(), timeout_s)
-            with contextlib.closing(client.get_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))["Body"]) as body:
-                while chunk := body.read(CHUNK):
-                    yield chunk
+            answer = client.get_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
+            with contextlib.closing(answer["Body"]) as body:
+                read = iter(functools.partial(body.read, CHUNK), b"")
+                yield from decoded(read, self.where(name), answer.get("ContentEncoding", ""))
 
 
 @functools.lru_cache(maxsize=1)

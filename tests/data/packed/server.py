@@ -1,5 +1,6 @@
 """A real web server of a folder, which fails in the ways that servers fail when it is told to."""
 
+import gzip
 import threading
 import time
 from collections import Counter
@@ -9,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-FAULTS = ("busy", "half", "stall", "trickle", "changed", "drop", "forbidden")
+STATUS = {"busy": 503, "forbidden": 403, "expired": 401, "range": 416, "moved": 302}
+"""Faults that are an answer without the file. The one that has moved is said to be where it was asked for."""
 
 
 class Server(ThreadingHTTPServer):
@@ -48,14 +50,24 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "drop":
             self.close_connection = True
             return
-        if fault in ("busy", "forbidden") or not path.is_file():
-            self.send_error({"busy": 503, "forbidden": 403}.get(fault, 404))
+        if fault == "moved":
+            self.send_response(302)
+            self.send_header("Location", f"/elsewhere/{name}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if fault in STATUS or not path.is_file():
+            self.send_error(STATUS.get(fault, 404))
             return
         self._send(path.read_bytes(), fault)
 
     def _send(self, content: bytes, fault: str) -> None:
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        if fault in ("gzip", "half gzip"):
+            content = gzip.compress(content)[: None if fault == "gzip" else -9]
+        if "gzip" in fault or fault == "br":
+            self.send_header("Content-Encoding", fault.rpartition(" ")[2])
+        self.send_header("Content-Length", str(len(content) + (fault == "long")))
         self.end_headers()
         half = content[: len(content) // 2]
         try:
@@ -73,6 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.server.stopped.wait(60)
             else:
                 self.wfile.write(content)
+                self.close_connection = True
         except (BrokenPipeError, ConnectionResetError):  # the client has given up
             pass
 

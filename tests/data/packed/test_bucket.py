@@ -1,5 +1,6 @@
 """Packed shards in S3, against a server that speaks its protocol."""
 
+import gzip
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,16 @@ def test_every_image_comes_back(pictures: Path, bucket: str, streaming: Streamin
     assert contents(open_source(f"{bucket}/", "val", streaming=streaming)) == contents(
         open_source(str(pictures), "val")
     )
+
+
+def test_objects_that_were_uploaded_compressed_are_read(bucket: str, shards: Path, streaming: Streaming) -> None:
+    client = boto3.client("s3", region_name="us-east-1")
+    for path in shards.iterdir():
+        body = gzip.compress(path.read_bytes())
+        client.put_object(Bucket="pictures", Key=f"packed/{path.name}", Body=body, ContentEncoding="gzip")
+    client.close()
+    found = contents(open_source(bucket, "train", streaming=streaming))
+    assert found == contents(open_source(shards.as_uri(), "train"))
 
 
 def test_what_s3_refuses_is_named(
