@@ -56,7 +56,7 @@ class Step(NamedTuple):
 
 
 STEPS = (
-    Step("finetune", "sequencer2d finetune photos/ --from scratch"),
+    Step("finetune", "sequencer2d finetune photos/ --from sequencer2d_n_p4"),
     Step("predict", "sequencer2d predict runs/photos", ("photos/", "--json")),
     Step("export", "sequencer2d export runs/photos"),
     Step("predict_exported", "sequencer2d predict photos.onnx", ("photos/", "--json")),
@@ -197,9 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=80, metavar="N", help="of each class (default: 80)")
     parser.add_argument("--cores", type=int, default=2, metavar="N", help="default: 2")
     parser.add_argument("--minutes", type=float, default=10.0, metavar="N", help="that it may take (default: 10)")
-    parser.add_argument(
-        "--finetune", nargs="*", default=[], metavar="ARGUMENT", help="further arguments of finetune (default: none)"
-    )
+    parser.add_argument("--finetune", nargs=argparse.REMAINDER, default=[], help="last: further arguments of finetune")
     parser.add_argument("--folder", type=Path, help="empty folder to work in (default: a new one, which is kept)")
     parser.add_argument("--result", type=Path, metavar="FILE", help="default: benchmarks/results/own-photos.json")
     return parser

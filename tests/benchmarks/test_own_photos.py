@@ -81,7 +81,7 @@ def test_from_photos_to_an_exported_model(tmp_path: Path) -> None:
     fields = ["run.epochs=2", "data.image_size=16", "data.workers=0", f"model.overrides={overrides}"]
     work, result = tmp_path / "work", tmp_path / "result.json"
     places = [f"--folder={work}", f"--result={result}"]
-    main([str(tmp_path / "data"), "--classes=2", "--images=20", *places, "--finetune", *fields])
+    main([str(tmp_path / "data"), "--classes=2", "--images=20", *places, "--finetune", "--from", "scratch", *fields])
     (row,) = json.loads(result.read_text())["rows"]
     assert row["validation_images"] == 8
     assert row["report_agrees"]
