@@ -146,7 +146,7 @@ class Scheduler:
         command += ["--seeds", str(job.seed), "--data", str(options.data), "--runs", str(options.runs)]
         if self._end is not None:  # the limit holds even if this process is killed
             command += ["--time-limit", f"{self._left():.0f}"]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": str(gpu), "OMP_NUM_THREADS": "4"}
+        environment = {"OMP_NUM_THREADS": "4"} | os.environ | {"CUDA_VISIBLE_DEVICES": str(gpu)}
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._note(job, f"on GPU {gpu} …")
         with Path(f"{folder}.out").open("ab") as output, Path(f"{folder}.err").open("ab") as errors:

@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -88,19 +87,24 @@ def test_model_with_too_few_classes_is_refused() -> None:
         evaluate(linear_model(3), build_loader(DIGITS, train=False), device="cpu")
 
 
-WORKER = """
+WORKERS = """
 import json, sys
 import torch.distributed as dist
 from sequencer2d.data.loader import build_loader
 from sequencer2d.evaluation.loop import evaluate
 from tests.evaluation.test_loop import folder_config, linear_model
+from tests.processes import forked
 
-dist.init_process_group("gloo")
-rank, size = dist.get_rank(), dist.get_world_size()
-loader = build_loader(folder_config(sys.argv[1]), train=False, rank=rank, world_size=size)
-result = evaluate(linear_model(3), loader, device="cpu")
-open(f"{sys.argv[1]}/{rank}.json", "w").write(json.dumps(result.to_dict()))
-dist.destroy_process_group()
+def work():
+    dist.init_process_group("gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    loader = build_loader(folder_config(sys.argv[1]), train=False, rank=rank, world_size=size)
+    result = evaluate(linear_model(3), loader, device="cpu")
+    open(f"{sys.argv[1]}/{rank}.json", "w").write(json.dumps(result.to_dict()))
+    dist.destroy_process_group()
+    return 0
+
+sys.exit(forked(2, work))
 """
 
 
@@ -113,18 +117,8 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     make_folder(tmp_path, {"val": {"a": 9, "b": 9, "c": 8}})
     break_image(tmp_path / "val" / "b" / "004.png")
     alone = evaluate(linear_model(3), build_loader(folder_config(str(tmp_path)), train=False), device="cpu")
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
-        "WORLD_SIZE": "2",
-    }
-    processes = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)], env={**environment, "RANK": str(rank)})
-        for rank in range(2)
-    ]
-    assert [process.wait(120) for process in processes] == [0, 0]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert subprocess.run([sys.executable, "-c", WORKERS, tmp_path], env=environment, timeout=120).returncode == 0
     results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert results[0] == results[1]
     assert (alone.count, alone.broken) == (25, 1)
@@ -136,12 +130,6 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
 
 
 ROUNDED = ("cross_entropy", "calibration_error")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Gray(nn.Module):

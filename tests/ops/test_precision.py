@@ -1,5 +1,6 @@
 """TF32 by either of PyTorch's interfaces, and the dtype under autocast, are read in one place and never an error."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,32 +26,53 @@ SETTINGS = {
     "torch.backends.cudnn.fp32_precision = 'ieee'": False,
 }
 PROGRAM = """
+import json, os, sys, traceback
 import torch
 from sequencer2d.ops import precision
-{setting}
 def effective():
     b = torch.backends
     switches = (b.cuda.matmul, b.cudnn.conv, b.cudnn.rnn)
     return [s.fp32_precision == "tf32" for s in switches]
-before = effective()
-assert precision.allows_tf32() is {allowed}, precision.allows_tf32()
-for allowed in (True, False):
-    with precision.tf32(allowed):
-        assert effective() == [allowed] * 3, effective()
-        assert torch.backends.cuda.matmul.allow_tf32 is allowed
-        assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
-        assert torch.backends.cudnn.allow_tf32 is allowed
-    assert effective() == before, (allowed, before, effective())
-assert precision.allows_tf32() is {allowed}
+def check(setting, expected):
+    exec(setting)
+    before = effective()
+    assert precision.allows_tf32() is expected, precision.allows_tf32()
+    for allowed in (True, False):
+        with precision.tf32(allowed):
+            assert effective() == [allowed] * 3, effective()
+            assert torch.backends.cuda.matmul.allow_tf32 is allowed
+            assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
+            assert torch.backends.cudnn.allow_tf32 is allowed
+        assert effective() == before, (allowed, before, effective())
+    assert precision.allows_tf32() is expected
+codes = {}
+for setting, expected in json.loads(sys.argv[1]).items():
+    child = os.fork()
+    if not child:
+        try:
+            check(setting, expected)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    codes[setting] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(codes))
 """
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """The exit code of a process for each setting, and what all of them wrote to standard error."""
+    command = [sys.executable, "-c", PROGRAM, json.dumps(SETTINGS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout), done.stderr
 
 
 @newer
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_either_interface_is_read_and_put_back(setting):
-    program = PROGRAM.format(setting=setting, allowed=SETTINGS[setting])
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_either_interface_is_read_and_put_back(setting, outcomes):
+    codes, errors = outcomes
+    assert codes[setting] == 0, errors
 
 
 @newer

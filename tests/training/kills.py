@@ -9,12 +9,10 @@ that form a process group, so that torch is imported once.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import random
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -26,6 +24,7 @@ import safetensors.torch
 import torch
 
 from sequencer2d.training.loop import train
+from tests.processes import free_port
 from tests.training.conftest import configuration, equal, logged
 
 FIELDS = {
@@ -170,12 +169,6 @@ def _count_accesses(folder: Path, kill_at: int) -> list[int]:
 def _require_equal(found: dict[str, Any], expected: dict[str, Any], folder: Path) -> None:
     different = [name for name in expected if not equal(found[name], expected[name])]
     assert not different, f"{folder} differs in {', '.join(different)}"
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

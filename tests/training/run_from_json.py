@@ -7,11 +7,8 @@ Exits with 75 if interrupted.
 
 import argparse
 import json
-import os
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 from sequencer2d.environment import launch
@@ -19,7 +16,7 @@ from sequencer2d.errors import Interrupted
 from sequencer2d.training import loop
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import from_dict
-from tests.training.kills import free_port
+from tests.processes import forked
 
 
 def main() -> int:
@@ -46,26 +43,6 @@ def train(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 75
     return 0
-
-
-def forked(processes: int, action: Callable[[], int]) -> int:
-    """Run `action` in forked processes as torchrun starts them; the highest exit code."""
-    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    os.environ |= shared | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    children = []
-    for rank in range(processes):
-        pid = os.fork()
-        if not pid:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            code = 1
-            try:
-                code = action()
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(pid)
-    return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import pytest
 from sequencer2d.training.checkpoint import list_checkpoints
 from sequencer2d.training.fields import to_dict
 from sequencer2d.training.loop import train
+from tests.processes import free_port
 from tests.training.conftest import configuration, logged
-from tests.training.kills import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 FIELDS = {"run__epochs": 1, "run__checkpoint_interval_steps": 3, "data__erasing": 0.5}
