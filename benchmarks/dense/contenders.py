@@ -64,7 +64,7 @@ def build(contender: Contender, size: int) -> nn.Module:
         torch.manual_seed(SEED)
         create = functools.partial(create_model, contender.model)
         if not contender.is_ours:
-            backbone = backbone_of_strides(functools.partial(create, img_size=size), STRIDES)
+            backbone = backbone_of_strides(functools.partial(create, img_size=size), STRIDES, any_size=False)
             model: nn.Module = Segmenter(backbone, CLASSES)
         else:
             pyramid = _PYRAMIDS[contender.maps]

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from sequencer2d.data.labels import IGNORED
 from sequencer2d.data.segmentation import IMAGES_AND_MASKS
 from sequencer2d.dense import Segmenter, SemanticFPN, UPerNet
-from sequencer2d.errors import ConfigError
 from sequencer2d.files import atomic_write
 from sequencer2d.tasks.backbone import backbone_of_strides
 from sequencer2d.tasks.drawing import with_caption
@@ -91,13 +90,7 @@ def segmenter(
     create: Callable[..., nn.Module], outputs: int, decoder: Callable[..., nn.Module] = SemanticFPN
 ) -> Segmenter:
     """A decoder on maps of strides 4 to 32. Raises `ConfigError` for a backbone of one size of images."""
-    backbone = backbone_of_strides(create, STRIDES)
-    if any(getattr(module, "strict_img_size", False) for module in backbone.modules()):
-        raise ConfigError(
-            "the backbone takes images of one size only, and in evaluation images keep their proportions: set "
-            "model.overrides.dynamic_img_size=true, or for a Swin model.overrides.strict_img_size=false"
-        )
-    return Segmenter(backbone, outputs, decoder)
+    return Segmenter(backbone_of_strides(create, STRIDES), outputs, decoder)
 
 
 def pixel_cross_entropy(forward: Forward, images: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:

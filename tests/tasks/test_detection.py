@@ -1,5 +1,6 @@
 """The task detection: AP against a count by hand and pycocotools, a run on a tiny data set, boxes drawn and written."""
 
+import functools
 import json
 
 import numpy as np
@@ -7,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sequencer2d import tasks
+from sequencer2d import create_model, tasks
 from sequencer2d.cli.main import main
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.detection import open_boxes
-from sequencer2d.errors import DataError, NumericalError, UserError
+from sequencer2d.errors import ConfigError, DataError, NumericalError, UserError
 from sequencer2d.tasks.average_precision import Compared, PrecisionMeter, as_coco, average_precision
-from sequencer2d.tasks.detection import Objects, coco_file, objects, sum_of_losses
+from sequencer2d.tasks.detection import Objects, coco_file, detector, objects, sum_of_losses
 from tests.data.test_coco import data_set
 
 CORNERS = np.array([[0, 0, 40, 40], [50, 50, 90, 90]], np.float32)
@@ -210,3 +211,10 @@ def test_the_task_is_a_row():
     row = tasks.get("detection")
     assert row.decides.key == "ap"
     assert set(row.decoders) == {"retinanet", "fcos", "faster_rcnn"}
+
+
+@pytest.mark.parametrize("name", ["timm:swin_tiny_patch4_window7_224", "timm:levit_128s"])
+def test_a_backbone_of_one_size_is_refused_before_the_first_step(name):
+    """timm's Swin says so of itself; LeViT has a table of one size and only fails in it."""
+    with pytest.raises(ConfigError, match=r"takes images of one size only.*choose another backbone \("):
+        detector("retinanet")(functools.partial(create_model, name), 2)
