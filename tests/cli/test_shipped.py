@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from sequencer2d.models import read_checkpoint
-from sequencer2d.models.shipped import SHIPPED
 from tests.cli.conftest import Outcome
 from tests.data.images import make_folder
-from tests.models.shipping import NAME, NAMES, WORDS, ship
+from tests.models.shipping import NAME, NAMES, WORDS, ship, ship_nothing
 
 
 @pytest.fixture
@@ -35,8 +34,7 @@ def test_a_checkpoint_without_images_is_a_mistake(mistake: Callable[..., str], t
 def test_where_no_model_is_shipped_one_must_be_named(
     mistake: Callable[..., str], images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in list(SHIPPED):
-        monkeypatch.delitem(SHIPPED, name)
+    ship_nothing(monkeypatch)
     assert "no model comes with this version of sequencer2d: name one" in mistake("predict", images / "a.png")
     assert "no model comes with this version" in mistake("predict", images)
 

@@ -15,7 +15,7 @@ from sequencer2d.cli.train import OWN_FOLDER, resolve
 from sequencer2d.errors import ConfigError
 from sequencer2d.training.runfiles import write_config
 from tests.cli.conftest import Outcome
-from tests.models.shipping import WORDS, ship
+from tests.models.shipping import WORDS, ship, ship_nothing
 
 SHORT = (
     "run.epochs=1",
@@ -113,6 +113,7 @@ def test_the_demo_trains_predicts_and_draws(
     command: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    ship_nothing(monkeypatch)
     outcome = command("demo", *SHORT)
     assert "test accuracy" in outcome.out
     folder = Path("runs/demo")

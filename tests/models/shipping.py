@@ -16,6 +16,12 @@ WORDS = ["goldfish", "European fire salamander", "bullfrog", "tailed frog", "Ame
 SIZE = 40
 
 
+def ship_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the table empty, as in a package without weights."""
+    for name in list(table.SHIPPED):
+        monkeypatch.delitem(table.SHIPPED, name)
+
+
 def ship(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Sequencer2D:
     """Write weights in fp16 and enter them into the table; the model that they were taken from."""
     torch.manual_seed(0)
@@ -28,7 +34,6 @@ def ship(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Sequencer2D:
     write_checkpoint({name: tensor.half() for name, tensor in model.state_dict().items()}, said, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(table, "FOLDER", folder)
-    for other in list(table.SHIPPED):
-        monkeypatch.delitem(table.SHIPPED, other)
+    ship_nothing(monkeypatch)
     monkeypatch.setitem(table.SHIPPED, NAME, table.Shipped(path.name, digest, "toy", len(NAMES)))
     return model.eval()

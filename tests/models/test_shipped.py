@@ -14,7 +14,7 @@ from sequencer2d.models import Sequencer2D, describe_model, read_checkpoint
 from sequencer2d.models.hub_config import from_hub_config, to_hub_config
 from sequencer2d.models.shipped import FOLDER, SHIPPED, default_model, shipped_file
 from sequencer2d.models.variants import VARIANTS
-from tests.models.shipping import NAME, NAMES, SIZE, WORDS, ship
+from tests.models.shipping import NAME, NAMES, SIZE, WORDS, ship, ship_nothing
 
 
 @pytest.fixture
@@ -96,8 +96,7 @@ def test_damaged_and_missing_weights_are_told(source: Sequencer2D, tmp_path: Pat
 
 
 def test_where_nothing_is_shipped_the_errors_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(SHIPPED):
-        monkeypatch.delitem(SHIPPED, name)
+    ship_nothing(monkeypatch)
     with pytest.raises(CheckpointError, match="no model comes with this version of sequencer2d: name one"):
         default_model()
     with pytest.raises(CheckpointError, match=rf"{NAME} is a model whose weights do not come with the package \(none"):
