@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"], choices=("bfloat16", "float32"))
-    parser.add_argument("--implementation", default="triton", help="of the fused layers")
+    parser.add_argument("--implementation", default="auto", help="of the fused layers")
     parser.add_argument("--shrink", type=int, default=1, help="divide the batch, and the samples of sound, by this")
     parser.add_argument("--repeats", type=int, default=7, help="timed calls; 0 compares outputs only")
     parser.add_argument("--time-limit", type=float, default=100, help="seconds after which no other row begins")
@@ -240,7 +240,7 @@ def main(arguments: list[str] | None = None) -> None:
                 continue
             x = torch.randn(max(batch // args.shrink, 1), *rest, device=args.device)
             row: dict[str, Any] = {"model": name, "dtype": dtype, "input": list(x.shape), "failure": None}
-            row |= {"replaced": [], "left": [], **dict.fromkeys(MEASURED)}
+            row |= {"implementation": args.implementation, "replaced": [], "left": [], **dict.fromkeys(MEASURED)}
             try:
                 with tf32(True):
                     row |= measure(MODELS[name], x, dtype, args.implementation, args.repeats)

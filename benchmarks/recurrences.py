@@ -169,7 +169,7 @@ def ratio(times: dict[str, dict[str, float | None]], timed: str) -> float | None
     return min(known) / mine if mine is not None and len(known) == len(theirs) else None
 
 
-def slower_choices(rows: list[dict[str, Any]], tolerance: float = 1.03) -> list[str]:
+def slower_choices(rows: list[dict[str, Any]], tolerance: float = 1.1) -> list[str]:
     """The problems for which "auto" takes the slower implementation in the same dtype."""
     found = []
     for row in rows:

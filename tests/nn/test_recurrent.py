@@ -35,7 +35,7 @@ def compare(name, kind, with_states, implementation, dtype, device="cpu", **opti
     x = torch.randn(shape, dtype=torch.float64, device=device)
     first = states(name, layer, 3, torch.float64, device)[0]
     if kind == "unbatched":
-        first = [state[:, 0].detach().requires_grad_() for state in first]
+        first = [state[:, 0].detach().contiguous() for state in first]  # cuDNN takes no others
     solved = []
     for network, precision in ((theirs, torch.float64), (layer, dtype)):
         leaf = x.to(precision).detach().requires_grad_()
