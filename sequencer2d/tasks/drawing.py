@@ -1,9 +1,11 @@
 """What tasks draw on images with Pillow alone."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from sequencer2d.tasks.fonts import Font
 
 Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]
@@ -19,7 +21,7 @@ _SHADE = (0, 0, 0, 110)
 
 
 def with_caption(image: Image.Image, lines: Sequence[str], colors: Sequence[Color] = ()) -> Image.Image:
-    """A copy of an RGB image with lines of text below it. Letters that the font lacks become boxes.
+    """A copy of an RGB image with lines of text below it. Letters that no font here has become boxes.
 
     Args:
         image: it is enlarged where there is no room for text.
@@ -27,7 +29,7 @@ def with_caption(image: Image.Image, lines: Sequence[str], colors: Sequence[Colo
         colors: of a square before each line; none: no squares. Lines with squares stand in as many columns as fit.
     """
     image = _enlarged(image)
-    font = Font.of(max(12, min(image.width, 4 * image.height) // 30))
+    font = Font.of(max(12, min(image.width, 4 * image.height) // 30), "".join(lines))
     size = font.size
     margin, spacing = size // 2, size * 3 // 2
     indent = 2 * size if colors else 0
@@ -58,14 +60,14 @@ def with_boxes(
     Args:
         image: it is enlarged where there is no room for text.
         boxes: in pixels of the image, the most important first: it lies above the others.
-        names: of the labels; what is too long for the image ends in an ellipsis.
+        names: of the labels; one that would make a label wider than half of the image ends in an ellipsis.
         notes: after the names, never shortened.
         colors: of the frames and the labels.
     """
     picture = _enlarged(image).convert("RGBA")
     scale = _SHARP * picture.width // image.width
     line = max(2, round(min(picture.size) / 220)) * _SHARP
-    font = Font.of(max(11, min(picture.size) // 36) * _SHARP)
+    font = Font.of(max(11, min(picture.size) // 36) * _SHARP, "".join(names))
     overlay = Image.new("RGBA", (picture.width * _SHARP, picture.height * _SHARP), (255, 255, 255, 0))
     pen = ImageDraw.Draw(overlay)
     scaled = [_framed(tuple(side * scale for side in box), line) for box in boxes]  # type: ignore[arg-type]
@@ -73,7 +75,7 @@ def with_boxes(
         _frame(pen, box, color, line)
     taken: list[Box] = []
     for box, name, note, color in zip(scaled, names, notes, colors, strict=True):
-        room = overlay.width - 3 * line - font.width(f" {note}")
+        room = overlay.width / 2 - 3 * line - font.width(f" {note}")
         label = Label.of(pen, font, f"{font.fitted(name, room)} {note}", line)
         place = next((place for place in label.places(box, overlay.size) if not _meets(place, taken)), None)
         if place is not None:
@@ -81,34 +83,6 @@ def with_boxes(
             label.draw(pen, font, place, color)
     reduced = overlay.resize(picture.size, Image.Resampling.BOX)
     return Image.alpha_composite(picture, reduced).convert("RGB")
-
-
-class Font(NamedTuple):
-    """Pillow's own font: it needs no file."""
-
-    font: Any
-    size: int
-    """Pixels."""
-    encoding: str
-
-    @classmethod
-    def of(cls, size: int) -> "Font":
-        """The font in a size, in pixels; Pillow without FreeType has one size, and Latin letters only."""
-        font = ImageFont.load_default(size)
-        return cls(font, 12, "latin-1") if isinstance(font, ImageFont.ImageFont) else cls(font, size, "utf-8")
-
-    def width(self, text: str) -> float:
-        """Pixels of a text that the font can write."""
-        return float(self.font.getlength(text))
-
-    def fitted(self, text: str, width: float) -> str:
-        """The text with a question mark for what cannot be encoded, cut to a width in pixels with an ellipsis."""
-        text = text.encode(self.encoding, "replace").decode(self.encoding)
-        if self.width(text) <= width:
-            return text
-        dots = "…" if self.encoding == "utf-8" else "..."
-        kept = next((n for n in range(len(text) - 1, 0, -1) if self.width(text[:n].rstrip() + dots) <= width), 0)
-        return text[:kept].rstrip() + dots
 
 
 class Label(NamedTuple):

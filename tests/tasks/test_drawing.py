@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sequencer2d.tasks.drawing import Font, Label, with_boxes, with_caption
+from sequencer2d.tasks.drawing import Label, with_boxes, with_caption
+from sequencer2d.tasks.fonts import Font
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -69,6 +70,13 @@ def test_no_label_covers_another_and_all_are_in_the_image():
     assert np.array_equal(drawn[above], one[above]), "the first box keeps the best place, and no other label is there"
 
 
+def test_a_long_name_takes_half_of_the_picture_at_most():
+    white = Image.new("RGB", (300, 200), "white")
+    drawn = np.asarray(with_boxes(white, [(100.0, 100.0, 120.0, 120.0)], ["word " * 30], ["90%"], [RED]))
+    (columns,) = (drawn[:95] != 255).any(-1).any(0).nonzero()  # above the frame
+    assert 120 <= columns.max() - columns.min() + 1 <= 151
+
+
 def test_labels_of_boxes_at_the_borders_and_beyond_stay_in_the_image():
     label = Label("disc 90%", 80, 20, (0, 0), 4)
     for box in ((-30, -30, 20, 10), (290, 190, 320, 230), (0, 0, 300, 200), (280, 0, 300, 5)):
@@ -79,3 +87,13 @@ def test_labels_of_boxes_at_the_borders_and_beyond_stay_in_the_image():
             assert y >= 0
             assert right <= 300
             assert bottom <= 200
+
+
+def test_letters_beyond_english_are_written_where_a_font_here_has_them() -> None:
+    pytest.importorskip("matplotlib")
+    text = "Straße été ñandú дом"
+    font = Font.of(20, text).font
+    missing = bytes(font.getmask("\U0010ffff"))
+    assert [letter for letter in text if bytes(font.getmask(letter)) == missing] == []
+    english = Font.of(20, "street").font
+    assert english.getname() == Font.of(20).font.getname() != font.getname()
