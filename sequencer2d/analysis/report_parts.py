@@ -121,8 +121,8 @@ def _fields(request: Request) -> Section:
     crosses = sum(field.shape.cruciform for field in models[0])
     text = (
         "Which pixels move the token (one cell of the map) in the middle of a block's output. A field's energy is the "
-        "squared gradient, mean over images; the paper's Figure 5 shows another quantity (`analyze erf --method "
-        f"paper`). Of {len(models[0])} blocks of {request.first.name}, {crosses} see a "
+        "squared gradient, mean over images; the paper's Figure 5 shows another quantity (analyze erf --method "
+        f"paper). Of {len(models[0])} blocks of {request.first.name}, {crosses} see a "
         "cross: their middle row and column hold at least twice the energy per pixel of other directions. In the "
         "table, row, column and cross: the share of the energy in the middle token's row, column and both; arms over "
         "rest: energy per pixel on them over that elsewhere at the same distance; then the square that half, and nine "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import re
 import sys
 from pathlib import Path
@@ -141,7 +142,16 @@ def share(text: str) -> float:
 
 
 def writable_path(text: str) -> Path:
-    """An argument that is a path to write to; `~` is the home folder, and an empty path is a mistake."""
+    """An argument that is a path to write to; `~` is the home folder. One that cannot be written is a mistake."""
+    path = _path(text)
+    folder = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        why = "is read-only, or not yours" if folder.is_dir() else "is a file, not a folder"
+        raise argparse.ArgumentTypeError(f"cannot write to {path}: {folder} {why}; give another path")
+    return path
+
+
+def _path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a path, got an empty one")
     try:
@@ -152,7 +162,7 @@ def writable_path(text: str) -> Path:
 
 def present_folder(text: str) -> Path:
     """An argument that is a folder which exists; `~` is the home folder."""
-    path = writable_path(text)
+    path = _path(text)
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} {'is a file' if path.exists() else 'does not exist'}; give a folder")
     return path

@@ -19,7 +19,8 @@ from sequencer2d.cli.common import (
     writable_path,
 )
 from sequencer2d.cli.parsing import check_first
-from sequencer2d.errors import ConfigError, InputError, UserError, counted
+from sequencer2d.cli.writing import writing
+from sequencer2d.errors import ConfigError, UserError, counted
 from sequencer2d.precisions import autocast_dtype
 from sequencer2d.terminal import plain_table, printable
 
@@ -230,8 +231,6 @@ def _print(rows: list[dict[str, Any]], metric: Any) -> None:
 def _draw(runs: list[Run], task: Any, path: Path) -> None:
     from sequencer2d.analysis.comparison import draw_comparison
 
-    try:
+    with writing(path):
         draw_comparison({str(one.folder): one.log for one in runs}, task.decides, path, loss=task.loss_name)
-    except OSError as error:
-        raise InputError(f"cannot write to {path}: {error.strerror or error}; give another path") from error
     remark(f"picture: {path}")

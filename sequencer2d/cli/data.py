@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sequencer2d import terminal
 from sequencer2d.cli.common import add_folder, add_json, console, need, progress_bar, remark, writable_path
+from sequencer2d.cli.writing import writing
 from sequencer2d.errors import InputError, counted
 from sequencer2d.terminal import plain_table, printable
 
@@ -151,8 +152,6 @@ def _draw(found: Survey, path: Path) -> None:
     title = (
         f"{where}: {counted(sum(map(len, classes.values())), 'image')} of {counted(len(classes), 'class', 'classes')}"
     )
-    try:
+    with writing(path):
         draw_samples(classes, path, title=title)
-    except OSError as error:
-        raise InputError(f"cannot write to {path}: {error.strerror or error}; give another path") from error
     remark(f"samples: {path}")

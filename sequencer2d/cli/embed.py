@@ -18,6 +18,7 @@ from sequencer2d.cli.common import (
     writable_path,
 )
 from sequencer2d.cli.parsing import check_first
+from sequencer2d.cli.writing import writing
 from sequencer2d.errors import ConfigError, InputError, counted
 from sequencer2d.precisions import autocast_dtype
 
@@ -75,10 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     paths = [str(path) for path in find_images(arguments.images)]
     features = compute(load(arguments), paths, arguments)
-    try:
+    with writing(arguments.output):
         features.save(arguments.output)
-    except OSError as error:
-        raise InputError(f"cannot write to {arguments.output}: {error.strerror or error}; give another path") from error
     count, width = features.vectors.shape
     terminal.write(f"{arguments.output}: {counted(width, 'feature')} of each of {counted(count, 'image')}")
     return 0

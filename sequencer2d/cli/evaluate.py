@@ -26,6 +26,7 @@ from sequencer2d.cli.common import (
 )
 from sequencer2d.cli.parsing import check_first
 from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
+from sequencer2d.cli.writing import writing
 from sequencer2d.errors import ConfigError, RunError
 from sequencer2d.precisions import autocast_dtype
 from sequencer2d.terminal import plain_table, printable
@@ -171,12 +172,14 @@ def _write_report(
     from sequencer2d.evaluation.mistakes import judge
 
     folder: Path = arguments.report
-    folder.mkdir(parents=True, exist_ok=True)
     title = f"{subject.name} on {subject.data.source} {subject.data.val_split}: {result.top1:.2f} % right"
-    files = write_confusion(result, folder, title)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        files = write_confusion(result, folder, title)
     if len(source) and Path(source.describe(0)).is_file():
-        judged = judge(subject, source, device=device, amp_dtype=autocast_dtype(precision))
-        files += write_mistakes(list(judged), folder, title)
+        judged = list(judge(subject, source, device=device, amp_dtype=autocast_dtype(precision)))
+        with writing(folder):
+            files += write_mistakes(judged, folder, title)
     else:
         remark("mistakes are shown for images that are files; these are not")
     for file in files:

@@ -195,6 +195,8 @@ def _plan(arguments: argparse.Namespace, folder: OwnFolder, start: Start, device
     name = folder.path.resolve().name or "photos"
     output = arguments.output or new_folder(Path("runs"), name)
     fields = field_values(arguments.fields)
+    if arguments.output:
+        fields["run.output"] = str(output)
     remark("measuring how fast this machine trains …")
     if device == "cpu" and machine.busy:
         remark(

@@ -31,6 +31,7 @@ from sequencer2d.cli import (
 from sequencer2d.cli.common import FIELD
 from sequencer2d.cli.parsing import Parser, run_checks, unknown_arguments
 from sequencer2d.cli.verbs import TASK_VERBS, add_task_verb
+from sequencer2d.cli.writing import NO_ROOM, no_room
 from sequencer2d.environment import is_first_process, under_torchrun
 from sequencer2d.errors import Interrupted, NumericalError, UserError
 
@@ -103,6 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _discard_unread_output():
             raise
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return _fail(no_room(error), EXIT_USER)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

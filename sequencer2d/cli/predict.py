@@ -28,6 +28,7 @@ from sequencer2d.cli.common import (
 )
 from sequencer2d.cli.parsing import check_first
 from sequencer2d.cli.verbs import EVERY_TASK, TaskVerb
+from sequencer2d.cli.writing import writing
 from sequencer2d.errors import ConfigError, DeviceError, InputError
 from sequencer2d.precisions import autocast_dtype
 from sequencer2d.terminal import plain_table, printable
@@ -186,21 +187,13 @@ def _outputs(
 @contextlib.contextmanager
 def _writing(path: Path, block: AbstractContextManager[Write]) -> Iterator[Write]:
     """A block's function, with an `InputError` that names `path` where that cannot be written to."""
-    with _writable(path), block as write:
+    with writing(path), block as write:
 
         def write_or_tell(prediction: Prediction) -> None:
-            with _writable(path):
+            with writing(path):
                 write(prediction)
 
         yield write_or_tell
-
-
-@contextlib.contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot write to {path}: {error.strerror or error}; give another path") from error
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ from sequencer2d.cli.common import (
 )
 from sequencer2d.cli.embed import add_batch_size, compute, load
 from sequencer2d.cli.parsing import check_first
-from sequencer2d.errors import DataError, InputError
+from sequencer2d.cli.writing import writing
+from sequencer2d.errors import DataError
 from sequencer2d.terminal import plain_table, printable
 
 if TYPE_CHECKING:
@@ -130,8 +131,6 @@ def _print(found: Neighbors) -> None:
 def _draw(found: Neighbors, path: Path, model: str) -> None:
     from sequencer2d.analysis.neighbors import draw_neighbors
 
-    try:
+    with writing(path):
         draw_neighbors(found, path, model=model)
-    except OSError as error:
-        raise InputError(f"cannot write to {path}: {error.strerror or error}; give another path") from error
     remark(f"picture: {path}")

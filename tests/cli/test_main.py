@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +93,28 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(main_module.models, "run", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main_module.main(["models"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_full_disk_is_answered_in_one_line() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [sys.executable, "-m", "sequencer2d", "models"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("sequencer2d: No space left on device: make room")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_is_read(
+    mistake: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "x"
+    for command in (
+        ("predict", "none.safetensors", "none.jpg", "--csv", below),
+        ("eval", "none.safetensors", "--report", below),
+        ("analyze", "report", "none.safetensors", "--output", below),
+        ("analyze", "memory", "none.safetensors", "--images", "none.jpg", "--output", below),
+    ):
+        assert f"cannot write to {below}: {tmp_path / 'file'} is a file, not a folder" in mistake(*command)

@@ -29,6 +29,7 @@ from sequencer2d.cli.common import (
     writable_path,
 )
 from sequencer2d.cli.parsing import check_first
+from sequencer2d.cli.writing import writing
 from sequencer2d.errors import ConfigError
 from sequencer2d.terminal import plain_table, printable
 
@@ -249,9 +250,10 @@ def output_path(arguments: argparse.Namespace, suffix: str, part: str = "") -> P
 
 def write(arguments: argparse.Namespace, save: Callable[[Path], None], part: str = "", suffix: str = ".npz") -> None:
     """Let a result save itself as FOLDER/NAME[-part]suffix and say where."""
-    claim_files(arguments, made_from(arguments))
     path = output_path(arguments, suffix, part)
-    save(path)
+    with writing(path):
+        claim_files(arguments, made_from(arguments))
+        save(path)
     say(path)
 
 
@@ -259,8 +261,11 @@ def write_figure(figure: Any, arguments: argparse.Namespace, part: str = "") -> 
     """Save a figure in the formats of --formats and say where."""
     from sequencer2d.analysis.figure_files import save_figure
 
-    claim_files(arguments, made_from(arguments))
-    for path in save_figure(figure, output_path(arguments, ".png", part), arguments.formats):
+    first = output_path(arguments, ".png", part)
+    with writing(first):
+        claim_files(arguments, made_from(arguments))
+        paths = save_figure(figure, first, arguments.formats)
+    for path in paths:
         say(path)
 
 
