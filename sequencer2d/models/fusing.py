@@ -160,6 +160,8 @@ def _convert(layer: Any, implementation: str) -> nn.RNNBase:
         ours = OURS[type(layer)](layer.input_size, layer.hidden_size, **options)
     for name, parameter in layer.named_parameters(remove_duplicate=False):
         setattr(ours, name, parameter)
+    # What torch's layers remember of their weights: without it the first forward would lay them out in memory again.
+    ours._flat_weight_refs = list(layer._flat_weight_refs)
     ours.train(layer.training)
     for name, value in vars(layer).items():
         if name not in vars(ours):

@@ -169,6 +169,19 @@ def test_weights_that_a_layer_holds_twice_stay_one():
     assert model[1].bias_hh_l0 is model[0].bias_hh_l0
 
 
+def test_forward_does_not_lay_out_the_weights_again(monkeypatch):
+    """For cuDNN they lie in one piece of memory, which moving a layer to a GPU makes."""
+    model = nn.Sequential(nn.LSTM(3, 4, num_layers=2, bidirectional=True))
+    sequencer2d.fuse(model)
+    calls = []
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda self: calls.append(self))
+    model(torch.randn(2, 1, 3))
+    assert calls == []
+    model[0].weight_hh_l0 = nn.Parameter(torch.zeros(16, 4))
+    model(torch.randn(2, 1, 3))
+    assert calls == [model[0]]
+
+
 def test_what_the_models_code_keeps_on_a_layer_stays_there():
     model = nn.Sequential(nn.GRU(3, 4))
     model[0].is_causal = True
