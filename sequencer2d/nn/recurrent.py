@@ -186,7 +186,7 @@ class _Recurrent(nn.RNNBase):
         cell = _CELLS[self.mode]
         if how == "triton" and state is None and lengths is None:
             parameters = self._parameters_of(layer)
-            if takes(x, parameters, cell):
+            if takes(x, parameters):
                 out, last = run_layer(x if batch_first else x.unsqueeze(0), parameters, cell, self._directions)
                 return out if batch_first else out.squeeze(0), last
         weights = self._weights(layer)

@@ -20,28 +20,22 @@ from sequencer2d.ops.block import DEVICE_OF, DTYPE_OF, cut, pieces, product, run
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.edges import last_steps
 from sequencer2d.ops.fused import refuse_double_backward
+from sequencer2d.ops.padding import pad_units, pad_weights, without_padding
 from sequencer2d.ops.precision import compute_dtype
 from sequencer2d.ops.scans import SEQUENCE_SCANS, Scan
 from sequencer2d.ops.sequence_operators import sequence_gradients, sequence_scan
+from sequencer2d.ops.weights import Weights
 
 
-def takes(x: Tensor, weights: Sequence[Any], cell: str) -> bool:
-    """Whether `run_layer` takes x and weights, which may be anything: plain tensors, seen by PyTorch alone.
-
-    It does not where hidden units are padded.
-    """
-    is_plain = (
+def takes(x: Tensor, weights: Sequence[Any]) -> bool:
+    """Whether `run_layer` takes x and weights, which may be anything: plain tensors, seen by PyTorch alone."""
+    return (
         runs_eagerly()
         and type(x) is Tensor
         and set(map(type, weights)) == {torch.nn.Parameter}
         and len(set(map(DTYPE_OF, weights))) == 1
         and set(map(DEVICE_OF, weights)) == {x.device}
     )
-    if not is_plain:
-        return False
-    hidden = weights[0].shape[0] // CELLS[cell].gates
-    device = x.device
-    return scan_kernels.padded_hidden(hidden, cell, compute_dtype(x), device.type, device.index) == hidden
 
 
 def run_layer(x: Tensor, weights: Sequence[Tensor], cell: str, slots: int) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -72,6 +66,7 @@ class RecurrentLayer(torch.autograd.Function):
             results, (ctx.saved_activations, *saved) = _forward(x, dtype, weights, cell, slots, save=True)
         ctx.save_for_backward(*saved)
         ctx.cell, ctx.slots, ctx.dtypes, ctx.biased = cell, slots, (x.dtype, weights[0].dtype), len(weights) > 2 * slots
+        ctx.hidden = weights[slots].shape[1]
         ctx.set_materialize_grads(False)
         return results
 
@@ -79,9 +74,11 @@ class RecurrentLayer(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:  # type: ignore[override]
         refuse_double_backward()
         x, weight_ih, weight_hh, inner_bias, gates, out, cells = ctx.saved_tensors
-        slots, (x_dtype, dtype) = ctx.slots, ctx.dtypes
+        slots, (x_dtype, dtype), hidden, padded = ctx.slots, ctx.dtypes, ctx.hidden, weight_hh.shape[-1]
         scans = SEQUENCE_SCANS[slots]
         with torch._C._DisableAutocast(), devices.current(out):
+            if padded > hidden:
+                grads = tuple(None if grad is None else pad_units(grad, hidden, padded) for grad in grads)
             grad_out = _add_at_last_steps(grads[0], grads[1], out, scans)
             grad_gates, grad_weight_hh, grad_bias, _ = sequence_gradients(
                 grad_out, grads[2] if len(grads) > 2 else None, gates, weight_hh, inner_bias, None, out, cells, scans,
@@ -92,6 +89,11 @@ class RecurrentLayer(torch.autograd.Function):
             if grad_x is not None and x_dtype is not grad_x.dtype:
                 grad_x = grad_x.to(x_dtype)
             grad_weight_ih = product(flat.t(), x.reshape(-1, x.shape[-1]), dtype)
+            if padded > hidden:
+                grad_weight_ih = grad_weight_ih.unflatten(0, (-1, padded))[:, :hidden].flatten(0, 1)
+                by_gate = grad_weight_hh.unflatten(1, (-1, padded))
+                grad_weight_hh = by_gate[:, :, :hidden, :hidden].flatten(1, 2)
+                grad_bias = without_padding(grad_bias, hidden, padded)
             outer = None
             if ctx.biased:
                 outer = grad_bias if inner_bias is None else flat.sum(0, dtype=torch.float32)
@@ -130,12 +132,20 @@ def _forward(
     """The results of the node, and what backward reads."""
     if x.dtype is not dtype:
         x = x.to(dtype)
-    scans = SEQUENCE_SCANS[slots]
+    scans, hidden, device = SEQUENCE_SCANS[slots], weights[slots].shape[1], x.device
     weight_ih, weight_hh, bias, inner_bias = _pack(weights, slots, cell, dtype)
+    padded = scan_kernels.padded_hidden(hidden, cell, dtype, device.type, device.index)
+    if padded > hidden:
+        packed = Weights(weight_ih.view(slots, -1, x.shape[-1]), weight_hh, None, None)
+        weight_ih, weight_hh, *_ = pad_weights(packed, padded, cell)
+        weight_ih = weight_ih.flatten(0, 1)
+        bias = None if bias is None else pad_units(bias, hidden, padded)
     gates = F.linear(x.reshape(-1, x.shape[-1]), weight_ih, bias).view(*x.shape[:-1], weight_ih.shape[0])
     out, cells, activations, last = sequence_scan(gates, weight_hh, inner_bias, None, scans, cell, save)
-    hidden = last_steps(out, scans)
-    results = (out, hidden) if CELLS[cell].states == 1 else (out, hidden, last)
+    ends = last_steps(out, scans)
+    results: tuple[Tensor, ...] = (out, ends) if CELLS[cell].states == 1 else (out, ends, last)
+    if padded > hidden:
+        results = tuple(without_padding(result, hidden, padded) for result in results)
     if not save:
         return results, ()
     saved_activations = activations.dim() == gates.dim()

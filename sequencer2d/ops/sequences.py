@@ -21,6 +21,7 @@ from sequencer2d.ops import (
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.edges import last_steps
 from sequencer2d.ops.fused import InputProduct, of_inner_gate, refuse_double_backward, split_biases
+from sequencer2d.ops.padding import pad_units, pad_weights, without_padding
 from sequencer2d.ops.precision import compute_dtype
 from sequencer2d.ops.scans import SEQUENCE_SCANS, is_reverse
 from sequencer2d.ops.sequence_operators import scan_sequence_by_reference
@@ -56,31 +57,10 @@ def rnn_sequence(
     dtype, hidden = compute_dtype(x), weights.weight_hh.shape[-1]
     padded = hidden if by_reference else scan_kernels.padded_hidden(hidden, cell, dtype, x.device.type, x.device.index)
     if padded > hidden:
-        more = padded - hidden
-        state = None if state is None else tuple(F.pad(part, (0, more)) for part in state)
-        out, last = _run(x, pad_hidden(weights, more, cell), state, lengths, dtype, cell, by_reference)
-        return _without_padding(out, hidden, padded), tuple(part[..., :hidden] for part in last)
+        state = None if state is None else tuple(pad_units(part, hidden, padded) for part in state)
+        out, last = _run(x, pad_weights(weights, padded, cell), state, lengths, dtype, cell, by_reference)
+        return without_padding(out, hidden, padded), tuple(without_padding(part, hidden, padded) for part in last)
     return _run(x, weights, state, lengths, dtype, cell, by_reference)
-
-
-def pad_hidden(weights: Weights, more: int, cell: str) -> Weights:
-    """Weights of `more` hidden units in addition, all of them zero. The state of such a unit of the LSTM stays zero."""
-    gates = CELLS[cell].gates
-
-    def pad(weight: Any, *sides: int) -> Any:
-        return None if weight is None else F.pad(weight.unflatten(1, (gates, -1)), sides).flatten(1, 2)
-
-    return Weights(
-        pad(weights.weight_ih, 0, 0, 0, more),
-        pad(weights.weight_hh, 0, more, 0, more),
-        pad(weights.bias_ih, 0, more),
-        pad(weights.bias_hh, 0, more),
-    )
-
-
-def _without_padding(out: Tensor, hidden: int, padded: int) -> Tensor:
-    """The first `hidden` of the `padded` units of each scan."""
-    return out.unflatten(-1, (-1, padded))[..., :hidden].flatten(-2)
 
 
 def _run(

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sequencer2d.nn import recurrent
-from sequencer2d.ops import devices
+from sequencer2d.ops import devices, scan_kernels
 from tests.nn.layer_pairs import NAMES, pair, solve, tensors, worst
 
 
@@ -54,6 +54,20 @@ def test_output_states_and_gradients_are_those_of_the_operators(device, both_way
         inferred = tensors(layer(x))
     assert worst(inferred, found[: len(inferred)]) < 1e-6
     assert is_one_node(layer(x)[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"bias": False, "batch_first": True}, {"bidirectional": True}], ids=str)
+def test_padded_hidden_units_change_nothing(device, both_ways, monkeypatch, options):
+    layer = pair("LSTM", 5, 20, 2, implementation="triton", **options)[1].to(device)
+    x = torch.randn(3, 4, 5, device=device, requires_grad=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(scan_kernels, "padded_hidden", lambda *_: 24)
+        padded = both_ways(lambda: solve(layer, x, None, [x]))
+        assert is_one_node(layer(x)[0])
+    expected = solve(layer, x, None, [x])
+    for found in padded:
+        assert worst(found, expected) < 1e-6
+        assert all(state.is_contiguous() for state in found[1:3])
 
 
 @pytest.mark.parametrize("name", NAMES)
