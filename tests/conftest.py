@@ -13,6 +13,10 @@ os.environ["MPLBACKEND"] = "Agg"
 import pytest
 import torch
 
+from tests import contracts
+
+contracts.install()
+
 if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
     # On a CPU the kernels run in Triton's interpreter. It is chosen while they are imported, and any test may be the
     # first to import Triton; tests/ops alone runs them.

@@ -65,7 +65,7 @@ def write_animation(
 
 def _with_exact(reduced: Any, picture: np.ndarray, color: np.ndarray) -> Any:
     """A picture of few colors in which the neutral `color` of `picture` (rows, columns, 3) has no tinge."""
-    places = np.argwhere((picture == color).all(axis=-1))
+    places = np.argwhere((picture == color).all(axis=2))
     if len(places):
         entry = np.asarray(reduced)[tuple(places[0])]
         palette = np.asarray(reduced.getpalette()).reshape(-1, 3)

@@ -87,7 +87,7 @@ def look(subject: Subject, image: Image.Image | None, block: str) -> Seen:
         raise InputError("drop an image first")
     check_photo(image, subject.data, "the image")
     pixels = np.asarray(eval_transform(subject.data)(to_rgb(image, subject.data.decoding)))
-    probabilities = logits_of(subject, pixels[None]).softmax(dim=-1)[0]
+    probabilities = logits_of(subject, pixels[None]).softmax(dim=1)[0]
     top = probabilities.topk(min(5, len(probabilities)))
     classes = {
         readable(subject.class_names[i]): float(p) for i, p in zip(top.indices.tolist(), top.values, strict=True)
@@ -136,7 +136,7 @@ def example_image(spec: str, folder: str | os.PathLike[str]) -> Path:
         pixels = load_sample_image("flower.jpg")
     except ImportError:
         ramp = np.linspace(0, 255, EXAMPLE_SIDE)
-        pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp, ramp[::-1, None]), axis=-1).astype(np.uint8)
+        pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp, ramp[::-1, None]), axis=2).astype(np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 

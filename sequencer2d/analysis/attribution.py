@@ -95,9 +95,9 @@ def grad_cam(
 
     images = normalized(pixels, subject)
     with torch.no_grad(), eval_mode(subject.model):
-        probabilities = require_probabilities(subject.model(images)).softmax(dim=-1)
-    confidences, predictions = probabilities.cpu().max(dim=-1)
-    classes = probabilities.argmax(dim=-1) if target is None else torch.full((len(pixels),), target)
+        probabilities = require_probabilities(subject.model(images)).softmax(dim=1)
+    confidences, predictions = probabilities.cpu().max(dim=1)
+    classes = probabilities.argmax(dim=1) if target is None else torch.full((len(pixels),), target)
     with (
         eval_mode(subject.model),
         torch.enable_grad(),

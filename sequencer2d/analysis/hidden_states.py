@@ -57,7 +57,7 @@ class HiddenStates:
             slots = [slot for slot, scan in enumerate(self.scans) if scan in numbers]
             if slots:
                 title = "flattened sequence" if self.flattened else title
-                rows.append((title, np.concatenate([self.states[slot] for slot in slots], axis=-1)))
+                rows.append((title, np.concatenate([self.states[slot] for slot in slots], axis=2)))
         return [*rows, ("fusion", self.fused)]
 
 
@@ -73,7 +73,7 @@ def hidden_states(subject: Subject, image: np.ndarray, block: str | None = None)
         ConfigError: no such block, or one without recurrences.
         InputError: not such an image.
     """
-    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError(f"expected one image (height, width, 3) of uint8, got {image.shape} of {image.dtype}")
     name, mixer = find_mixer(subject.model, block)
     with torch.no_grad():

@@ -215,7 +215,7 @@ def _name_points(figure: Any, axis: Any, points: Sequence[Point]) -> None:
 
 
 def _overlap(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
-    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+    return bool(first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3])
 
 
 def _rings(published: Mapping[str, Sequence[Published]], value: Callable[[Published], float]) -> dict[str, Curve]:

@@ -176,7 +176,7 @@ def _attribution(request: Request) -> Section:
     truths = match_classes(first, source, common_only=request.common_only)[
         np.concatenate([batch.targets for batch in batches])
     ]
-    confidences, predictions = (part.numpy() for part in logits_of(first, pixels).softmax(dim=-1).max(dim=-1))
+    confidences, predictions = (part.numpy() for part in logits_of(first, pixels).softmax(dim=1).max(dim=1))
     ranked = np.argsort(-confidences, kind="stable")
     wrong, right = ([n for n in ranked if (predictions[n] == truths[n]) == value] for value in (False, True))
     some = wrong[: max(ATTRIBUTED // 2, ATTRIBUTED - len(right))]

@@ -223,4 +223,4 @@ def _cut(picture: Image.Image, box: tuple[int, int, int, int], ground: int | tup
 def _most_frequent(mask: Image.Image) -> float:
     """The largest share of one class in the pixels that are not ignored; 1 if all are."""
     counts = np.bincount(np.asarray(mask).ravel(), minlength=IGNORED + 1)[:IGNORED]
-    return counts.max() / counts.sum() if counts.any() else 1.0
+    return float(counts.max() / counts.sum()) if counts.any() else 1.0

@@ -122,7 +122,7 @@ class Detector(nn.Module):
         self._finite: Tensor | None = None
 
     def forward(self, images: Tensor, targets: Sequence[dict[str, Tensor]] | None = None) -> Any:
-        height, width = images.shape[-2:]
+        height, width = images.shape[2:]
         sizes = [(height, width)] * len(images) if targets is None else [t["size"].tolist() for t in targets]
         cut = [image[:, :rows, :columns] for image, (rows, columns) in zip(images, sizes, strict=True)]
         if self.training:

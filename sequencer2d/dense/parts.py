@@ -28,7 +28,7 @@ def new_classifier(channels: int, num_classes: int) -> nn.Conv2d:
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Maps (B, C, H, W) in another size, bilinearly; the same tensor where it has that size."""
-    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, list(size), mode="bilinear")
+    return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, list(size), mode="bilinear")
 
 
 def check_description(in_channels: Sequence[int], strides: Sequence[float], num_classes: int) -> None:

@@ -45,7 +45,7 @@ class FPN(nn.Module):
         """Maps (B, C_i, H_i, W_i) → maps (B, channels, H_i, W_i)."""
         merged = [layer(x) for layer, x in zip(self.lateral, maps, strict=True)]
         for i in reversed(range(len(merged) - 1)):
-            merged[i] = merged[i] + F.interpolate(merged[i + 1], merged[i].shape[-2:], mode="nearest")
+            merged[i] = merged[i] + F.interpolate(merged[i + 1], merged[i].shape[2:], mode="nearest")
         return [layer(x) for layer, x in zip(self.output, merged, strict=True)]
 
 
@@ -84,7 +84,7 @@ class SemanticFPNHead(nn.Module):
         """Maps (B, in_channels, H_i, W_i) → logits (B, num_classes, H_0, W_0)."""
         first, *rest = [level(x) for level, x in zip(self.levels, maps, strict=True)]
         for x in rest:  # sizes differ by a pixel or two where those of the maps are not exact multiples
-            first = first + resize(x, first.shape[-2:])
+            first = first + resize(x, first.shape[2:])
         return self.classifier(self.dropout(first))
 
 
@@ -133,9 +133,9 @@ class Segmenter(nn.Module):
         self.divisor = math.ceil(max(info.reduction()))
 
     def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
+        height, width = images.shape[2:]
         padded = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
-        return resize(self.decoder(self.backbone(padded)), padded.shape[-2:])[..., :height, :width]
+        return resize(self.decoder(self.backbone(padded)), padded.shape[2:])[..., :height, :width]
 
 
 def _level(in_channels: int, channels: int, doublings: int) -> nn.Sequential:

@@ -28,7 +28,7 @@ class PyramidPooling(nn.Module):
         self.joined = convolution(in_channels + len(POOLED) * channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = [resize(part(x), x.shape[-2:]) for part in self.pooled]
+        parts = [resize(part(x), x.shape[2:]) for part in self.pooled]
         return self.joined(torch.cat([x, *parts], 1))
 
 
@@ -74,7 +74,7 @@ class UPerNet(nn.Module):
             )
         merged = [*(layer(x) for layer, x in zip(self.lateral, finer, strict=True)), self.pooling(coarsest)]
         for i in reversed(range(len(finer))):
-            merged[i] = merged[i] + resize(merged[i + 1], merged[i].shape[-2:])
+            merged[i] = merged[i] + resize(merged[i + 1], merged[i].shape[2:])
         levels = [*(layer(x) for layer, x in zip(self.output, merged, strict=False)), merged[-1]]
-        joined = torch.cat([resize(x, levels[0].shape[-2:]) for x in levels], 1)
+        joined = torch.cat([resize(x, levels[0].shape[2:]) for x in levels], 1)
         return self.classifier(self.dropout(self.joined(joined)))

@@ -118,7 +118,7 @@ def pgd(
     """
     _check(epsilon, steps)
     step = 2.5 * epsilon / steps if step_size is None else step_size
-    attacked = (images if start is None else start).clone()
+    attacked = images if start is None else start
     for _ in range(steps):
         attacked = attacked + step * _gradient(classifier, attacked, targets).sign()
         attacked = (images + (attacked - images).clamp(-epsilon, epsilon)).clamp(0, 1)
@@ -228,7 +228,7 @@ def _result(
 
 
 def _gradient(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:
-    images = images.detach().clone().requires_grad_(True)
+    images = images.detach().requires_grad_(True)
     with torch.enable_grad():
         loss = F.cross_entropy(classifier(images), targets, reduction="sum")
         return torch.autograd.grad(loss, images)[0]
@@ -236,7 +236,7 @@ def _gradient(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor
 
 @torch.no_grad()
 def _hits(classifier: Classifier, images: Tensor, targets: Tensor) -> int:
-    return int((classifier(images).argmax(dim=-1) == targets).sum())
+    return int((classifier(images).argmax(dim=1) == targets).sum())
 
 
 def _check(epsilon: float, steps: int) -> None:

@@ -128,7 +128,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, count: int) -> tuple[np.nd
         Indices int64 (Q, count), the most similar first, and similarities float32 (Q, count), -1 to 1.
     """
     similarity = unit(queries) @ unit(vectors).T
-    order = np.argsort(-similarity, axis=1, kind="stable")[:, : min(count, len(vectors))]
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
     return order, np.take_along_axis(similarity, order, axis=1)
 
 

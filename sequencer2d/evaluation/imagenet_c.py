@@ -165,25 +165,26 @@ class _Chosen:
     """Some images of a source, with the outputs of a model as targets."""
 
     def __init__(self, source: Source, indices: np.ndarray, outputs: np.ndarray, class_names: tuple[str, ...]) -> None:
-        self.source, self.indices, self.outputs, self.class_names = source, indices, outputs, class_names
+        self.source, self.outputs, self.class_names = source, outputs, class_names
+        self.indices: list[int] = indices.tolist()
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Image, int]:
-        image, target = self.source[int(self.indices[index])]
+        image, target = self.source[self.indices[index]]
         return image, int(self.outputs[target])
 
     def describe(self, index: int) -> str:
-        return self.source.describe(int(self.indices[index]))
+        return self.source.describe(self.indices[index])
 
     def identities(self) -> tuple[Sequence[bytes], np.ndarray]:
         names, targets = self.source.identities()
-        chosen = [names[index] for index in self.indices.tolist()] if len(names) else names
+        chosen = [names[index] for index in self.indices] if len(names) else names
         return chosen, self.outputs[targets[self.indices]]
 
     def size_of(self, index: int) -> object:
-        return self.source.size_of(int(self.indices[index]))
+        return self.source.size_of(self.indices[index])
 
 
 def _figures(

@@ -11,7 +11,7 @@ def wilson(right: float, count: int, z: float = 1.96) -> tuple[float, float]:
     """
     if count == 0:
         return 0.0, 1.0
-    share = right / count
+    share = float(right / count)
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, middle - half), min(1.0, middle + half)

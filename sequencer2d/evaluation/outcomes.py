@@ -36,13 +36,13 @@ def logits_of(subject: Subject, pixels: np.ndarray, *, batch_size: int = 64) -> 
 def outcomes_of(logits: torch.Tensor, targets: np.ndarray | Sequence[int]) -> Outcomes:
     """Predictions, confidences and losses of logits (N, classes) for targets (N,)."""
     wanted = torch.as_tensor(np.asarray(targets), dtype=torch.int64)
-    log_probabilities = logits.double().log_softmax(dim=-1)
-    best = log_probabilities.max(dim=-1)
-    top5 = log_probabilities.topk(min(5, logits.shape[-1])).indices
+    log_probabilities = logits.double().log_softmax(dim=1)
+    best = log_probabilities.max(dim=1)
+    top5 = log_probabilities.topk(min(5, logits.shape[1])).indices
     return Outcomes(
         targets=wanted.numpy(),
         predictions=best.indices.numpy(),
-        in_top5=(top5 == wanted[:, None]).any(dim=-1).numpy(),
+        in_top5=(top5 == wanted[:, None]).any(dim=1).numpy(),
         confidences=best.values.exp().numpy(),
         losses=-log_probabilities.gather(1, wanted[:, None])[:, 0].numpy(),
     )

@@ -125,7 +125,7 @@ def _sharing(subjects: Sequence[Subject]) -> list[list[int]]:
     groups: dict[Any, list[int]] = {}
     for index, subject in enumerate(subjects):
         data = subject.data
-        groups.setdefault((data.size, data.eval_interpolation, data.crop_pct), []).append(index)
+        groups.setdefault((data.size, data.eval_interpolation, data.eval_crop, data.crop_pct), []).append(index)
     return list(groups.values())
 
 

@@ -123,9 +123,9 @@ def cue_conflict(
     decisions: list[str] = []
     for start in range(0, len(files), batch_size):
         part: list[Path] = files[start : start + batch_size]
-        probabilities = logits_of(subject, read_images(part, subject.data)).softmax(dim=-1)
-        means = torch.stack([probabilities[:, list(table[name])].mean(dim=-1) for name in names], dim=-1)
-        decisions += [names[index] for index in means.argmax(dim=-1).tolist()]
+        probabilities = logits_of(subject, read_images(part, subject.data)).softmax(dim=1)
+        means = torch.stack([probabilities[:, list(table[name])].mean(dim=1) for name in names], dim=1)
+        decisions += [names[index] for index in means.argmax(dim=1).tolist()]
         if progress:
             progress(len(part))
     return _count(subject.name, cues, decisions)
@@ -154,7 +154,7 @@ def spectral_conflict(
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         mixed = phase_amplitude(images[part], images[partner[part]])
-        decisions += logits_of(subject, mixed).argmax(dim=-1).tolist()
+        decisions += logits_of(subject, mixed).argmax(dim=1).tolist()
         if progress:
             progress(len(mixed))
     cues = [(subject.class_names[a], subject.class_names[b]) for a, b in zip(labels, labels[partner], strict=True)]
@@ -163,8 +163,8 @@ def spectral_conflict(
 
 def phase_amplitude(shapes: np.ndarray, textures: np.ndarray) -> np.ndarray:
     """Images (N, H, W, 3), uint8, with the spectral phases of `shapes` and the amplitudes of `textures`."""
-    phase = np.angle(np.fft.fft2(shapes.astype(np.float64), axes=(1, 2)))
-    amplitude = np.abs(np.fft.fft2(textures.astype(np.float64), axes=(1, 2)))
+    phase = np.angle(np.fft.fft2(shapes, axes=(1, 2)))
+    amplitude = np.abs(np.fft.fft2(textures, axes=(1, 2)))
     mixed = np.fft.ifft2(amplitude * np.exp(1j * phase), axes=(1, 2)).real
     return np.rint(mixed.clip(0, 255)).astype(np.uint8)
 

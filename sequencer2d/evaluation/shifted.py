@@ -125,7 +125,7 @@ def evaluate_shifted(
         targets = target_of[batch.targets]
         logits = logits_of(subject, batch.pixels)[:, columns]
         if shifted.labels is not None:
-            targets = _best_label(logits, [shifted.labels[int(i)] for i in batch.indices], asked, imagenet_wnids())
+            targets = _best_label(logits, [shifted.labels[i] for i in batch.indices], asked, imagenet_wnids())
         parts.append(outcomes_of(logits[torch.from_numpy(targets >= 0)], targets[targets >= 0]))
         if progress:
             progress(len(targets))

@@ -135,7 +135,7 @@ class FeaturePyramid(PretrainedConfigured, nn.Module):
         self.output_fmt = "NCHW"
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
-        height, width = x_BCHW.shape[-2:]
+        height, width = x_BCHW.shape[2:]
         padded = pad_to_multiple(x_BCHW, self.multiple)
         stages: Any = self.backbone.out_indices
         maps = dict(zip(stages, self.backbone(padded), strict=True))

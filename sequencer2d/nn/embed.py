@@ -48,7 +48,7 @@ def pad_to_multiple(x_BCHW: Tensor, multiple: int, value: float = 0.0) -> Tensor
 
     Images are normalized before they reach the model, so zero is the mean color. A size that fits is left alone.
     """
-    height, width = x_BCHW.shape[-2:]
+    height, width = x_BCHW.shape[2:]
     # Written as a round-up, which torch.export can reason about for any size (it cannot with −height % multiple).
     bottom = (height + multiple - 1) // multiple * multiple - height
     right = (width + multiple - 1) // multiple * multiple - width

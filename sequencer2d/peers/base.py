@@ -171,7 +171,7 @@ class Peer(PretrainedConfigured, nn.Module):
         """Tokens of any layout → (B, H, W, C)."""
         if tokens.ndim == 4:
             return tokens
-        return tokens[:, self.num_prefix_tokens :].unflatten(1, self._grid(*x_BCHW.shape[-2:]))
+        return tokens[:, self.num_prefix_tokens :].unflatten(1, self._grid(*x_BCHW.shape[2:]))
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -253,7 +253,7 @@ class Peer(PretrainedConfigured, nn.Module):
 
 def check_size(x_BCHW: Tensor, size: tuple[int, int], remedy: str) -> None:
     """Raise `InputError` unless images (B, C, H, W) have `size` pixels, (height, width)."""
-    given = tuple(x_BCHW.shape[-2:])
+    given = tuple(x_BCHW.shape[2:])
     if given != size:
         raise InputError(f"images of {given[0]}×{given[1]} pixels; this model takes {size[0]}×{size[1]} only: {remedy}")
 

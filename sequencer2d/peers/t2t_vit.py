@@ -107,7 +107,7 @@ class TokensToToken(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         for split, transformer in zip(SPLITS[:2], (self.attention1, self.attention2), strict=True):
-            grid = split.grid(*x_BCHW.shape[-2:])
+            grid = split.grid(*x_BCHW.shape[2:])
             x_BCHW = transformer(split.apply(x_BCHW)).transpose(1, 2).unflatten(2, grid)
         return self.project(SPLITS[2].apply(x_BCHW))
 
@@ -150,7 +150,7 @@ class T2TViT(Peer):
         check_images(x_BCHW, self.in_chans, SMALLEST)
         tokens = self.tokens_to_token(x_BCHW)
         tokens = torch.cat((self.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
-        tokens = tokens + self._positions(grid_of(*x_BCHW.shape[-2:]))
+        tokens = tokens + self._positions(grid_of(*x_BCHW.shape[2:]))
         for block in self.blocks:
             tokens = self._run((block,), tokens)
             yield tokens

@@ -149,11 +149,11 @@ def concatenate(parts: list[Outcomes]) -> Outcomes:
 
 
 def _outcomes(logits: Tensor, targets: Tensor) -> Outcomes:
-    log_probabilities = logits.log_softmax(-1)
-    best = logits.topk(min(5, logits.shape[-1]), dim=-1).indices
+    log_probabilities = logits.log_softmax(1)
+    best = logits.topk(min(5, logits.shape[1])).indices
     confidences = log_probabilities.gather(1, best[:, :1]).squeeze(1).exp()
     losses = -log_probabilities.gather(1, targets[:, None]).squeeze(1)
-    in_top5 = (best == targets[:, None]).any(-1)
+    in_top5 = (best == targets[:, None]).any(1)
     tensors = (targets, best[:, 0], in_top5, confidences, losses)
     return Outcomes(*(tensor.cpu().numpy() for tensor in tensors))
 

@@ -92,8 +92,8 @@ def best_guesses(
     Raises:
         NumericalError: logits that are not finite.
     """
-    probabilities = require_probabilities(logits.float()).softmax(dim=-1).cpu()
-    best = probabilities.topk(min(top_k, probabilities.shape[-1]))
+    probabilities = require_probabilities(logits.float()).softmax(dim=1).cpu()
+    best = probabilities.topk(min(top_k, probabilities.shape[1]))
     return [
         Guesses(tuple(Guess(index, class_names[index], value) for index, value in zip(indices, values, strict=True)))
         for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)

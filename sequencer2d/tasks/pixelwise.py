@@ -52,7 +52,7 @@ class Inference:
         if self.scales == (1.0,) and not self.flip:
             return self._one_pass(forward, images)
         total: Any = 0
-        size = images.shape[-2:]
+        size = images.shape[2:]
         for scale, mirrored in itertools.product(self.scales, (False, True) if self.flip else (False,)):
             x = images if scale == 1 else _resized(images, [max(1, round(side * scale)) for side in size])
             logits = self._one_pass(forward, x.flip(-1) if mirrored else x).float()
@@ -60,7 +60,7 @@ class Inference:
         return total / (len(self.scales) * (1 + self.flip))
 
     def _one_pass(self, forward: Forward, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
+        height, width = images.shape[2:]
         if self.window is None or max(height, width) <= self.window:
             return forward(images)
         rows, columns = min(self.window, height), min(self.window, width)
@@ -83,7 +83,7 @@ def _starts(side: int, window: int) -> list[int]:
 
 
 def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, list(size), mode="bilinear")
+    return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, list(size), mode="bilinear")
 
 
 def best_labels(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -40,7 +40,7 @@ def versions() -> dict[str, str | None]:
     return {
         "sequencer2d": sequencer2d.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "cuda": torch.version.cuda,
         "timm": timm.__version__,
     }

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, DataError
 from sequencer2d.evaluation.attacks import PRESETS, AttackSettings, attack_accuracy, fgsm, pgd, random_start
 from sequencer2d.evaluation.pixels import normalize_unit
 from tests.evaluation.subjects import colors_subject, small
@@ -91,6 +91,7 @@ def test_random_starts_fill_the_ball_and_belong_to_the_image():
     assert offsets.mean().item() == pytest.approx(0, abs=0.02)
     assert offsets.std().item() == pytest.approx(1 / 3**0.5, abs=0.01)  # of a uniform distribution on -1..1
     torch.testing.assert_close(random_start(x[:1], 0.03, [4]), start[4:5])
+    assert random_start(x.bfloat16(), 0.03, range(6)).dtype == torch.bfloat16
     assert not torch.equal(start[0], start[1])
     assert not torch.equal(random_start(x[:1], 0.03, [0], seed=1), start[:1])
 
@@ -136,6 +137,35 @@ def test_radii_beyond_all_steps_are_out_of_reach_and_those_at_their_sum_are_not(
     settings = AttackSettings(epsilons=(0.1, radius, 0.3), steps=3, step_size=rounded)
     assert settings.out_of_reach() == (0.3,)
     assert PRESETS["radii"].out_of_reach() == ()
+
+
+def test_a_step_is_two_and_a_half_radii_over_their_number_by_default():
+    """The image of the caller stays as it is, and takes no gradients."""
+    classifier = unit_classifier(small())
+    torch.manual_seed(0)
+    x, y = torch.rand(2, 3, 32, 32), torch.tensor([0, 2])
+    before = x.clone()
+    assert torch.equal(pgd(classifier, x, y, 0.04, steps=4), pgd(classifier, x, y, 0.04, steps=4, step_size=0.025))
+    fgsm(classifier, x, y, 0.04)
+    assert torch.equal(x, before)
+    assert not x.requires_grad
+    with pytest.raises(ConfigError, match="at least one step"):
+        pgd(classifier, x, y, 0.04, steps=0)
+    assert torch.equal(fgsm(classifier, x, y, 0.0), x)
+
+
+def test_images_of_other_classes_are_left_out(colors):
+    """The model knows two of the three colors: four of the six images are attacked, at two radii."""
+    subject = replace(colors_subject(), class_names=("red", "green", "yellow"))
+    settings, counted = AttackSettings(epsilons=(1 / 255, 2 / 255)), []
+    result = attack_accuracy(subject, colors, "fgsm", settings, batch_size=2, common_only=True, progress=counted.append)
+    assert (result.count, result.clean_accuracy, sum(counted)) == (4, 1.0, 8)
+    assert type(result.clean_accuracy) is float
+    np.testing.assert_allclose(result.step_sizes, settings.epsilons)
+    assert attack_accuracy(subject, colors, "fgsm", settings, limit=3, seed=1, common_only=True).count < 4
+    blue = replace(colors_subject(), class_names=("x", "y", "blue"))
+    with pytest.raises(DataError, match="none of the chosen images is of a class that colors has: raise the limit"):
+        attack_accuracy(blue, colors, "fgsm", limit=1, seed=1, common_only=True)
 
 
 def test_accuracy_under_attack_falls_where_the_margin_ends(colors):

@@ -1,5 +1,7 @@
 """Features, neighbors, and the accuracy of simple classifiers on features."""
 
+import hashlib
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,16 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sequencer2d.errors import DataError, InputError
 from sequencer2d.evaluation.features import (
     Features,
+    digest_of,
     embed,
     knn_predictions,
     linear_predictions,
     nearest,
+    unit,
 )
-from sequencer2d.evaluation.intervals import wilson
+from sequencer2d.evaluation.intervals import accuracy_text, wilson
 from sequencer2d.evaluation.subject import load_checkpoint, subject_of
 from tests.cli.conftest import save_tiny
 from tests.evaluation.subjects import MeanColor
@@ -71,6 +76,75 @@ def test_a_file_with_pickled_code_is_refused_and_runs_nothing(tmp_path: Path, mo
     assert not Path("ran").exists()
 
 
+@pytest.mark.parametrize(("shape", "paths"), [((3,), "abc"), ((2, 3), "abc"), ((3, 2, 1), "abc")])
+def test_a_file_whose_vectors_are_not_one_for_each_image_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], paths: str
+) -> None:
+    Features(np.zeros(shape, np.float32), tuple(paths), "model", "0123").save(tmp_path / "x.npz")
+    with pytest.raises(DataError, match="features for 3 images"):
+        Features.load(tmp_path / "x.npz")
+
+
+def test_features_are_those_of_evaluation_and_finite(tmp_path: Path) -> None:
+    """Dropout is off, autocast reaches the model, and the vectors stay float32."""
+    subject, image = load_checkpoint(save_tiny(tmp_path / "tiny.safetensors")), np.full((8, 8, 3), 90, np.uint8)
+    modes, dtypes = [], []
+    subject.model.head.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    subject.model.stem.register_forward_hook(lambda *arguments: dtypes.append(arguments[-1].dtype))
+    ((_, plain, _),) = embed(subject, image)
+    subject.model.train()
+    ((_, half, _),) = embed(subject, image, amp_dtype=torch.bfloat16)
+    assert dtypes == [torch.float32, torch.bfloat16]
+    assert modes == [False, False]
+    assert (half.dtype, subject.model.training) == (np.float32, False)
+    assert half == pytest.approx(plain, abs=0.05)
+    with torch.no_grad():
+        next(subject.model.parameters()).fill_(float("nan"))
+    with pytest.raises(InputError, match="are not finite; try --precision fp32"):
+        list(embed(subject, image))
+
+
+def test_the_hash_of_weights_is_that_of_their_names_and_bytes() -> None:
+    """A number, a transposed matrix and bfloat16, which NumPy does not know, included."""
+    model = nn.Module()
+    model.register_buffer("count", torch.tensor(3))
+    model.register_buffer("turned", torch.arange(6.0).view(2, 3).T)
+    model.register_buffer("short", torch.tensor([1.5, -2.0], dtype=torch.bfloat16))
+    expected = hashlib.blake2b(digest_size=8)
+    expected.update(b"count" + struct.pack("<q", 3) + b"turned" + struct.pack("<6f", 0, 3, 1, 4, 2, 5))
+    expected.update(b"short" + bytes.fromhex("c03f00c0"))
+    assert digest_of(model) == expected.hexdigest()
+
+
+def test_vectors_get_length_1_and_those_of_length_0_stay() -> None:
+    assert unit(np.array([[3, 4], [0, 0]], np.float32)).tolist() == [pytest.approx([0.6, 0.8]), [0, 0]]
+
+
+def test_neighbors_vote_by_their_similarity() -> None:
+    """One at an angle of 0° outweighs two at 70°; those at more than 90° only decide where there is nobody else."""
+    angles = np.deg2rad([0, 70, -70, 100, 110, 120])
+    train = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    targets = np.array([1, 2, 2, 0, 0, 0])
+    query = np.array([[1.0, 0.0]])
+    assert knn_predictions(train, targets, query, 3, 3).tolist() == [1]
+    assert knn_predictions(train[1:], targets[1:], query, 5, 3).tolist() == [2]
+    assert knn_predictions(train[3:], np.array([0, 2, 2]), query, 3, 3).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("counts", "strength"),
+    [((5, 0, 5), 0.01), ((5, 0, 4), 1.0), ((1, 0, 29), 1.0)],
+    ids=["five of each class", "fewer", "one of a class"],
+)
+def test_the_strength_is_chosen_where_a_fifth_can_be_spared(counts: tuple[int, ...], strength: float) -> None:
+    """Among equally good strengths the strongest regularization is taken; without a choice it is scikit-learn's own."""
+    targets = np.repeat(np.arange(3), counts)
+    vectors = (10 * np.eye(3)[targets] + np.random.default_rng(0).normal(size=(len(targets), 3))).astype(np.float32)
+    found, chosen = linear_predictions(vectors, targets, vectors)
+    assert chosen == strength
+    assert (found == targets).mean() > 0.9
+
+
 def test_neighbors_go_by_the_angle() -> None:
     vectors = np.array([[1, 0], [0, 5], [3, 3], [-1, 0]], np.float32)
     indices, similarity = nearest(np.array([[2, 0.1]], np.float32), vectors, 9)
@@ -98,3 +172,9 @@ def test_wilsons_interval_has_the_published_values() -> None:
     assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
     assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(20, 20)[1] == 1.0
+
+
+def test_an_accuracy_is_told_in_percent_with_its_interval() -> None:
+    assert accuracy_text(81, 263) == "30.8 % (95 % confidence: 25.5 to 36.6)"
+    assert accuracy_text(0, 0) == "0.0 % (95 % confidence: 0.0 to 100.0)"

@@ -14,7 +14,7 @@ from sequencer2d.data.folders import FolderSource
 from sequencer2d.data.words import imagenet_wnids
 from sequencer2d.errors import ConfigError, DataError
 from sequencer2d.evaluation.corruptions import CORRUPTIONS
-from sequencer2d.evaluation.imagenet_c import open_release, release_errors
+from sequencer2d.evaluation.imagenet_c import Release, open_release, release_errors
 from sequencer2d.evaluation.mce import ALEXNET_ERRORS, mean_corruption_error
 from sequencer2d.evaluation.subject import Subject
 from tests.evaluation.subjects import PLAIN, small
@@ -122,6 +122,29 @@ def test_some_images_are_the_same_of_every_cell(made):
         for column in (0, 1):
             # Folders sort as the outputs do, so that the first images are the wrong ones.
             assert result.error[row, column] == np.mean(wrong < wrong_in(row, column + 1))
+
+
+class Listed:
+    """As many images of some classes, without files."""
+
+    def __init__(self, count, class_names):
+        self.count, self.class_names = count, class_names
+
+    def __len__(self):
+        return self.count
+
+
+def test_a_release_is_complete_with_every_cell_class_and_image(tmp_path):
+    names = tuple(sorted(imagenet_wnids()))
+    cells = {(name, severity): Listed(50_000, names) for name in CORRUPTIONS for severity in range(1, 6)}
+
+    def complete(cells):
+        return Release(tmp_path, CORRUPTIONS, (1, 2, 3, 4, 5), cells).complete
+
+    assert complete(cells)
+    assert not complete(dict(list(cells.items())[1:]))
+    assert not complete({cell: Listed(49_999, names) for cell in cells})
+    assert not complete({cell: Listed(50_000, names[1:]) for cell in cells})
 
 
 @pytest.mark.parametrize("asked", [{"severities": [1, 2, 3, 4]}, {"corruptions": CORRUPTIONS[:14]}])

@@ -17,8 +17,10 @@ from sequencer2d.errors import ConfigError, DataError, InputError
 from sequencer2d.evaluation import corruptions
 from sequencer2d.evaluation.corruptions import CORRUPTIONS, corrupt
 from sequencer2d.evaluation.pixels import match_classes, read_batches, read_images
-from sequencer2d.evaluation.resolution import default_sizes, resolution_sweep
+from sequencer2d.evaluation.resolution import ResolutionResult, default_sizes, model_stride, resolution_sweep
 from sequencer2d.evaluation.robustness import (
+    _ahead,
+    _sharing,
     compare_corruption_errors,
     corruption_errors,
 )
@@ -119,6 +121,23 @@ def test_models_of_one_image_size_share_the_corrupted_images(colors, monkeypatch
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.confidence, other.confidence)
         np.testing.assert_array_equal(one.error, other.error)
+
+
+def test_models_share_images_where_every_setting_of_their_evaluation_is_the_same():
+    data = DataConfig(image_size=32, crop_pct=0.9)
+    others = [
+        data, replace(data, mean=(0, 0, 0)), replace(data, image_size=40), replace(data, crop_pct=0.8),
+        replace(data, eval_interpolation="bilinear"), replace(data, eval_crop="border"), replace(data, batch_size=1),
+    ]  # fmt: skip
+    assert _sharing([replace(colors_subject(), data=one) for one in others]) == [[0, 1, 6], [2], [3], [4], [5]]
+
+
+def test_work_is_begun_some_items_ahead():
+    begun = []
+    items = _ahead((begun.append(item) or item for item in range(5)), 2)
+    assert next(items) == 0
+    assert begun == [0, 1, 2]
+    assert [*items] == [1, 2, 3, 4]
 
 
 @needs_corruptions
@@ -229,6 +248,52 @@ def test_real_takes_any_of_its_labels_and_leaves_out_images_without(tmp_path):
     assert result.top1 == 50
 
 
+def test_files_of_real_are_numbered_from_1_to_50000(tmp_path):
+    from sequencer2d.evaluation.shifted import _timm_file
+
+    labels = json.loads(_timm_file("imagenet_real_labels.json"))
+    folder = tmp_path / "n01440764"
+    folder.mkdir()
+    for name in ("00000001_n01440764", "00050000"):
+        Image.new("RGB", (4, 4)).save(folder / f"ILSVRC2012_val_{name}.png")
+    assert open_shifted("imagenet-real", tmp_path).labels == (tuple(labels[0]), tuple(labels[-1]))
+    for name in ("ILSVRC2012_val_00000000", "ILSVRC2012_val_00050001", "x_00000001"):
+        Image.new("RGB", (4, 4)).save(folder / f"{name}.png")
+        with pytest.raises(DataError, match=f"{name}.png is no ImageNet validation image"):
+            open_shifted("imagenet-real", tmp_path)
+        (folder / f"{name}.png").unlink()
+    for name in ("x", "1000"):
+        with pytest.raises(DataError, match=f"its folders are named 0 to 999, found {name}"):
+            open_shifted("imagenet-v2", wnid_folder(tmp_path / f"v2-{name}", ["999", name]))
+
+
+def test_accuracy_is_relative_to_the_native_size_or_unknown():
+    sizes, top1 = np.array([16, 32, 64]), np.array([0.2, 0.8, 0.4])
+    assert ResolutionResult("x", 32, sizes, top1, 5).relative == pytest.approx([0.25, 1, 0.5])
+    assert np.isnan(ResolutionResult("x", 32, sizes, np.array([0.2, 0, 0.4]), 5).relative).all()
+
+
+def test_the_stride_is_what_a_model_says_of_itself():
+    class Patches(nn.Module):
+        def __init__(self, size):
+            super().__init__()
+            self.patch_embed = nn.Module()
+            self.patch_embed.patch_size = size
+
+    assert [model_stride(model) for model in (small().model, Patches((16, 16)), Patches(8), nn.Flatten())] == [
+        8, 16, 8, 32,
+    ]  # fmt: skip
+    assert model_stride(load_subject("random:resnet18", num_classes=2).model) == 32
+
+
+def test_sizes_are_asked_for_once_and_positive(colors):
+    counted = []
+    result = resolution_sweep(colors_subject(), colors, (64, 16, 64), limit=4, batch_size=3, progress=counted.append)
+    assert (result.sizes.tolist(), result.native, result.count, sum(counted)) == ([16, 32, 64], 32, 4, 12)
+    with pytest.raises(ConfigError, match="size 0: expected positive"):
+        resolution_sweep(colors_subject(), colors, (0,))
+
+
 def test_a_model_of_other_classes_is_asked_about_the_shared_ones(tmp_path):
     root = wnid_folder(tmp_path / "a", ["n01498041", "n01531178"])
     names = ("n01531178", "n01498041", "n00000001")
@@ -257,6 +322,17 @@ def test_cue_conflict_counts_decisions(tmp_path):
 def test_spectral_conflict(colors):
     images = np.random.default_rng(0).integers(60, 200, (2, 32, 32, 3), dtype=np.uint8)
     np.testing.assert_array_equal(phase_amplitude(images, images), images)
+    even = images // 4 * 2  # half the amplitudes of its double, at the same phases
+    np.testing.assert_array_equal(phase_amplitude(even, 2 * even), 2 * even)
+    np.testing.assert_array_equal(phase_amplitude(2 * even, even), even)
+    steps = np.where(images > 130, 255, 0).astype(np.uint8)
+    spectra = (np.fft.fft2(part[..., 0]) for part in (steps, steps[:, ::-1, :, :] // 2 + images // 2))
+    of_shape, of_texture = spectra
+    expected = np.fft.ifft2(of_shape * np.abs(of_texture) / np.abs(of_shape)).real
+    assert expected.min() < -1
+    mixed = phase_amplitude(steps, steps[:, ::-1, :, :] // 2 + images // 2)
+    np.testing.assert_array_equal(mixed[..., 0], expected.round().clip(0, 255))
+    assert expected.max() > 256
     # The mean of a channel is an amplitude: the color model follows "texture" only.
     result = spectral_conflict(colors_subject(), colors)
     assert (result.shape, result.texture) == (0, 6)
@@ -299,6 +375,17 @@ def test_impulse_noise_sets_the_released_shares_to_black_or_white_and_leaves_the
         assert set(np.unique(noisy)) == {0, 77, 255}
         assert (noisy != 77).mean() == pytest.approx(share, rel=0.05)
         assert (noisy == 0).mean() == pytest.approx(share / 2, rel=0.1)
+
+
+@needs_corruptions
+def test_a_process_that_corrupts_has_one_thread():
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    corruptions.start_worker()
+    assert cv2.getNumThreads() == 1
+    cv2.setNumThreads(before)
 
 
 @needs_corruptions

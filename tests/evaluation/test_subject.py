@@ -10,6 +10,7 @@ from sequencer2d.evaluation.loading import untrained
 from sequencer2d.evaluation.predict import class_names_of
 from sequencer2d.evaluation.subject import input_fields, load_checkpoint, load_subject, subject_of
 from sequencer2d.models import create_model, save_weights
+from tests.evaluation.subjects import colors_subject
 
 SMALL = {"depths": (1, 1), "dims": (16, 16), "hidden_dims": (4, 4), "patch_sizes": (4, 2), "num_classes": 3}
 SAID = {
@@ -56,6 +57,12 @@ def test_names_are_known_or_numbers() -> None:
     assert class_names_of(imagenet.model)[0] == "tench, Tinca tinca"
 
 
+def test_the_architecture_is_that_of_our_table_or_timms() -> None:
+    assert subject_of(create_model("sequencer2d_n", **SMALL), name="x").architecture == "sequencer2d_n"
+    assert load_subject("random:resnet18", num_classes=2).architecture == "resnet18"
+    assert colors_subject().architecture == ""
+
+
 def test_a_subject_is_resized_or_says_why_not() -> None:
     subject = subject_of(small(**SAID).train(), name="x")
     assert not subject.model.training
@@ -73,6 +80,9 @@ def test_an_untrained_model_is_always_the_same_and_not_blind() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert first["head.fc.weight"].std().item() == pytest.approx(0.02, rel=0.1)
+    torch.manual_seed(0)
+    drawn = create_model("sequencer2d_n", num_classes=3).state_dict()
+    assert all(torch.equal(first[name], drawn[name]) for name in drawn if not name.startswith("head"))
     assert load_subject("mine@random:sequencer2d_n", num_classes=3).name == "mine"
     assert load_subject("random:sequencer2d_n", num_classes=3).name == "sequencer2d_n"
     assert load_subject("random:sequencer2d_n").model.num_classes == 1000
