@@ -78,8 +78,8 @@ def _by_number_or_order(names: Sequence[str]) -> tuple[np.ndarray, str]:
 def _differ(model_names: Sequence[str] | None, num_outputs: int, names: Sequence[str]) -> str:
     if model_names is None:
         return f"the model has {num_outputs} classes and the data {len(names)}; use the data it is for"
-    strange = [name for name in names if name not in set(model_names)]
-    missing = [name for name in model_names if name not in set(names)]
+    strange = [name for name in names if name not in model_names]
+    missing = [name for name in model_names if name not in names]
     which = f"the model does not know {shorten(strange, 5)}" if strange else f"the data lack {shorten(missing, 5)}"
     return (
         f"the data's {len(names)} classes are not the model's {num_outputs}: {which}; "

@@ -53,6 +53,19 @@ def test_categories_are_classes_in_the_order_of_their_numbers(tmp_path):
     assert source[2][1]["boxes"].shape == (0, 4), "evaluation keeps images without boxes"
 
 
+@pytest.mark.parametrize(
+    ("bbox", "kept"),
+    [
+        ([-10, 0, 10, 5], False), ([-10, 0, 11, 5], True), ([30, 0, 5, 5], False), ([29, 0, 5, 5], True),
+        ([0, -5, 5, 5], False), ([0, -5, 5, 6], True), ([0, 20, 5, 5], False), ([0, 19, 5, 5], True),
+        ([3, 3, 0, 5], False), ([3, 3, 5, 0], False), ([3, 3, 0.5, 0.5], True),
+    ],
+)  # fmt: skip
+def test_a_box_counts_if_some_of_it_lies_in_the_image(tmp_path, bbox, kept):
+    source = CocoBoxes(data_set(tmp_path, [box(1, 7, 3, [1, 1, 5, 5]), box(2, 7, 3, bbox)], images=(7,)), "val")
+    assert len(source[0][1]["boxes"]) == 1 + kept
+
+
 def test_training_leaves_out_crowds_and_images_without_boxes_and_counts_them(tmp_path, caplog):
     odd = [box(4, 9, 3, [5, 5, 0, 3]), box(5, 9, 3, [40, 5, 3, 3]), box(6, 9, 3, [5, 5, 2, -3])]
     with caplog.at_level(logging.WARNING):

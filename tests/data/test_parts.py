@@ -108,3 +108,14 @@ def test_images_of_both_splits_are_found_through_links(tmp_path: Path) -> None:
     (tmp_path / "c").symlink_to(tmp_path / "a")
     with pytest.raises(DataError, match="6 of the 6 images to validate on are trained on as well"):
         refuse_shared_images(train, FolderSource(tmp_path / "c", ""))
+
+
+@pytest.mark.parametrize(
+    ("images", "fraction", "held"),
+    [(2, 0.01, 1), (2, 0.9, 1), (10, 0.24, 2), (10, 0.26, 3), (10, 0.99, 9), (3, 0.5, 2)],
+)
+def test_each_class_keeps_an_image_and_gives_one(tmp_path: Path, images: int, fraction: float, held: int) -> None:
+    source = FolderSource(make_photos(tmp_path / "x", {"a": images, "b": 10}), "")
+    train, val = hold_out(source, fraction, seed=1)
+    assert sum(train[index][1] == 0 for index in range(len(train))) == images - held
+    assert sum(val[index][1] == 0 for index in range(len(val))) == held

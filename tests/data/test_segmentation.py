@@ -1,6 +1,7 @@
 """Images and masks are transformed together, and sources are opened with their label rules."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sequencer2d.data import segmentation
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.segmentation import eval_pairs, open_masks, stack_pairs, train_pairs
 from sequencer2d.errors import ConfigError, DataError
@@ -152,3 +154,72 @@ def test_a_folder_that_is_not_there_is_refused() -> None:
         open_masks(config(), "train")
     with pytest.raises(DataError, match="no folder nowhere"):
         open_masks(config(source="nowhere"), "train")
+
+
+class Dice:
+    """Random numbers of the test's own: those of `random` in turn, and the low or the high end of each range."""
+
+    def __init__(self, throws: Sequence[float], end: int) -> None:
+        self.throws, self.end = iter(throws), end
+
+    def random(self) -> float:
+        return next(self.throws)
+
+    def uniform(self, *ends: float) -> float:
+        return ends[self.end]
+
+
+BRIGHTNESS, CONTRAST = ("brightness", 0.875, 1.125), ("contrast", 0.5, 1.5)
+SATURATION, HUE = ("saturation", 0.5, 1.5), ("hue", -0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("throws", "expected"),
+    [
+        # Contrast before or after the others?, then each of the four: changed or not. 0.5 is the first "no".
+        ((0, 0.5, 0.5, 0.5, 0.5), []),
+        ((0, 0.49, 0.5, 0.5, 0.5), [BRIGHTNESS]),
+        ((0, 0.5, 0.49, 0.5, 0.5), [CONTRAST]),
+        ((0, 0.5, 0.5, 0.49, 0.5), [SATURATION]),
+        ((0, 0.5, 0.5, 0.5, 0.49), [HUE]),
+        ((0.49, 0, 0, 0, 0), [BRIGHTNESS, CONTRAST, SATURATION, HUE]),
+        ((0.5, 0, 0, 0, 0), [BRIGHTNESS, SATURATION, HUE, CONTRAST]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("end", [0, 1])
+def test_photometric_distortion_has_the_ranges_and_the_order_of_ssd(
+    throws: Sequence[float], expected: list[tuple[str, float, float]], end: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Liu et al. 2016, as mmsegmentation does it: ± 1/8, ± 1/2, ± 1/2 and a tenth of the circle, each with 1/2."""
+    from torchvision.transforms import functional as colors
+
+    monkeypatch.setattr(segmentation, "random", Dice(throws, end))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    by_hand = image
+    for name, *ends in expected:
+        by_hand = getattr(colors, f"adjust_{name}")(by_hand, ends[end])
+    assert np.array_equal(segmentation.distort_colors(image), by_hand)
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "found"),
+    [
+        ((30, 20), (40, 40), (60, 40)), ((20, 30), (40, 40), (40, 60)), ((80, 10), (40, 40), (160, 20)),
+        ((1000, 1), (40, 40), (160, 1)), ((60, 40), (40, 40), (60, 40)), ((30, 20), (10, 30), (30, 20)),
+    ],
+)  # fmt: skip
+def test_a_whole_image_covers_the_size_and_is_at_most_four_times_as_long(
+    given: tuple[int, int], size: tuple[int, int], found: tuple[int, int]
+) -> None:
+    """(width, height) before and after, and (height, width) to cover; the mask stays as it is."""
+    transform = segmentation.WholeImage(DataConfig(image_size=size))
+    pixels, mask = transform(Image.new("RGB", given), Image.new("L", given))
+    assert (pixels.shape, mask.shape) == ((found[1], found[0], 3), (given[1], given[0]))
+    assert transform(Image.new("RGB", given), None)[1] is None
+
+
+def test_the_largest_share_of_a_class_leaves_ignored_pixels_out() -> None:
+    mask = np.array([[0, 1, 1, 255, 255, 255]], np.uint8)
+    assert segmentation._most_frequent(Image.fromarray(mask)) == pytest.approx(2 / 3)
+    assert segmentation._most_frequent(Image.fromarray(np.full((2, 2), 255, np.uint8))) == 1
+    assert segmentation._most_frequent(Image.fromarray(np.full((2, 2), 254, np.uint8))) == 1

@@ -1,5 +1,6 @@
 """What is found in a folder of images: counts, and everything that is wrong with it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sequencer2d.data.survey import Survey, facts_of, kind_of, splits_of, summary, survey
+from sequencer2d.data.survey import ImageFacts, Survey, _oddities, facts_of, kind_of, splits_of, summary, survey
 from sequencer2d.errors import DataError
 from tests.data.test_parts import make_photos
 
@@ -75,6 +76,41 @@ def test_broken_and_odd_images_are_told_with_the_reason(tmp_path: Path) -> None:
         "blank.png": "a single color",
     }
     assert summary(found)["modes"] == {"RGB": 20, "L": 2}
+
+
+def test_everything_that_is_found_is_written_down(tmp_path: Path) -> None:
+    folder = make_photos(tmp_path / "photos", {"a": 3, "b": 3}, (40, 30))
+    (folder / "b" / "cut.png").write_bytes(b"no image")
+    shutil.copy(folder / "a" / "000.png", folder / "a" / "again.png")
+    Image.new("RGB", (40, 30), "navy").save(folder / "b" / "blank.PNG")
+    found = look(folder)
+    assert json.loads(json.dumps(summary(found))) == {
+        "folder": str(folder),
+        "splits": {"": {"a": 4, "b": 5}},
+        "images": 9,
+        "sizes_px": {"median": [40, 30], "shortest_side": 30, "longest_side": 40},
+        "modes": {"RGB": 8},
+        "formats": {"PNG": 8},
+        "missing_classes": {},
+        "broken": [{"path": str(folder / "b" / "cut.png"), "error": found.broken[0].error}],
+        "duplicates": [{"across": "within", "paths": [str(folder / "a" / "000.png"), str(folder / "a" / "again.png")]}],
+        "odd": [{"path": str(folder / "b" / "blank.PNG"), "reason": "a single color"}],
+        "clean": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("size", "usual", "gray", "odd"),
+    [
+        ((90, 30), 30, 2.0, 0), ((91, 30), 30, 2.0, 1), ((30, 30), 120, 2.0, 0), ((30, 30), 121, 2.0, 1),
+        ((120, 120), 30, 2.0, 0), ((121, 121), 30, 2.0, 1), ((30, 30), 30, 1.9, 1),
+    ],
+)  # fmt: skip
+def test_images_are_odd_beyond_the_limits_and_not_at_them(
+    size: tuple[int, int], usual: float, gray: float, odd: int
+) -> None:
+    image = ImageFacts("x.PNG", "", "a", None, size, "RGB", "PNG", b"", gray)
+    assert len(list(_oddities(image, usual))) == odd
 
 
 def test_classes_that_a_split_lacks(tmp_path: Path) -> None:
