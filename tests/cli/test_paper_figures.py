@@ -1,5 +1,6 @@
 """`sequencer2d analyze figure1 | figure3`: one command each, from published numbers and measured ones."""
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,8 @@ ROW = model_config(
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint of a small variant, for the digits."""
     monkeypatch.setitem(VARIANTS, SMALL, ROW)
-    monkeypatch.setattr(timing.measure, "__kwdefaults__", {**timing.measure.__kwdefaults__, "warmup_s": 0.01})
+    measure = inspect.unwrap(timing.measure)
+    monkeypatch.setattr(measure, "__kwdefaults__", {**measure.__kwdefaults__, "warmup_s": 0.01})
     monkeypatch.setattr(timing, "ceilings", lambda device, **_: {"copy_tb_per_s": 1.0})
     torch.manual_seed(0)
     model = create_model(SMALL, num_classes=10)

@@ -1,5 +1,7 @@
 """Rates of the input: what a step costs is found where it is spent, and the loader is timed with all its processes."""
 
+import os
+import random
 import time
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sequencer2d.data import rates
 from sequencer2d.data.batch_loader import build_sampler
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.images import Decoding
@@ -82,3 +85,104 @@ def test_a_repeated_source_begins_again():
     assert longer.identities()[1].tolist() == [0, 1, 0, 0, 1, 0, 0, 1]
     assert longer.describe(4) == source.describe(1)
     assert longer.size_of(5) == source.size_of(2)
+
+
+class Clock:
+    """Time that passes only where the test says so, in seconds of the clock and of the processor."""
+
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def process_time(self) -> float:
+        return self.now
+
+    perf_counter = process_time
+
+
+@pytest.mark.parametrize("measure", ["_core_ms", "_device_ms"])
+def test_a_call_is_timed_in_milliseconds_after_calls_that_warm_up(measure, monkeypatch):
+    """Each call takes 8 ms, the first ones 1 s; rounds go on until 0.3 s are over, and there is one at least."""
+    clock, calls, waited = Clock(), [], []
+    monkeypatch.setattr(rates, "time", clock)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(len(calls)))
+    slow = 2 if measure == "_core_ms" else 3
+
+    def work(index):
+        calls.append(index)
+        clock.now += 1.0 if len(calls) <= slow else 0.008
+
+    assert getattr(rates, measure)(work, 2, 0.3) == pytest.approx(8.0)
+    rounds, rest = divmod(len(calls) - slow, 2 if measure == "_core_ms" else 20)
+    assert (rounds, rest) == ((19, 0) if measure == "_core_ms" else (2, 0))
+    assert waited == ([] if measure == "_core_ms" else [3, 23, 43])
+    before = len(calls)
+    assert getattr(rates, measure)(work, 2, 0.0) == pytest.approx(8.0)
+    assert len(calls) - before == (4 if measure == "_core_ms" else 23)
+
+
+def test_a_row_says_milliseconds_and_their_rate():
+    assert rates._row("decode", 2.5) == {
+        "part": "decode", "where": "core", "ms_per_image": 2.5, "images_per_s": 400.0,
+    }  # fmt: skip
+    assert rates._row("x", 0.123456789, "cuda")["ms_per_image"] == 0.12346
+
+
+def test_timing_has_one_thread_and_gives_the_others_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with rates._one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_processor_time_is_that_of_this_process_and_its_children(monkeypatch):
+    times = os.times_result((1.0, 20.0, 300.0, 4000.0, 9.0))
+    monkeypatch.setattr(rates.os, "times", lambda: times)
+    assert rates._cpu_s() == 4321.0
+
+
+def test_every_round_draws_anew_and_every_timing_alike():
+    def drawn():
+        work = rates._seeded(lambda image: (image, random.random()), ["a", "b"])
+        return [work(index) for index in (0, 1, 0, 1)]
+
+    first = drawn()
+    assert [image for image, _ in first] == ["a", "b", "a", "b"]
+    assert len({number for _, number in first}) == 4
+    assert drawn() == first
+
+
+class Batches:
+    """A loader whose batches each take 0.25 s by the clock and 0.5 s of the processors."""
+
+    def __init__(self, source, batch, clock):
+        self.batches, self.clock, self.closed = len(source) // batch, clock, False
+
+    def __iter__(self):
+        for number in range(self.batches):
+            self.clock.now += 0.25
+            yield number
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize(("workers", "seconds", "batches"), [(0, 2.0, 1 + 4), (2, 8.0, 2 + 16), (6, 0.1, 6 + 6)])
+def test_the_loaders_rate_leaves_the_first_batches_out(workers, seconds, batches, monkeypatch):
+    """Its processor time counts them: processes are started for them, too."""
+    clock, made = Clock(), []
+    monkeypatch.setattr(rates, "time", clock)
+    monkeypatch.setattr(rates, "_cpu_s", lambda: 2 * clock.now)
+
+    def make(source):
+        made.append(Batches(source, 10, clock))
+        return made[0]
+
+    row = rates.loader_row(make, PhotoSource((8, 8)), 10, workers=workers, ms=100.0, seconds=seconds)
+    assert (made[0].batches, made[0].closed) == (batches, True)
+    assert row == {
+        "part": "loader", "where": "processes", "ms_per_image": 50.0, "images_per_s": 40.0, "workers": workers,
+    }  # fmt: skip

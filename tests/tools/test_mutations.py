@@ -70,6 +70,16 @@ def changes(tmp_path: Path, source: str) -> dict[str, set[str]]:
     return found
 
 
+def test_what_does_nothing_without_a_gpu_is_left_alone(tmp_path: Path) -> None:
+    left_alone = ["x.cpu()", "x.to(device, non_blocking=True)", "x.to(y.device)"]
+    assert changes(
+        tmp_path, "\n".join([*left_alone, "x.to(dtype)", "x.to(device, dtype)", "x.to(device, copy=True)"])
+    ) == {
+        "conversion": {"x.to(dtype) → (x)", "x.to(device, dtype) → (x)", "x.to(device, copy=True) → (x)"},
+        "boolean": {"True → False"},
+    }
+
+
 def test_each_kind_of_change_is_found_and_nothing_else_is(tmp_path: Path) -> None:
     assert changes(tmp_path, SOURCE) == {
         "number": {"7 → 8", "0 → 1", "100 → 101"},

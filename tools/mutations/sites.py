@@ -13,7 +13,7 @@ A change replaces one stretch of the source. Its kinds:
     key         a string that is a key: in a subscript, a dictionary, or the argument of `.get`
 
 Docstrings, annotations, messages (what is raised or said), `__all__` and the insides of f-strings are left alone, and
-so is `.cpu()`, which does nothing on a machine without a GPU.
+so is what does nothing on a machine without a GPU: `.cpu()`, `.to(device)` and `non_blocking`.
 """
 
 import ast
@@ -223,7 +223,7 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         called = node.func
-        if isinstance(called, ast.Attribute) and called.attr in _METHODS:
+        if isinstance(called, ast.Attribute) and called.attr in _METHODS and not _only_moves(node):
             self.add("conversion", node, f"({self.text(called.value)})")
         elif isinstance(called, ast.Name) and called.id in _FUNCTIONS and node.args and not node.keywords:
             first = node.args[0]
@@ -236,7 +236,7 @@ class _Finder(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_keyword(self, node: ast.keyword) -> None:
-        if node.arg != "strict":  # of zip: it only matters where another fault is
+        if node.arg not in ("strict", "non_blocking"):  # strict, of zip, only matters where another fault is
             self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
@@ -252,6 +252,16 @@ class _Finder(ast.NodeVisitor):
     def _key(self, node: ast.expr) -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value:
             self.add("key", node, repr(node.value + "x"))
+
+
+def _only_moves(call: ast.Call) -> bool:
+    """Whether a call is `.to(device)`, which changes neither dtype nor layout."""
+    names = [getattr(argument, "attr", getattr(argument, "id", "")) for argument in call.args]
+    return (
+        getattr(call.func, "attr", "") == "to"
+        and names == ["device"]
+        and not {keyword.arg for keyword in call.keywords} - {"non_blocking"}
+    )
 
 
 def _symbol(operator: ast.AST) -> str:

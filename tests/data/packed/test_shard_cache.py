@@ -1,6 +1,7 @@
 """The cache of shards: bounded, shared by processes, and clear about a disk that is full."""
 
 import contextlib
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -13,8 +14,9 @@ from typing import IO
 
 import pytest
 
+from sequencer2d.data.packed import shard_cache
 from sequencer2d.data.packed.fetching import Item
-from sequencer2d.data.packed.shard_cache import ShardCache, _locked
+from sequencer2d.data.packed.shard_cache import ShardCache, _is_full, _locked
 from sequencer2d.errors import DataError
 
 SIZE = 20_000
@@ -174,3 +176,67 @@ def test_a_cache_that_cannot_be_used_says_so(tmp_path: Path) -> None:
         read(ShardCache(tmp_path / "file" / "cache", 10**9), 0)
     with pytest.raises(DataError, match=r"2e-05 GB does not fit into data\.shard_cache_gb=1e-05; raise it"):
         read(ShardCache(tmp_path / "cache", SIZE // 2), 0)
+
+
+def test_a_file_in_use_is_marked_as_used_once_an_hour_or_so(tmp_path: Path) -> None:
+    """Whether a file was used just now need not be written again and again."""
+    cache = ShardCache(tmp_path, 3 * SIZE)
+    read(cache, 0)
+    path, now = tmp_path / item(0).sha256, time.time()
+    os.utime(path, (now, now - shard_cache._FRESH_S + 5))
+    read(cache, 0)
+    assert path.stat().st_mtime == pytest.approx(now - shard_cache._FRESH_S + 5)
+    os.utime(path, (now, now - shard_cache._FRESH_S - 5))
+    read(cache, 0)
+    assert path.stat().st_mtime == pytest.approx(now, abs=5)
+
+
+def test_a_file_of_another_size_is_removed_and_a_shard_may_fill_the_cache(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path / "new" / "folder", SIZE)
+    assert read(cache, 0) == content_of(0)
+    with pytest.raises(DataError, match=r"a shard of 2e-05 GB does not fit into data\.shard_cache_gb=2e-05; raise it"):
+        read(ShardCache(tmp_path, SIZE - 1), 0)
+    with cache._present(item(0)) or contextlib.nullcontext() as file:
+        assert file is not None
+    (cache.folder / item(0).sha256).write_bytes(b"short")
+    assert cache._present(item(0)) is None
+    assert not (cache.folder / item(0).sha256).exists()
+
+
+def test_the_space_of_others_counts_and_that_of_the_dead_is_taken_back(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, 9 * SIZE)
+    read(cache, 0)
+    (tmp_path / "dead.part").write_bytes(bytes(SIZE))
+    (tmp_path / "alive.part").write_bytes(bytes(2 * SIZE))
+    (tmp_path / "link").symlink_to(tmp_path / "alive.part")
+    with _locked(tmp_path / "locks" / "alive") as held:
+        assert held
+        assert cache._used() == 3 * SIZE
+    assert not (tmp_path / "dead.part").exists()
+    assert (tmp_path / "alive.part").exists()
+    with _locked(tmp_path / "locks" / "x") as first, _locked(tmp_path / "locks" / "x", wait=False) as second:
+        assert (first, second) == (True, False)
+
+
+def test_the_oldest_file_goes_first_and_files_being_fetched_stay(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, 9 * SIZE)
+    for number, age in ((0, 20), (1, 30), (2, 10)):
+        read(cache, number)
+        os.utime(tmp_path / item(number).sha256, (0, 1000 - age))
+    (tmp_path / "x.part").write_bytes(b"")
+    os.utime(tmp_path / "x.part", (0, 1))
+    gone = []
+    while cache._evict():
+        gone += [number for number in range(3) if item(number) not in cache and number not in gone]
+    assert gone == [1, 0, 2]
+    assert (tmp_path / "x.part").exists()
+
+
+def test_a_full_disk_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = ShardCache(tmp_path, 5_000_000_000)
+    cache._warn_of_full_disk()
+    cache._warn_of_full_disk()
+    assert caplog.text.count("is full below data.shard_cache_gb=5: shards make room earlier") == 1
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        assert _is_full(OSError(number, "full"))
+    assert not _is_full(OSError(errno.EIO, "broken"))
