@@ -16,6 +16,8 @@ _LEAST_WIDTH = 200
 """Pixels: a smaller image is enlarged by a whole number, so that there is room for text."""
 _SHARP = 2
 """Boxes are drawn larger by this and reduced, so that corners are smooth."""
+_MOST_PIXELS = 2**24
+"""Of a picture whose boxes are drawn larger; a larger one has wide lines anyway, and its copy would fill gigabytes."""
 _SHADE = (0, 0, 0, 110)
 """Around frames: they show on a ground of their own color too."""
 
@@ -65,10 +67,11 @@ def with_boxes(
         colors: of the frames and the labels.
     """
     picture = _enlarged(image).convert("RGBA")
-    scale = _SHARP * picture.width // image.width
-    line = max(2, round(min(picture.size) / 220)) * _SHARP
-    font = Font.of(max(11, min(picture.size) // 36) * _SHARP, "".join(names))
-    overlay = Image.new("RGBA", (picture.width * _SHARP, picture.height * _SHARP), (255, 255, 255, 0))
+    sharp = _SHARP if picture.width * picture.height <= _MOST_PIXELS else 1
+    scale = sharp * picture.width // image.width
+    line = max(2, round(min(picture.size) / 220)) * sharp
+    font = Font.of(max(11, min(picture.size) // 36) * sharp, "".join(names))
+    overlay = Image.new("RGBA", (picture.width * sharp, picture.height * sharp), (255, 255, 255, 0))
     pen = ImageDraw.Draw(overlay)
     scaled = [_framed(tuple(side * scale for side in box), line) for box in boxes]  # type: ignore[arg-type]
     for box, color in [*zip(scaled, colors, strict=True)][::-1]:
@@ -81,7 +84,7 @@ def with_boxes(
         if place is not None:
             taken.append(place)
             label.draw(pen, font, place, color)
-    reduced = overlay.resize(picture.size, Image.Resampling.BOX)
+    reduced = overlay if sharp == 1 else overlay.resize(picture.size, Image.Resampling.BOX)
     return Image.alpha_composite(picture, reduced).convert("RGB")
 
 

@@ -97,3 +97,18 @@ def test_letters_beyond_english_are_written_where_a_font_here_has_them() -> None
     assert [letter for letter in text if bytes(font.getmask(letter)) == missing] == []
     english = Font.of(20, "street").font
     assert english.getname() == Font.of(20).font.getname() != font.getname()
+
+
+def test_boxes_on_a_very_large_photo_are_drawn_in_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy that smooths corners has four times the pixels: gigabytes for a photo of 100 megapixels."""
+    image = Image.new("RGB", (400, 300), "gray")
+    made: list[tuple[int, int]] = []
+    new = Image.new
+    monkeypatch.setattr("PIL.Image.new", lambda mode, size, *rest: made.append(size) or new(mode, size, *rest))
+    for most, expected in ((400 * 300, (800, 600)), (400 * 300 - 1, (400, 300))):
+        monkeypatch.setattr("sequencer2d.tasks.drawing._MOST_PIXELS", most)
+        drawn = np.asarray(with_boxes(image, [(100.0, 100.0, 200.0, 200.0)], ["disc"], ["90%"], [RED]))
+        assert made[0] == expected
+        assert drawn.shape == (300, 400, 3)
+        assert drawn[150, 101].tolist() == [*RED]
+        made.clear()
