@@ -36,9 +36,10 @@ formats:
   openvino  OpenVINO: .xml, and .bin beside it
   web       one page that recognizes photos in a browser, without network: .html; --runtime says with what
 
-Batch, height and width stay free, from the model's stride plus one pixel up. The artifact is run beside the model, on
-random and on real images at three sizes; one that differs is not left behind. It carries class names, mean, std, size
-and interpolation, and `sequencer2d predict` and `bench` take it in place of a checkpoint."""
+Batch, height and width stay free, from the model's stride plus one pixel up; a detector takes one image of the run's
+size. The artifact is run beside the model, on random and on real images at three sizes; one that differs is not left
+behind. It carries class names, mean, std, size and interpolation, and `sequencer2d predict` and `bench` take it in
+place of a checkpoint."""
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -96,8 +96,14 @@ class DetectorArtifact(Artifact):
         self._check(images)
         return [self._found(image[None]) for image in images]
 
+    @property
+    def only_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the image that the file takes."""
+        height, width = self.pretrained_cfg["input_size"][-2:]
+        return height, width
+
     def _found(self, image: Tensor) -> dict[str, Tensor]:
-        (height, width), (rows, columns) = self.pretrained_cfg["input_size"][-2:], image.shape[-2:]
+        (height, width), (rows, columns) = self.only_size, image.shape[-2:]
         factor = min(1.0, height / rows, width / columns)
         reduced = (min(height, round(rows * factor)), min(width, round(columns * factor)))
         if factor < 1:

@@ -12,6 +12,9 @@ from sequencer2d.dense import faster_rcnn, fcos, retinanet
 from sequencer2d.errors import ConfigError, ExportError
 from sequencer2d.export import export_detector, load_artifact, verify
 from sequencer2d.export.detectors import Boxes
+from sequencer2d.export.loaded import DetectorArtifact
+from sequencer2d.export.metadata import describe_dense
+from sequencer2d.export.timing import time_artifact
 from tests.models.small import SIZES
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -72,6 +75,16 @@ def smaller_than_the_file_and_larger(artifact: nn.Module, images: torch.Tensor) 
     assert large["size"].tolist() == [90, 120]
     turned = artifact(torch.randn(1, 3, 120, 90))[0]
     assert turned["size"].tolist() == [90, 68]
+
+
+def test_the_speed_of_a_file_is_measured_at_its_own_size_alone(tmp_path: Path) -> None:
+    stated = create_model("sequencer2d_n", **SIZES).pretrained_cfg
+    meta = describe_dense("detection", stated, 3, (64, 96))
+    empty = [torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)]
+    artifact = DetectorArtifact(tmp_path / "boxes.onnx", meta, lambda images: empty)
+    assert time_artifact(artifact, 2, (64, 96), measure_s=0.01)["size"] == [64, 96]
+    with pytest.raises(ConfigError, match=r"boxes\.onnx takes images of 64×96 pixels alone: leave the size out"):
+        time_artifact(artifact, 1, (128, 128))
 
 
 def test_where_no_score_is_high_enough_nothing_is_found() -> None:
