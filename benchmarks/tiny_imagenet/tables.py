@@ -127,6 +127,20 @@ TINY_IMAGENET_TABLES = {
         size_rows,
         "benchmarks.tiny_imagenet.shipping",
     ),
+    "tiny-imagenet-frozen": View(
+        "tiny-imagenet-frozen",
+        (
+            Column("data", "data"),
+            Column("weights", "weights of N-P4"),
+            Column("classes", "classes"),
+            Column("train_images", "training images"),
+            Column("test_images", "test images"),
+            Column("linear_percent", "linear classifier, %", fixed(1)),
+            Column("knn_percent", "20 nearest neighbors, %", fixed(1)),
+        ),
+        list,
+        "benchmarks.tiny_imagenet.frozen",
+    ),
     "tiny-imagenet-stops": View(
         "tiny-imagenet-shipped",
         (
