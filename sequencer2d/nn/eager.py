@@ -4,8 +4,9 @@ The conditions are checked at each call, because hooks, adapters, parametrizatio
 """
 
 import functools
-from collections.abc import Iterable
-from typing import Any
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
@@ -28,59 +29,86 @@ def run_as_one_node(
     if not runs_eagerly() or global_hooks._has_any_global_hook() or type(x) is not Tensor:
         return None
     parts: Any = block._modules
-    mixer, mlp, norms = parts["rnn_tokens"], parts["mlp_channels"], (parts["norm1"], parts["norm2"])
+    mixer, norms = parts["rnn_tokens"], (parts["norm1"], parts["norm2"])
+    mlp = parts["mlp_channels"]
     if type(mixer) is not RNN2D or type(mlp) is not known[0] or mixer.fusion != "concat" or mixer.gates != "stored":
         return None
     in_mlp: dict[str, Any] = parts["mlp_channels"]._modules
-    scans, names, parameters = _layout(mixer.axes, mixer.bidirectional)
-    recurrent: dict[str, Any] = {name: mixer._modules[name] for name in names}
+    layout = _layout(mixer.axes, mixer.bidirectional)
+    recurrent: list[Any] = [mixer._modules[name] for name in layout.layers]
     linears: Any = (mixer._modules["fc"], in_mlp["fc1"], in_mlp["fc2"])
-    others: list[Any] = [layer for name, layer in in_mlp.items() if name not in ("fc1", "fc2")]
+    others = [layer for name, layer in in_mlp.items() if name not in ("fc1", "fc2")]
     depths = [parts[name] for name in drop_paths]
-    if not (
-        _are_plain((mixer, mlp), (RNN2D, known[0]))
-        and _are_plain(recurrent.values(), (RecurrentWeights,))
-        and _are_plain(linears, (nn.Linear,))
-        and _are_plain(norms, (nn.LayerNorm,))
-        and _are_plain(depths, (known[1], nn.Identity))
-        and _are_plain(others, (nn.GELU, nn.Dropout, nn.Identity))
-        and not any(_differs(layer) for layer in others)
+    layers = (*recurrent, *linears, *norms)
+    if tuple(map(type, layers)) != layout.classes or not (
+        _are_of(depths, (known[1], nn.Identity))
+        and _are_of(others, (nn.GELU, nn.Dropout, nn.Identity))
+        and _are_plain((mixer, mlp, *layers, *depths, *others))
+        and not any(map(_differs, others))
     ):
         return None
-    weights: list[Any] = [recurrent[layer]._parameters.get(name) for layer, name in parameters]
-    for layer in (*linears, *norms):
-        weights += (layer._parameters.get("weight"), layer._parameters.get("bias"))
+    try:
+        found = [weight for layer in recurrent for weight in layout.weights_of(layer._parameters)]
+        weights = [*layout.in_order(found)]
+        for layer in (*linears, *norms):
+            weights += _WEIGHT_AND_BIAS(layer._parameters)
+    except KeyError:
+        return None
     if {type(weight) for weight in weights} != {nn.Parameter}:
         return None
     eps = (norms[0].eps, norms[1].eps)
-    options = BlockOptions(scans, mixer.cell, mixer.implementation, mixer.axes == "flatten", eps)
+    options = BlockOptions(layout.scans, mixer.cell, mixer.implementation, mixer.axes == "flatten", eps)
     if not takes(x, weights, options):
         return None
     return run_block(x, weights, options, (draw_mask(depths[0], x), draw_mask(depths[1], x)))
 
 
+_WEIGHT_AND_BIAS = operator.itemgetter("weight", "bias")
+
+
+class _Layout(NamedTuple):
+    """What the options of a mixer determine.
+
+    Attributes:
+        scans: of the mixer.
+        layers: the names of its recurrent layers.
+        classes: those that the recurrent layers, the three linear ones and the two norms must have.
+        weights_of: takes all weights of a recurrent layer out of its parameters.
+        in_order: brings those of all recurrent layers into the order of `run_block`.
+    """
+
+    scans: tuple[int, ...]
+    layers: tuple[str, ...]
+    classes: tuple[type, ...]
+    weights_of: Callable[[dict[str, Any]], tuple[Any, ...]]
+    in_order: Callable[[list[Any]], tuple[Any, ...]]
+
+
 @functools.cache  # small batches wait for the host
-def _layout(axes: str, bidirectional: bool) -> tuple[tuple[int, ...], tuple[str, ...], list[tuple[str, str]]]:
-    """A mixer's scans, its recurrent layers, and layer and name of each recurrent weight as `run_block` takes them."""
+def _layout(axes: str, bidirectional: bool) -> _Layout:
     layers, suffixes = layer_names(axes), ("", "_reverse") if bidirectional else ("",)
-    weights = [(layer, f"{kind}_l0{suffix}") for kind in KINDS for layer in layers for suffix in suffixes]
-    return scans_along(axes, bidirectional), layers, weights
+    names = [f"{kind}_l0{suffix}" for kind in KINDS for suffix in suffixes]
+    found = [(layer, name) for layer in layers for name in names]
+    wanted = [(layer, f"{kind}_l0{suffix}") for kind in KINDS for layer in layers for suffix in suffixes]
+    classes = (*[RecurrentWeights] * len(layers), *[nn.Linear] * 3, *[nn.LayerNorm] * 2)
+    in_order = operator.itemgetter(*map(found.index, wanted))
+    return _Layout(scans_along(axes, bidirectional), layers, classes, operator.itemgetter(*names), in_order)
 
 
-def _are_plain(layers: Iterable[Any], kinds: tuple[type, ...]) -> bool:
-    """Whether layers are exactly of the given classes, without hooks, replaced methods or compiled code."""
+def _are_of(layers: Iterable[Any], kinds: tuple[type, ...]) -> bool:
+    """Whether layers are exactly of the given classes."""
+    return all(type(layer) in kinds for layer in layers)
+
+
+def _are_plain(layers: Iterable[Any]) -> bool:
+    """Whether layers have no hooks, replaced methods or compiled code."""
     for layer in layers:
-        if type(layer) not in kinds or layer._forward_hooks or layer._forward_pre_hooks:
+        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
             return False
-        if layer._backward_hooks or layer._backward_pre_hooks or layer._compiled_call_impl is not None:
-            return False
-        if not vars(layer).keys().isdisjoint(_OWN_CODE):  # which goes through the smaller of the two
+        own = layer.__dict__
+        if layer._compiled_call_impl is not None or "forward" in own or "scan" in own or "weights" in own:
             return False
     return True
-
-
-# Attributes that replace a method of the class if they are set on an instance.
-_OWN_CODE = frozenset(("forward", "scan", "weights", "__call__"))
 
 
 def _differs(layer: Any) -> bool:
@@ -93,7 +121,7 @@ def _differs(layer: Any) -> bool:
 def draw_masks(depths: Iterable[Any], x: Tensor, known: type) -> tuple[Tensor | None, ...] | None:
     """What `draw_mask` draws for each layer; None if one is more than stochastic depth of the class `known`."""
     depths = tuple(depths)
-    if global_hooks._has_any_global_hook() or not _are_plain(depths, (known, nn.Identity)):
+    if global_hooks._has_any_global_hook() or not (_are_of(depths, (known, nn.Identity)) and _are_plain(depths)):
         return None
     return tuple(draw_mask(depth, x) for depth in depths)
 

@@ -4,10 +4,6 @@ There, the GPU waits for the host: each operator and each launch costs the host 
 a node for each operator. The node here calls what the block needs and nothing else. It copies and casts the weights in
 one launch, computes layer norms in the dtype of the tokens, and adds residuals in place.
 
-The copy is made at each call. A copy kept between calls would have to be thrown away whenever a weight changes, and not
-every change can be seen: writing through `Tensor.data`, as older optimizers do, and FSDP's gathering into the same
-memory leave a tensor's version as it was.
-
 Suffixes: B batch, H rows, W columns, T tokens (B*H*W), C channels, S scans, G gates, D hidden units, M hidden channels
 of the MLP.
 """
@@ -25,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils._device import DeviceContext
 
 from sequencer2d.ops import devices, scan_operators
+from sequencer2d.ops.block_weights import cut, pack
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.fused import refuse_double_backward
 from sequencer2d.ops.precision import compute_dtype, runs_under_autocast
@@ -32,8 +29,6 @@ from sequencer2d.ops.rnn2d import choose_implementation
 
 # Python's fastest way of reading an attribute of many tensors: small batches wait for Python.
 SHAPE_OF, DTYPE_OF, DEVICE_OF = map(operator.attrgetter, ("shape", "dtype", "device"))
-# Values after which a tensor in a common piece of memory begins: 16 bytes in every dtype.
-_ALIGNED = 8
 _HAS_WIDER_PRODUCT = "dtype" in torch.ops.aten.mm.overloads()
 
 
@@ -122,56 +117,6 @@ def run_block(
         return _forward(x_BHWC, weights, options, masks, save=False)[0]
 
 
-class Packed(NamedTuple):
-    """The weights of a block's products in their dtype, those of all scans in one tensor, `bias` the sum of both."""
-
-    weight_ih: Tensor  # (S*G*D, C)
-    weight_hh: Tensor  # (S, G*D, D)
-    bias: Tensor  # (S*G*D,)
-    fc: Tensor  # (C, S*D)
-    fc_bias: Tensor
-    fc1: Tensor  # (M, C)
-    fc1_bias: Tensor
-    fc2: Tensor  # (C, M)
-    fc2_bias: Tensor
-
-
-def pack(weights: Sequence[Tensor], slots: int, dtype: torch.dtype) -> Packed:
-    """Copy the recurrent weights and, where the dtype is another one, all others; then add the biases."""
-    (rows, channels), hidden, first = weights[0].shape, weights[slots].shape[1], weights[0]
-    rest = weights[4 * slots : -4]
-    is_cast = first.dtype is not dtype
-    # One piece of memory for all, because small batches wait for the host, which each allocation costs microseconds.
-    sizes = [
-        slots * rows * channels,
-        slots * rows * hidden,
-        2 * slots * rows,
-        *(map(Tensor.numel, rest) if is_cast else ()),
-    ]
-    parts = iter(pieces(first, dtype, sizes))
-    weight_ih, weight_hh, bias = next(parts).view(-1, channels), next(parts).view(-1, hidden), next(parts)
-    copied, copies = weights[: 4 * slots], [*cut(weight_ih, rows), *cut(weight_hh, rows), *cut(bias, rows)]
-    if is_cast:
-        rest = [
-            piece if weight.dim() == 1 else piece.view(weight.shape) for piece, weight in zip(parts, rest, strict=True)
-        ]
-        copied, copies = weights[:-4], copies + rest
-    torch._foreach_copy_(copies, list(copied))
-    return Packed(weight_ih, weight_hh.view(slots, rows, hidden), torch.add(*cut(bias, slots * rows)), *rest)
-
-
-def cut(tensor: Tensor, rows: int) -> list[Tensor]:
-    """A contiguous tensor in pieces of so many rows. It is the way with the fewest calls of operators inside."""
-    return list(torch.unsafe_split_with_sizes(tensor, [rows] * (tensor.shape[0] // rows)))
-
-
-def pieces(like: Tensor, dtype: torch.dtype, sizes: Sequence[int]) -> list[Tensor]:
-    """Vectors of these sizes in one piece of memory, each at an address that kernels take."""
-    padded = [-(-size // _ALIGNED) * _ALIGNED for size in sizes]
-    parts = torch.unsafe_split_with_sizes(like.new_empty(sum(padded), dtype=dtype), padded)
-    return [piece if size == room else piece[:size] for piece, size, room in zip(parts, sizes, padded, strict=True)]
-
-
 def _forward(
     x_BHWC: Tensor,
     weights: Sequence[Tensor],
@@ -184,10 +129,10 @@ def _forward(
     from sequencer2d.ops.kernels import triton_block_launch as kernels
 
     batch, height, width, channels = x_BHWC.shape
-    w = pack(weights, len(options.scans), x_BHWC.dtype)
+    w = pack(weights, len(options.scans), x_BHWC.dtype, keep=save)
     norm1, norm1_bias, norm2, norm2_bias = weights[-4:]
     x = x_BHWC.reshape(-1, channels).contiguous()
-    _, normed1, mean1, scale1 = kernels.add_norm(x, None, None, norm1, norm1_bias, options.eps[0])
+    _, normed1, mean1, scale1 = kernels.add_norm(x, None, None, norm1, norm1_bias, options.eps[0], save)
     grid = (batch, 1, height * width, -1) if options.is_flat else (batch, height, width, -1)
     gates = F.linear(normed1, w.weight_ih, w.bias).view(grid)
     hidden, cells, activations = scan_operators.scan(gates, w.weight_hh, None, options.scans, options.cell, save)
@@ -198,7 +143,7 @@ def _forward(
     del normed1, gates, cells, activations  # frees what is not saved
     branch = F.linear(hidden.flatten(0, -2), w.fc, w.fc_bias)
     del hidden
-    between, normed2, mean2, scale2 = kernels.add_norm(x, branch, masks[0], norm2, norm2_bias, options.eps[1])
+    between, normed2, mean2, scale2 = kernels.add_norm(x, branch, masks[0], norm2, norm2_bias, options.eps[1], save)
     del branch
     expanded = F.linear(normed2, w.fc1, w.fc1_bias)
     if save:

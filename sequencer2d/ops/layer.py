@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sequencer2d.ops import devices, scan_kernels
-from sequencer2d.ops.block import DEVICE_OF, DTYPE_OF, cut, pieces, product, runs_eagerly
+from sequencer2d.ops.block import DEVICE_OF, DTYPE_OF, product, runs_eagerly
+from sequencer2d.ops.block_weights import cut, pieces
 from sequencer2d.ops.cells import CELLS
 from sequencer2d.ops.edges import last_steps
 from sequencer2d.ops.fused import refuse_double_backward

@@ -20,13 +20,19 @@ def new_sums(x: Tensor, width: int) -> Tensor:
 
 
 def add_norm(
-    x: Tensor, branch: Tensor | None, mask: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+    x: Tensor, branch: Tensor | None, mask: Tensor | None, weight: Tensor, bias: Tensor, eps: float, save: bool = True
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x + mask * branch, or x itself without a branch; its layer norm; and mean and scale, fp32 (T,), for backward."""
+    """x + mask * branch, or x itself without a branch; its layer norm; and mean and scale, fp32 (T,), for backward.
+
+    Without `save`, mean and scale hold nothing that means anything.
+    """
     rows, channels = x.shape
     total = x if branch is None else torch.empty_like(x)
     normed = torch.empty_like(x)
-    mean, scale = torch.unsafe_split_with_sizes(x.new_empty(2 * rows, dtype=torch.float32), [rows, rows])
+    if save:
+        mean, scale = torch.unsafe_split_with_sizes(x.new_empty(2 * rows, dtype=torch.float32), [rows, rows])
+    else:
+        mean = scale = x.new_empty(rows, dtype=torch.float32)  # the kernel writes both
     given = x if branch is None else branch
     tensors = (x, given, given if mask is None else mask, weight, bias, total, normed, mean, scale)
     images = 1 if mask is None else mask.shape[0]
