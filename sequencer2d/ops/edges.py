@@ -21,6 +21,18 @@ def last_steps(values: Tensor, scans: Sequence[int]) -> Tensor:
     return _edges(values, scans, last=True)
 
 
+def ends_of_sequences(values: Tensor, slots: int) -> Tensor:
+    """`last_steps` of sequences (N, T, S*X), or a time-major grid (1, T, N, S*X), in few operators.
+
+    A forward scan ends at the last step, the backward one in slot 1 at the first.
+    """
+    width, rows_dim = values.shape[-1] // slots, 0 if values.dim() == 3 else 2
+    size, strides = (values.shape[rows_dim], width), (values.stride(rows_dim), values.stride(-1))
+    begin = values.storage_offset()
+    places = [begin + (values.shape[1] - 1) * values.stride(1), begin + width * values.stride(-1)][:slots]
+    return torch.stack([values.as_strided(size, strides, place) for place in places])
+
+
 def states_before(values: Tensor, scans: Sequence[int], first: Tensor | None) -> Tensor:
     """(B, *grid, S*D): what stands one step earlier in scan order; before a scan's first step `first`, or zeros.
 

@@ -19,7 +19,7 @@ from sequencer2d.ops import devices, scan_kernels
 from sequencer2d.ops.block import DEVICE_OF, DTYPE_OF, product, runs_eagerly
 from sequencer2d.ops.block_weights import cut, pieces
 from sequencer2d.ops.cells import CELLS
-from sequencer2d.ops.edges import last_steps
+from sequencer2d.ops.edges import ends_of_sequences
 from sequencer2d.ops.fused import refuse_double_backward
 from sequencer2d.ops.padding import pad_units, pad_weights, without_padding
 from sequencer2d.ops.precision import compute_dtype
@@ -98,33 +98,22 @@ class RecurrentLayer(torch.autograd.Function):
             outer = None
             if ctx.biased:
                 outer = grad_bias if inner_bias is None else flat.sum(0, dtype=torch.float32)
-            found = _of_each_weight(grad_weight_ih, grad_weight_hh, outer, grad_bias, slots)
+            found = _of_each_weight(grad_weight_ih, grad_weight_hh, outer, grad_bias)
         needed = zip(found, ctx.needs_input_grad[3:], strict=True)
         return grad_x, None, None, *(grad if need else None for grad, need in needed)
 
 
-def _of_each_weight(
-    weight_ih: Tensor, weight_hh: Tensor, outer: Tensor | None, bias: Tensor, slots: int
-) -> list[Tensor]:
+def _of_each_weight(weight_ih: Tensor, weight_hh: Tensor, outer: Tensor | None, bias: Tensor) -> list[Tensor]:
     """The gradients of `run_layer`'s weights, in the dtype of that of `weight_ih`, each to be changed in place.
 
     outer: that of the biases of the input product, None without biases. It may be `bias`, that of the recurrent one.
     """
-    rows, hidden = weight_hh.shape[1:]
-    sources = [weight_hh.reshape(-1, hidden)] + ([] if outer is None else [outer.reshape(-1), bias.reshape(-1)])
-    if any(source.dtype is not weight_ih.dtype for source in sources):
-        sources = _copies(sources, weight_ih.dtype)
-    elif outer is bias:
-        sources[2] = bias.reshape(-1).clone()
-    return [part for grad in (weight_ih, *sources) for part in cut(grad, rows)]
-
-
-def _copies(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Copies in another dtype by one launch."""
-    parts = pieces(tensors[0], dtype, [tensor.numel() for tensor in tensors])
-    copies = [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-    torch._foreach_copy_(copies, tensors)
-    return copies
+    dtype = weight_ih.dtype
+    found = [*cut(weight_ih, weight_hh.shape[1]), *weight_hh.to(dtype).unbind()]
+    if outer is not None:
+        # Each bias has a gradient that may be changed in place.
+        found += [*outer.to(dtype).view(bias.shape).unbind(), *bias.to(dtype, copy=True).unbind()]
+    return found
 
 
 def _forward(
@@ -141,9 +130,12 @@ def _forward(
         weight_ih, weight_hh, *_ = pad_weights(packed, padded, cell)
         weight_ih = weight_ih.flatten(0, 1)
         bias = None if bias is None else pad_units(bias, hidden, padded)
-    gates = F.linear(x.reshape(-1, x.shape[-1]), weight_ih, bias).view(*x.shape[:-1], weight_ih.shape[0])
+    if x.dim() == 3 and x.is_contiguous():
+        gates = F.linear(x, weight_ih, bias)
+    else:
+        gates = F.linear(x.reshape(-1, x.shape[-1]), weight_ih, bias).view(*x.shape[:-1], weight_ih.shape[0])
     out, cells, activations, last = sequence_scan(gates, weight_hh, inner_bias, None, scans, cell, save)
-    ends = last_steps(out, scans)
+    ends = ends_of_sequences(out, slots)
     results: tuple[Tensor, ...] = (out, ends) if CELLS[cell].states == 1 else (out, ends, last)
     if padded > hidden:
         results = tuple(without_padding(result, hidden, padded) for result in results)

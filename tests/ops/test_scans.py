@@ -5,10 +5,21 @@ import torch
 
 from sequencer2d.errors import ImplementationError, InputError
 from sequencer2d.ops import choose_implementation, rnn2d
-from sequencer2d.ops.scans import Scan, by_axis, scans_of, time_first
+from sequencer2d.ops.edges import ends_of_sequences, last_steps
+from sequencer2d.ops.scans import SEQUENCE_SCANS, Scan, by_axis, scans_of, time_first
 from tests.ops.problems import NAMES, Problem, make_problem, relative_errors
 
 GRIDS = {"sequence": (5,), "image": (3, 4), "video": (3, 2, 4)}
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("shape", [(3, 5), (3, 1), (1, 5, 3), (1, 1, 3), (0, 5), (1, 4, 0)], ids=str)
+def test_the_ends_of_sequences_are_the_last_steps_of_their_scans(shape, slots):
+    values = torch.randn(slots * 4, *shape).movedim(0, -1)  # of any strides
+    found = ends_of_sequences(values, slots)
+    assert torch.equal(found, last_steps(values, SEQUENCE_SCANS[slots]))
+    assert found.is_contiguous()
+    assert found.untyped_storage().data_ptr() != values.untyped_storage().data_ptr() or values.numel() == 0
 
 
 def problem_on(grid, dtype, device="cpu", cell="lstm", hidden=16):
