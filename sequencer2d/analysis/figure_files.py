@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sequencer2d.errors import ConfigError
+from sequencer2d.figure_text import save
 from sequencer2d.files import atomic_write
 
 # Formats, each with the metadata that leaves the time of writing out.
@@ -47,7 +48,7 @@ def figure_bytes(figure: Any, name: str = "png", dpi: int = DPI) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=name, dpi=dpi, bbox_inches="tight", metadata=FORMATS[name])
+    save(figure, buffer, format=name, dpi=dpi, bbox_inches="tight", metadata=FORMATS[name])
     if name != "png":
         return buffer.getvalue()
     full = Image.open(buffer).convert("RGB")

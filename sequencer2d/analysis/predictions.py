@@ -10,6 +10,7 @@ import numpy as np
 from sequencer2d.analysis.drawing import prediction_color, prediction_text
 from sequencer2d.data.images import decode
 from sequencer2d.evaluation.predict import Prediction
+from sequencer2d.figure_text import save
 from sequencer2d.files import atomic_write
 from sequencer2d.terminal import printable_lines
 
@@ -36,7 +37,7 @@ def draw_predictions(
     """
     figure = predictions_figure(predictions, truths, columns=columns, title=title)
     with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+        save(figure, file, format="png", dpi=120)
     return Path(path)
 
 

@@ -10,6 +10,7 @@ from sequencer2d.analysis.figure_files import figure_bytes
 from sequencer2d.data.images import decode
 from sequencer2d.errors import counted
 from sequencer2d.files import atomic_write
+from sequencer2d.terminal import printable
 
 _LONGEST = 24
 """Characters of a class's name that are shown."""
@@ -34,13 +35,13 @@ def draw_samples(
     names = [names[index] for index in _spaced(len(names), rows)]
     figure = Figure(figsize=(1.4 + columns, 0.5 + len(names)), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(printable(title), fontsize=9)
     grid = figure.subplots(len(names), columns + 1, squeeze=False, width_ratios=[1.4, *[1] * columns])
     for axes in grid.flat:
         axes.axis("off")
     for name, (label, *cells) in zip(names, grid, strict=True):
         files = classes[name]
-        shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        shown = printable(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…")
         label.text(1, 0.5, f"{shown}\n{counted(len(files), 'image')}", ha="right", va="center", fontsize=8)
         for axes, index in zip(cells, _spaced(len(files), columns), strict=False):
             image = decode(files[index])

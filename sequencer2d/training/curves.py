@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sequencer2d import tasks
 from sequencer2d.errors import how_to_install
+from sequencer2d.figure_text import save
 from sequencer2d.files import atomic_write
 from sequencer2d.tasks.task import Metric
 from sequencer2d.terminal import printable
@@ -36,7 +37,7 @@ def plot_curves(run_folder: Path, config: TrainConfig, path: Path | None = None)
     target = path or run_folder / "curves.png"
     figure = curves_figure(read_log(run_folder), config)
     with atomic_write(target) as file:
-        figure.savefig(file, format="png", dpi=120)
+        save(figure, file, format="png", dpi=120)
     return target
 
 
