@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sequencer2d.dense.parts import check_description, check_maps, convolution, listed, new_classifier, resize
-from sequencer2d.errors import ConfigError
+from sequencer2d.errors import ConfigError, InputError
 
 FPN_CHANNELS, HEAD_CHANNELS, DROPOUT = 256, 128, 0.1
 """The values of PVT, PoolFormer and mmsegmentation's base configuration."""
@@ -108,8 +108,18 @@ class SemanticFPN(nn.Module):
         self.head = SemanticFPNHead(FPN_CHANNELS, strides, num_classes)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, H_i, W_i) → logits (B, num_classes, H_0, W_0). Raises `InputError` for other maps."""
+        """Maps (B, C_i, H_i, W_i) → logits (B, num_classes, H_0, W_0).
+
+        Raises:
+            InputError: other maps, or training on one image whose coarsest map is a single position: batch norm has one
+                value there.
+        """
         check_maps(maps, self.in_channels)
+        if self.training and min(x.shape[0] * x.shape[2] * x.shape[3] for x in maps) < 2:
+            raise InputError(
+                "Semantic FPN trains on two images or more, or on larger ones: the coarsest map is a single position, "
+                "too few for batch norm; raise data.batch_size or data.image_size"
+            )
         return self.head(self.fpn(maps))
 
 

@@ -148,3 +148,13 @@ def test_other_maps_than_those_stated_are_refused() -> None:
 def test_one_class_and_maps_of_one_stride_fit() -> None:
     decoder = SemanticFPN((8, 16), (4, 4), 1)
     assert decoder([torch.zeros(1, 8, 6, 5), torch.zeros(1, 16, 6, 5)]).shape == (1, 1, 6, 5)
+
+
+def test_training_on_a_single_position_is_refused_in_one_line() -> None:
+    """Batch norm cannot train on one value for a channel; two images, or evaluation, are fine."""
+    decoder = SemanticFPN((8, 8), (16, 32), 3)
+    maps = [torch.randn(1, 8, 2, 2), torch.randn(1, 8, 1, 1)]
+    with pytest.raises(InputError, match=r"a single position.*raise data\.batch_size or data\.image_size"):
+        decoder(maps)
+    assert decoder([x.repeat(2, 1, 1, 1) for x in maps]).shape == (2, 3, 2, 2)
+    assert decoder.eval()(maps).shape == (1, 3, 2, 2)
