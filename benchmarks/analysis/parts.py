@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.analysis.photos import PHOTOS, TEMPLE
 from benchmarks.analysis.writing import Run
 
 BATCH = 256  # small images in short steps: a GPU would wait for each launch
@@ -50,16 +51,12 @@ def erf(run: Run) -> None:
 
 def hidden(run: Run) -> None:
     """Of a photo that may be passed on, at twice the model's size, so that more than 28×28 tokens show it."""
-    from PIL import Image
-    from sklearn.datasets import load_sample_image
-
     from sequencer2d.analysis.animation import running_animation
     from sequencer2d.analysis.hidden_states import hidden_states
     from sequencer2d.data.eval_transforms import eval_transform
 
     subject = run.subjects[0].resized(2 * max(run.subjects[0].data.size))
-    photo = Image.fromarray(load_sample_image("china.jpg"))
-    states = hidden_states(subject, np.asarray(eval_transform(subject.data)(photo)))
+    states = hidden_states(subject, np.asarray(eval_transform(subject.data)(TEMPLE.load())))
     run.arrays("hidden-states", 0, replace(states, states=_coarse(states.states), fused=_coarse(states.fused)).save)
     run.draw("hidden-states")
     running_animation(states, run.arguments.figures / "analysis-recurrences.gif", side=168, every=2)
@@ -104,18 +101,19 @@ def cka(run: Run) -> None:
 
 
 def cam(run: Run) -> None:
-    """Of the images of the other figures, the first three that the model is wrong about and the first three others."""
+    """Of photos that may be passed on; what they show is known where the model has a class for it."""
     from sequencer2d.analysis.arrays import save_arrays
     from sequencer2d.analysis.attribution import grad_cam
-    from sequencer2d.evaluation.outcomes import logits_of
+    from sequencer2d.data.eval_transforms import eval_transform
+    from sequencer2d.evaluation.predict import class_names_of
 
     subject = run.subjects[0]
-    pixels, truths = run.pixels(subject), run.truths(subject)
-    is_right = logits_of(subject, pixels).argmax(dim=-1).numpy() == truths
-    shown = np.concatenate([np.flatnonzero(~is_right)[:3], np.flatnonzero(is_right)[:3]])
-    result = grad_cam(subject, pixels[shown], truths=truths[shown])
-    names = list(subject.class_names)
-    run.arrays("grad-cam", 0, lambda path: save_arrays(path, class_names=names, **vars(result)))
+    names, transform = list(class_names_of(subject.model)), eval_transform(subject.data)
+    pixels = np.stack([np.asarray(transform(photo.load())) for photo in PHOTOS])
+    truths = np.array([names.index(photo.shown) if photo.shown in names else -1 for photo in PHOTOS])
+    result = grad_cam(subject, pixels, truths=truths)
+    known = {name: value for name, value in vars(result).items() if value is not None}
+    run.arrays("grad-cam", 0, lambda path: save_arrays(path, class_names=names, **known))
     run.draw("grad-cam")
 
 

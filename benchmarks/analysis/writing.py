@@ -30,13 +30,6 @@ class Run:
         chosen = choose(len(self.source), count or self.arguments.images)
         return np.concatenate([batch.pixels for batch in read_batches(self.source, subject.data, indices=chosen)])
 
-    def truths(self, subject: Any) -> np.ndarray:
-        """The subject's output for the class of each of the images of `pixels`."""
-        from sequencer2d.evaluation.pixels import choose, match_classes
-
-        chosen = choose(len(self.source), self.arguments.images)
-        return match_classes(subject, self.source)[np.asarray(self.source.identities()[1])[chosen]]
-
     def arrays(self, name: str, number: int, save: Callable[[Path], None]) -> None:
         """Let a result save itself as benchmarks/results/arrays/analysis-NAME-NUMBER.npz."""
         folder = self.arguments.results / "arrays"
