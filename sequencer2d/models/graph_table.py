@@ -89,6 +89,7 @@ class GraphTable(Generic[Value]):
         if other is not None:
             return Choice(graph=other)
         if sightings.count >= (SIGHTINGS_CROWDED if is_crowded else SIGHTINGS):
+            self._in_a_row[kind] = batch, in_a_row - 1  # once the graph is there, the same call comes again
             return Choice(capture=batch if sightings.is_one_batch and ready_batch == batch else padded)
         return Choice(run=ready_batch)
 

@@ -1,5 +1,6 @@
 """Which graph serves which batch: shapes that recur, last batches, own aspect ratios, servers; bounded in number."""
 
+import functools
 import random
 
 import pytest
@@ -9,6 +10,7 @@ from sequencer2d.models.graph_table import (
     IN_A_ROW,
     MAX_GRAPHS,
     SIGHTINGS_CROWDED,
+    Choice,
     GraphTable,
     first_images,
     own_memory,
@@ -93,6 +95,14 @@ def test_a_batch_that_would_have_to_be_compiled_is_padded_to_one_that_would_not(
     assert served == [("ran", 3), ("ran", 16), ("captured", 3), ("replayed", 3), ("replayed", 3)]
     served = serve(table, [("size", 1)] * (IN_A_ROW + 1), largest=64, ready=lambda batch: ready(batch, batch))
     assert served[-2:] == [("captured", 1), ("replayed", 1)]
+
+
+def test_a_call_that_comes_again_after_its_capture_counts_once():
+    table = GraphTable()
+    ask = functools.partial(table.choose, "size", 1, 64, lambda: 3)
+    assert [ask(), ask()] == [Choice(run=3), Choice(capture=3)]
+    table.put("size", 3, "of three")
+    assert [ask(), ask(), ask()] == [Choice(graph="of three")] * 2 + [Choice(capture=1)]
 
 
 def test_the_table_is_bounded_and_the_longest_unused_gives_way():
