@@ -6,8 +6,11 @@ import pickle
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from sequencer2d import create_model
 from sequencer2d.models.compiled_training import FORMS, compile_blocks, compile_for_training
@@ -155,6 +158,28 @@ def test_what_is_done_to_a_block_before_or_after_counts(change, is_first):
         )
     for found, value in zip(solve(compiled), expected, strict=True):
         torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_sharded_first", [True, False])
+def test_fsdp_around_blocks_works_with_their_code(is_sharded_first):
+    expected, model = solve(make_model(TWO_BLOCKS)), make_model(TWO_BLOCKS)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        if not is_sharded_first:
+            compile_blocks(model)
+        for block in model.stages[0].blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        if is_sharded_first:
+            assert compile_blocks(model)
+        loss, *gradients = solve(model)
+        found = [loss, *(gradient.full_tensor() for gradient in gradients)]
+        assert counters["stats"]["unique_graphs"] > 0
+    finally:
+        dist.destroy_process_group()
+    for value, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, right, rtol=1e-4, atol=1e-5)
 
 
 def test_transforms_see_the_layers():
