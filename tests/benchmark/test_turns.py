@@ -23,12 +23,17 @@ with open(sys.argv[2], "w", buffering=1) as file:
         time.sleep(0.01)
 """
 
-CLAIM = """
-import sys
+CLAIMS = """
+import os, sys
 from pathlib import Path
 from sequencer2d.benchmark import Turns
-print(Turns(Path(sys.argv[1])).claim("a"))
+for folder in sys.stdin:
+    if not os.fork():
+        print(Turns(Path(folder.strip())).claim("a"), flush=True)
+        os._exit(0)
+    os.wait()
 """
+"""Each line is answered by a process of its own, which has ended when the next one starts."""
 
 
 @pytest.fixture
@@ -102,16 +107,20 @@ def test_claims_of_an_earlier_run_count_no_more(sibling, tmp_path):
     wait_for(lambda: path.exists() and path.stat().st_size > 0)
     folder = tmp_path / "turns"
     (folder / f"{os.getpid()}.process").unlink(missing_ok=True)
-    earlier = subprocess.run([sys.executable, "-c", CLAIM, str(folder)], check=True, capture_output=True, text=True)
-    assert earlier.stdout == "True\n"
-    assert not Turns(folder).claim("a")  # the sibling still runs, so this is the same run
-    process.kill()
-    process.wait()
-    again = subprocess.run([sys.executable, "-c", CLAIM, str(folder)], check=True, capture_output=True, text=True)
-    assert again.stdout == "False\n"  # this process still takes part
-    (folder / f"{os.getpid()}.process").unlink()
-    again = subprocess.run([sys.executable, "-c", CLAIM, str(folder)], check=True, capture_output=True, text=True)
-    assert again.stdout == "True\n"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", CLAIMS], **pipes) as others:
+
+        def another_claims():
+            print(folder, file=others.stdin, flush=True)
+            return others.stdout.readline().strip()
+
+        assert another_claims() == "True"
+        assert not Turns(folder).claim("a")  # the sibling still runs, so this is the same run
+        process.kill()
+        process.wait()
+        assert another_claims() == "False"  # this process still takes part
+        (folder / f"{os.getpid()}.process").unlink()
+        assert another_claims() == "True"
 
 
 def times(path: Path) -> list[float]:

@@ -55,7 +55,7 @@ def test_from_images_to_weights_through_a_hard_stop(tmp_path: Path, capsys):
     fields = [*FIELDS, "run.checkpoint_interval_steps=5", "run.log_interval=1", "data.mixup_group=4"]
     (data / "words.txt").write_text("a\tcat, true cat\nb\tcat, big cat\nc\tdog, domestic dog\n", encoding="utf-8")
     options = ["--data", str(data), "--work", str(tmp_path / "work"), "--output", str(tmp_path / "out")]
-    times = ["--seconds", "60", "--plateau-share", "0.4", "--reserve", "1", "--kill-after", "1"]
+    times = ["--seconds", "30", "--plateau-share", "0.4", "--reserve", "1", "--kill-after", "1"]
     times += ["--stops", "1", "--decay-epochs", "1"]
     assert shipping.main([*options, *times, *fields]) == 0
     starts = [float(seconds) for seconds in re.findall(r"trains after (\d+) s", capsys.readouterr().out)]
