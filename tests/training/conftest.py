@@ -1,8 +1,10 @@
 """A run small enough for tests: digits, a Sequencer2D of 5,000 parameters, a few steps."""
 
 import json
+import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 import torch
 
 from sequencer2d.training.config import TrainConfig
-from sequencer2d.training.fields import with_overrides
+from sequencer2d.training.fields import to_dict, with_overrides
+from tests.processes import REPOSITORY, Call, Child, Preloaded, free_port
 
 TINY = {
     "model.name": "sequencer2d_n",
@@ -51,6 +54,34 @@ def event_files_counted_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     writer = sys.modules.get("tensorboard.summary.writer.event_file_writer")
     if writer:
         monkeypatch.setattr(writer, "_global_uid", writer.AtomicCounter(0))
+
+
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Preloaded]:
+    """Starts runs as processes of their own, without waiting for imports."""
+    process = Preloaded("tests.training.run_from_json", "tests.training.kills")
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def start(preloaded: Preloaded) -> Callable[..., Child | Call]:
+    """Starts a run as a process of its own; `processes` under torchrun, or `forks`, which start faster."""
+
+    def start_run(
+        config: TrainConfig, folder: Path, *, slow: float = 0.0, processes: int = 1, forks: int = 1
+    ) -> Child | Call:
+        path = folder / f"{Path(config.run.output).name}-{time.monotonic_ns()}.json"
+        path.write_text(json.dumps(to_dict(config)))
+        module, arguments = "tests.training.run_from_json", [str(path), "--slow", str(slow), "--fork", str(forks)]
+        if processes == 1:
+            return preloaded.start(module, *arguments, folder=folder)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        command = [*torchrun, "--master-port", str(free_port()), "-m", module, *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+        return Child(command, folder, environment)
+
+    return start_run
 
 
 @pytest.fixture

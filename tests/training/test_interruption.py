@@ -1,23 +1,18 @@
 """Real processes that are stopped in mid-epoch and go on: the losses are those of a run that nobody stopped."""
 
 import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from sequencer2d.training.checkpoint import list_checkpoints
-from sequencer2d.training.fields import to_dict
 from sequencer2d.training.loop import train
-from tests.processes import free_port
+from tests.processes import Call, Child
 from tests.training.conftest import configuration, logged
 
-REPOSITORY = Path(__file__).parents[2]
 FIELDS = {"run__epochs": 1, "run__checkpoint_interval_steps": 3, "data__erasing": 0.5}
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
@@ -40,7 +35,7 @@ def whole(tmp_path_factory):
     return logged(folder)
 
 
-def test_kill_9_in_mid_epoch_then_resume(tiny, tmp_path, whole):
+def test_kill_9_in_mid_epoch_then_resume(tiny, tmp_path, whole, start):
     process = start(tiny("parts", **FIELDS), tmp_path, slow=0.3)
     wait_for(lambda: len(logged_if_any(tmp_path / "parts")) >= 5, process)
     process.send_signal(signal.SIGKILL)
@@ -51,7 +46,7 @@ def test_kill_9_in_mid_epoch_then_resume(tiny, tmp_path, whole):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_first_and_the_run_can_go_on(tiny, tmp_path, whole, number):
+def test_a_signal_saves_first_and_the_run_can_go_on(tiny, tmp_path, whole, start, number):
     fields = {**FIELDS, "run__checkpoint_interval_steps": None, "data__workers": 1}
     process = start(tiny("parts", **fields), tmp_path, slow=0.3)
     wait_for(lambda: len(logged_if_any(tmp_path / "parts")) >= 4, process)
@@ -66,7 +61,7 @@ def test_a_signal_saves_first_and_the_run_can_go_on(tiny, tmp_path, whole, numbe
     assert logged(tmp_path / "parts") == whole
 
 
-def test_two_processes_killed_then_terminated_resume_with_the_same_losses(tiny, tmp_path):
+def test_two_processes_killed_then_terminated_resume_with_the_same_losses(tiny, tmp_path, start):
     whole = start(tiny("whole", **FIELDS), tmp_path, forks=2)
     killed = start(tiny("parts", **FIELDS), tmp_path, slow=0.3, processes=2)
     wait_for(lambda: len(logged_if_any(tmp_path / "parts")) >= 4, killed)
@@ -89,39 +84,7 @@ def test_two_processes_killed_then_terminated_resume_with_the_same_losses(tiny, 
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
 
 
-class Child(subprocess.Popen):
-    """A process whose standard error goes to a file."""
-
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self.error_file = folder / f"{time.monotonic_ns()}.err"
-        with self.error_file.open("w") as file:
-            super().__init__(command, env=environment, cwd=folder, stderr=file, stdout=subprocess.DEVNULL)
-
-    def stderr_text(self) -> str:
-        return self.error_file.read_text()
-
-
-def start(config, folder: Path, *, slow: float = 0.0, processes: int = 1, forks: int = 1) -> Child:
-    """The run as a process of its own; `processes` under torchrun, or `forks`, which start faster, without it."""
-    path = folder / f"{Path(config.run.output).name}-{time.monotonic_ns()}.json"
-    path.write_text(json.dumps(to_dict(config)))
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += [
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            str(processes),
-            "--master-port",
-            str(free_port()),
-        ]
-    command = [*launcher, "-m", "tests.training.run_from_json", str(path), "--slow", str(slow)]
-    command += ["--fork", str(forks)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    return Child(command, folder, environment)
-
-
-def wait_for(condition, process: Child, timeout_s: float = 90.0) -> None:
+def wait_for(condition, process: Child | Call, timeout_s: float = 90.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert process.poll() is None, process.stderr_text()

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from sequencer2d.training.fields import to_dict
 from sequencer2d.training.loop import train
 from tests.data.packed.conftest import SHARD_BYTES, make_pictures
 from tests.data.packed.server import Server, serving
+from tests.processes import Preloaded
 from tests.training.conftest import logged
 
 FIELDS: dict[str, Any] = {
@@ -57,7 +56,7 @@ def build(tiny: Callable[..., TrainConfig], tmp_path: Path) -> Callable[..., Tra
 
 
 def test_a_streamed_run_has_the_losses_of_a_local_one(
-    build: Callable[..., TrainConfig], shards: Path, server: Server, tmp_path: Path
+    build: Callable[..., TrainConfig], shards: Path, server: Server, tmp_path: Path, preloaded: Preloaded
 ) -> None:
     server.faults = {f"train-{number:06d}.tar": ["busy", "half"] for number in (1, 4)}
     with pytest.raises(Interrupted):
@@ -76,7 +75,8 @@ def test_a_streamed_run_has_the_losses_of_a_local_one(
     for name, address in (("local-by-two", shards.as_uri()), ("streamed-by-two", server.address)):
         config = tmp_path / f"{name}.json"
         config.write_text(json.dumps(to_dict(build(name, address, run__resume=True))))
-        subprocess.run([sys.executable, "-m", "tests.training.run_from_json", str(config), "--fork", "2"], check=True)
+        call = preloaded.start("tests.training.run_from_json", config, "--fork", 2, folder=tmp_path)
+        assert call.wait(120) == 0, call.stderr_text()
     assert logged(tmp_path / "streamed-by-two") == logged(tmp_path / "local-by-two")
     assert len(logged(tmp_path / "streamed-by-two")) == len(logged(tmp_path / "local"))
 

@@ -13,7 +13,6 @@ from sequencer2d.training import loop, trackers
 from sequencer2d.training.config import RunConfig
 from sequencer2d.training.loop import train
 from sequencer2d.training.trackers import TRACKERS, Trackers
-from tests.training.test_interruption import start
 from tests.training.test_runlog import scalars
 
 ROOT = Path(__file__).parents[2]
@@ -174,7 +173,7 @@ def test_wandb_offline_goes_on_with_its_id_and_stores_no_key(tiny, tmp_path, mon
     assert not [path for path in folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
 
 
-def test_the_main_process_alone_opens_trackers(tiny, tmp_path):
+def test_the_main_process_alone_opens_trackers(tiny, tmp_path, start):
     pytest.importorskip("tensorboard")
     child = start(tiny(run__trackers="tensorboard"), tmp_path, forks=2)
     assert child.wait(120) == 0, child.stderr_text()
