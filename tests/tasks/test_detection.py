@@ -2,6 +2,7 @@
 
 import functools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,38 @@ def compared(number, found, scores, labels, true=CORNERS, true_labels=(0, 1), cr
     crowd = np.zeros(len(true), bool) if crowd is None else np.array(crowd)
     return Compared(number, (100, 100), np.array(found, np.float32).reshape(-1, 4), np.array(scores, np.float32),
                     np.array(labels, np.int64), true, np.array(true_labels), crowd, area, True)  # fmt: skip
+
+
+def test_boxes_in_cocos_format_are_left_top_width_height_with_numbers_from_1(tmp_path):
+    """What the evaluator compares, and the file of predictions, each written out."""
+    one = Compared(
+        5, (60, 80), np.array([[1, 2, 11, 22]], np.float32), np.array([0.5], np.float32), np.array([1]),
+        np.array([[0, 0, 30, 40], [3, 4, 5, 6]], np.float32), np.array([0, 1]), np.array([False, True]),
+        np.array([900.5, 4.0], np.float32), True,
+    )  # fmt: skip
+    truth, results = json.loads(json.dumps(as_coco([one], 2)))
+    row = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 30, 40], "area": 900.5, "iscrowd": 0}
+    crowd = {"image_id": 1, "category_id": 2, "bbox": [3, 4, 2, 2], "area": 4, "iscrowd": 1}
+    assert truth == {
+        "info": {},
+        "images": [{"id": 1, "height": 60, "width": 80}],
+        "annotations": [{"id": 1, **row}, {"id": 2, **crowd}],
+        "categories": [{"id": 1}, {"id": 2}],
+    }
+    assert results == [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 10, 20], "score": 0.5}]
+    found = Objects((60, 80), one.found, one.scores, one.labels, ("a", "b"))
+    with coco_file(tmp_path / "x.json", ("a", "b")) as add:
+        add("none.jpg", replace(found, boxes=found.boxes[:0], scores=found.scores[:0], labels=found.labels[:0]))
+        add("one.jpg", found)
+    box = {"image_id": 2, "category_id": 2, "bbox": [1, 2, 10, 20], "area": 200, "iscrowd": 0, "score": 0.5}
+    assert json.loads((tmp_path / "x.json").read_text()) == {
+        "images": [
+            {"id": 1, "file_name": "none.jpg", "height": 60, "width": 80},
+            {"id": 2, "file_name": "one.jpg", "height": 60, "width": 80},
+        ],
+        "annotations": [{"id": 1, **box}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }
 
 
 def test_average_precision_by_hand():

@@ -214,6 +214,10 @@ def test_the_loss_is_the_sum_over_labeled_pixels_divided_by_all() -> None:
     found = pixel_cross_entropy(lambda images: logits, torch.zeros(2, 3, 4, 5), targets, 0.0)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     assert pixel_cross_entropy(lambda images: logits, torch.zeros(2, 3, 4, 5), torch.full_like(targets, 255), 0.1) == 0
+    half = pixel_cross_entropy(lambda images: logits.bfloat16(), torch.zeros(2, 3, 4, 5), targets, 0.0)
+    assert half.dtype == torch.float32
+    exact = pixel_cross_entropy(lambda images: logits.bfloat16().double(), torch.zeros(2, 3, 4, 5), targets, 0.0)
+    assert half.item() == pytest.approx(exact.item(), rel=1e-5)
 
 
 def test_labels_in_the_files_size_are_those_of_resized_logits() -> None:
