@@ -169,7 +169,7 @@ def contrast(images: Tensor, factors: Tensor) -> Tensor:
 
 def color(images: Tensor, factors: Tensor) -> Tensor:
     """`ImageEnhance.Color` by `factors` (B,)."""
-    return _blend(_luminance(images).float(), images, factors)
+    return _blend(_luminance(images), images, factors)
 
 
 def sharpness(images: Tensor, factors: Tensor) -> Tensor:
@@ -179,9 +179,8 @@ def sharpness(images: Tensor, factors: Tensor) -> Tensor:
         middle = smooth[:, :, 1:-1, 1:-1]
         rows = smooth[:, :, :-2] + smooth[:, :, 1:-1] + smooth[:, :, 2:]
         total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * middle
-        smooth = smooth.clone()
         smooth[:, :, 1:-1, 1:-1] = (2 * total + 13) // 26
-    return _blend(smooth.float(), images, factors)
+    return _blend(smooth, images, factors)
 
 
 def _blend(degenerate: Tensor, images: Tensor, factors: Tensor) -> Tensor:
