@@ -390,6 +390,30 @@ def test_threads_copy_to_memory_of_their_own(device, rooms):
     assert theirs.packed[0].data_ptr() != next(iter(rooms.values())).packed[0].data_ptr()
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_streams_and_captures_have_memory_of_their_own(rooms):
+    block, other, x = make_block("cuda"), make_block("cuda"), tokens("cuda")
+    with torch.no_grad():
+        for value in other.parameters():
+            value.mul_(0.5)
+        rights = [expected(block, x), expected(other, x)]
+        block(x)
+        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            found = block(x)
+        torch.cuda.current_stream().wait_stream(side)
+        assert len(rooms) == 2
+        torch.testing.assert_close(found, rights[0], rtol=1e-4, atol=1e-5)
+        with torch.cuda.graph(graph):
+            captured = block(x)
+        assert len(rooms) == 2
+        for _ in range(3):
+            graph.replay()
+            torch.testing.assert_close(other(x), rights[1], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(captured, rights[0], rtol=1e-4, atol=1e-5)
+
+
 def test_memory_for_copies_is_bounded(device, rooms, monkeypatch):
     monkeypatch.setattr(block_weights, "MAX_ROOMS", 2)
     with torch.no_grad():
