@@ -9,6 +9,7 @@ import numpy as np
 from sequencer2d.analysis.figure_files import figure_bytes
 from sequencer2d.data.images import BrokenImageError, decode
 from sequencer2d.files import atomic_write
+from sequencer2d.terminal import printable_lines
 
 ROWS = 24
 """Images that are drawn at most."""
@@ -19,6 +20,9 @@ def draw_neighbors(
     found: Sequence[tuple[str, Sequence[tuple[str, float]]]], path: str | os.PathLike[str], *, model: str
 ) -> Path:
     """Draw a row for each image: itself, then its neighbors with their folder's name and their similarity.
+
+    A neighbor of another folder is red, if the image is in one of the folders that neighbors come from: they are
+    classes then. An image from elsewhere bears the name of its file, and no neighbor is red.
 
     Args:
         found: (image file, [(neighbor's file, similarity -1 to 1), …]); the first `ROWS` are drawn.
@@ -36,18 +40,24 @@ def draw_neighbors(
     grid = figure.subplots(len(shown), columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
+    folders = {Path(neighbor).resolve().parent for _, row in found for neighbor, _ in row}
     for (image, row), cells in zip(shown, grid, strict=True):
-        _show(cells[0], image, f"{_folder(image)}\n(searched for)", "black")
+        own = Path(image).resolve().parent
+        name = _folder(image) if own in folders else _short(Path(image).name)
+        _show(cells[0], image, f"{name}\n(searched for)", "black")
         for axes, (neighbor, similarity) in zip(cells[1:], row, strict=False):
-            same = _folder(neighbor) == _folder(image)
-            _show(axes, neighbor, f"{_folder(neighbor)}\n{similarity:.3f}", "black" if same else "tab:red")
+            other = own in folders and _folder(neighbor) != _short(own.name)
+            _show(axes, neighbor, f"{_folder(neighbor)}\n{similarity:.3f}", "tab:red" if other else "black")
     with atomic_write(path) as file:
         file.write(figure_bytes(figure))
     return Path(path)
 
 
 def _folder(path: str) -> str:
-    name = Path(path).resolve().parent.name
+    return _short(Path(path).resolve().parent.name)
+
+
+def _short(name: str) -> str:
     return name if len(name) <= _CHARACTERS else f"{name[: _CHARACTERS - 1]}…"
 
 
@@ -59,4 +69,4 @@ def _show(axes: "object", path: str, title: str, color: str) -> None:
     else:
         image.thumbnail((200, 200))
         axes.imshow(np.asarray(image), interpolation="nearest")  # type: ignore[attr-defined]
-    axes.set_title(title, fontsize=7, color=color)  # type: ignore[attr-defined]
+    axes.set_title(printable_lines(title), fontsize=7, color=color)  # type: ignore[attr-defined]
