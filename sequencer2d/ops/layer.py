@@ -76,6 +76,7 @@ class RecurrentLayer(torch.autograd.Function):
         refuse_double_backward()
         x, weight_ih, weight_hh, inner_bias, gates, out, cells = ctx.saved_tensors
         slots, (x_dtype, dtype), hidden, padded = ctx.slots, ctx.dtypes, ctx.hidden, weight_hh.shape[-1]
+        weight_hh = weight_hh.view(slots, -1, padded)
         scans = SEQUENCE_SCANS[slots]
         with torch._C._DisableAutocast(), devices.current(out):
             if padded > hidden:
@@ -143,6 +144,8 @@ def _forward(
         return results, ()
     saved_activations = activations.dim() == gates.dim()
     kept = activations if saved_activations else gates
+    # A parameter is saved as it is, so that PyTorch says what it always says if it changes before backward.
+    weight_hh = weights[1] if weight_hh.data_ptr() == weights[1].data_ptr() else weight_hh
     return results, (saved_activations, x, weight_ih, weight_hh, inner_bias, kept, out, cells)
 
 

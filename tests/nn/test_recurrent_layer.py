@@ -107,6 +107,15 @@ def test_frozen_weights_and_inputs_get_no_gradient(device):
     assert layer.bias_ih_l0.grad.data_ptr() != layer.bias_hh_l0.grad.data_ptr()
 
 
+def test_a_weight_that_changes_before_backward_is_refused_where_it_is_not_copied(device):
+    layer = pair("LSTM", 5, 20, implementation="triton")[1].to(device)
+    out = layer(torch.randn(3, 4, 5, device=device))[0]
+    with torch.no_grad():
+        layer.weight_hh_l0.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
 def test_modes_see_the_operators(device):
     layer = pair("LSTM", 5, 20, implementation="triton")[1].to(device)
     with FlopCounterMode(display=False):
