@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sequencer2d.cli.analyze import common, corrupted, pages, robust
+from sequencer2d.cli.analyze import common, corrupted, options, pages, robust
 from sequencer2d.cli.main import build_parser
 from sequencer2d.evaluation.attacks import AttackResult
 from sequencer2d.evaluation.mce import CorruptionResult
@@ -116,15 +116,15 @@ def test_defaults_are_those_of_the_help(words: tuple[str, ...], expected: dict[s
 
 
 def test_radii_and_steps_are_levels_of_255() -> None:
-    assert common.epsilons("1,4.5,0") == (1 / 255, 4.5 / 255, 0)
-    assert common.level("0.5") == 0.5 / 255
-    assert common.level("255") == 1
+    assert options.epsilons("1,4.5,0") == (1 / 255, 4.5 / 255, 0)
+    assert options.level("0.5") == 0.5 / 255
+    assert options.level("255") == 1
     for wrong in ("1,x", "256", "-1", "1,,2", "nan"):
         with pytest.raises(argparse.ArgumentTypeError, match="between 0 and 255"):
-            common.epsilons(wrong)
+            options.epsilons(wrong)
     for wrong in ("0", "256", "x"):
         with pytest.raises(argparse.ArgumentTypeError, match="above 0 and at most 255"):
-            common.level(wrong)
+            options.level(wrong)
 
 
 def test_ports_go_up_to_65535() -> None:

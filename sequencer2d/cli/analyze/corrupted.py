@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from sequencer2d.cli.analyze import common
+from sequencer2d.cli.analyze import common, options
 from sequencer2d.cli.common import add_json, positive
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sequencer2d.evaluation.mce import CorruptionResult
 
 
-def add_parsers(kinds: common.Kinds) -> None:
-    parser = common.new_parser(kinds, "imagenet-c", "errors on the released ImageNet-C, and mCE", run_imagenet_c)
+def add_parsers(kinds: options.Kinds) -> None:
+    parser = options.new_parser(kinds, "imagenet-c", "errors on the released ImageNet-C, and mCE", run_imagenet_c)
     parser.add_argument(
         "--data", required=True, metavar="FOLDER", help="the release: FOLDER/<corruption>/<severity>/<class>/*.JPEG"
     )
@@ -31,22 +31,22 @@ def add_parsers(kinds: common.Kinds) -> None:
     parser.add_argument("--batch-size", type=positive, default=128, metavar="N", help="images at once (default: 128)")
     parser.add_argument(
         "--workers",
-        type=common.natural,
+        type=options.natural,
         metavar="N",
         help="processes that read images (default: one for each core, up to 16)",
     )
-    common.add_output(parser, "imagenet-c")
+    options.add_output(parser, "imagenet-c")
     add_json(parser)
-    parser = common.new_parser(
+    parser = options.new_parser(
         kinds,
         "corruptions",
         "the 15 corruptions of ImageNet-C made on the fly on any data (not ImageNet-C: no mCE), and calibration",
         run_corruptions,
     )
     _add_choice(parser)
-    common.add_workers(parser)
-    common.add_data(parser, None)
-    common.add_output(parser, "corruptions")
+    options.add_workers(parser)
+    options.add_data(parser, None)
+    options.add_output(parser, "corruptions")
     add_json(parser)
 
 

@@ -7,24 +7,24 @@ import socket
 from pathlib import Path
 
 from sequencer2d import terminal
-from sequencer2d.cli.analyze import common
+from sequencer2d.cli.analyze import common, options
 from sequencer2d.cli.analyze.outputs import META, check_page, owners
 from sequencer2d.cli.common import need, positive, writable_path
 from sequencer2d.cli.parsing import check_first
 from sequencer2d.errors import ConfigError
 
 
-def add_parsers(kinds: common.Kinds) -> None:
-    parser = common.new_parser(
+def add_parsers(kinds: options.Kinds) -> None:
+    parser = options.new_parser(
         kinds, "report", "everything about one model, beside others, in one self-contained HTML file", run_report
     )
     parser.add_argument(
         "--output", type=writable_path, default="report.html", metavar="FILE", help="the file (default: report.html)"
     )
     check_first(parser, lambda arguments: check_page(Path(arguments.output), arguments.models))
-    common.add_workers(parser)
-    common.add_data(parser, 200)
-    parser = common.new_parser(
+    options.add_workers(parser)
+    options.add_data(parser, 200)
+    parser = options.new_parser(
         kinds, "app", "a local web page: drop an image, see prediction, receptive field, states", run_app, several=False
     )
     parser.add_argument(

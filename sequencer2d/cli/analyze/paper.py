@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sequencer2d.cli.analyze import common
+from sequencer2d.cli.analyze import common, options
 from sequencer2d.cli.analyze.examples import epilog
 from sequencer2d.cli.analyze.robust import sweep_sizes
 from sequencer2d.cli.common import add_json, need, positive, progress_bar, resolve_device
@@ -29,7 +29,7 @@ MULTIPLES = (1, 2, 3, 4)
 """Sizes of the panels c and d, in multiples of the first model's own: 224, 448, 672 and 896 pixels in the paper."""
 
 
-def add_parsers(kinds: common.Kinds) -> None:
+def add_parsers(kinds: options.Kinds) -> None:
     text = "the paper's Figure 1: accuracy against parameters, published and measured here"
     parser = kinds.add_parser(
         "figure1", help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog("figure1")
@@ -41,17 +41,17 @@ def add_parsers(kinds: common.Kinds) -> None:
         metavar="FILE",
         help="what `sequencer2d eval MODEL --json` wrote, to be drawn as stars (default: published numbers only)",
     )
-    common.add_output(parser, "figure1")
+    options.add_output(parser, "figure1")
     add_json(parser)
     parser.set_defaults(run=run_figure1)
-    parser = common.new_parser(
+    parser = options.new_parser(
         kinds,
         "figure3",
         "the paper's Figure 3: accuracy, peak memory and throughput against the resolution",
         run_figure3,
         models=FIGURE3_MODELS,
     )
-    common.add_data(parser, None, required=False, use=" (for the panels a and b; without it c and d alone)")
+    options.add_data(parser, None, required=False, use=" (for the panels a and b; without it c and d alone)")
     parser.add_argument(
         "--speed",
         metavar="FILE",
@@ -63,7 +63,7 @@ def add_parsers(kinds: common.Kinds) -> None:
     parser.add_argument(
         "--seconds", type=float, default=1.0, metavar="SECONDS", help="how long each speed is timed (default: 1)"
     )
-    common.add_output(parser, "figure3")
+    options.add_output(parser, "figure3")
     add_json(parser)
 
 

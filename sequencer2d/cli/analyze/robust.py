@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sequencer2d.cli.analyze import common
+from sequencer2d.cli.analyze import common, options
 from sequencer2d.cli.common import add_decoding, add_json, positive
 from sequencer2d.errors import ConfigError
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SHIFTED = ("imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "imagenet-real")
 
 
-def add_parsers(kinds: common.Kinds) -> None:
-    parser = common.new_parser(
+def add_parsers(kinds: options.Kinds) -> None:
+    parser = options.new_parser(
         kinds, "resolution", "accuracy from half to double the input size, without fine-tuning", run_resolution
     )
     parser.add_argument(
@@ -34,17 +34,17 @@ def add_parsers(kinds: common.Kinds) -> None:
         metavar="PIXELS",
         help="sides (default: half to double the model's own, about an eighth of it apart)",
     )
-    common.add_data(parser, None)
-    common.add_output(parser, "resolution")
+    options.add_data(parser, None)
+    options.add_output(parser, "resolution")
     add_json(parser)
-    parser = common.new_parser(
+    parser = options.new_parser(
         kinds, "attack", "accuracy under FGSM and PGD in L∞, by default as in the paper", run_attack
     )
     _add_attack_settings(parser)
-    common.add_data(parser, None)
-    common.add_output(parser, "attack")
+    options.add_data(parser, None)
+    options.add_output(parser, "attack")
     add_json(parser)
-    parser = common.new_parser(
+    parser = options.new_parser(
         kinds, "shifted", "accuracy on ImageNet-A, -R, -Sketch, -V2 or with ReaL labels", run_shifted
     )
     parser.add_argument("--set", required=True, choices=SHIFTED, help="which")
@@ -54,7 +54,7 @@ def add_parsers(kinds: common.Kinds) -> None:
         "--common-classes", action="store_true", help="ask about the classes shared with the model only"
     )
     add_json(parser)
-    parser = common.new_parser(
+    parser = options.new_parser(
         kinds, "shape-texture", "shape against texture on images whose cues conflict", run_shape_texture
     )
     parser.add_argument("--images", metavar="FOLDER", help="cue-conflict images, named <shape>1-<texture>2.png")
@@ -123,14 +123,14 @@ def _add_attack_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--epsilons",
-        type=common.epsilons,
+        type=options.epsilons,
         metavar="LIST",
         help="radii in levels of 255, comma-separated, for example 1,4,8",
     )
     parser.add_argument("--steps", type=positive, metavar="N", help="of PGD")
     parser.add_argument(
         "--step-size",
-        type=common.level,
+        type=options.level,
         metavar="LEVELS",
         help="of PGD, in levels of 255 (default: the preset's; 2.5 ε / steps where --epsilons or --steps is given)",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sequencer2d.cli.analyze import common
+from sequencer2d.cli.analyze import common, options
 from sequencer2d.cli.common import add_decoding, check_images
 from sequencer2d.cli.parsing import check_first
 from sequencer2d.errors import DataError
@@ -18,8 +18,8 @@ FIGURE_5 = (
 """The models of the paper's Figure 5."""
 
 
-def add_parsers(kinds: common.Kinds) -> None:
-    parser = common.new_parser(
+def add_parsers(kinds: options.Kinds) -> None:
+    parser = options.new_parser(
         kinds, "erf", "effective receptive fields of blocks, drawn and measured (Figure 5)", run_erf, models=FIGURE_5
     )
     parser.add_argument(
@@ -31,10 +31,10 @@ def add_parsers(kinds: common.Kinds) -> None:
         "authors' Figure 5, log10(1 + sum of the positive gradients) of 34 training-augmented images, all maps scaled "
         "by one minimum and maximum; both names draw both (default: energy)",
     )
-    common.add_blocks(parser)
-    common.add_images(parser, None, "50 for energy, 34 for paper")
-    common.add_output(parser, "erf")
-    parser = common.new_parser(
+    options.add_blocks(parser)
+    options.add_images(parser, None, "50 for energy, 34 for paper")
+    options.add_output(parser, "erf")
+    parser = options.new_parser(
         kinds, "hidden-states", "what the LSTMs of a block put out for an image", run_hidden_states, several=False
     )
     parser.add_argument("--images", required=True, metavar="FILE", help="the image")
@@ -47,25 +47,25 @@ def add_parsers(kinds: common.Kinds) -> None:
     parser.add_argument(
         "--animate", action="store_true", help="also write a GIF of the recurrences running over the image"
     )
-    common.add_output(parser, "hidden-states")
-    parser = common.new_parser(kinds, "memory", "how far memory reaches: forget gates and half-lives", run_memory)
-    common.add_images(parser, 50)
-    common.add_output(parser, "memory")
-    parser = common.new_parser(kinds, "cka", "similarity of layers: of a model with itself, and with others", run_cka)
-    common.add_images(parser, 500)
+    options.add_output(parser, "hidden-states")
+    parser = options.new_parser(kinds, "memory", "how far memory reaches: forget gates and half-lives", run_memory)
+    options.add_images(parser, 50)
+    options.add_output(parser, "memory")
+    parser = options.new_parser(kinds, "cka", "similarity of layers: of a model with itself, and with others", run_cka)
+    options.add_images(parser, 500)
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="images of a mini-batch, 4 or more (default: 32)"
     )
-    common.add_output(parser, "cka")
-    parser = common.new_parser(
+    options.add_output(parser, "cka")
+    parser = options.new_parser(
         kinds, "grad-cam", "which part of an image speaks for a class", run_grad_cam, several=False
     )
-    common.add_blocks(parser, several=False)
+    options.add_blocks(parser, several=False)
     parser.add_argument(
         "--target", type=int, metavar="CLASS", help="number of the class (default: the most probable one)"
     )
-    common.add_images(parser, 8)
-    common.add_output(parser, "grad-cam")
+    options.add_images(parser, 8)
+    options.add_output(parser, "grad-cam")
 
 
 def run_erf(arguments: argparse.Namespace) -> int:
