@@ -3,6 +3,7 @@
 from datetime import datetime, timezone
 
 from sequencer2d.evaluation.subject import Subject
+from sequencer2d.models.shipped import SHIPPED
 from sequencer2d.models.specs import split_label, weights_file
 
 
@@ -20,5 +21,6 @@ def weights_text(spec: str) -> str:
     """Where a model's weights are and, for a file that is here, of which day: `runs/a/best.safetensors, 2026-11-29`."""
     path = weights_file(spec)
     if path is None:
-        return split_label(spec)[1]
+        name = split_label(spec)[1]
+        return "weights that come with the package" if name in SHIPPED else name
     return f"{path}, {datetime.fromtimestamp(path.stat().st_mtime, timezone.utc):%Y-%m-%d}"

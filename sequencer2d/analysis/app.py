@@ -94,9 +94,10 @@ def look(subject: Subject, image: Image.Image | None, block: str) -> Seen:
     }
     field = receptive_fields(subject, pixels[None], [block])[0]
     shape = field.shape
+    height, width = pixels.shape[:2]
     sentence = (
         f"{block}: {shape.cross_share:.0%} of the energy lies in the middle token's row and column; half of it in "
-        f"{shape.area_50:.1%} of the image. {'A cross.' if shape.cruciform else 'No cross.'}"
+        f"{shape.side_50**2:.0f} of {height * width:,} pixels. {'A cross.' if shape.cruciform else 'No cross.'}"
     )
     try:
         states = _picture(hidden_state_figure(hidden_states(subject, pixels, block)))

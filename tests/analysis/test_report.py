@@ -12,6 +12,7 @@ pytest.importorskip("matplotlib")
 
 from sequencer2d import __version__
 from sequencer2d.analysis import report, report_parts
+from sequencer2d.analysis.about import weights_text
 from sequencer2d.analysis.report_page import _head, _table, _uncertainty, render
 from sequencer2d.analysis.report_parts import PARTS, Limits, Part, Request, Section
 from sequencer2d.data.config import DataConfig
@@ -245,3 +246,8 @@ def test_classes_that_do_not_match_are_refused_before_anything_is_measured(tmp_p
 
 def test_attack_figures_are_drawn_by_their_function() -> None:
     assert len(attacks().axes) == 1
+
+
+def test_weights_of_the_package_are_called_so() -> None:
+    assert weights_text("sequencer2d_n_p4") == "weights that come with the package"
+    assert weights_text("mine@hf-hub:timm/sequencer2d_s.in1k") == "hf-hub:timm/sequencer2d_s.in1k"
