@@ -154,6 +154,14 @@ def test_the_mirrored_folder_and_fast_tests_come_first_within_the_budget(tmp_pat
     assert choose(found, "sequencer2d/nn/a.py", site, 2) == ["tests/nn/test_a.py::fast", "tests/cli/test_b.py::fast"]
 
 
+def test_files_that_the_map_lacks_are_named() -> None:
+    files = reach.test_files([])
+    found = reach.Reach({f"{file}::test_x": 1.0 for file in files})
+    assert reach.unmeasured(found) == []
+    del found.seconds["tests/test_seeds.py::test_x"]
+    assert reach.unmeasured(found) == ["tests/test_seeds.py"]
+
+
 def test_fast_tests_of_the_folder_run_for_lines_that_others_reach(tmp_path: Path) -> None:
     """A function with a cache runs for the first test that calls it, and a later test may be the one that notices."""
     (tmp_path / "a.py").write_text("def f():\n    return 1\n", encoding="utf-8")

@@ -30,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command == "map":
         reach.measure(arguments.paths)
         return 0
+    if missing := reach.unmeasured(reach.load()):
+        print(f"mutations: not in the map, measure them first: map {' '.join(missing)}", file=sys.stderr)
     drawn = draw(arguments.folder or FOLDERS, arguments.count, arguments.seed, arguments.match)
     known = {tuple(entry[name] for name in ("file", "line", "change")) for entry in load_equivalents()}
     jobs = [drawn[start :: arguments.jobs] for start in range(arguments.jobs)]

@@ -112,6 +112,12 @@ def test_files(paths: Iterable[str]) -> list[str]:
     return [name for name in names if not name.startswith(LEFT_OUT)]
 
 
+def unmeasured(reach: Reach) -> list[str]:
+    """The files of tests that the map does not hold: what they notice would count as a survivor."""
+    held = {test.partition("::")[0] for test in reach.seconds}
+    return [file for file in test_files([]) if file not in held]
+
+
 def _measure(files: list[str]) -> Reach:
     """Run some files of tests in a copy of the checkout and a process of its own."""
     copy = Copy()
