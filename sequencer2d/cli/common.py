@@ -47,6 +47,7 @@ def add_checkpoint(parser: argparse.ArgumentParser, *, peers: bool = False, opti
     )
     parser.add_argument(
         "checkpoint",
+        nargs="?" if optional and SHIPPED else None,
         metavar="CHECKPOINT",
         help="a run's folder, a .safetensors or .pth file, or an id on the Hugging Face hub: hf-hub:owner/name"
         f"{peer}{shipped}",

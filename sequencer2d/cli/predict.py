@@ -121,6 +121,8 @@ def choose_model(arguments: argparse.Namespace) -> None:
     from sequencer2d.models.locate import is_checkpoint_folder
     from sequencer2d.models.shipped import default_model
 
+    if arguments.checkpoint is None:
+        raise ConfigError("name an image, or a folder of images: sequencer2d predict photo.jpg")
     for text in (arguments.checkpoint, *arguments.images):
         refuse_url(text)
     first, path = arguments.checkpoint, Path(arguments.checkpoint)

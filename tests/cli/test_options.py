@@ -44,7 +44,7 @@ REQUIRED = {
     "pack": ["folder", "output"],
     "finetune": ["folder"],
     "eval": ["checkpoint"],
-    "predict": ["checkpoint", "images"],
+    "predict": ["images"],
     "detect eval": ["checkpoint"],
     "embed": ["checkpoint", "images", "--output"],
     "similar": ["checkpoint", "images", "--among"],

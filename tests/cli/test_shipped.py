@@ -29,6 +29,7 @@ def test_images_alone_are_named_in_words(command: Callable[..., Outcome], images
 def test_a_checkpoint_without_images_is_a_mistake(mistake: Callable[..., str], tiny: Path, shipped: None) -> None:
     assert f"name images as well: sequencer2d predict {tiny} photo.jpg" in mistake("predict", tiny)
     assert "name images as well" in mistake("predict", NAME)
+    assert "name an image, or a folder of images: sequencer2d predict photo.jpg" in mistake("predict")
 
 
 def test_where_no_model_is_shipped_one_must_be_named(
