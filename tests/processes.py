@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -47,10 +48,13 @@ class Preloaded:
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def start(self, module: str, *arguments: object, folder: Path) -> "Call":
-        """Call a module's `main` in a process of its own, whose current folder is `folder`."""
+    def start(self, module: str, *arguments: object, folder: Path, terminal: str | None = None) -> "Call":
+        """Call a module's `main` in a process of its own, whose current folder is `folder`.
+
+        `terminal` is the path of the terminal that it runs in; without one its output goes to files.
+        """
         base = folder / f"{time.monotonic_ns()}"
-        request = {"module": module, "arguments": list(map(str, arguments)), "base": str(base)}
+        request = {"module": module, "arguments": list(map(str, arguments)), "base": str(base), "terminal": terminal}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
@@ -133,15 +137,23 @@ def serve(modules: list[str]) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _enter(request: dict[str, str]) -> None:
-    """Make a forked process one that was started: its arguments, its folder and its files."""
-    base = Path(request["base"])
+def _enter(request: dict[str, Any]) -> None:
+    """Make a forked process one that was started: its arguments, its folder, and its files or its terminal."""
+    base, terminal = Path(request["base"]), request["terminal"]
     sys.argv = [request["module"], *request["arguments"]]
     os.chdir(base.parent)
-    for stream, path in ((0, os.devnull), (1, base.with_suffix(".out")), (2, base.with_suffix(".err"))):
+    paths: list[Any] = [os.devnull, base.with_suffix(".out"), base.with_suffix(".err")]
+    if terminal:
+        os.setsid()  # the terminal that is opened next then sends its signals here
+        paths = [terminal] * 3
+        os.environ["TERM"] = "xterm-256color"
+        for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "XTERM_VERSION"):
+            os.environ.pop(name, None)
+    for stream, path in enumerate(paths):
         file = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(file, stream)
         os.close(file)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def _leave(action: Callable[[], int]) -> None:

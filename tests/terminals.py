@@ -5,31 +5,29 @@ import pty
 import re
 import select
 import struct
-import subprocess
 import termios
 import time
 from collections.abc import Callable
 from fcntl import ioctl
-from pathlib import Path
+
+from tests.processes import Call
 
 _TOKEN = re.compile(r"\x1b\[(?P<numbers>[?\d;]*)(?P<command>[A-Za-z])|(?P<text>.)", re.DOTALL)
 
 
 class Terminal:
-    """Runs a command in a terminal of `columns` columns; `shown` is all that it wrote."""
+    """A terminal of `columns` columns and the process in it; `shown` is all that it wrote.
 
-    def __init__(self, command: list[str], columns: int, folder: Path, environment: dict[str, str]) -> None:
+    Args:
+        start: starts the process in a terminal, whose path it gets.
+        columns: the width.
+    """
+
+    def __init__(self, start: Callable[[str], Call], columns: int) -> None:
         self.screen = Screen(columns)
-        self._terminal, there = pty.openpty()
+        self._terminal, self._there = pty.openpty()
         self._size(columns)
-        environment = {**os.environ, "TERM": "xterm-256color", **environment}
-        for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "XTERM_VERSION"):
-            environment.pop(name, None)
-        self.process = subprocess.Popen(
-            command, stdin=there, stdout=there, stderr=there, cwd=folder, env=environment,
-            preexec_fn=lambda: _own_terminal(there),
-        )  # fmt: skip
-        os.close(there)
+        self.process = start(os.ttyname(self._there))
 
     @property
     def shown(self) -> str:
@@ -58,6 +56,7 @@ class Terminal:
     def finish(self) -> int:
         """Read what is left; the exit code."""
         self.wait_for(lambda _: False)
+        os.close(self._there)
         os.close(self._terminal)
         return self.process.wait(60)
 
@@ -71,10 +70,7 @@ class Terminal:
     def _read(self, wait_s: float = 0.2) -> bool:
         if not select.select([self._terminal], [], [], wait_s)[0]:
             return wait_s > 0 and self.process.poll() is None
-        try:
-            received = os.read(self._terminal, 65536)
-        except OSError:  # nobody holds the other end any more
-            return False
+        received = os.read(self._terminal, 65536)
         self.screen.feed(received.decode(errors="replace"))
         return bool(received)
 
@@ -154,8 +150,3 @@ def screen(shown: str, columns: int) -> list[str]:
     made = Screen(columns)
     made.feed(shown)
     return made.lines()
-
-
-def _own_terminal(there: int) -> None:
-    os.setsid()
-    ioctl(there, termios.TIOCSCTTY, 0)

@@ -1,5 +1,6 @@
 """The live bar: one line at any width, and a terminal that is clean when the run ends or is stopped."""
 
+import functools
 import io
 import json
 import os
@@ -113,8 +114,8 @@ def test_the_screen_that_tests_look_at_acts_on_what_rich_writes():
 
 
 @pytest.mark.parametrize("columns", [200, 40])
-def test_a_run_in_a_terminal_ends_clean(tiny, tmp_path, columns):
-    terminal = in_terminal(tiny(run__progress="auto"), tmp_path, columns)
+def test_a_run_in_a_terminal_ends_clean(tiny, in_terminal, columns):
+    terminal = in_terminal(tiny(run__progress="auto"), columns)
     assert terminal.finish() == 0
     text = "\n".join(terminal.lines())
     assert "images/s" not in text, "the bar is gone"
@@ -124,8 +125,8 @@ def test_a_run_in_a_terminal_ends_clean(tiny, tmp_path, columns):
 
 
 @pytest.mark.parametrize("columns", [80, 40])
-def test_ctrl_c_leaves_one_line_with_the_command_to_go_on(tiny, tmp_path, columns):
-    terminal = in_terminal(tiny("my run", run__progress="auto"), tmp_path, columns, slow=0.4)
+def test_ctrl_c_leaves_one_line_with_the_command_to_go_on(tiny, tmp_path, in_terminal, columns):
+    terminal = in_terminal(tiny("my run", run__progress="auto"), columns, slow=0.4)
     terminal.wait_for(lambda shown: "loss" in shown)
     terminal.type(b"\x03")
     assert terminal.finish() == 75
@@ -139,8 +140,8 @@ def test_ctrl_c_leaves_one_line_with_the_command_to_go_on(tiny, tmp_path, column
 
 
 @pytest.mark.parametrize("widths", [(40, 200, 25)])
-def test_a_terminal_that_is_resized_in_mid_run_stays_clean(tiny, tmp_path, widths):
-    terminal = in_terminal(tiny(run__progress="auto"), tmp_path, 80, slow=0.2)
+def test_a_terminal_that_is_resized_in_mid_run_stays_clean(tiny, in_terminal, widths):
+    terminal = in_terminal(tiny(run__progress="auto"), 80, slow=0.2)
     terminal.wait_for(lambda shown: "loss" in shown)
     for columns in widths:
         terminal.resize(columns)
@@ -172,11 +173,17 @@ def test_a_file_gets_plain_lines(tiny, tmp_path):
     assert any("images/s" in line and "loss" in line for line in lines)
 
 
-def in_terminal(config, folder: Path, columns: int, slow: float = 0.0) -> Terminal:
-    path = folder / "config.json"
-    path.write_text(json.dumps(to_dict(config)))
-    command = [sys.executable, "-m", "tests.training.run_from_json", str(path), "--slow", str(slow)]
-    return Terminal(command, columns, folder, {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)})
+@pytest.fixture
+def in_terminal(preloaded, tmp_path):
+    """Starts a run in a terminal."""
+
+    def start(config, columns: int, slow: float = 0.0) -> Terminal:
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(to_dict(config)))
+        run = functools.partial(preloaded.start, "tests.training.run_from_json", path, "--slow", slow, folder=tmp_path)
+        return Terminal(lambda terminal: run(terminal=terminal), columns)
+
+    return start
 
 
 @pytest.mark.parametrize(
