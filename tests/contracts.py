@@ -1,6 +1,7 @@
 """What functions return and dataclasses hold is of the type that their annotations state, in every test.
 
 `install` is called before the package is imported. Numbers must be Python's own, not NumPy's: they are written as JSON.
+The library typeguard would take NumPy's float64 for a float, since it is a subclass.
 The modules that torch.compile traces are left out.
 """
 
@@ -22,6 +23,8 @@ TRACED = ("ops", "nn", "models", "peers", "dense", "export")
 _PLAIN = {float: (float, int), int: (int,), bool: (bool,), str: (str,), Path: (type(Path()),)}
 _SHOWN = 3
 """Elements of a container that are looked at."""
+_ALONE = 2
+"""What `sys.getrefcount` says of a function that the module's namespace alone holds: it counts its own argument too."""
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -90,13 +93,20 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def _check_module(module: types.ModuleType) -> None:
-    for name, value in list(vars(module).items()):
-        if getattr(value, "__module__", None) != module.__name__:
-            continue
-        if isinstance(value, type):
-            _check_class(value)
-        elif isinstance(value, types.FunctionType):
-            setattr(module, name, _checked(value))
+    names = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    for name in names:
+        if isinstance(vars(module)[name], type):
+            _check_class(vars(module)[name])
+        elif isinstance(vars(module)[name], types.FunctionType) and not _stands_in_a_table(module, name):
+            setattr(module, name, _checked(vars(module)[name]))
+
+
+def _stands_in_a_table(module: types.ModuleType, name: str) -> bool:
+    """Whether something beside the module's namespace holds a function, as a row of a table does.
+
+    Such a function can only be pickled, for workers that are spawned, if it remains what the module has by its name.
+    """
+    return sys.getrefcount(vars(module)[name]) > _ALONE
 
 
 def _check_class(kind: type) -> None:

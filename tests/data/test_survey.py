@@ -92,6 +92,7 @@ def test_everything_that_is_found_is_written_down(tmp_path: Path) -> None:
         "modes": {"RGB": 8},
         "formats": {"PNG": 8},
         "missing_classes": {},
+        "untrainable": [],
         "broken": [{"path": str(folder / "b" / "cut.png"), "error": found.broken[0].error}],
         "duplicates": [{"across": "within", "paths": [str(folder / "a" / "000.png"), str(folder / "a" / "again.png")]}],
         "odd": [{"path": str(folder / "b" / "blank.PNG"), "reason": "a single color"}],

@@ -124,7 +124,7 @@ def test_some_images_are_the_same_of_every_cell(made):
             assert result.error[row, column] == np.mean(wrong < wrong_in(row, column + 1))
 
 
-class Listed:
+class Listed(FolderSource):
     """As many images of some classes, without files."""
 
     def __init__(self, count, class_names):

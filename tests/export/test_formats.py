@@ -142,6 +142,7 @@ def test_images_per_second_are_those_of_the_batch(artifacts: dict[str, Path], mo
         "step_ms": 50.0,
         "latency_ms": 40.0,
         "spread_percent": 2.5,
+        "repeats": 1,
     }
     monkeypatch.setattr(timing, "measure", lambda step, device, measure_s: (step(), Timing(**told))[1])
     row = timing.time_artifact(artifact, 4, (16, 20))

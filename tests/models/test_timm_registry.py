@@ -64,7 +64,8 @@ def test_a_prefix_that_cannot_be(prefix, complaint):
 
 def test_published_weights_go_by_timms_tags():
     tagged = [f"sequencer2d_{size}{form}.in1k" for size in "sml" for form in ("", "_pyramid")]
-    assert set(timm.list_pretrained("s2d_*")) == {f"s2d_{name}" for name in tagged}
+    shipped = [f"sequencer2d_n_p4{form}.tiny_imagenet" for form in ("", "_pyramid")]
+    assert set(timm.list_pretrained("s2d_*")) == {f"s2d_{name}" for name in (*tagged, *shipped)}
     for size, form in itertools.product("sml", ("", "_pyramid")):
         ours = timm.get_pretrained_cfg(f"s2d_sequencer2d_{size}{form}.in1k")
         theirs = timm.get_pretrained_cfg(f"sequencer2d_{size}.in1k")
@@ -229,7 +230,8 @@ def test_every_variant_keeps_timms_contract(name: str) -> None:
     cfg = model.default_cfg
     assert cfg is model.pretrained_cfg
     stride = 8 if name.endswith("_p4") else 14
-    assert (cfg["input_size"], cfg["pool_size"]) == ((3, 224, 224), (224 // stride, 224 // stride))
+    side = 112 if name == "sequencer2d_n_p4" else 224  # that of the weights, if there are any
+    assert (cfg["input_size"], cfg["pool_size"]) == ((3, side, side), (side // stride, side // stride))
     x = torch.empty(1, 3, 2 * stride, 2 * stride, device="meta")
     features = model.forward_features(x)
     assert features.shape[1:3] == (2, 2)
