@@ -44,7 +44,7 @@ class PyramidBackbone(nn.Module):
 
     def __init__(self, body: Any, *, pooled: bool = False) -> None:
         super().__init__()
-        own = list(body.feature_info.reduction())
+        own = body.feature_info.reduction()
         if not own or any(b != 2 * a for a, b in itertools.pairwise(own)) or own[0] != int(own[0]):
             raise ConfigError(f"a detector needs maps whose strides double, such as 8, 16, 32; these have {own}")
         self.body = body
@@ -73,11 +73,11 @@ class StridedAnchors(AnchorGenerator):
         self, sizes: Sequence[Sequence[int]], aspect_ratios: Sequence[Sequence[float]], strides: Sequence[int]
     ) -> None:
         super().__init__(tuple(map(tuple, sizes)), tuple(map(tuple, aspect_ratios)))
-        self.strides = tuple(strides)
+        self.strides = strides
 
     def grid_anchors(self, grid_sizes: Any, strides: Any) -> list[Tensor]:
         """The anchors (positions · anchors, 4) of each level; `strides`, torchvision's guess, is not used."""
-        own = [[torch.full_like(sides[0], stride)] * 2 for sides, stride in zip(strides, self.strides, strict=True)]
+        own = [[torch.full_like(side, stride)] * 2 for (side, _), stride in zip(strides, self.strides, strict=True)]
         return super().grid_anchors(grid_sizes, own)  # type: ignore[no-any-return]
 
 
@@ -85,7 +85,8 @@ class PadOnly(GeneralizedRCNNTransform):
     """torchvision's padding of a batch alone: our images come normalized and in their final size."""
 
     def __init__(self, size_divisible: int) -> None:
-        super().__init__(0, 0, [0.0] * 3, [1.0] * 3, size_divisible=size_divisible)
+        unused: Any = None  # sizes, mean and deviation: what takes them is replaced below
+        super().__init__(unused, unused, unused, unused, size_divisible=size_divisible)
 
     def normalize(self, image: Tensor) -> Tensor:
         """The image itself."""

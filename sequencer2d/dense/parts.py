@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,9 +27,9 @@ def new_classifier(channels: int, num_classes: int) -> nn.Conv2d:
     return layer
 
 
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+def resize(x: Tensor, size: torch.Size) -> Tensor:
     """Maps (B, C, H, W) in another size, bilinearly; the same tensor where it has that size."""
-    return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, list(size), mode="bilinear")
+    return x if x.shape[2:] == size else F.interpolate(x, size, mode="bilinear")
 
 
 def check_description(in_channels: Sequence[int], strides: Sequence[float], num_classes: int) -> None:
@@ -41,10 +42,10 @@ def check_description(in_channels: Sequence[int], strides: Sequence[float], num_
         raise ConfigError(f"num_classes={num_classes}; a decoder needs at least one class")
 
 
-def check_maps(maps: Sequence[Tensor], in_channels: Sequence[int]) -> None:
+def check_maps(maps: Sequence[Tensor], in_channels: tuple[int, ...]) -> None:
     """Raise `InputError` unless the maps (NCHW) have these channels."""
     found = tuple(x.shape[1] for x in maps)
-    if found != tuple(in_channels):
+    if found != in_channels:
         raise InputError(
             f"the decoder was made for maps of {listed(in_channels)} channels (NCHW) and got {listed(found)}"
         )

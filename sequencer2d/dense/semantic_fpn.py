@@ -162,7 +162,7 @@ def _doublings(strides: Sequence[float]) -> list[int]:
     """How often each level must double to reach the size of level 0."""
     counts = []
     for stride in strides:
-        count = math.log2(stride / strides[0]) if stride > 0 and strides[0] > 0 else -1.0
+        count = math.log2(stride / strides[0]) if stride > 0 else -1.0
         if count < 0 or not count.is_integer():
             raise ConfigError(
                 f"strides {listed(strides)} do not fit: each must be the first one times 1, 2, 4 or another power of 2"

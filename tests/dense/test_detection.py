@@ -1,5 +1,7 @@
 """Detectors on the feature maps of a backbone: torchvision's parameters, exact strides, and what padding may not do."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, fcos_resnet50_
 
 from sequencer2d import create_model
 from sequencer2d.dense import faster_rcnn, fcos, retinanet
+from sequencer2d.dense.detection import Detector, PyramidBackbone
 from sequencer2d.errors import ConfigError
 
 TARGET = {"boxes": torch.tensor([[4.0, 4.0, 40.0, 50.0]]), "labels": torch.tensor([1]), "size": torch.tensor([64, 96])}
@@ -42,6 +45,38 @@ def test_faster_rcnn_has_the_heads_and_the_anchors_of_torchvisions():
     ours, theirs = model.model.rpn.anchor_generator, reference.rpn.anchor_generator
     assert (ours.sizes, ours.aspect_ratios) == (theirs.sizes, theirs.aspect_ratios)
     assert model.model.backbone.strides == [4, 8, 16, 32, 64]
+
+
+def test_anchors_are_those_of_torchvisions_on_maps_of_its_strides():
+    for make, theirs in ((retinanet, retinanet_resnet50_fpn), (fcos, fcos_resnet50_fpn)):
+        ours = make(tiny(), 3).model.anchor_generator
+        reference = theirs(weights=None, weights_backbone=None).anchor_generator
+        assert (ours.sizes, ours.aspect_ratios) == (reference.sizes, reference.aspect_ratios)
+
+
+class Recorder(nn.Module):
+    """Stands where a detector of torchvision does and keeps what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = SimpleNamespace(size_divisible=32), nn.Identity()
+
+    def forward(self, images, targets=None):
+        self.given = images, targets
+        self.head({"scores": torch.ones(len(images), 2, 3, dtype=torch.half)})
+        return [{"labels": torch.tensor([1, 3])} for _ in images]
+
+
+def test_a_detector_counts_its_classes_from_the_first_one():
+    model = Detector(Recorder(), first_class=1)
+    images, target = torch.randn(1, 3, 96, 128), {**TARGET, "labels": torch.tensor([0, 2])}
+    model(images, [target])
+    (cut,), (taught,) = model.model.given
+    assert torch.equal(cut, images[0, :, :64, :96])
+    assert taught["labels"].tolist() == [1, 3]
+    assert taught["boxes"] is target["boxes"]
+    (found,) = model.eval()(images)
+    assert (found["labels"].tolist(), found["size"].tolist(), bool(found["finite"])) == ([0, 2], [96, 128], True)
 
 
 def test_found_boxes_have_a_least_score_of_5_percent_and_are_at_most_100_an_image():
@@ -138,6 +173,19 @@ def test_outputs_that_are_not_finite_are_told(seeded):
     torch.nn.init.constant_(two_stages.model.roi_heads.box_predictor.bbox_pred.bias, torch.nan)
     with torch.inference_mode():
         assert not two_stages(torch.zeros(1, 3, 64, 64))[0]["finite"]
+
+
+@pytest.mark.parametrize("strides", [[], [3.5, 7, 14], [8, 12]])
+def test_strides_that_are_no_whole_numbers_or_do_not_double_are_refused(strides):
+    info = SimpleNamespace(reduction=lambda: strides, channels=lambda: [4] * len(strides))
+    with pytest.raises(ConfigError, match="strides double"):
+        PyramidBackbone(SimpleNamespace(feature_info=info))
+
+
+def test_strides_of_a_pyramid_are_integers():
+    body = SimpleNamespace(feature_info=SimpleNamespace(reduction=lambda: [8.0, 16.0], channels=lambda: [4, 4]))
+    strides = PyramidBackbone(body).strides
+    assert [(stride, type(stride)) for stride in strides] == [(side, int) for side in (8, 16, 32, 64)]
 
 
 def test_mistakes():

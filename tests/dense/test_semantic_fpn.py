@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sequencer2d import create_model
-from sequencer2d.dense import FPN, Segmenter, SemanticFPN, SemanticFPNHead
+from sequencer2d.dense import FPN, Segmenter, SemanticFPN, SemanticFPNHead, parts
 from sequencer2d.errors import ConfigError, InputError
 from tests.models.small import SIZES
 
@@ -80,6 +80,12 @@ def test_the_head_doubles_after_each_repeat_and_adds_the_levels() -> None:
     torch.testing.assert_close(head([fine, coarse]), head.classifier(head.levels[0](fine) + x))
 
 
+def test_a_tenth_of_the_channels_is_dropped_and_convolutions_keep_the_size() -> None:
+    assert SemanticFPNHead(16, (4, 8), 3).dropout.p == 0.1
+    for kernel in (1, 3, 5):
+        assert parts.convolution(2, 3, kernel)(torch.randn(2, 2, 7, 6)).shape == (2, 3, 7, 6)
+
+
 def test_initial_weights_are_drawn_as_stated() -> None:
     torch.manual_seed(0)
     decoder = SemanticFPN((64, 128), (4, 8), 150)
@@ -128,6 +134,7 @@ def test_a_segmenter_stands_on_a_backbone_of_timms() -> None:
         ((8, 8), (4, 12), 3, "strides 4, 12 do not fit"),
         ((8, 8), (8, 4), 3, "strides 8, 4 do not fit"),
         ((8,), (0,), 3, "strides 0 do not fit"),
+        ((8, 8), (4, 0), 3, "strides 4, 0 do not fit"),
         ((8, 8), (4, -8), 3, "strides 4, -8 do not fit"),
         ((8, 8), (-4, -8), 3, "strides -4, -8 do not fit"),
     ],
@@ -157,4 +164,6 @@ def test_training_on_a_single_position_is_refused_in_one_line() -> None:
     with pytest.raises(InputError, match=r"a single position.*raise data\.batch_size or data\.image_size"):
         decoder(maps)
     assert decoder([x.repeat(2, 1, 1, 1) for x in maps]).shape == (2, 3, 2, 2)
+    for size in ((2, 1), (1, 2)):
+        assert decoder([maps[0], torch.randn(1, 8, *size)]).shape == (1, 3, 2, 2)
     assert decoder.eval()(maps).shape == (1, 3, 2, 2)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sequencer2d import create_model
-from sequencer2d.dense import Segmenter, UPerNet
+from sequencer2d.dense import Segmenter, SemanticFPN, UPerNet
 from sequencer2d.errors import ConfigError, InputError
 
 CHANNELS, STRIDES = (8, 8, 16, 24), (4, 8, 16, 32)
@@ -30,6 +31,31 @@ def test_parameters_are_those_of_mmsegmentations_head_for_swin_tiny() -> None:
     pooling = 4 * conv(768, 1) + conv(768 + 4 * 512, 3)
     pyramid = conv(96, 1) + conv(192, 1) + conv(384, 1) + 3 * conv(512, 3)
     assert sum(p.numel() for p in model.parameters()) == pooling + pyramid + conv(4 * 512, 3) + 512 * 150 + 150
+
+
+def test_logits_are_those_of_the_definition() -> None:
+    """The coarsest map and its averages over grids of 1, 2, 3 and 6 sides, joined; each added to the next finer map."""
+    model = UPerNet(CHANNELS, STRIDES, 5, channels=4).double().eval()
+    inputs = [x.double() for x in maps(192, 224)]
+    coarsest, pooling = inputs[-1], model.pooling
+    averages = [
+        F.interpolate(part[1](F.adaptive_avg_pool2d(coarsest, side)), coarsest.shape[2:], mode="bilinear")
+        for part, side in zip(pooling.pooled, (1, 2, 3, 6), strict=True)
+    ]
+    above = pooling.joined(torch.cat([coarsest, *averages], 1))
+    levels = [above]
+    for i in (2, 1, 0):
+        above = model.lateral[i](inputs[i]) + F.interpolate(above, inputs[i].shape[2:], mode="bilinear")
+        levels.insert(0, model.output[i](above))
+    joined = torch.cat([F.interpolate(x, inputs[0].shape[2:], mode="bilinear") for x in levels], 1)
+    torch.testing.assert_close(model(inputs), model.classifier(model.joined(joined)))
+    assert model.dropout.p == 0.1
+
+
+def test_channels_may_be_a_list() -> None:
+    model = UPerNet(list(CHANNELS), list(STRIDES), 5, channels=4).eval()
+    assert model(maps()).shape == (2, 5, 16, 24)
+    assert SemanticFPN(list(CHANNELS), list(STRIDES), 5).eval()(maps()).shape == (2, 5, 16, 24)
 
 
 def test_every_level_matters() -> None:
