@@ -165,5 +165,5 @@ def linear_predictions(
         inner, held, inner_y, held_y = train_test_split(
             train, targets, test_size=0.2, random_state=seed, stratify=targets
         )
-        strength = max(STRENGTHS, key=lambda c: float(fitted(c, inner, inner_y).score(held, held_y)))
+        strength = max(STRENGTHS, key=lambda c: fitted(c, inner, inner_y).score(held, held_y))
     return fitted(strength, train, targets).predict(queries), strength

@@ -126,7 +126,7 @@ def normalized(pixels: np.ndarray | Tensor, subject: Subject) -> Tensor:
 def to_unit(pixels: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (B, H, W, 3) → float32 (B, 3, H, W) between 0 and 1, on `device`."""
     tensor = torch.from_numpy(np.array(pixels)) if isinstance(pixels, np.ndarray) else pixels
-    return tensor.to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
+    return tensor.to(device).permute(0, 3, 1, 2).div(255).contiguous()
 
 
 def normalize_unit(images: Tensor, data: DataConfig) -> Tensor:

@@ -83,11 +83,12 @@ class PrecisionMeter:
         """Take what `dense.Detector` found and the targets of `data.detection`."""
         for found, target in zip(outputs, targets, strict=True):
             true = {name: value.cpu().numpy() for name, value in target.items()}
+            height, width = true["file_size"].tolist()
             self._images.append(
                 Compared(
                     number=int(true["id"]),
-                    size=(int(true["file_size"][0]), int(true["file_size"][1])),
-                    found=in_file(found, tuple(true["file_size"].tolist())),
+                    size=(height, width),
+                    found=in_file(found, (height, width)),
                     scores=found["scores"].float().cpu().numpy(),
                     labels=found["labels"].cpu().numpy(),
                     true=true["file_boxes"],

@@ -66,10 +66,10 @@ class Objects:
         """The image with a colored box for each object, and its class and score where there is room for them."""
         return with_boxes(
             image,
-            [(float(left), float(top), float(right), float(bottom)) for left, top, right, bottom in self.boxes],
+            self.boxes.tolist(),
             [self.names[k] for k in self.labels],
             [f"{score:.0%}" for score in self.scores],
-            [color_of(int(k)) for k in self.labels],
+            [color_of(k) for k in self.labels],
         )
 
 

@@ -11,7 +11,7 @@ def require_probabilities(logits: Tensor) -> Tensor:
     Raises:
         NumericalError: a row has none.
     """
-    broken = int(logits.float().log_softmax(dim=1).isnan().any(dim=1).sum())
+    broken = int(logits.log_softmax(dim=1).isnan().any(dim=1).sum())
     refuse_broken(broken, len(logits))
     return logits
 

@@ -95,13 +95,13 @@ class OverlapMeter:
                 labels = target["labels"]
                 if len(logits) != classes:
                     raise DataError(_other_classes(tuple(logits.shape), classes, (classes, *logits.shape[1:])))
-                self._count(best_labels(logits.float(), labels.shape).long(), labels)
+                self._count(best_labels(logits.float(), labels.shape), labels)
                 self._not_finite += int(not logits.isfinite().all())
                 self._images += 1
             return
         assert isinstance(outputs, Tensor)
         expected = (len(targets), classes, *targets.shape[1:])
-        if tuple(outputs.shape) != expected:
+        if outputs.shape != expected:
             raise DataError(_other_classes(tuple(outputs.shape), classes, expected))
         self._count(outputs.argmax(1), targets)
         self._not_finite += int((~outputs.isfinite()).flatten(1).any(1).sum())

@@ -83,7 +83,7 @@ def _starts(side: int, window: int) -> list[int]:
 
 
 def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, list(size), mode="bilinear")
+    return x if x.shape[2:] == tuple(size) else F.interpolate(x, list(size), mode="bilinear")
 
 
 def best_labels(logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -93,7 +93,7 @@ def best_labels(logits: Tensor, size: Sequence[int]) -> Tensor:
     """
     resized = (_resized(one[None, None], size)[0, 0] for one in logits)
     highest = next(resized)
-    labels = torch.zeros(tuple(size), dtype=torch.uint8, device=logits.device)
+    labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     for number, one in enumerate(resized, start=1):
         labels[one > highest] = number
         highest = torch.maximum(one, highest)

@@ -48,3 +48,11 @@ def test_few_classes_and_empty_classes() -> None:
     assert result.to_dict()["cross_entropy"] is None
     with pytest.raises(DataError, match="no images"):
         summarize(concatenate([]), ("a",))
+
+
+def test_confidences_fall_into_bins_in_double_precision() -> None:
+    """The float32 next to 0.6 lies above it, in the bin of 0.61; a confidence of 0 lies in the first bin."""
+    edge = np.array([0.6, 0.61], np.float32)
+    assert calibration_error(edge, np.array([True, False])) == pytest.approx(0.105)
+    assert calibration_error(np.array([0.0]), np.array([True])) == 1
+    assert math.isnan(calibration_error(np.array([np.nan, 0.5]), np.array([True, True])))

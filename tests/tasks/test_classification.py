@@ -12,7 +12,7 @@ from sequencer2d.data.samples import map_tensors, split
 from sequencer2d.errors import DataError, Interrupted, NumericalError
 from sequencer2d.tasks import CLASSIFICATION
 from sequencer2d.tasks.accuracy import AccuracyMeter
-from sequencer2d.tasks.classification import Guess, Guesses, best_guesses, cross_entropy
+from sequencer2d.tasks.classification import Guess, Guesses, best_guesses, cross_entropy, csv_file
 from sequencer2d.tasks.finite import require_probabilities
 from sequencer2d.tasks.task import Metric
 from sequencer2d.training.loop import train
@@ -164,3 +164,17 @@ def test_weighted_classes_count_the_same_in_every_batch():
     torch.testing.assert_close(
         CLASSIFICATION.loss(lambda _: logits, logits, mixed, 0.0, class_weights=weights), weighted
     )
+
+
+def test_guesses_at_the_threshold_stay_and_a_table_of_them_counts_ranks_from_1(tmp_path) -> None:
+    found = Guesses((Guess(3, "cat\x1b", 0.75), Guess(0, "dog", 0.25)))
+    assert [len(found.above(least).guesses) for least in (0.25, 0.26, 0.75, 0.76)] == [2, 1, 1, 0]
+    with csv_file(tmp_path / "x.csv", ("dog",)) as add:
+        add("a,b.png", found)
+        add("c.png", found.above(0.5))
+    assert (tmp_path / "x.csv").read_text().splitlines() == [
+        "path,rank,index,class,probability",
+        '"a,b.png",1,3,cat\\x1b,0.750000',
+        '"a,b.png",2,0,dog,0.250000',
+        "c.png,1,3,cat\\x1b,0.750000",
+    ]

@@ -251,3 +251,49 @@ def test_a_backbone_of_one_size_is_refused_before_the_first_step(name):
     """timm's Swin says so of itself; LeViT has a table of one size and only fails in it."""
     with pytest.raises(ConfigError, match=r"takes images of one size only.*choose another backbone \("):
         detector("retinanet")(functools.partial(create_model, name), 2)
+
+
+def test_the_ap_of_a_class_counts_a_hundred_boxes_an_image():
+    """Fifteen boxes are found: with ten, recall would end at two thirds."""
+    pytest.importorskip("faster_coco_eval")
+    corner = np.stack([np.arange(15) * 50, np.zeros(15)], 1)
+    true = np.concatenate([corner, corner + 40], 1).astype(np.float32)
+    stats, per_class = average_precision([compared(1, true, np.linspace(1, 0.5, 15), [0] * 15, true, [0] * 15)], 1)
+    assert (stats[0], per_class) == (pytest.approx(100), [pytest.approx(100)])
+
+
+def test_a_result_shows_none_for_sizes_without_objects():
+    pytest.importorskip("faster_coco_eval")
+    meter = PrecisionMeter(["cell", "disc"])
+    half = {name: value.bfloat16() if name in ("boxes", "scores") else value for name, value in output().items()}
+    meter.add([{**half, "labels": torch.tensor([0, 1])}], [target(3)])
+    result = meter.result([meter.state()], 2)
+    assert (result.class_names, result.broken) == (("cell", "disc"), 2)
+    shown = ["100.00 %", "100.00 %", "100.00 %", "none", "100.00 %", "none"]
+    assert result.rows() == [*zip(("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"), shown, strict=True)]
+    assert json.loads(json.dumps(result.to_dict()))["ap_small"] is None
+    with pytest.raises(DataError, match=r"no images to evaluate \(2 could not be read\)"):
+        meter.result([[]], 2)
+    empty = PrecisionMeter(["cell", "disc"])
+    crowd = {**target(1), "crowd": torch.ones(2, dtype=torch.bool)}
+    empty.add([output()], [crowd])
+    with pytest.raises(DataError, match="no image has a box that counts"):
+        empty.result([empty.state()], 0)
+
+
+def test_objects_in_16_bits_are_plain_numbers_and_those_at_the_threshold_stay():
+    half = {name: value.bfloat16() if name in ("boxes", "scores") else value for name, value in output().items()}
+    (found,) = objects([half], [(100, 100)], ["cell", "disc"], 5)
+    assert json.loads(json.dumps(found.to_dict()))["objects"][1]["box"] == [50, 50, 40, 40]
+    assert len(objects([output()], [(100, 100)], ["cell", "disc"], 1)[0].rows()) == 1
+    exact = replace(found, scores=np.array([0.75, 0.5], np.float32))
+    assert [len(exact.above(least).rows()) for least in (0.5, 0.51, 0.75)] == [2, 1, 1]
+
+
+def test_numbers_of_the_row():
+    row = tasks.get("detection")
+    assert (row.top_k, row.threshold) == (100, 0.5)
+    assert [(metric.key, metric.unit, metric.brief) for metric in row.metrics] == [
+        ("ap", "%", True), ("ap50", "%", True), ("ap75", "%", False),
+    ]  # fmt: skip
+    assert (tasks.CLASSIFICATION.top_k, tasks.CLASSIFICATION.threshold) == (5, 0.0)

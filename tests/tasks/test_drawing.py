@@ -1,10 +1,12 @@
 """The caption below an image: where its squares and its text stand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from sequencer2d.tasks.drawing import Label, with_boxes, with_caption
+from sequencer2d.tasks.drawing import Box, Label, _frame, _framed, _meets, with_boxes, with_caption
 from sequencer2d.tasks.fonts import Font
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -112,3 +114,100 @@ def test_boxes_on_a_very_large_photo_are_drawn_in_its_own_size(monkeypatch: pyte
         assert drawn.shape == (300, 400, 3)
         assert drawn[150, 101].tolist() == [*RED]
         made.clear()
+
+
+def test_places_of_a_label_by_hand() -> None:
+    """Above the box, in its upper corner, below it and in its lower corner: at the left, then at the right."""
+    label = Label("disc 90%", 80, 20, (0, 0), 4)
+
+    def corners(box: Box, size: tuple[int, int]) -> list[tuple[float, float]]:
+        return [place[:2] for place in label.places(box, size)]
+
+    rows = (34, 50, 106, 90)
+    assert corners((60, 50, 170, 110), (300, 200)) == [(x, y) for x in (60, 90) for y in rows]
+    assert corners((-30, -30, 20, 10), (300, 200)) == [(0, 0), (0, 6)] * 2
+    assert corners((290, 190, 320, 230), (300, 200)) == [(220, 174), (220, 180)] * 2, "180 is the last place"
+    assert corners((10, 16, 95, 60), (300, 200))[:2] == [(10, 0), (10, 16)], "0 is the first"
+    assert corners((10, 2, 95, 8), (300, 15)) == [(10, 2), (15, 2)], "an image lower than the label"
+    assert corners((10, 0, 95, 40), (40, 60)) == [(0, 0), (0, 36), (0, 20)] * 2, "one narrower than it"
+
+
+def test_labels_that_touch_do_not_meet() -> None:
+    place = (10.0, 10.0, 20.0, 20.0)
+    for other in ((20, 10, 30, 20), (0, 10, 10, 20), (10, 20, 20, 30), (10, 0, 20, 10)):
+        assert not _meets(place, [other])
+    assert _meets(place, [(0, 0, 5, 5), (19, 19, 30, 30)])
+
+
+class Pen:
+    """Notes what is drawn."""
+
+    def __init__(self) -> None:
+        self.drawn: list[tuple[Any, ...]] = []
+
+    def rounded_rectangle(self, sides: Box, radius: int, outline: Any, width: int) -> None:
+        self.drawn.append((sides, radius, outline, width))
+
+    def rectangle(self, sides: Box, outline: Any = None, width: int = 0) -> None:
+        self.drawn.append((sides, 0, outline, width))
+
+
+@pytest.mark.parametrize(
+    ("side", "line", "radius", "dark"), [(40, 4, 8, 2), (24, 4, 0, 2), (25, 4, 8, 2), (99, 9, 18, 3)]
+)
+def test_a_frame_has_a_dark_edge_and_round_corners_where_it_is_large(
+    side: int, line: int, radius: int, dark: int
+) -> None:
+    pen: Any = Pen()
+    _frame(pen, (10, 20, 10 + side, 220), RED, line)
+    edge = (10 - dark, 20 - dark, 10 + side + dark, 220 + dark)
+    box = (10, 20, 10 + side, 220)
+    assert pen.drawn == [(edge, radius, (0, 0, 0, 110), dark), (box, radius, (*RED, 255), line)]
+
+
+def test_a_box_is_at_least_as_large_as_its_lines() -> None:
+    assert _framed((5, 6, 5, 6), 2) == (5, 6, 9, 10)
+    assert _framed((5, 6, 25, 46), 2) == (5, 6, 25, 46)
+
+
+@pytest.mark.parametrize(
+    ("color", "ink"),
+    [
+        (RED, 255), ((0, 160, 255), 255), ((0, 200, 0), 255), ((149, 149, 149), 255), ((150, 150, 150), 0),
+        ((255, 255, 0), 0),
+    ],
+)  # fmt: skip
+def test_a_label_is_written_in_white_on_dark_colors(color: tuple[int, int, int], ink: int) -> None:
+    font, image = Font.of(24), Image.new("RGBA", (99, 40))
+    pen = ImageDraw.Draw(image)
+    label = Label.of(pen, font, "H", 2)
+    label.draw(pen, font, (0, 0, label.width, label.height), color)
+    drawn = np.asarray(image)
+    assert drawn[0, 0].tolist() == [*color, 235]
+    assert [ink] * 3 in drawn[..., :3].reshape(-1, 3).tolist()
+
+
+@pytest.mark.parametrize(("side", "size"), [(300, 22), (431, 22), (467, 24), (755, 40)])
+def test_labels_have_letters_of_a_36th_of_the_image(monkeypatch: pytest.MonkeyPatch, side: int, size: int) -> None:
+    """They are drawn in the double size, and have 11 pixels at least."""
+    asked: list[int] = []
+    made = Font.of
+    monkeypatch.setattr(Font, "of", lambda size, text="": asked.append(size) or made(size, text))
+    with_boxes(Image.new("RGB", (side, side)), [], [], [], [])
+    assert asked == [size]
+
+
+def test_text_is_cut_at_the_last_letter_that_fits() -> None:
+    font = Font.of(12)
+    assert font.fitted("short", font.width("short")) == "short"
+    cut = font.fitted("abcdefghij", 50)
+    assert font.width(cut) <= 50 < font.width("abcdefghij"[: len(cut)] + "…")
+    assert font.fitted("abc", 1) == "…"
+
+
+def test_without_freetype_letters_are_latin_and_12_pixels_high(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFont, "load_default", lambda size: ImageFont.load_default_imagefont())
+    font = Font.of(40, "дом")
+    assert (font.size, font.encoding) == (12, "latin-1")
+    assert font.fitted("été дом", 99) == "été ???"
+    assert font.fitted("a long name of a class", 60) == "a long..."

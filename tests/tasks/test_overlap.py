@@ -138,3 +138,14 @@ def test_maps_in_16_bits_are_resized_in_float32() -> None:
 def test_outputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"masks of 4 classes need \(2, 4, 2, 3\)"):
         OverlapMeter(NAMES).add(torch.zeros(shape), LABELS)
+
+
+def test_maps_of_several_sizes_with_other_classes_are_refused() -> None:
+    with pytest.raises(DataError, match=r"shape \(5, 2, 3\); masks of 4 classes need \(4, 2, 3\)"):
+        OverlapMeter(NAMES).add([torch.zeros(5, 2, 3)], [{"labels": LABELS[0]}])
+
+
+def test_names_of_classes_may_be_a_list() -> None:
+    meter = OverlapMeter(list(NAMES))
+    meter.add(logits(FOUND), LABELS)
+    assert meter.result([meter.state()], 0).class_names == NAMES

@@ -76,3 +76,18 @@ def test_each_scale_is_a_pass_over_images_of_that_size_of_at_least_a_pixel() -> 
 
     assert Inference(scales=(0.1, 1.0, 1.5))(forward, torch.rand(1, 3, 30, 4), None).shape == (1, 2, 30, 4)
     assert seen == [(3, 1), (30, 4), (45, 6)]
+
+
+def test_logits_in_16_bits_are_averaged_in_float32() -> None:
+    """Windows of 4 pixels begin at 0 and 1 of 5. The mean of 1 and the next bfloat16 is no bfloat16."""
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        return images[:, :1].bfloat16() * 0 + (1 if images[0, 0, 0, 0] == 0 else 1.0078125)
+
+    images = torch.arange(5.0).expand(1, 3, 5, 5)
+    found = Inference(window=4)(forward, images, None)
+    assert found.dtype == torch.float32
+    assert found[0, 0, 2].tolist() == [1, *[1.00390625] * 3, 1.0078125]
+    mirrored = Inference(flip=True)(lambda images: images[:, :2].bfloat16(), IMAGES, None)
+    parts = IMAGES[:, :2].bfloat16().float().softmax(1)
+    torch.testing.assert_close(mirrored, parts)

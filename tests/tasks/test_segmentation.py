@@ -17,7 +17,16 @@ from sequencer2d.analysis.found_page import found_in
 from sequencer2d.cli.main import main
 from sequencer2d.errors import ConfigError, DataError, Interrupted, NumericalError
 from sequencer2d.evaluation.subject import load_checkpoint
-from sequencer2d.tasks.segmentation import Segments, color_of, pixel_cross_entropy, segmenter, segments
+from sequencer2d.tasks.overlap import OverlapMeter
+from sequencer2d.tasks.segmentation import (
+    SEGMENTATION,
+    Segments,
+    color_of,
+    label_folder,
+    pixel_cross_entropy,
+    segmenter,
+    segments,
+)
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.fields import with_overrides
 from sequencer2d.training.loop import train
@@ -286,3 +295,55 @@ def test_colors_of_classes_differ() -> None:
     distances = np.abs(colors[:, None] - colors[None]).sum(-1) + 999 * np.eye(20)
     assert distances.min() > 60
     assert distances[:11, :11].min() > 90
+
+
+def test_colors_of_the_first_classes_by_hand() -> None:
+    """Hues 0.6, 0.218, 0.836 and 0.454 of a circle, with saturations of 1, 0.65, 0.35 and values of 1 and 0.85."""
+    assert [color_of(k) for k in range(4)] == [(0, 102, 255), (173, 217, 76), (255, 166, 254), (0, 217, 157)]
+
+
+def test_a_share_at_the_threshold_is_shown_and_one_of_a_2000th_is_in_the_legend() -> None:
+    found = Segments(np.array([[2, 2, 0, 2]], np.uint8), ("road", "car", "sky"), 5)
+    assert found.above(0.25).rows() == found.rows()
+    assert found.above(0.26).rows() == [("sky", " 75.00%")]
+    labels = np.zeros((100, 400), np.uint8)
+    labels[0, :28] = 1  # 0.0007 of the pixels
+    labels[1, :19] = 2  # 0.000475
+    drawn = np.asarray(Segments(labels, tuple("abc"), 5).draw(Image.new("RGB", (400, 100))))
+    legend = {tuple(color) for color in drawn[100:].reshape(-1, 3).tolist()}
+    assert [color_of(k) in legend for k in range(3)] == [True, True, False]
+
+
+def test_images_that_are_not_finite_are_counted_once_each() -> None:
+    logits = torch.zeros(3, 2, 4, 5)
+    logits[1, 0, 0, 0] = logits[1, 1, 3, 2] = logits[1, 0, 2, 2] = float("nan")
+    with pytest.raises(NumericalError, match="1 of 3"):
+        segments(logits, [(4, 5)] * 3, "ab", 3)
+    meter = OverlapMeter(("a", "b"))
+    meter.add(logits, torch.zeros(3, 4, 5, dtype=torch.int64))
+    assert meter.state().not_finite == 1
+
+
+def test_logits_in_16_bits_are_resized_in_float32_and_the_first_of_equal_classes_is_taken() -> None:
+    logits = torch.tensor([[[[1.0, 1.0]], [[1.0, 1.0078125]]]]).bfloat16()
+    (found,) = segments(logits, [(1, 4)], "ab", 2)
+    assert found.labels.tolist() == [[0, 1, 1, 1]]
+
+
+def test_files_of_labels_have_the_classes_colors(tmp_path: Path) -> None:
+    found = Segments(np.array([[2, 1, 0]], np.uint8), ("a", "b", "c"), 5)
+    for _ in range(2):  # the folder may be there already
+        with label_folder(tmp_path / "new" / "labels", found.names) as add:
+            for image in ("x/one.jpg", "y/one.png", "z/one.png"):
+                add(image, found)
+    folder = tmp_path / "new" / "labels"
+    assert sorted(path.name for path in folder.iterdir()) == ["one-2.png", "one-3.png", "one.png"]
+    with Image.open(folder / "one-3.png") as labels:
+        assert np.asarray(labels).tolist() == [[2, 1, 0]]
+        assert [labels.convert("RGB").getpixel((x, 0)) for x in range(3)] == [color_of(k) for k in (2, 1, 0)]
+
+
+def test_the_row_of_segmentation() -> None:
+    metrics = [(metric.key, metric.field, metric.unit, metric.brief) for metric in SEGMENTATION.metrics]
+    assert metrics == [("miou", "mean_iou", "%", True), ("pixel_accuracy", "pixel_accuracy", "%", False)]
+    assert (SEGMENTATION.top_k, SEGMENTATION.threshold) == (5, 0.0)
