@@ -26,9 +26,15 @@ def test_switches_are_those_of_the_run_inside_and_put_back_after_it(tf32: bool, 
     before = switches()
     threads = before[2] + 1
     run = RunConfig(tf32=tf32, cudnn_benchmark=benchmark, cpu_threads=threads)
-    with pytest.raises(ValueError, match="stop"), numerics(run, GPU):
-        assert switches() == (tf32, benchmark, threads)
+    found: list[tuple[bool, bool, int]] = []
+
+    def fail() -> None:
+        found.append(switches())
         raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"), numerics(run, GPU):
+        fail()
+    assert found == [(tf32, benchmark, threads)]
     assert switches() == before
     with numerics(run, CPU):
         assert switches() == (*before[:2], threads)
@@ -46,7 +52,7 @@ def test_running_out_of_memory_says_what_takes_less(error: Exception) -> None:
 
 
 def test_other_errors_are_left_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match="^other$"), memory_errors():
+    with pytest.raises(RuntimeError, match=r"^other$"), memory_errors():
         raise RuntimeError("other")
 
 
