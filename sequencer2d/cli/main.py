@@ -85,11 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(argv)
         run_checks(arguments)
-        code = int(arguments.run(arguments))
+        code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
     except SystemExit as done:  # argparse, after --help and --version
-        return int(done.code or 0)
+        return done.code if isinstance(done.code, int) else 0
     except UserError as error:
         return _fail(error, EXIT_USER)
     except NumericalError as error:

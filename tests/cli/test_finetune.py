@@ -34,9 +34,13 @@ def test_a_folder_becomes_a_model_and_a_list_of_its_mistakes(
     assert "regularization.class_weights" in outcome.out
     assert "of 10 validation images are right" in outcome.out
     assert f"sequencer2d predict {run} photo.jpg" in outcome.out
+    summary = json.loads((run / "summary.json").read_text())
+    told = f"best epoch {summary['best']['epoch']}, {summary['duration_s'] / 60:.1f} min"
+    assert f"; the largest class alone would be 40.0 %; {told}\n" in outcome.out
     right = int(outcome.out.split(" of 10 validation")[0].split()[-1])
     with (run / "mistakes.csv").open() as file:
         wrong = list(csv.DictReader(file))
+    assert (f"the {min(24, len(wrong))} most confident of {len(wrong)}\n" in outcome.out) == bool(wrong)
     assert len(wrong) == 10 - right
     assert all(Path(row["path"]).parent.name == row["truth"] != row["predicted"] for row in wrong)
     assert [row["probability"] for row in wrong] == sorted((row["probability"] for row in wrong), reverse=True)
