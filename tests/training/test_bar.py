@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from rich.text import Text
 
+from sequencer2d.training import bar
 from sequencer2d.training.bar import LiveBar
 from sequencer2d.training.config import RunConfig
 from sequencer2d.training.fields import to_dict
@@ -201,3 +203,62 @@ def test_compilation_is_announced_with_its_time(mode, device, says):
     notice = compiling_notice(RunConfig(compile=mode), device)
     assert says in notice
     assert bool(notice) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("columns", "width", "lines"), [(80, 80, 1), (80, 79, 2), (80, 40, 2), (81, 40, 3), (0, 40, 1), (3, 0, 3)]
+)
+def test_a_terminal_that_is_narrower_breaks_a_line(columns, width, lines, monkeypatch):
+    monkeypatch.delenv("XTERM_VERSION", raising=False)
+    monkeypatch.setenv("TERM", "screen")
+    assert bar._broken_into(columns, width) == lines
+    monkeypatch.setenv("TERM", "linux")
+    assert bar._broken_into(columns, width) == 1
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("XTERM_VERSION", "XTerm(390)")
+    assert bar._broken_into(columns, width) == 1
+
+
+def test_texts_that_fit_exactly_are_kept_and_the_lowest_rank_always_is():
+    parts = [(1, "abcd"), (2, "ef"), (0, "ghi")]
+    assert bar._fitting(parts, 13) == ["abcd", "ef", "ghi"]  # with two gaps of two columns
+    assert bar._fitting(parts, 12) == bar._fitting(parts, 9) == ["abcd", "ghi"]
+    assert bar._fitting(parts, 8) == ["ghi"]
+    assert bar._fitting(parts, 2) == ["gh"]
+
+
+@pytest.mark.parametrize(("share", "done"), [(0.0, 0), (0.25, 2), (0.56, 6), (1.0, 10), (1.2, 10)])
+def test_the_bar_is_full_for_the_share_that_is_done(share, done):
+    line = Text()
+    bar._append_bar(line, 10, share, ascii_only=True)
+    assert line.plain == "#" * done + "." * (10 - done)
+
+
+def test_the_bar_is_at_most_40_columns_and_fills_the_line_else(clock):
+    shown = bar_at(200)
+    shown.stop()
+    assert str(shown._line(200, ascii_only=True)).count("#") == 10  # step 100 of 400: a quarter of 40
+    assert len(shown._line(60, ascii_only=True)) == 60
+
+
+def test_the_loss_is_read_twice_a_second(clock):
+    shown = bar_at(80)
+    for now, loss in ((100.0, 1.0), (100.25, 2.0), (100.5, 3.0)):
+        clock[0] = now
+        shown.advance(101, torch.tensor(loss), 1e-3)
+        assert shown._loss == (1.0 if now < 100.5 else 3.0)
+    shown.stop()
+
+
+def test_the_last_step_is_of_the_last_epoch_and_a_rate_needs_two_steps(clock):
+    shown = bar_at(200)
+    assert shown._rate_text() is None
+    shown.advance(399, torch.tensor(1.0), 1e-3)
+    assert (shown._rate_text(), shown._time_text()) == (None, None)
+    clock[0] += 2.0
+    shown.advance(400, torch.tensor(1.0), 1e-3)
+    assert (shown._rate_text(), shown._time_text()) == ("32 images/s", "0:00:00 left")
+    assert shown._parts()[0] == (0, "epoch 4/4")
+    shown.show("evaluating")
+    assert shown._rate_text() is None
+    shown.stop()

@@ -1,8 +1,10 @@
+import json
 import math
 
 import pytest
+from PIL import Image
 
-from sequencer2d.training.curves import curves_figure, loss_note
+from sequencer2d.training.curves import curves_figure, loss_note, plot_curves
 from sequencer2d.training.loop import train
 from tests.training.conftest import logged
 
@@ -70,3 +72,28 @@ def test_an_epoch_that_is_shorter_than_the_interval_is_logged_and_drawn(tiny):
     figure = curves_figure(entries, config)
     assert all(axes.lines for axes in figure.axes)
     assert figure.get_suptitle() == f"{config.run.output}: sequencer2d_n on digits"
+
+
+def test_curves_are_a_picture_of_1440_by_480_pixels(tiny, tmp_path):
+    (tmp_path / "log.jsonl").write_text(json.dumps(epoch(1, 2.0)) + "\n")
+    path = plot_curves(tmp_path, tiny())
+    assert path == tmp_path / "curves.png"
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (1440, 480)
+
+
+def test_lines_of_steps_are_pale_behind_those_of_epochs(tiny):
+    steps = [step(number, of=10) for number in range(1, 42)]
+    epochs = [epoch(number, 2.0, val_loss=1.0, top1=5.0) for number in range(1, 41)]
+    loss, quality, rate = curves_figure([*steps, *epochs], tiny()).axes
+    by_step, training, validation = loss.lines
+    assert (by_step.get_alpha(), by_step.get_marker(), by_step.get_color()) == (0.35, "", "C0")
+    assert (training.get_alpha(), training.get_marker(), training.get_markersize()) == (None, "o", 4)  # 40 points
+    assert (validation.get_color(), rate.lines[0].get_color(), rate.lines[0].get_marker()) == ("C1", "C2", "")
+    best = quality.lines[-1]
+    assert (best.get_marker(), best.get_markersize(), best.get_linestyle(), best.get_color()) == ("*", 11, "None", "C3")
+    assert [axes.get_title() for axes in (loss, quality, rate)][2] == "learning rate"
+    assert {axes.get_xlabel() for axes in (loss, quality, rate)} == {"epoch"}
+    assert {line.get_alpha() for axes in (loss, quality, rate) for line in axes.get_xgridlines()} == {0.3}
+    same = curves_figure([*steps[:40], *epochs], tiny()).axes[0]
+    assert [line.get_label() for line in same.lines] == ["training", "validation"]  # a line a step would hide them

@@ -14,7 +14,9 @@ from sequencer2d.training.fields import with_overrides
 from sequencer2d.training.optim import (
     WeightAverage,
     build_optimizer,
+    clip_gradients,
     learning_rate,
+    load_optimizer_state,
     parameter_groups,
     set_learning_rate,
     train_head_only,
@@ -198,3 +200,64 @@ def test_norms_and_biases_decay_if_all_shall():
     for decay_all, expected in ((True, [(0.1, 0), (0.1, 2)]), (False, [(0.1, 0), (0.0, 2)])):
         optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1, decay_all=decay_all))
         assert [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups] == expected
+
+
+def test_gradients_are_scaled_together_to_the_largest_norm_and_left_alone_without_one():
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    for largest, left in ((None, [3.0, 4.0]), (10.0, [3.0, 4.0]), (2.5, [1.5, 2.0])):
+        for parameter, value in zip(parameters, (3.0, 4.0), strict=True):
+            parameter.grad = torch.tensor([value])
+        norm = clip_gradients(parameters, largest)
+        assert (None if norm is None else norm.item()) == (None if largest is None else 5.0)
+        assert [parameter.grad.item() for parameter in parameters] == pytest.approx(left, rel=1e-5)
+
+
+def test_the_averages_decay_rises_from_step_to_step():
+    """(1 + n) / (10 + n) for update n: a quarter for the third."""
+    model = torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(model.weight)
+    average = WeightAverage(model, 0.9)
+    torch.nn.init.ones_(model.weight)
+    average.update(step=2)
+    assert average.module.weight.item() == pytest.approx(0.75)
+    assert not average.module.training
+    assert model.weight.requires_grad
+
+
+def test_names_that_end_in_bias_do_not_decay_whatever_their_shape():
+    model = torch.nn.Linear(2, 3)
+    model.bias_hh = torch.nn.Parameter(torch.zeros(2, 3))
+    model.unbiased = torch.nn.Parameter(torch.zeros(2, 3))
+    model.frozen = torch.nn.Parameter(torch.zeros(2, 3), requires_grad=False)
+    decayed, free = parameter_groups(model, 0.1)
+    assert names_of(model, decayed) == {"weight", "unbiased"}
+    assert names_of(model, free) == {"bias", "bias_hh"}
+    assert "lr_scale" not in decayed
+
+
+def test_a_state_of_the_optimizer_fits_its_parameters_or_is_refused():
+    model = torch.nn.Linear(2, 3)
+    optimizer = build_optimizer(model, OptimizerConfig(lr=0.5))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    stored = copy.deepcopy(optimizer.state_dict())
+    stored["param_groups"][0]["lr"] = 9.0
+    fresh = build_optimizer(model, OptimizerConfig(lr=0.25))
+    load_optimizer_state(fresh, stored)
+    assert fresh.state_dict()["state"][1]["exp_avg"].tolist() == pytest.approx([0.1] * 3)
+    assert fresh.param_groups[0]["lr"] == 0.25, "the configuration's"
+    states, groups = stored["state"], stored["param_groups"]
+    for state, says in (
+        ({**states, 2: states[0]}, "has no parameter 2"),
+        ({**states, -1: states[0]}, "has no parameter -1"),
+        ({"0": states[0]}, "has no parameter 0"),
+        ({0: states[1]}, "exp_avg of parameter 0 does not fit"),
+        ({0: {**states[0], "step": torch.zeros(1)}}, "step of parameter 0"),
+        ({0: {**states[0], "exp_avg_sq": torch.full((3, 2), torch.inf)}}, "exp_avg_sq of parameter 0"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            load_optimizer_state(fresh, {"state": state, "param_groups": groups})
+    for other in (groups[:1], [groups[0], {**groups[1], "params": [5]}], [groups[0], 3], "ab", None):
+        with pytest.raises(ValueError, match="groups of parameters are others"):
+            load_optimizer_state(fresh, {"state": states, "param_groups": other})
