@@ -1,6 +1,6 @@
 import pytest
 
-from sequencer2d.environment import Launch, is_first_process, launch
+from sequencer2d.environment import Launch, is_first_process, launch, under_torchrun
 from sequencer2d.errors import ConfigError
 
 TWO = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
@@ -48,3 +48,23 @@ def test_the_first_process_speaks_for_all(monkeypatch, rank, first):
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
     assert is_first_process() is first
+
+
+def test_numbers_may_have_spaces_zeros_and_up_to_a_million(monkeypatch):
+    for name, value in (TWO | {"WORLD_SIZE": " 000000002 ", "LOCAL_WORLD_SIZE": "000000002"}).items():
+        monkeypatch.setenv(name, value)
+    assert launch() == Launch(1, 1, 2, 2)
+    monkeypatch.setenv("WORLD_SIZE", "1000000")
+    assert launch().world_size == 1_000_000
+    for wrong in ("1000001", "0000000002", "²"):
+        monkeypatch.setenv("WORLD_SIZE", wrong)
+        with pytest.raises(ConfigError, match="WORLD_SIZE must be an integer of at least 1"):
+            launch()
+
+
+@pytest.mark.parametrize("said, under", [(None, False), ("", False), ("run", True)])
+def test_torchrun_names_its_runs(monkeypatch, said, under):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if said is not None:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", said)
+    assert under_torchrun() is under

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sequencer2d.errors import did_you_mean, first_line
+from sequencer2d.errors import Interrupted, counted, did_you_mean, first_line
 
 NAMES = ("lstm", "gru", "rnn", "sequencer2d_s", "sequencer2d_m", "sequencer2d_l", "sequencer2d_t", "sequencer2d_n")
 
@@ -33,3 +33,26 @@ def test_the_first_line_of_an_error_is_the_first_that_says_something(message: st
 
 def test_a_line_is_cut_where_it_is_asked_for() -> None:
     assert first_line(RuntimeError("too long"), longest=3) == "too"
+
+
+def test_things_are_counted_in_words() -> None:
+    assert [counted(number, "image") for number in (0, 1, 2, 1234)] == [
+        "0 images",
+        "1 image",
+        "2 images",
+        "1,234 images",
+    ]
+    assert [counted(number, "class", "classes") for number in (1, 2)] == ["1 class", "2 classes"]
+
+
+def test_names_are_suggested_from_a_likeness_of_0_6() -> None:
+    """SequenceMatcher's ratio is twice the letters that match over all letters: 2 · 3 / 10 and 2 · 2 / 8."""
+    assert did_you_mean("abcxy", ["abcvw"]) == "did you mean abcvw?"
+    assert did_you_mean("abxy", ["abvw"]) == "known: abvw"
+    assert did_you_mean("abcdexyz", ["abcdevwu"]) == "did you mean abcdevwu?"
+
+
+def test_a_run_that_stops_itself_is_not_ended_by_its_launcher() -> None:
+    assert not Interrupted("enough").by_launcher
+    assert Interrupted("SIGTERM", by_launcher=True).by_launcher
+    assert str(Interrupted("enough")) == "enough"

@@ -159,3 +159,57 @@ def test_a_table_loses_nothing_where_the_terminal_is_narrow() -> None:
     shown = "".join("".join(lines).split())
     expected = "image class probability a folder/the garden behind the house.png sulphur butterfly 31.27%"
     assert sorted(shown) == sorted(expected.replace(" ", ""))
+
+
+@pytest.mark.parametrize(
+    ("character", "shown"),
+    [
+        ("\udc80", "\\x80"), ("\udcff", "\\xff"), ("\udc7f", "\\udc7f"), ("\udd00", "\\udd00"), ("\x9f", "\\x9f"),
+        ("\x00", "\\x00"), ("\u061c", "\\u061c"), ("\ufffb", "\\ufffb"), ("\ufffc", "\ufffc"), ("\xa0", "\xa0"),
+    ],
+)  # fmt: skip
+def test_bytes_that_are_no_utf_8_are_shown_as_bytes(character: str, shown: str) -> None:
+    assert printable(character) == shown
+
+
+class Stream(io.StringIO):
+    """A text stream that names its encoding."""
+
+    def __init__(self, encoding: str | None) -> None:
+        super().__init__()
+        self.name_of_encoding = encoding
+
+    @property
+    def encoding(self) -> str | None:  # type: ignore[override]
+        return self.name_of_encoding
+
+
+@pytest.mark.parametrize(
+    "encoding, plain", [("UTF-8", True), ("utf8", True), ("utf_8", True), (None, True), ("latin-1", False)]
+)
+def test_json_is_ascii_where_the_terminal_has_no_utf_8(
+    monkeypatch: pytest.MonkeyPatch, encoding: str | None, plain: bool
+) -> None:
+    stream, error = Stream(encoding), Stream("ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", error)
+    terminal.write_json(["犬"])
+    terminal.write("犬")
+    terminal.write("犬", error=True)
+    assert stream.getvalue() == ('[\n  "犬"\n]\n犬\n' if plain else '[\n  "\\u72ac"\n]\n\\u72ac\n')
+    assert error.getvalue() == "\\u72ac\n"
+
+
+def test_json_is_indented_unless_it_is_asked_for_in_one_line() -> None:
+    assert to_json([1, float("nan")]) == "[\n  1,\n  NaN\n]"
+    assert to_json({"a": 1}, indent=None) == '{"a": 1}'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        to_json(float("inf"), allow_nan=False)
+
+
+def test_messages_below_a_warning_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.Logger("sequencer2d.test", logging.DEBUG)
+    logger.addHandler(terminal.LogHandler())
+    logger.info("quiet")
+    logger.warning("loud")
+    assert capsys.readouterr().err == "loud\n"

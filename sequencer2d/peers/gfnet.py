@@ -54,7 +54,7 @@ class GlobalFilter(nn.Module):
     def resample(self, grid: Grid) -> None:
         """Fit the filter, in place, to another grid."""
         old = self.complex_weight
-        self.complex_weight = nn.Parameter(resample_filter(old.detach(), grid), requires_grad=old.requires_grad)
+        self.complex_weight = nn.Parameter(resample_filter(old, grid), requires_grad=old.requires_grad)
         self.grid = grid
 
     def extra_repr(self) -> str:
@@ -156,7 +156,7 @@ class GFNet(Peer):
         for stage, grid in zip(self._stages(), grids, strict=False):  # a pruned model has fewer stages
             for block in stage:
                 cast(Block, block).filter.resample(grid)
-        positions = resample_positions(self.pos_embed.detach(), old[0], grids[0], prefix=0, mode="bicubic")
+        positions = resample_positions(self.pos_embed, old[0], grids[0], prefix=0, mode="bicubic")
         self.pos_embed = nn.Parameter(positions, requires_grad=self.pos_embed.requires_grad)
         self.config = config
 

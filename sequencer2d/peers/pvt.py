@@ -184,7 +184,7 @@ class PVT(Peer):
         assert isinstance(config, PVTConfig)
         grids = _grids(config.img_size, len(config.dims))
         for number in self._numbers:
-            positions = self._positions(number, grids[number - 1]).detach()
+            positions = self._positions(number, grids[number - 1])
             old = cast(nn.Parameter, getattr(self, f"pos_embed{number}"))
             setattr(self, f"pos_embed{number}", nn.Parameter(positions, requires_grad=old.requires_grad))
         self.config = config

@@ -166,5 +166,5 @@ class T2TViT(Peer):
 
     def _resize(self, config: PeerConfig) -> None:
         assert isinstance(config, T2TViTConfig)
-        self.pos_embed = nn.Parameter(self._positions(grid_of(*config.img_size)).detach(), requires_grad=False)
+        self.pos_embed = nn.Parameter(self._positions(grid_of(*config.img_size)), requires_grad=False)
         self.config = config

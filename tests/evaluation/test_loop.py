@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -7,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 from sequencer2d.data.classes import match
 from sequencer2d.data.config import DataConfig
 from sequencer2d.data.loader import Loader, build_loader
 from sequencer2d.errors import DataError
-from sequencer2d.evaluation.loop import evaluate
+from sequencer2d.evaluation.loop import _progress, evaluate
 from tests.data.images import break_image, make_folder
 
 DIGITS = DataConfig(source="digits", image_size=8, batch_size=50, workers=0, crop_pct=1.0)
@@ -149,3 +151,22 @@ def test_folders_of_numbers_are_the_outputs_of_a_model_without_names(tmp_path: P
     result = evaluate(Gray(), loader, device="cpu", classes=match(None, 12, loader.source))
     assert (result.top1, result.class_names) == (100, tuple(str(number) for number in range(12)))
     assert result.per_class == (100.0,) * 12
+
+
+def test_a_bar_counts_the_batches_on_standard_error_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    output, plain = io.StringIO(), io.StringIO()
+
+    def console(*, error: bool) -> Console:
+        assert error, "standard output is for results"
+        return Console(file=output, force_terminal=True, width=80)
+
+    monkeypatch.setattr("sequencer2d.terminal.console", console)
+    with _progress(True, 4) as advance:
+        for _ in range(4):
+            advance()
+    assert "evaluate" in output.getvalue()
+    assert "100%" in output.getvalue()
+    monkeypatch.setattr("sequencer2d.terminal.console", lambda *, error: Console(file=plain, force_terminal=False))
+    with _progress(True, 1) as advance:
+        advance()
+    assert not plain.getvalue().strip()

@@ -12,10 +12,11 @@ from PIL import Image
 from torch import nn
 
 from sequencer2d.data.config import DataConfig
-from sequencer2d.data.words import imagenet_wnids
+from sequencer2d.data.words import imagenet_wnids, wordnet_words
 from sequencer2d.errors import ConfigError, DataError, InputError
 from sequencer2d.evaluation import corruptions
 from sequencer2d.evaluation.corruptions import CORRUPTIONS, corrupt
+from sequencer2d.evaluation.mce import CorruptionResult, cell_figures, check_names
 from sequencer2d.evaluation.pixels import match_classes, read_batches, read_images
 from sequencer2d.evaluation.resolution import ResolutionResult, default_sizes, model_stride, resolution_sweep
 from sequencer2d.evaluation.robustness import (
@@ -396,3 +397,99 @@ def test_corruptions_take_images_from_32_pixels_on():
     for severity in (0, 6):
         with pytest.raises(ConfigError, match=f"severity {severity}; expected 1 to 5"):
             corrupt(np.zeros((32, 32, 3), dtype=np.uint8), "contrast", severity)
+
+
+def test_categories_are_the_classes_of_these_names():
+    """Of Geirhos et al.'s 16 categories. Of birds and dogs those of ImageNet's runs of them that are left out."""
+    wnids, words = imagenet_wnids(), wordnet_words()
+
+    def names(numbers):
+        return [words[wnids[number]].split(",")[0] for number in numbers]
+
+    few = {name: names(numbers) for name, numbers in CATEGORIES.items() if name not in ("bird", "dog")}
+    assert few == {
+        "airplane": ["airliner"],
+        "bear": ["brown bear", "American black bear", "ice bear", "sloth bear"],
+        "bicycle": ["bicycle-built-for-two", "mountain bike"],
+        "boat": ["canoe", "fireboat", "lifeboat", "speedboat", "yawl"],
+        "bottle": [
+            "beer bottle", "pill bottle", "pop bottle", "water bottle", "water jug", "whiskey jug", "wine bottle",
+        ],
+        "car": ["beach wagon", "convertible", "sports car"],
+        "cat": ["tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat", "cougar"],
+        "chair": ["barber chair", "folding chair", "rocking chair", "throne"],
+        "clock": ["analog clock", "digital clock", "wall clock"],
+        "elephant": ["Indian elephant", "African elephant"],
+        "keyboard": ["computer keyboard", "typewriter keyboard"],
+        "knife": ["cleaver"],
+        "oven": ["rotisserie"],
+        "truck": [
+            "fire engine", "garbage truck", "minivan", "moving van", "pickup", "police van", "tow truck",
+            "trailer truck",
+        ],
+    }  # fmt: skip
+    left_out = {name: set(range(1000)) - set(CATEGORIES[name]) for name in ("bird", "dog")}
+    birds, dogs = [*range(7, 25), *range(80, 101), *range(127, 147)], range(151, 270)
+    assert names(number for number in birds if number in left_out["bird"]) == [
+        "cock", "ostrich", "jay", "kite", "peacock", "quail", "partridge", "drake", "crane", "albatross",
+    ]  # fmt: skip
+    assert set(CATEGORIES["bird"]) <= set(birds)
+    assert names(number for number in dogs if number in left_out["dog"]) == [
+        "Chihuahua", "cairn", "Lhasa", "kelpie", "boxer", "dalmatian", "Samoyed", "chow", "Cardigan", "timber wolf",
+    ]  # fmt: skip
+    assert set(CATEGORIES["dog"]) <= set(dogs)
+
+
+def test_a_sweep_asks_about_the_first_class_too_and_leaves_out_others(colors):
+    """The model always says red, its output 0; it does not know blue. Of red and green images half are right."""
+    subject = Subject("red", Always(3, [0]), DataConfig(image_size=32), ("red", "green", "yellow"))
+    result = resolution_sweep(subject, colors, (48,), common_only=True, batch_size=3)
+    assert (result.sizes.tolist(), result.top1.tolist()) == ([32, 48], [0.5, 0.5])
+
+
+def test_a_feature_map_without_a_stride_has_one_of_32():
+    model = nn.Flatten()
+    model.feature_info = [{"num_chs": 8, "reduction": 4}, {"num_chs": 8}]
+    assert model_stride(model) == 32
+    model.feature_info = [{"reduction": 64}, {"reduction": 16}]
+    assert model_stride(model) == 16
+
+
+def corruption_result(**options):
+    table = np.arange(75.0).reshape(15, 5) / 100
+    fields = {"corruptions": CORRUPTIONS, "severities": (1, 2, 3, 4, 5), "error": table, "confidence": table}
+    fields |= {"clean_error": 0.1, "clean_confidence": 0.2, "clean_calibration": 0.3, "count": 4}
+    return CorruptionResult(model="x", calibration=table, **fields, **options)
+
+
+@pytest.mark.parametrize("released, imagenet", [(False, False), (True, False), (False, True), (True, True)])
+def test_an_mce_is_stored_where_there_is_one(tmp_path, released, imagenet):
+    result = corruption_result(released=released, imagenet=imagenet)
+    assert (result.mce is not None) is (released and imagenet)
+    assert result.mean_error == pytest.approx(0.37)
+    titles = ("corruptions made on the fly", "released images in ImageNet-C", "images of the released ImageNet-C")
+    assert result.title.startswith(titles[released + (released and imagenet)])
+    result.save(tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as stored:
+        assert ("mce" in stored) is (released and imagenet)
+        assert float(stored["clean_error"]) == 0.1
+
+
+def test_corruptions_and_severities_are_named_once_and_exist():
+    check_names(("fog",), (1, 5))
+    for names, severities, message in (
+        (("fog",), (0,), "no severity 0"),
+        (("fog",), (6,), "no severity 6"),
+        (("fog", "snow", "fog"), (1,), "fog is named twice"),
+        (("fog",), (2, 2), "2 is named twice"),
+        ((), (1,), "no corruption or no severity"),
+        (("fog",), (), "no corruption or no severity"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_names(names, severities)
+
+
+def test_figures_of_a_cell_by_hand():
+    hits, confidences = np.array([True, True, True, False]), np.array([0.9, 0.9, 0.9, 0.9])
+    assert cell_figures(hits, confidences) == pytest.approx((0.25, 0.9, 0.15))
+    assert {type(value) for value in cell_figures(hits, confidences)} == {float}
