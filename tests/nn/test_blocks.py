@@ -25,6 +25,21 @@ def test_drop_path_is_the_identity_in_eval_mode():
     assert torch.equal(DropPath(0.9).eval()(x), x)
 
 
+def test_drop_path_at_rate_0_is_the_identity_in_training_too():
+    x = torch.randn(3, 2, 2, 4)
+    assert DropPath(0.0).train()(x) is x
+
+
+def test_branches_are_multiplied_by_their_masks():
+    block, x = SequencerBlock(8, 2, mlp_ratio=2.5).eval(), torch.randn(2, 3, 5, 8)
+    assert block.mlp_channels.fc1.out_features == 20
+    first, second = (torch.tensor(values).reshape(2, 1, 1, 1) for values in ([0.0, 2.0], [4.0, 0.5]))
+    tokens = x + first * block.rnn_tokens(block.norm1(x))
+    expected = tokens + second * block.mlp_channels(block.norm2(tokens))
+    torch.testing.assert_close(block.add_branches(x, first, second), expected)
+    torch.testing.assert_close(block.add_branches(x, None, None), block(x))
+
+
 def test_block_adds_the_mixer_and_then_the_mlp():
     torch.manual_seed(0)
     block, x = SequencerBlock(8, 2), torch.randn(2, 3, 5, 8)

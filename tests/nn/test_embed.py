@@ -6,7 +6,7 @@ from sequencer2d.errors import InputError
 from sequencer2d.nn.embed import Downsample, PatchEmbed, PositionEmbedding, pad_to_multiple, resample_grid
 
 
-@pytest.mark.parametrize("height, width", [(14, 28), (15, 27), (1, 29)])
+@pytest.mark.parametrize("height, width", [(14, 28), (15, 27), (1, 29), (15, 28), (28, 15)])
 def test_padding_is_zero_at_the_bottom_and_the_right(height, width):
     x = torch.randn(2, 3, height, width)
     y = pad_to_multiple(x, 14)
@@ -55,11 +55,27 @@ def test_patches_that_overlap_have_the_same_grid_and_see_their_neighbors(pad, si
         (torch.zeros(1, 1, 28, 28), "takes 3"),
         (torch.zeros(1, 3, 28, 28, dtype=torch.uint8), "floating point"),
         (torch.zeros(1, 3, 13, 28), "13×28 pixels are too small"),
+        (torch.zeros(1, 3, 28, 13), "28×13 pixels are too small"),
     ],
 )
 def test_stem_refuses_what_is_no_image_for_it(image, complaint):
     with pytest.raises(InputError, match=complaint):
         PatchEmbed(3, 8, 7, stride=14)(image)
+
+
+def test_an_image_of_one_stride_is_one_token_and_the_stride_is_the_patch_unless_told():
+    assert PatchEmbed(3, 8, 7)(torch.randn(1, 3, 7, 7)).shape == (1, 1, 1, 8)
+    assert PatchEmbed(3, 8, 7).stride == 7
+    assert PatchEmbed(3, 8, 7, stride=14)(torch.randn(1, 3, 14, 14)).shape == (1, 2, 2, 8)
+
+
+def test_a_position_embedding_is_resampled_in_fp32_and_keeps_the_dtypes():
+    weight = torch.randn(1, 3, 4, 5).bfloat16()
+    expected = F.interpolate(weight.float().permute(0, 3, 1, 2), (6, 7), mode="bicubic").permute(0, 2, 3, 1)
+    assert torch.equal(resample_grid(weight, 6, 7), expected.bfloat16())
+    embedding = PositionEmbedding(3, 4, 5)
+    for size in ((3, 4), (4, 3)):
+        assert embedding(torch.randn(1, *size, 5).bfloat16()).dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("patch", [1, 2])

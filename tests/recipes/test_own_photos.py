@@ -93,3 +93,70 @@ def test_what_the_user_sets_stays_and_counts() -> None:
     assert rows["run.epochs"] == ("7", "you set it")
     assert rows["run.log_interval"][0] == "40"
     assert rows["model.name"][0] == "sequencer2d_n_p4"
+
+
+def measured(start: Start, **fields: str) -> list[tuple[int, int]]:
+    """The sizes that are measured on a slow CPU, each in both precisions."""
+    seen = []
+
+    def speed(config: TrainConfig) -> tuple[TrainConfig, float]:
+        seen.append(config.data.size)
+        return config, 0.1
+
+    big = Photos("photos", ("", None), (80,) * 5, 150, 22_500)
+    plan(big, start, Machine("cpu", 2), speed, minutes=8, output="x", fields=fields)
+    assert seen[::2] == seen[1::2]
+    return [size for size, _ in seen[::2]]
+
+
+def test_sizes_are_chosen_for_random_weights_alone_and_unless_the_user_did() -> None:
+    assert measured(SCRATCH) == [112, 64, 32]
+    assert measured(SCRATCH, **{"data.image_size": "48"}) == [48]
+    assert measured(TRAINED) == [224]
+
+
+CPU = Machine("cpu", 2)
+
+
+def with_images(count: int, machine: Machine = CPU, pixels: int = 4096, **options: str) -> TrainConfig:
+    return make(Photos("photos", ("train", "val"), (count,), 64, pixels), machine=machine, **options).config
+
+
+@pytest.mark.parametrize(
+    ("images", "batch"), [(2, 2), (3, 2), (5, 4), (9, 8), (127, 8), (128, 16), (511, 32), (512, 64), (9999, 64)]
+)
+def test_a_batch_is_a_power_of_two_for_8_steps_an_epoch(images: int, batch: int) -> None:
+    assert with_images(images).data.batch_size == batch
+
+
+def test_readers_are_half_of_a_cpus_cores_and_all_beside_a_gpu() -> None:
+    assert [with_images(80, Machine("cpu", cores)).data.workers for cores in (1, 2, 3, 16, 18)] == [1, 1, 1, 8, 8]
+    assert [with_images(80, Machine("cuda", cores)).data.workers for cores in (1, 16, 17)] == [1, 16, 16]
+
+
+def test_images_are_kept_if_they_take_a_gibibyte_at_most() -> None:
+    fits = 2**30 // (3 * 1024)
+    assert with_images(1024, pixels=fits).data.cache
+    assert not with_images(1024, pixels=fits + 1).data.cache
+
+
+def test_the_schedule_follows_the_epochs() -> None:
+    short, long = (with_images(80, **{"run.epochs": epochs}) for epochs in ("13", "60"))
+    assert (short.schedule.warmup_epochs, long.schedule.warmup_epochs) == (1.3, 5.0)
+    assert (short.run.eval_interval, long.run.eval_interval) == (1, 3)
+    assert short.run.log_interval == 10
+    assert with_images(9999, **{"run.epochs": "2"}).run.log_interval == 50
+    averaged = [with_images(80, **{"run.epochs": epochs}).regularization.ema_decay for epochs in ("19", "20")]
+    assert averaged == [None, 0.99], "10 steps an epoch, and 200 steps or more"
+
+
+def test_classes_are_weighted_from_half_as_many_images_more() -> None:
+    weights = [make(Photos("p", ("", None), counts, 64, 4096)).config.regularization.class_weights
+               for counts in ((60, 40), (61, 40))]  # fmt: skip
+    assert weights == ["none", "balanced"]
+
+
+def test_a_split_to_validate_on_is_held_out_under_a_name_of_its_own() -> None:
+    for train, name in (("", "val"), ("train", "val"), ("val", "held-out")):
+        config = make(Photos("p", (train, None), (50, 50), 64, 4096)).config
+        assert (config.data.train_split, config.data.val_split, config.data.val_fraction) == (train, name, 0.2)
