@@ -23,7 +23,7 @@ def quantize_file(path: Path, *, recurrences: bool = False) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    kinds = [*QUANTIZED, "LSTM"] if recurrences else list(QUANTIZED)
+    kinds = [*QUANTIZED, *(["LSTM"] if recurrences else [])]
     with quiet(), hushed(""):
         quantize_dynamic(path, path, op_types_to_quantize=kinds, per_channel=True, weight_type=QuantType.QInt8)
     proto = onnx.load(path)
