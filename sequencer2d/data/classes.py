@@ -44,7 +44,7 @@ def match(model_names: Sequence[str] | None, num_outputs: int, source: Source) -
         raise DataError(_differ(model_names, num_outputs, names))
     if model_names is None or len(model_names) != num_outputs:
         outputs, remark = _by_number_or_order(names)
-        of_output = dict(zip(outputs.tolist(), names, strict=True))
+        of_output = dict(zip(outputs, names, strict=True))
         return ClassMap(outputs, tuple(of_output.get(i, f"class {i}") for i in range(num_outputs)), remark)
     if tuple(names) == tuple(model_names):
         return ClassMap(np.arange(num_outputs), tuple(model_names))
