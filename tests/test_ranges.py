@@ -101,3 +101,61 @@ def test_every_number_of_a_run_has_both_ends_and_the_defaults_fit():
             assert "at least" in text or "above" in text, path
             assert "at most" in text or "below" in text, path
     assert len(dict(leaves(TrainConfig))) > 70
+
+
+def nested(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_limits_of_texts_and_dictionaries():
+    assert Example(path="a" * 4096).path == "a" * 4096
+    Example(options={"a" * 4096: "b" * 4096})
+    Example(options=dict.fromkeys(map(str, range(10_000)), 1))
+    Example(options={"a": [0] * 10_000})
+    Example(options={"a": nested(15)})
+    for wrong in (
+        {"a" * 4097: 1},
+        {"a": "b" * 4097},
+        dict.fromkeys(map(str, range(10_001)), 1),
+        {"a": [0] * 10_001},
+        {"a": nested(16)},
+    ):
+        with pytest.raises(ConfigError, match=r"example\.options must be a dictionary of plain values"):
+            Example(options=wrong)
+    with pytest.raises(ConfigError, match=r"example\.path must be text, not empty, at most 4,096 characters"):
+        Example(path="a" * 4097)
+
+
+def test_values_are_shown_up_to_200_characters():
+    for value, shown in (("x" * 198, f"'{'x' * 198}'"), ("x" * 199, f"'{'x' * 199}…"), (2**256, "a huge integer")):
+        with pytest.raises(ConfigError, match="must be") as error:
+            Example(rate=value)
+        assert str(error.value).endswith(f"got {shown}")
+    with pytest.raises(ConfigError, match=f"got {2**255 - 1}$"):
+        Example(count=2**255 - 1)
+
+
+def test_types_in_words():
+    hints = dict(leaves(Example))
+    assert describe(hints["rate"]) == "a number, above 0 and below 1"
+    assert describe(hints["pair"]) == "2 values, each a number, at least 0 and at most 2"
+    assert describe(hints["side"]) == (
+        "an integer, at least 1 and at most 99 or 2 values, each an integer, at least 1 and at most 99"
+    )
+    assert describe(hints["mode"]) == "true or false or one of slow, fast"
+    assert describe(tuple[int, ...]) == "several values, each an integer"
+    assert describe(Literal["", "a"]) == "one of '' (empty), a"
+    assert describe(Annotated[float, Range(at_least=0.25, at_most=1_000_000)]) == (
+        "a number, at least 0.25 and at most 1,000,000"
+    )
+    assert describe(Annotated[str, Text()]) == "text, at most 4,096 characters"
+
+
+def test_ends_of_ranges():
+    both, neither = Range(at_least=1, at_most=2), Range(above=1, below=2)
+    assert [value in both for value in (0.99, 1, 2, 2.01)] == [False, True, True, False]
+    assert [value in neither for value in (1, 1.01, 1.99, 2)] == [False, True, True, False]
+    assert [value in Range() for value in (math.inf, -math.inf, math.nan, 1e308)] == [False, False, False, True]
