@@ -7,6 +7,7 @@ import torch
 
 from sequencer2d.errors import ConfigError
 from sequencer2d.ranges import describe, leaves
+from sequencer2d.training import config as config_module
 from sequencer2d.training.config import TrainConfig, validate
 from sequencer2d.training.fields import show_value, value_at, with_overrides
 from sequencer2d.training.numerics import check_precision
@@ -90,3 +91,89 @@ def test_fp16_without_a_gpu_names_what_runs_there():
 def test_keys_of_a_mapping_are_text_as_in_json():
     assert convert("{1: 'a', 'b': (2, 3)}", dict[str, Any], "model.overrides") == {"1": "a", "b": (2, 3)}
     assert convert('{"depths": [1, 2]}', dict[str, Any], "model.overrides") == {"depths": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"schedule.cooldown_epochs": 9, "schedule.warmup_epochs": 1}, ""),
+        (
+            {"schedule.cooldown_epochs": 10, "schedule.warmup_epochs": 0},
+            "cooldown_epochs=10 must be below run.epochs=10",
+        ),
+        ({"schedule.cooldown_epochs": 4, "schedule.warmup_epochs": 6}, ""),
+        (
+            {"schedule.cooldown_epochs": 4, "schedule.warmup_epochs": 6.5},
+            "longer than the 6 epochs before the cool-down",
+        ),
+        ({"schedule.warmup_epochs": 1, "schedule.milestones": "2,5"}, ""),
+        ({"schedule.warmup_epochs": 2, "schedule.milestones": "2,5"}, r"milestones=2,5 must ascend"),
+        ({"schedule.warmup_epochs": 1, "schedule.milestones": "2,10"}, r"milestones=2,10 must ascend"),
+        ({"schedule.warmup_epochs": 1, "schedule.milestones": "2,9", "schedule.cooldown_epochs": 1}, "must ascend"),
+        ({"schedule.min_lr": 1e-3}, ""),
+        ({"schedule.min_lr": 1.1e-3}, "min_lr=0.0011 is above the highest learning rate, 0.001"),
+        ({"schedule.warmup_epochs": 1, "schedule.warmup_lr": 1.1e-3}, "warmup_lr=0.0011 is above"),
+        ({"schedule.warmup_epochs": 0, "schedule.warmup_lr": 1.1e-3}, ""),
+    ],
+)
+def test_a_schedule_fits_its_run(fields, says):
+    plain = {"run.epochs": 10, "optimizer.lr": 1e-3, "optimizer.lr_reference_batch": None, "schedule.warmup_epochs": 1}
+    config = with_overrides(TrainConfig(), {"schedule.cooldown_epochs": 0, **plain, **fields})
+    if says:
+        with pytest.raises(ConfigError, match=says):
+            validate(config)
+    else:
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "instead"),
+    [
+        ({"data.mixup": 0.2}, "data.mixup=0 data.cutmix=0"),
+        ({"data.resampler": "torch"}, "data.resampler=pillow"),
+        ({"data.val_fraction": 0.1}, "data.val_fraction=0"),
+        ({"run.mistakes": True}, "run.mistakes=false"),
+        ({"regularization.class_weights": "balanced"}, "regularization.class_weights=none"),
+        ({"data.augment_on": "device"}, "data.augment_on=workers"),
+        ({}, ""),
+    ],
+)
+def test_what_is_for_images_of_one_class_is_refused_for_other_tasks(fields, instead):
+    plain = {
+        "task": "segmentation", "model.decoder": "semantic_fpn", "data.mixup": 0, "data.cutmix": 0,
+        "run.mistakes": False, "data.val_fraction": 0, "data.augment_on": "workers", "data.batch_policy": "",
+    }  # fmt: skip
+    config = with_overrides(TrainConfig(), plain | fields)
+    if instead:
+        with pytest.raises(ConfigError, match=f"not for task=segmentation: set {instead}"):
+            config_module._check_task(config)
+    else:
+        config_module._check_task(config)
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "accumulation", "says"),
+    [(6, 2, 3, ""), (7, 2, 3, "take 6 or 12"), (5, 2, 3, "take 6$"), (13, 1, 4, "take 12 or 16"), (12, 1, 1, "")],
+)
+def test_a_batch_that_does_not_split_names_its_neighbors(batch, world, accumulation, says):
+    if says:
+        with pytest.raises(ConfigError, match=says):
+            config_module._check_batch(batch, world, accumulation)
+    else:
+        config_module._check_batch(batch, world, accumulation)
+
+
+def test_a_classifier_alone_needs_weights_that_are_there():
+    head = {"model.train": "head"}
+    with pytest.raises(ConfigError, match=r"model\.train=head trains a classifier on weights"):
+        validate(with_overrides(TrainConfig(), head))
+    for there in ({"model.pretrained": True}, {"model.checkpoint": "a.pth"}):
+        validate(with_overrides(TrainConfig(), head | there))
+
+
+def test_nccl_is_for_gpus():
+    nccl = {"distributed.backend": "nccl"}
+    with pytest.raises(ConfigError, match=r"distributed\.backend=nccl needs CUDA"):
+        validate(with_overrides(TrainConfig(), nccl | {"run.device": "cpu"}))
+    validate(with_overrides(TrainConfig(), nccl | {"run.device": "auto"}))
+    validate(with_overrides(TrainConfig(), {"distributed.backend": "gloo", "run.device": "cpu"}))
