@@ -197,3 +197,31 @@ def test_backward_runs_a_program_for_each_row_of_sums(launched, with_mask) -> No
     assert seen[-1][0] is module.triton_block.mask_kernel
     assert (seen[-1][1], seen[-1][3]) == ((2,), (18, images, 96, 48))
     assert seen[-1][4] == {"C": 16, "HAS_MASK": with_mask}
+
+
+# Hidden units that are added
+
+
+@pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])
+def test_added_units_have_zero_weights_and_leave_the_others_where_they_are(cell: str, gates: int) -> None:
+    from sequencer2d.ops.padding import pad_units, pad_weights, without_padding
+    from sequencer2d.ops.weights import Weights
+
+    given = Weights(
+        torch.randn(2, gates * 3, 5), torch.randn(2, gates * 3, 3), torch.randn(2, gates * 3), torch.randn(2, gates * 3)
+    )
+    padded = pad_weights(given, 4, cell)
+    shapes = [tuple(part.shape) for part in padded]
+    assert shapes == [(2, gates * 4, 5), (2, gates * 4, 4), (2, gates * 4), (2, gates * 4)]
+    rows = padded.weight_hh.unflatten(1, (gates, 4))
+    assert torch.equal(rows[:, :, :3, :3].flatten(1, 2), given.weight_hh)
+    assert not rows[:, :, 3].any()
+    assert not rows[..., 3].any()
+    for wide, narrow in zip(padded, given, strict=True):
+        units = wide.unflatten(1, (gates, 4))
+        assert not units[:, :, 3].any()
+        if narrow is not given.weight_hh:
+            assert torch.equal(units[:, :, :3].flatten(1, 2), narrow)
+    values = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    assert pad_units(values, 3, 4).tolist() == [[1, 2, 3, 0, 4, 5, 6, 0]]
+    assert torch.equal(without_padding(pad_units(values, 3, 4), 3, 4), values)
