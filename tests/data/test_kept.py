@@ -1,14 +1,21 @@
-"""What runs of earlier versions rely on: which images are held out, in which order they are read, how data are told."""
+"""Data by hand: what earlier runs rely on (held-out images, orders, fingerprints), shares of cores, lists, boxes."""
 
 import hashlib
+import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sequencer2d.data import fingerprint
+from sequencer2d.data.config import DataConfig
+from sequencer2d.data.detection import _moved
 from sequencer2d.data.parts import _key
 from sequencer2d.data.sampler import ResumableSampler, order_by_shards
+from sequencer2d.data.sources import require_readable, shorten
+from sequencer2d.data.workers import core_count, decoding_processes, worker_count
+from sequencer2d.errors import DataError
 
 
 class Numbered:
@@ -90,3 +97,43 @@ def test_a_last_batch_that_is_not_full_is_dealt_out_in_evaluation(rank: int, bat
     sampler = ResumableSampler(20, drop_last=False, **options)
     assert len(sampler) == evaluated
     assert [part.tolist() for part in sampler][2:] == [[18 + rank]] * (evaluated - 2)
+
+
+@pytest.mark.parametrize("cores, processes, workers", [(64, 1, 16), (16, 1, 16), (9, 2, 4), (1, 1, 1), (2, 8, 1)])
+def test_each_training_process_has_its_share_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, workers: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert core_count() == workers
+    assert (worker_count(DataConfig()), worker_count(DataConfig(workers=3))) == (workers, 3)
+    assert worker_count(DataConfig(workers=0)) == 0
+    assert [decoding_processes(DataConfig(workers=number)) for number in (0, 1, None)] == [0, workers, workers]
+
+
+def test_lists_of_names_are_shortened_beyond_their_limit() -> None:
+    assert [shorten("abc", limit) for limit in (4, 3, 2)] == ["a, b, c", "a, b, c", "a, b and 1 more"]
+    assert shorten("abcdefghi") == "a, b, c, d, e, f, g, h and 1 more"
+
+
+def test_as_many_images_as_the_limit_may_be_broken_but_not_all() -> None:
+    require_readable({}, 1, 0)
+    require_readable({"a": "cut", "b": "cut"}, 3, 2)
+    with pytest.raises(DataError, match=r"cannot be read: 3, more than data.max_broken=2: a, b, c; repair"):
+        require_readable(dict.fromkeys("abc", "cut"), 9, 2)
+    with pytest.raises(DataError, match=r"none of the 2 images can be read, e.g. a, b"):
+        require_readable(dict.fromkeys("ab", "cut"), 2, 2)
+
+
+def test_boxes_that_end_in_a_line_are_left_out_of_training() -> None:
+    """An image of 10 × 20 pixels in double size: the second box leaves it, the third touches its right side."""
+    boxes = np.array([[1, 2, 3, 4], [18, 8, 30, 12], [20, 0, 25, 5]], np.float32)
+    target: Any = {"id": 3, "boxes": boxes, "labels": np.arange(3), "crowd": np.zeros(3, bool), "area": np.ones(3)}
+    trained = _moved(target, (10, 20), (20, 40), False, True)
+    assert trained["boxes"].tolist() == [[2, 4, 6, 8], [36, 16, 40, 20]]
+    assert (trained["labels"].tolist(), trained["size"].tolist()) == ([0, 1], [20, 40])
+    assert "file_boxes" not in trained
+    judged = _moved(target, (10, 20), (20, 40), True, False)
+    assert judged["boxes"].tolist() == [[34, 4, 38, 8], [-20, 16, 4, 24], [-10, 0, 0, 10]]
+    assert (judged["file_boxes"].tolist(), judged["file_size"].tolist()) == (boxes.tolist(), [10, 20])
+    assert judged["boxes"].dtype == np.float32
