@@ -25,6 +25,10 @@ if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
         with contextlib.suppress(ImportError):  # an older Triton lacks Gluon, or names that the fused products need
             importlib.import_module(f"sequencer2d.ops.kernels.{path.stem}")
     del os.environ["TRITON_INTERPRET"]
+with contextlib.suppress(ImportError):
+    # Its plugin would import it after the tests. It then asks the garbage collector who holds an object, and finds
+    # nobody where objects are frozen, as below.
+    import hypothesis  # noqa: F401
 # Modules and tests that are collected live until the end. The garbage collector need not walk through their 800,000
 # objects again and again, which took a tenth of all tests' time.
 gc.disable()
