@@ -4,7 +4,6 @@ import argparse
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,19 +21,10 @@ from sequencer2d.cli.bench import options as bench_options
 from sequencer2d.cli.writing import no_room, writing
 from sequencer2d.errors import ConfigError, InputError, UserError
 from sequencer2d.training.config import TrainConfig
+from tests.cli.asking import refused
 
 Out = pytest.CaptureFixture[str]
 CONFIG = TrainConfig()
-
-
-def words(line: str) -> list[str]:
-    return [cell.strip() for cell in line.split("  ") if cell.strip()]
-
-
-def refused(read: Any, *texts: str) -> None:
-    for text in texts:
-        with pytest.raises(argparse.ArgumentTypeError):
-            read(text)
 
 
 def test_numbers_are_read_within_their_bounds() -> None:

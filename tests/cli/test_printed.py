@@ -27,20 +27,11 @@ from sequencer2d.evaluation.features import Features
 from sequencer2d.evaluation.resolution import ResolutionResult
 from sequencer2d.training.config import TrainConfig
 from sequencer2d.training.runfiles import write_config
+from tests.cli.asking import words
 from tests.training.conftest import configuration
 
 Out = pytest.CaptureFixture[str]
 CONFIG = TrainConfig()
-
-
-def words(line: str) -> list[str]:
-    return [cell.strip() for cell in line.split("  ") if cell.strip()]
-
-
-def refused(read: Any, *texts: str) -> None:
-    for text in texts:
-        with pytest.raises(argparse.ArgumentTypeError):
-            read(text)
 
 
 @pytest.mark.parametrize(

@@ -16,19 +16,10 @@ from sequencer2d.cli.bench import artifacts, feed, planning
 from sequencer2d.data.survey import ImageFacts, Survey
 from sequencer2d.errors import ConfigError, InputError
 from sequencer2d.training.config import TrainConfig
+from tests.cli.asking import words
 
 Out = pytest.CaptureFixture[str]
 CONFIG = TrainConfig()
-
-
-def words(line: str) -> list[str]:
-    return [cell.strip() for cell in line.split("  ") if cell.strip()]
-
-
-def refused(read: Any, *texts: str) -> None:
-    for text in texts:
-        with pytest.raises(argparse.ArgumentTypeError):
-            read(text)
 
 
 def entry(epoch: float, time_s: float | None = None, **metrics: float) -> dict[str, Any]:
