@@ -67,6 +67,12 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", Help)
         super().__init__(*args, **options)
 
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        action: argparse.Action = super().add_argument(*names, **options)
+        if action.nargs == argparse.ZERO_OR_MORE:
+            action.required = False  # argparse would list it among the missing ones beside another that is missing
+        return action
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
 
