@@ -83,6 +83,11 @@ def test_near_misses_are_named(mistake: Callable[..., str], tiny: Path, argv: li
     assert said in mistake(*(str(tiny) if word == "m" else word for word in argv))
 
 
+@pytest.mark.parametrize("verb, missing", [("finetune", "FOLDER"), ("eval", "CHECKPOINT"), ("data", "FOLDER")])
+def test_what_may_be_left_out_is_not_missing(mistake: Callable[..., str], verb: str, missing: str) -> None:
+    assert f"the following arguments are required: {missing}; see" in mistake(verb)
+
+
 def loaded(*argv: str, code: int) -> set[str]:
     """Which heavy packages a command line loads in a fresh process, which must end with `code`."""
     script = (
