@@ -44,7 +44,6 @@ REQUIRED = {
     "pack": ["folder", "output"],
     "finetune": ["folder"],
     "eval": ["checkpoint"],
-    "predict": ["images"],
     "detect eval": ["checkpoint"],
     "embed": ["checkpoint", "images", "--output"],
     "similar": ["checkpoint", "images", "--among"],
@@ -115,7 +114,7 @@ def test_help_states_the_default_that_is_used() -> None:
 def test_what_must_be_given_is_that_and_no_more() -> None:
     found: dict[str, list[str]] = {}
     for name, action in options():
-        if action.required and action.dest != "fields":
+        if action.required:
             verb, _, option = name.rpartition(" ")
             found.setdefault(verb, []).append(option)
     assert found == REQUIRED
